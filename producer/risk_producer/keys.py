@@ -1,0 +1,70 @@
+"""Where things are in Redis.
+
+Every key of a partition carries the same hash tag, ``{p}``, so that on a Redis Cluster one script may
+touch all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zlib import crc32
+
+
+def partition_of(trader_id: str, partitions: int) -> int:
+    """The partition of a trader: crc32 of its id in UTF-8, modulo the number of partitions."""
+    return crc32(trader_id.encode()) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The Redis keys of one partition."""
+
+    partition: int
+
+    def _key(self, name: str) -> str:
+        return f"risk:{{{self.partition}}}:{name}"
+
+    @property
+    def snapshots(self) -> str:
+        """Stream: what is in it is not yet in Postgres. One entry has one field, ``s`` (see wire)."""
+        return self._key("snapshots")
+
+    @property
+    def latest(self) -> str:
+        """Hash trader_id -> the newest admitted snapshot, in the wire format."""
+        return self._key("latest")
+
+    @property
+    def epochs(self) -> str:
+        """Hash trader_id -> the last epoch given out (ms since 1970, or one more than the last)."""
+        return self._key("epochs")
+
+    @property
+    def admitted(self) -> str:
+        """Hash "epoch:trader_id" -> the last seq admitted, which is the number of snapshots accepted."""
+        return self._key("admitted")
+
+    @property
+    def counters(self) -> str:
+        """Hash name -> total of the partition: accepted, conflated, stored, duplicates, dead, batches, ..."""
+        return self._key("counters")
+
+    @property
+    def attempts(self) -> str:
+        """Hash trader_id -> snapshots that a worker tried to store, tries that failed included."""
+        return self._key("attempts")
+
+    @property
+    def failures(self) -> str:
+        """Hash trader_id -> snapshots in tries that failed, and dead letters."""
+        return self._key("failures")
+
+    @property
+    def latency_ms(self) -> str:
+        """Hash trader_id -> milliseconds from recorded_at to COMMIT of the trader's newest stored snapshot."""
+        return self._key("latency_ms")
+
+    @property
+    def latency_buckets(self) -> str:
+        """Hash upper bound in ms -> snapshots stored within it (not cumulative); "+Inf" is the rest."""
+        return self._key("latency_buckets")

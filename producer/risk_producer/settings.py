@@ -1,0 +1,266 @@
+"""Settings: the environment first, then the JSON file named by RISK_CONFIG, then defaults.
+
+Each setting is declared once, with its environment variable, its bounds and what it means. Its key in the
+JSON file is the variable's name in lower case; enable_persistence stands under feature_flags.
+Nothing is read when a module is imported: `Settings.load()` reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta
+
+from risk_producer.errors import ConfigurationError
+
+CONFIG_FILE = "RISK_CONFIG"
+_MASK = "***"
+
+
+def env(name: str, description: str, *, secret: bool = False, **bounds: Any) -> Meta:
+    """How a setting is called outside, what it means, and msgspec's bounds for it."""
+    return Meta(description=description, extra={"env": name, "secret": secret}, **bounds)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, of traders and workers alike: one environment or file may serve both."""
+
+    redis_url: Annotated[
+        str | None,
+        env("REDIS_URL", "Redis with the stream: redis://, rediss:// or unix:// URL", secret=True),
+    ] = None
+    persistence_backend: Annotated[
+        Literal["postgres", "memory"],
+        env("PERSISTENCE_BACKEND", "postgres; or memory: keep state in the trader's memory, send nothing"),
+    ] = "postgres"
+    enable_persistence: Annotated[
+        bool, env("ENABLE_PERSISTENCE", "false: keep state in the trader's memory, send nothing")
+    ] = True
+    postgres_url: Annotated[
+        str | None,
+        env("POSTGRES_URL", "Postgres as a libpq URL; takes precedence over DB_*", secret=True),
+    ] = None
+    db_host: Annotated[str | None, env("DB_HOST", "Postgres host, where POSTGRES_URL is not set")] = None
+    db_port: Annotated[int, env("DB_PORT", "Postgres port", ge=1, le=65535)] = 5432
+    db_user: Annotated[str | None, env("DB_USER", "Postgres user")] = None
+    db_password: Annotated[str | None, env("DB_PASSWORD", "Postgres password", secret=True)] = None
+    db_name: Annotated[str | None, env("DB_NAME", "Postgres database")] = None
+    postgres_sslmode: Annotated[
+        Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
+        env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
+    ] = None
+    partitions: Annotated[
+        int, env("RISK_PARTITIONS", "Streams that traders are spread over; one drain job each", ge=1, le=256)
+    ] = 1
+    stream_maxlen: Annotated[
+        int,
+        env(
+            "RISK_STREAM_MAXLEN",
+            "Entries a partition's stream may hold; the backpressure",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 1_000_000
+    buffer_size: Annotated[
+        int, env("RISK_BUFFER_SIZE", "Snapshots a producer holds in memory", ge=1, le=1_000_000)
+    ] = 512
+    save_timeout_s: Annotated[
+        float,
+        env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),
+    ] = 5.0
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings. Raises ConfigurationError that names the variable and what it expects."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        from_file = _read_file(environ.get(CONFIG_FILE))
+        for field, meta in cls.declared().items():
+            variable = meta["env"]
+            key = variable.lower()
+            if key in from_file:
+                values[field] = from_file.pop(key)
+                origins[field] = f"{key} in {environ[CONFIG_FILE]}"
+            if environ.get(variable, "") != "":
+                values[field] = environ[variable].strip()
+                origins[field] = variable
+        known = {meta["env"].lower() for meta in cls.declared().values()}
+        for key in from_file:
+            if key not in known:
+                raise ConfigurationError(
+                    f"{environ[CONFIG_FILE]}: unknown key {key!r}; known are: {', '.join(sorted(known))}"
+                )
+        for field, value in values.items():
+            _check(cls, field, value, origins[field])
+        settings = msgspec.convert(values, cls, strict=False)
+        settings._check_urls(origins)
+        return settings
+
+    @classmethod
+    def declared(cls) -> dict[str, dict[str, Any]]:
+        """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
+        return {
+            field.name: {**(meta.extra or {}), "description": meta.description}
+            for field in msgspec.structs.fields(cls)
+            for meta in get_args(field.type)[1:]
+        }
+
+    def shown(self) -> dict[str, str]:
+        """variable -> the value in force as text, secrets masked."""
+        shown = {}
+        for field, meta in self.declared().items():
+            value = getattr(self, field)
+            if value is None:
+                text = ""
+            elif isinstance(value, bool):
+                text = str(value).lower()
+            else:
+                text = (mask(value) if "://" in str(value) else _MASK) if meta["secret"] else str(value)
+            shown[meta["env"]] = text
+        return shown
+
+    @property
+    def database_url(self) -> str | None:
+        """POSTGRES_URL, or one made of DB_*, with POSTGRES_SSLMODE; None where neither is set."""
+        if self.postgres_url is not None:
+            url = self.postgres_url
+        elif self.db_host is not None:
+            user = quote(self.db_user or "postgres", safe="")
+            password = f":{quote(self.db_password, safe='')}" if self.db_password else ""
+            name = quote(self.db_name or self.db_user or "postgres", safe="")
+            if self.db_host.startswith("/"):
+                where = f"{user}{password}@:{self.db_port}/{name}?host={quote(self.db_host, safe='')}"
+            else:
+                host = f"[{self.db_host}]" if ":" in self.db_host else self.db_host
+                where = f"{user}{password}@{host}:{self.db_port}/{name}"
+            url = f"postgresql://{where}"
+        else:
+            return None
+        if self.postgres_sslmode is None:
+            return url
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if any(key == "sslmode" for key, _ in query):
+            return url
+        return urlunsplit(parts._replace(query=urlencode([*query, ("sslmode", self.postgres_sslmode)])))
+
+    @property
+    def persistent(self) -> bool:
+        """Whether snapshots leave the trader's memory at all."""
+        return self.enable_persistence and self.persistence_backend == "postgres"
+
+    def require_rq_redis_url(self) -> str:
+        """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError."""
+        return self.rq_redis_url or self.require_redis_url()
+
+    def require_redis_url(self) -> str:
+        """REDIS_URL, or ConfigurationError."""
+        if self.redis_url is None:
+            raise ConfigurationError("REDIS_URL is not set; it expects a URL like redis://localhost:6379/0")
+        return self.redis_url
+
+    def require_database_url(self) -> str:
+        """The database's URL, or ConfigurationError."""
+        url = self.database_url
+        if url is None:
+            raise ConfigurationError(
+                "POSTGRES_URL is not set; it expects a URL like postgresql://user:password@host:5432/name "
+                "(or set DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME)"
+            )
+        return url
+
+    def _check_urls(self, origins: Mapping[str, str]) -> None:
+        for field, schemes in _URL_SCHEMES.items():
+            url = getattr(self, field)
+            if url is None:
+                continue
+            try:
+                parts = urlsplit(url)
+                _ = parts.port
+            except ValueError as error:
+                raise ConfigurationError(f"{origins.get(field, field)} is not a URL: {error}") from None
+            if parts.scheme not in schemes:
+                raise ConfigurationError(
+                    f"{origins.get(field, field)} expects a URL that starts with "
+                    f"{' or '.join(f'{scheme}://' for scheme in schemes)}"
+                )
+
+
+_URL_SCHEMES = {
+    "redis_url": ("redis", "rediss", "unix"),
+    "rq_redis_url": ("redis", "rediss", "unix"),
+    "postgres_url": ("postgresql", "postgres"),
+}
+
+
+def mask(url: str) -> str:
+    """The URL with its password hidden, for logs and errors; also a password in its query."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if ":" in userinfo:
+        userinfo = f"{userinfo.partition(':')[0]}:{_MASK}"
+    query = urlencode(
+        [
+            (key, _MASK if key in ("password", "sslpassword") else value)
+            for key, value in parse_qsl(parts.query)
+        ],
+        safe="/*",
+    )
+    return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{host}", query=query))
+
+
+def _read_file(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        content = msgspec.json.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{CONFIG_FILE} names {path}, which cannot be read: {error.strerror}"
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{CONFIG_FILE} names {path}, which is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} must hold a JSON object")
+    flags = content.pop("feature_flags", {})
+    if not isinstance(flags, dict) or set(flags) - {"enable_persistence"}:
+        raise ConfigurationError(f"feature_flags in {path} expects an object with enable_persistence")
+    return {**content, **flags}
+
+
+def _check(cls: type[Settings], field: str, value: Any, origin: str) -> None:
+    """One setting alone, so that an error can name where it came from, and never shows a secret."""
+    struct_field = next(f for f in msgspec.structs.fields(cls) if f.name == field)
+    try:
+        msgspec.convert(value, struct_field.type, strict=False)
+    except msgspec.ValidationError:
+        meta = cls.declared()[field]
+        shown = "the value given" if meta["secret"] else repr(value)
+        raise ConfigurationError(
+            f"{origin} expects {_expected(struct_field.type)}, got {shown}. {meta['description']}"
+        ) from None
+
+
+def _expected(annotated: Any) -> str:
+    plain, *metas = get_args(annotated)
+    options = [arg for arg in get_args(plain) if arg is not type(None)] or [plain]
+    for option in options:
+        if get_origin(option) is Literal:
+            return "one of " + ", ".join(get_args(option))
+    if get_origin(plain) is Literal:
+        return "one of " + ", ".join(get_args(plain))
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[options[0]]
+    meta = metas[0]
+    if meta.ge is not None:
+        kind += f" from {meta.ge}"
+    if meta.gt is not None:
+        kind += f" above {meta.gt}"
+    if meta.le is not None:
+        kind += f" to {meta.le}"
+    return kind

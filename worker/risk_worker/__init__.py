@@ -1,0 +1,1 @@
+"""riskstream's worker: drains the stream into Postgres."""
