@@ -73,6 +73,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),
     ] = 5.0
+    rq_redis_url: Annotated[
+        str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
+    ] = None
+    batch_size: Annotated[
+        int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
+    ] = 5_000
+    flush_interval_ms: Annotated[
+        float,
+        env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
+    ] = 0.0
+    max_retries: Annotated[
+        int, env("RISK_MAX_RETRIES", "Retries of a batch before it is left pending for a while", ge=0, le=100)
+    ] = 5
+    backoff_base_ms: Annotated[
+        float, env("RISK_BACKOFF_BASE_MS", "First wait before a retry; it doubles", gt=0, le=60_000)
+    ] = 150.0
+    backoff_cap_ms: Annotated[
+        float, env("RISK_BACKOFF_CAP_MS", "Longest wait before a retry", gt=0, le=600_000)
+    ] = 3_000.0
+    drain_timeout_s: Annotated[
+        float,
+        env("RISK_DRAIN_TIMEOUT_S", "Seconds a stopping worker has for the batch in hand", gt=0, le=3600),
+    ] = 10.0
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
