@@ -36,7 +36,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="riskstream")
 def cli() -> None:
-    """Keeps the risk state of trading processes: exactly once into Postgres, through a capped Redis stream."""
+    """Risk state of trading processes: exactly once into Postgres, through a capped Redis stream."""
 
 
 def _settings() -> Settings:

@@ -1,0 +1,132 @@
+"""The worker's side of Redis, on fakeredis. The same on the real server: tests/integration/worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+
+from risk_producer import wire
+from risk_producer.keys import Keys
+from risk_producer.snapshot import RiskSnapshot
+from risk_worker.batch import DeadLetter, Outcome, decode_entries
+from risk_worker.source import StreamSource
+
+KEYS = Keys(0)
+
+
+def payload(trader: str, seq: int) -> bytes:
+    return wire.encode(
+        RiskSnapshot(trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0),
+        epoch=1,
+        seq=seq,
+    )
+
+
+@pytest.fixture
+def client() -> Iterator[redis.Redis]:
+    with fakeredis.FakeRedis() as fake:
+        yield fake
+
+
+@pytest.fixture
+def source(client: redis.Redis) -> StreamSource:
+    return StreamSource(client, 0, batch_size=10, block_s=0.01)
+
+
+def counters(client: redis.Redis) -> dict[str, int]:
+    return {k.decode(): int(v) for k, v in client.hgetall(KEYS.counters).items()}  # type: ignore[union-attr]
+
+
+def test_entries_come_in_order_and_acknowledged_ones_leave_the_stream(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    batch = decode_entries(source.stream, source.read())
+    assert [s.seq for s in batch.snapshots] == [1, 2, 3]
+    source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.xlen(KEYS.snapshots) == 0
+    assert counters(client) == {"batches": 1, "stored": 3}
+    assert client.hget(KEYS.attempts, "t") == b"3"
+    assert source.is_empty()
+
+
+def test_a_repeated_acknowledgement_counts_nothing_twice(source: StreamSource, client: redis.Redis) -> None:
+    for trader in "ab":
+        client.xadd(KEYS.snapshots, {b"s": payload(trader, 1)})
+    batch = decode_entries(source.stream, source.read())
+    for _ in range(3):
+        source.acknowledge(batch, Outcome((), duplicates=0))
+    assert counters(client) == {"batches": 1, "stored": 2}
+    buckets = client.hgetall(KEYS.latency_buckets)
+    assert sum(int(v) for v in buckets.values()) == 2  # type: ignore[union-attr]
+
+
+def test_a_successor_reads_what_its_predecessor_left_pending_first(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    assert len(source.read()) == 1
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    successor = StreamSource(client, 0, batch_size=10, block_s=0.01)
+    assert [wire.decode(e.payload).seq for e in successor.read()] == [1]
+    assert [wire.decode(e.payload).seq for e in successor.read()] == [2]
+    successor.rewind()
+    assert [wire.decode(e.payload).seq for e in successor.read()] == [1, 2]
+
+
+def test_dead_letters_are_counted_by_trader_where_it_is_known(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    client.xadd(KEYS.snapshots, {b"s": b"nonsense"})
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    batch = decode_entries(source.stream, source.read())
+    [bad] = batch.dead
+    assert bad.payload == b"nonsense"
+    refused = DeadLetter(batch.ids[1], "too large", batch.payloads[1], "22003", batch.snapshots[1])
+    source.acknowledge(batch, Outcome([bad, refused], duplicates=1))
+    assert counters(client) == {"batches": 1, "stored": 1, "dead": 2, "duplicates": 1}
+    assert client.hget(KEYS.attempts, "t") == b"2"
+    assert client.hget(KEYS.failures, "t") == b"1"
+    assert client.xlen(KEYS.snapshots) == 0
+
+
+@pytest.mark.parametrize("fields", [{b"x": b"1"}, {b"s": b"{}", b"more": b"\xff"}, {b"t": b"a", b"u": b"b"}])
+def test_entries_that_somebody_added_by_hand_keep_their_bytes(
+    source: StreamSource, client: redis.Redis, fields: dict[bytes, bytes]
+) -> None:
+    client.xadd(KEYS.snapshots, fields)  # type: ignore[arg-type]
+    [entry] = source.read()
+    assert entry.defect is not None
+    for key in fields:
+        assert key in entry.payload
+
+
+def test_an_entry_deleted_while_pending_is_a_dead_letter(source: StreamSource, client: redis.Redis) -> None:
+    entry_id = client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    source.read()
+    client.xdel(KEYS.snapshots, entry_id)  # type: ignore[arg-type]
+    source.rewind()
+    [entry] = source.read()
+    assert entry.defect is not None
+    batch = decode_entries(source.stream, [entry])
+    source.acknowledge(batch, Outcome(batch.dead, duplicates=0))
+    assert counters(client) == {"batches": 1, "dead": 1}
+    source.rewind()
+    assert source.read() == []
+
+
+def test_many_entries_of_one_trader_are_settled_in_slices(client: redis.Redis) -> None:
+    source = StreamSource(client, 0, batch_size=3000, block_s=0.01)
+    pipeline = client.pipeline()
+    for seq in range(1, 2502):
+        pipeline.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    pipeline.execute()
+    batch = decode_entries(source.stream, source.read())
+    source.acknowledge(batch, Outcome((), duplicates=0))
+    assert counters(client)["stored"] == 2501
+    assert client.xlen(KEYS.snapshots) == 0

@@ -1,0 +1,72 @@
+"""A batch on its way from the stream to the database, and what became of each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from risk_producer.errors import InvalidSnapshot
+from risk_producer.wire import WireSnapshot, decode
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the stream as it was read. payload: the bytes of field ``s``, else all that was there."""
+
+    id: str
+    payload: bytes
+    defect: str | None = None
+    """Why payload cannot be a snapshot (a foreign entry, a deleted one); None: try to decode it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that cannot be stored, why, and its original bytes."""
+
+    entry_id: str
+    reason: str
+    payload: bytes
+    sqlstate: str | None = None
+    snapshot: WireSnapshot | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Entries decoded: ids[i] and payloads[i] belong to snapshots[i]; dead are those that are none."""
+
+    stream: str
+    ids: list[str] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    snapshots: list[WireSnapshot] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids) + len(self.dead)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one committed transaction did with a batch."""
+
+    dead: Sequence[DeadLetter]
+    """All dead letters of the batch: those decoding found and those the database refused."""
+    duplicates: int
+    """Snapshots that history already had: this batch, or a part of it, had been stored before."""
+
+
+def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
+    """Decode entries; a bad one becomes a dead letter and never stops the others."""
+    batch = Batch(stream)
+    for entry in entries:
+        if entry.defect is not None:
+            batch.dead.append(DeadLetter(entry.id, entry.defect, entry.payload))
+            continue
+        try:
+            snapshot = decode(entry.payload)
+        except InvalidSnapshot as error:
+            batch.dead.append(DeadLetter(entry.id, str(error), entry.payload))
+            continue
+        batch.ids.append(entry.id)
+        batch.payloads.append(entry.payload)
+        batch.snapshots.append(snapshot)
+    return batch

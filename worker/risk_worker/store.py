@@ -1,0 +1,293 @@
+"""The worker's side of Postgres: one transaction a batch, for history, state and dead letters.
+
+The rows go by binary COPY into a temp table and from there, in the order of the key, into history. The key
+of a snapshot makes a replay a no-op (ON CONFLICT DO NOTHING); the order keeps two transactions that hold the
+same keys from waiting for each other in a circle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from psycopg import sql
+
+from risk_producer.settings import mask
+from risk_producer.wire import WireSnapshot
+from risk_worker.batch import Batch, DeadLetter, Outcome
+from risk_worker.drain import StoreMisconfigured, StoreUnavailable
+from risk_worker.sqlstate import Verdict, judge
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+log = logging.getLogger("riskstream.store")
+
+CONNECT_TIMEOUT_S: Final = 5
+
+# column -> type, in the order of the staging table. All but `newest` are history's own.
+_COLUMNS: Final = {
+    "trader_id": "text",
+    "epoch": "int8",
+    "seq": "int8",
+    "recorded_at": "timestamptz",
+    "daily_pnl": "float8",
+    "drawdown_pct": "float8",
+    "current_equity": "float8",
+    "peak_equity": "float8",
+    "trading_paused": "bool",
+    "paused_until": "timestamptz",
+    "last_reset_time": "timestamptz",
+    "trace_id": "text",
+    "reason": "text",
+    "merged": "int4",
+    "newest": "bool",  # the newest of its trader in the batch: the one that can change risk_state
+}
+_CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT DELETE ROWS").format(
+    sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
+)
+_COPY: Final = sql.SQL("COPY staging FROM STDIN (FORMAT binary)")
+_SAVE_HISTORY: Final = """
+    INSERT INTO risk_state_history (
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+    )
+    SELECT
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+    FROM staging ORDER BY trader_id, recorded_at, epoch, seq
+    ON CONFLICT DO NOTHING
+"""
+_SAVE_STATE: Final = """
+    INSERT INTO risk_state AS state (
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason
+    )
+    SELECT
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason
+    FROM staging WHERE newest ORDER BY trader_id
+    ON CONFLICT (trader_id) DO UPDATE SET
+        epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
+        daily_pnl = excluded.daily_pnl, drawdown_pct = excluded.drawdown_pct,
+        current_equity = excluded.current_equity, peak_equity = excluded.peak_equity,
+        trading_paused = excluded.trading_paused, paused_until = excluded.paused_until,
+        last_reset_time = excluded.last_reset_time, trace_id = excluded.trace_id,
+        reason = excluded.reason, updated_at = now()
+    WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq)
+"""
+_SAVE_DEAD: Final = """
+    INSERT INTO risk_dead_letter (stream, entry_id, reason, sqlstate, trader_id, epoch, seq, payload)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT DO NOTHING
+"""
+# Only a commit that is on disk may be acknowledged. Timeouts, so that a hang becomes an error.
+_PREPARE_SESSION: Final = """
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+    SET statement_timeout = '30s';
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET client_min_messages = warning
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A snapshot with what a dead letter of it would need."""
+
+    entry_id: str
+    payload: bytes
+    snapshot: WireSnapshot
+
+
+class PostgresStore:
+    """Stores batches over one connection of its own, made anew when it breaks. Not thread-safe.
+
+    It is no pool's connection, because a pool hides why connecting fails behind a time-out, and what to do
+    about it depends on that.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection | None = None
+
+    def save(self, batch: Batch) -> Outcome:
+        """Store the batch in one transaction; rows that cannot be stored become dead letters in it.
+
+        Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
+        """
+        rows = [_Row(*row) for row in zip(batch.ids, batch.payloads, batch.snapshots, strict=True)]
+        with self._judged():
+            connection = self._connected()
+            try:
+                with connection.transaction():
+                    inserted = _insert(connection, rows)
+                    _bury(connection, batch.stream, batch.dead)
+                return Outcome(batch.dead, duplicates=len(rows) - inserted)
+            except psycopg.Error as error:
+                if judge(error.sqlstate)[0] is not Verdict.DATA:
+                    raise
+                whole = error
+            with connection.transaction():
+                inserted, refused = _insert_halves(connection, rows, whole)
+                dead = [*batch.dead, *refused]
+                _bury(connection, batch.stream, dead)
+            return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
+
+    def close(self) -> None:
+        """Give the connection back. The store may be used again: it connects anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                application_name="riskstream-worker",
+                prepare_threshold=None,
+            )
+            try:
+                connection.execute(_PREPARE_SESSION)
+                connection.execute(_CREATE_STAGING)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    @contextlib.contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Turn a database error into what the drain has to know; the connection is not trusted after one."""
+        try:
+            yield
+        except psycopg.Error as error:
+            self.close()
+            verdict, why = judge(error.sqlstate)
+            said = f"{_first_line(error)} ({why})"
+            if verdict is Verdict.CONFIGURATION:
+                raise StoreMisconfigured(said) from error
+            if verdict is Verdict.DATA:
+                said = f"{_first_line(error)} (a data error that no row is to blame for)"
+            raise StoreUnavailable(said) from error
+        except BaseException:
+            # Leaving in the middle (a second SIGTERM): what the transaction did is open; a new one will see.
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({mask(self._url)!r})"
+
+
+def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
+    """COPY the rows and move them on. Returns how many were not yet in history."""
+    if not rows:
+        return 0
+    newest: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        snapshot = row.snapshot
+        identity = (snapshot.epoch, snapshot.seq)
+        if newest.get(snapshot.trader_id, (0, 0)) < identity:
+            newest[snapshot.trader_id] = identity
+    with connection.cursor() as cursor:
+        with cursor.copy(_COPY) as copy:
+            copy.set_types(list(_COLUMNS.values()))
+            for row in rows:
+                s = row.snapshot
+                identity = (s.epoch, s.seq)
+                is_newest = newest[s.trader_id] == identity
+                if is_newest:
+                    newest[s.trader_id] = (0, 0)  # the same snapshot twice in a batch: only one may update
+                copy.write_row(
+                    (
+                        s.trader_id,
+                        s.epoch,
+                        s.seq,
+                        s.recorded_at,
+                        s.daily_pnl,
+                        s.drawdown_pct,
+                        s.current_equity,
+                        s.peak_equity,
+                        s.trading_paused,
+                        s.paused_until,
+                        s.last_reset_time,
+                        s.trace_id,
+                        s.reason,
+                        s.merged,
+                        is_newest,
+                    )
+                )
+        cursor.execute(_SAVE_HISTORY)
+        inserted = cursor.rowcount
+        cursor.execute(_SAVE_STATE)
+    return inserted
+
+
+def _insert_halves(
+    connection: psycopg.Connection, rows: Sequence[_Row], error: psycopg.Error
+) -> tuple[int, list[DeadLetter]]:
+    """The rows failed together with a data error: store each half alone, down to the rows at fault.
+
+    Each try is a savepoint of the transaction under way. One bad row among n takes at most
+    2·ceil(log2 n) tries, the one that failed for all not counted. Returns (inserted, dead letters).
+    """
+    if len(rows) == 1:
+        [row] = rows
+        letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot)
+        return 0, [letter]
+    middle = len(rows) // 2
+    inserted, dead = 0, []
+    for half in (rows[:middle], rows[middle:]):
+        try:
+            with connection.transaction():
+                inserted += _insert(connection, half)
+                connection.execute("TRUNCATE staging")
+        except psycopg.Error as half_error:
+            if judge(half_error.sqlstate)[0] is not Verdict.DATA:
+                raise
+            more, letters = _insert_halves(connection, half, half_error)
+            inserted += more
+            dead += letters
+    return inserted, dead
+
+
+def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+    if not letters:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            _SAVE_DEAD,
+            [
+                (
+                    stream,
+                    letter.entry_id,
+                    letter.reason.replace("\0", "\\0"),
+                    letter.sqlstate,
+                    letter.snapshot.trader_id if letter.snapshot else None,
+                    letter.snapshot.epoch if letter.snapshot else None,
+                    letter.snapshot.seq if letter.snapshot else None,
+                    letter.payload,
+                )
+                for letter in letters
+            ],
+        )
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """What the server said, without the lines that repeat the row (a password never stands in it)."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
