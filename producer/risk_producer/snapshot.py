@@ -68,7 +68,7 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         self._keep_utc("recorded_at", self.recorded_at)
         check_recorded_at(self.recorded_at)
 
-    def _keep_utc(self, name: str, value: datetime) -> None:
+    def _keep_utc(self, name: str, value: object) -> None:
         if not isinstance(value, datetime) or value.utcoffset() is None:
             raise InvalidSnapshot(f"{name} must be a datetime with a time zone, got {value!r}")
         if value.tzinfo is not UTC:

@@ -120,7 +120,7 @@ class Roster:
     LIMBO_S: Final = 5.0
 
     def __init__(self, connection: Redis, partitions: int, *, worker: str) -> None:
-        self._connection = connection
+        self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self._partitions = partitions
         self._worker = worker
         self._queue = Queue(QUEUE, connection=connection, job_class=DrainJob, serializer="json")
