@@ -32,7 +32,7 @@ CONNECT_TIMEOUT_S: Final = 5
 
 # column -> type, in the order of the staging table. All but `newest` are history's own.
 _COLUMNS: Final = {
-    "trader_id": "text",
+    "trader_id": 'text COLLATE "C"',
     "epoch": "int8",
     "seq": "int8",
     "recorded_at": "timestamptz",
@@ -48,6 +48,8 @@ _COLUMNS: Final = {
     "merged": "int4",
     "newest": "bool",  # the newest of its trader in the batch: the one that can change risk_state
 }
+_TYPES: Final = [kind.split()[0] for kind in _COLUMNS.values()]
+
 _CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT DELETE ROWS").format(
     sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
 )
@@ -206,7 +208,7 @@ def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
             newest[snapshot.trader_id] = identity
     with connection.cursor() as cursor:
         with cursor.copy(_COPY) as copy:
-            copy.set_types(list(_COLUMNS.values()))
+            copy.set_types(_TYPES)
             for row in rows:
                 s = row.snapshot
                 identity = (s.epoch, s.seq)
