@@ -1,0 +1,483 @@
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+
+--
+-- Name: risk_history_to_hypertable(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_history_to_hypertable() RETURNS text
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    extension_schema text;
+BEGIN
+    -- Where the library is not preloaded, CREATE EXTENSION is FATAL and ends the session: look first.
+    -- The IFs are nested or return early because plpgsql looks up a statement's names when it comes to it.
+    IF NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') THEN
+        RETURN 'plain table: this server does not have TimescaleDB';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers') THEN
+        RETURN 'plain table: TimescaleDB is not in shared_preload_libraries';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        BEGIN
+            CREATE EXTENSION timescaledb;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RETURN 'plain table: this role may not CREATE EXTENSION timescaledb; let one do so that may, '
+                'then SELECT risk_history_to_hypertable()';
+        END;
+    END IF;
+    IF EXISTS (
+        SELECT FROM timescaledb_information.hypertables
+        WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = 'risk_state_history'::regclass
+    ) THEN
+        RETURN 'hypertable';
+    END IF;
+
+    -- Moving rows that are there already ends in a TRUNCATE of the plain table, which this trigger refuses.
+    DROP TRIGGER risk_state_history_append_only_statement ON risk_state_history;
+    SELECT nspname INTO STRICT extension_schema
+        FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+        WHERE extname = 'timescaledb';
+    EXECUTE format(
+        $sql$
+            SELECT %1$I.create_hypertable(
+                'risk_state_history',
+                %1$I.by_range('recorded_at', INTERVAL '7 days'),
+                create_default_indexes => false, -- the primary key does; another costs 10-15 %% of ingest
+                if_not_exists => true,
+                migrate_data => true)
+        $sql$,
+        extension_schema
+    );
+    CREATE TRIGGER risk_state_history_append_only_statement
+        BEFORE UPDATE OR DELETE OR TRUNCATE ON risk_state_history
+        FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_change();
+    RETURN 'hypertable';
+END
+$_$;
+
+--
+-- Name: FUNCTION risk_history_to_hypertable(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_history_to_hypertable() IS 'Makes risk_state_history a hypertable where TimescaleDB is loaded, and says what it is now; may be called again, as when TimescaleDB came later';
+
+--
+-- Name: risk_refuse_change(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: % is refused', tg_table_name, tg_op
+        USING HINT = 'History is an audit trail. What is wrong in it is put right by a newer snapshot.';
+END
+$$;
+
+--
+-- Name: FUNCTION risk_refuse_change(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_refuse_change() IS 'Trigger: refuses whatever would change or remove rows';
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: risk_dead_letter; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_dead_letter (
+    stream text NOT NULL COLLATE pg_catalog."C",
+    entry_id text NOT NULL COLLATE pg_catalog."C",
+    failed_at timestamp with time zone DEFAULT now() NOT NULL,
+    reason text NOT NULL,
+    sqlstate text,
+    trader_id text COLLATE pg_catalog."C",
+    epoch bigint,
+    seq bigint,
+    payload bytea NOT NULL
+);
+
+--
+-- Name: TABLE risk_dead_letter; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_dead_letter IS 'Stream entries that could not be stored: why, and their original bytes; an operator may retry or drop them';
+
+--
+-- Name: COLUMN risk_dead_letter.stream; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.stream IS 'Redis key of the stream the entry was in';
+
+--
+-- Name: COLUMN risk_dead_letter.entry_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.entry_id IS 'Id of the entry in the stream, like 1764000000000-0';
+
+--
+-- Name: COLUMN risk_dead_letter.failed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.failed_at IS 'When it was put here, by the database''s clock';
+
+--
+-- Name: COLUMN risk_dead_letter.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.reason IS 'What is wrong with it';
+
+--
+-- Name: COLUMN risk_dead_letter.sqlstate; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.sqlstate IS 'The database''s error code; NULL: it never came to the database';
+
+--
+-- Name: COLUMN risk_dead_letter.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.trader_id IS 'Of the snapshot; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_dead_letter.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.epoch IS 'Of the snapshot; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_dead_letter.seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.seq IS 'Of the snapshot; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_dead_letter.payload; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_dead_letter.payload IS 'The bytes of the entry, as they came';
+
+--
+-- Name: risk_state; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_state (
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    seq bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    daily_pnl double precision NOT NULL,
+    drawdown_pct double precision NOT NULL,
+    current_equity double precision NOT NULL,
+    peak_equity double precision NOT NULL,
+    trading_paused boolean NOT NULL,
+    paused_until timestamp with time zone,
+    last_reset_time timestamp with time zone NOT NULL,
+    trace_id text DEFAULT ''::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_state_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_epoch_check CHECK ((epoch >= 1)),
+    CONSTRAINT risk_state_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_reason_check CHECK ((length(reason) <= 1024)),
+    CONSTRAINT risk_state_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
+    CONSTRAINT risk_state_seq_check CHECK ((seq >= 1)),
+    CONSTRAINT risk_state_trace_id_check CHECK ((length(trace_id) <= 255)),
+    CONSTRAINT risk_state_trader_id_check CHECK (((length(trader_id) >= 1) AND (length(trader_id) <= 255)))
+)
+WITH (fillfactor='70');
+
+--
+-- Name: TABLE risk_state; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_state IS 'The newest stored snapshot of each trader; never goes back in (epoch, seq)';
+
+--
+-- Name: COLUMN risk_state.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trader_id IS 'Who: 1 to 255 characters';
+
+--
+-- Name: COLUMN risk_state.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.epoch IS 'One life of a producer for this trader; a newer epoch fences an older one';
+
+--
+-- Name: COLUMN risk_state.seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.seq IS 'Counts the trader''s snapshots within the epoch: 1, 2, 3, ...';
+
+--
+-- Name: COLUMN risk_state.recorded_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.recorded_at IS 'When the trader took the snapshot, by its own clock';
+
+--
+-- Name: COLUMN risk_state.daily_pnl; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.daily_pnl IS 'Profit and loss since last_reset_time, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.drawdown_pct; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.drawdown_pct IS 'Distance of current_equity below peak_equity, in percent';
+
+--
+-- Name: COLUMN risk_state.current_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.current_equity IS 'Equity, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.peak_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.peak_equity IS 'Highest equity so far, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.trading_paused; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trading_paused IS 'Whether the trader has stopped trading';
+
+--
+-- Name: COLUMN risk_state.paused_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
+
+--
+-- Name: COLUMN risk_state.last_reset_time; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.last_reset_time IS 'When daily_pnl was last set to zero';
+
+--
+-- Name: COLUMN risk_state.trace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
+
+--
+-- Name: COLUMN risk_state.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.reason IS 'Why the state changed; up to 1024 characters';
+
+--
+-- Name: COLUMN risk_state.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last written, by the database''s clock';
+
+--
+-- Name: risk_state_history; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_state_history (
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    recorded_at timestamp with time zone NOT NULL,
+    epoch bigint NOT NULL,
+    seq bigint NOT NULL,
+    trace_id text DEFAULT ''::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    daily_pnl double precision NOT NULL,
+    drawdown_pct double precision NOT NULL,
+    current_equity double precision NOT NULL,
+    peak_equity double precision NOT NULL,
+    trading_paused boolean NOT NULL,
+    paused_until timestamp with time zone,
+    last_reset_time timestamp with time zone NOT NULL,
+    merged integer DEFAULT 0 NOT NULL,
+    stored_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_state_history_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_history_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_history_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_history_epoch_check CHECK ((epoch >= 1)),
+    CONSTRAINT risk_state_history_merged_check CHECK (((merged >= 0) AND (merged < seq))),
+    CONSTRAINT risk_state_history_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_history_reason_check CHECK ((length(reason) <= 1024)),
+    CONSTRAINT risk_state_history_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
+    CONSTRAINT risk_state_history_seq_check CHECK ((seq >= 1)),
+    CONSTRAINT risk_state_history_trace_id_check CHECK ((length(trace_id) <= 255)),
+    CONSTRAINT risk_state_history_trader_id_check CHECK (((length(trader_id) >= 1) AND (length(trader_id) <= 255)))
+);
+
+--
+-- Name: TABLE risk_state_history; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_state_history IS 'Every accepted snapshot, exactly once; append-only; a hypertable where TimescaleDB is loaded';
+
+--
+-- Name: COLUMN risk_state_history.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trader_id IS 'Who: 1 to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.recorded_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.recorded_at IS 'When the trader took the snapshot, by its own clock; the partition column';
+
+--
+-- Name: COLUMN risk_state_history.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.epoch IS 'One life of a producer for this trader; a newer epoch fences an older one';
+
+--
+-- Name: COLUMN risk_state_history.seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.seq IS 'Counts the trader''s snapshots within the epoch without holes: 1, 2, 3, ...; a hole is a lost snapshot';
+
+--
+-- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.reason IS 'Why the state changed; up to 1024 characters';
+
+--
+-- Name: COLUMN risk_state_history.daily_pnl; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.daily_pnl IS 'Profit and loss since last_reset_time, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state_history.drawdown_pct; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.drawdown_pct IS 'Distance of current_equity below peak_equity, in percent';
+
+--
+-- Name: COLUMN risk_state_history.current_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.current_equity IS 'Equity, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state_history.peak_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.peak_equity IS 'Highest equity so far, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state_history.trading_paused; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trading_paused IS 'Whether the trader has stopped trading';
+
+--
+-- Name: COLUMN risk_state_history.paused_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
+
+--
+-- Name: COLUMN risk_state_history.last_reset_time; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.last_reset_time IS 'When daily_pnl was last set to zero';
+
+--
+-- Name: COLUMN risk_state_history.merged; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.merged IS 'How many older snapshots this one stands for (conflated): seq - merged up to seq - 1';
+
+--
+-- Name: COLUMN risk_state_history.stored_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.stored_at IS 'When the transaction that stored the row began, by the database''s clock';
+
+--
+-- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.schema_migrations (
+    version character varying NOT NULL
+);
+
+--
+-- Name: risk_dead_letter risk_dead_letter_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_dead_letter
+    ADD CONSTRAINT risk_dead_letter_pkey PRIMARY KEY (stream, entry_id);
+
+--
+-- Name: risk_state_history risk_state_history_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_state_history
+    ADD CONSTRAINT risk_state_history_pkey PRIMARY KEY (trader_id, recorded_at, epoch, seq);
+
+--
+-- Name: risk_state risk_state_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_state
+    ADD CONSTRAINT risk_state_pkey PRIMARY KEY (trader_id);
+
+--
+-- Name: schema_migrations schema_migrations_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+--
+-- Name: risk_state_history risk_state_history_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_state_history_append_only_row BEFORE DELETE OR UPDATE ON public.risk_state_history FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_state_history risk_state_history_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- PostgreSQL database dump complete
+--
+
+--
+-- Dbmate schema migrations
+--
+
+INSERT INTO public.schema_migrations (version) VALUES
+    ('20261124000001'),
+    ('20261124000002');

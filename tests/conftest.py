@@ -1,0 +1,141 @@
+"""Fixtures: real servers. Started by the tests themselves, once a session, unless TEST_REDIS_URL or
+TEST_DB_URL point at others. None skips because a server is missing; only TimescaleDB has to be given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import redis
+
+from risk_worker import migrations
+from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Value
+from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
+
+
+class MakeValkey(Protocol):
+    """Starts a Valkey of the test's own; keywords are settings, with _ for -."""
+
+    def __call__(self, **config: Value) -> EmbeddedValkey: ...
+
+
+class MakePostgres(Protocol):
+    """Starts a Postgres of the test's own; keywords are settings."""
+
+    def __call__(self, **config: Value) -> EmbeddedPostgres: ...
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """Where the session's servers keep their data."""
+    with server_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers_folder: Path) -> Iterator[EmbeddedValkey]:
+    """The session's Valkey. For tests that only need a URL, redis_url is better: it is flushed."""
+    with EmbeddedValkey(servers_folder / "valkey", appendfsync="no") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty Redis database."""
+    url = os.environ.get("TEST_REDIS_URL")
+    if url is None:
+        server: EmbeddedValkey = request.getfixturevalue("redis_server")
+        url = server.url
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of redis_url; replies are bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """The session's Postgres. For tests that only need a URL, database_url is better."""
+    with EmbeddedPostgres(servers_folder / "postgres", config=QUICK_POSTGRES) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """Makes databases on the session's Postgres."""
+    url = os.environ.get("TEST_DB_URL")
+    if url is None:
+        server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+        url = server.url
+    made = Databases(url)
+    yield made
+    made.drop_all()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(databases: Databases) -> str:
+    """A database migrated once, to copy from. Nobody may be connected to it while it is copied."""
+    url = databases.create()
+    migrations.up(url)
+    return url
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """A fresh database without any table."""
+    url = databases.create()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def database_url(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """A fresh database with the project's tables."""
+    url = databases.create(migrated_template)
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def timescale_url() -> Iterator[str]:
+    """A fresh database without any table on the TimescaleDB server of TEST_TIMESCALE_URL."""
+    server_url = os.environ.get("TEST_TIMESCALE_URL")
+    if server_url is None:
+        pytest.skip("TEST_TIMESCALE_URL is not set: no package brings TimescaleDB along")
+    databases = Databases(server_url)
+    yield databases.create()
+    databases.drop_all()
+
+
+@pytest.fixture
+def make_valkey() -> Iterator[MakeValkey]:
+    """Makes and starts Valkeys of the test's own, to kill, freeze and misconfigure."""
+    with ExitStack() as stack:
+
+        def make(**config: Value) -> EmbeddedValkey:
+            folder = stack.enter_context(server_folder())
+            settings = {name.replace("_", "-"): value for name, value in config.items()}
+            return stack.enter_context(EmbeddedValkey(folder, config={"appendfsync": "always", **settings}))
+
+        yield make
+
+
+@pytest.fixture
+def make_postgres() -> Iterator[MakePostgres]:
+    """Makes and starts Postgres servers of the test's own, to kill, freeze and misconfigure."""
+    with ExitStack() as stack:
+
+        def make(**config: Value) -> EmbeddedPostgres:
+            folder = stack.enter_context(server_folder())
+            return stack.enter_context(EmbeddedPostgres(folder, config={**QUICK_POSTGRES, **config}))
+
+        yield make
