@@ -1,0 +1,87 @@
+"""rq-dashboard as a process, over jobs written in JSON while one of them runs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.wait import wait_until
+from tests.support.worker import WorkerProcess
+
+
+def dashboard(log: Path, url: str, *options: str, **environ: str) -> WorkerProcess:
+    command = [sys.executable, "-m", "risk_worker", "dashboard", "--port", "0", *options]
+    return WorkerProcess(log, {"REDIS_URL": url, **environ}, command)
+
+
+def port_of(process: WorkerProcess) -> int:
+    pattern = r"Serving http://[\d.]+:(\d+)"
+    [port] = wait_until(lambda: re.findall(pattern, process.log), 20, "the port in the log")
+    return int(port)
+
+
+def get(port: int, path: str, login: str | None = None) -> str:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    if login is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, database_url: str) -> None:
+    settings = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    with (
+        dashboard(tmp_path / "dashboard", redis_url) as process,
+        WorkerProcess(tmp_path / "worker", settings) as worker,
+    ):
+        port = port_of(process)
+
+        def running() -> dict[str, Any] | None:
+            workers = json.loads(get(port, "/0/data/workers.json"))["workers"]
+            return next((w for w in workers if w["state"] == "busy"), None)
+
+        wait_until(running, 30, f"a busy worker; the worker's log: {worker.log}")
+        queues = json.loads(get(port, "/0/data/queues.json"))["queues"]
+        assert "risk-drain" in [queue["name"] for queue in queues]
+        job = json.loads(get(port, "/0/data/job/drain-0.json"))
+        assert job["description"] == "drain partition 0"
+        assert job["status"] == "started"
+        for page in ("/", "/0/view/workers", "/0/view/jobs", "/0/view/job/drain-0"):
+            assert "<html" in get(port, page).lower()
+        assert worker.stop() == 0
+        assert process.stop(5) == 0
+        assert "Traceback" not in process.log
+
+
+def test_a_password_is_asked_for_everywhere(tmp_path: Path, redis_url: str) -> None:
+    login = {"RQ_DASHBOARD_USERNAME": "ops", "RQ_DASHBOARD_PASSWORD": "s3cret"}
+    with dashboard(tmp_path / "log", redis_url, "--host", "0.0.0.0", **login) as process:
+        port = port_of(process)
+        for path in ("/", "/0/data/queues.json", "/static/js/app.js", "/nowhere"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                get(port, path)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            get(port, "/", "ops:wrong")
+        assert "<html" in get(port, "/", "ops:s3cret").lower()
+        assert "no password is set" not in process.log
+        assert "s3cret" not in process.log
+
+
+def test_listening_to_all_the_world_without_a_password_is_warned_of(tmp_path: Path, redis_url: str) -> None:
+    with dashboard(tmp_path / "log", redis_url, "--host", "0.0.0.0") as process:
+        port_of(process)
+        assert "no password is set (RQ_DASHBOARD_USERNAME, RQ_DASHBOARD_PASSWORD)" in process.log
+
+
+def test_a_user_without_a_password_is_a_mistake(tmp_path: Path, redis_url: str) -> None:
+    with dashboard(tmp_path / "log", redis_url, RQ_DASHBOARD_USERNAME="ops") as process:
+        assert process.wait(20) == 2
+        assert "RQ_DASHBOARD_PASSWORD is not set" in process.log
