@@ -20,7 +20,7 @@ class SourceUnavailable(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The database cannot store just now. Nothing is lost: the entries stay pending."""
+    """The database cannot store just now. Nothing is lost: the entries stay in the stream."""
 
 
 class StoreMisconfigured(Exception):
@@ -34,10 +34,10 @@ class Source(Protocol):
     def stream(self) -> str: ...
 
     def read(self) -> Sequence[Entry]:
-        """What comes next: own pending entries first, then new ones; empty if nothing came for a while."""
+        """What comes next, from the stream's beginning; empty if nothing came for a while."""
 
     def rewind(self) -> None:
-        """Read what is still pending again: something after read() went wrong."""
+        """Read again what is not acknowledged: something after read() went wrong."""
 
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         """The batch is committed: take it off the stream and count it. May be repeated."""

@@ -147,6 +147,8 @@ class Roster:
         try:
             old = self._queue.fetch_job(job_id)
             if old is not None:
+                # Job.delete() raises where an execution expired that this registry still names.
+                self._connection.delete(old.execution_registry.key)
                 old.delete()
             self._connection.lrem(self._queue.intermediate_queue_key, 0, job_id)
             self._queue.enqueue_call(
@@ -174,7 +176,7 @@ class Roster:
         if status == JobStatus.STARTED:
             return None if self._is_held(job) else "held by a worker that is dead"
         if status != JobStatus.QUEUED:
-            return str(status)
+            return str(status.value)
         if job_id.encode() in self._connection.lrange(self._queue.key, 0, -1):
             self._limbo.pop(job_id, None)
             return None

@@ -101,8 +101,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         return self._shutdown_requested_date is not None
 
     def run_maintenance_tasks(self) -> None:
+        self._heal()  # before RQ, which calls a job whose holder died a failed one
         super().run_maintenance_tasks()
-        self._heal()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """One shift under a lease that a thread keeps up; then the job goes back on the queue."""

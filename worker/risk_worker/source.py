@@ -1,7 +1,7 @@
 """The worker's side of Redis: read a partition's stream, take off it what is stored, keep the counters.
 
-The consumer has one name a partition, whoever works on it. So what a dead worker had read and not stored
-is the pending list of its successor, and nothing has to be claimed from anybody.
+What is in the stream is not yet stored, and what is stored leaves it. So there is no consumer group: reading
+starts at the stream's beginning, and a successor of a dead worker finds everything where it was.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from risk_producer.keys import Keys
 from risk_producer.wire import FIELD
@@ -26,9 +26,6 @@ from risk_worker.drain import SourceUnavailable
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
 
-GROUP: Final = "drain"
-CONSUMER: Final = "drain"
-
 # Upper bounds of the latency histogram in milliseconds, recorded_at to COMMIT. About 1.3 apart, so that
 # a quantile read off them is within a third of the truth.
 LATENCY_BOUNDS_MS: Final = (
@@ -36,13 +33,16 @@ LATENCY_BOUNDS_MS: Final = (
     *(500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 30_000, 60_000, 300_000, 3_600_000),
 )
 
-_NEW: Final = ">"
-_FIRST: Final = "0"
+_BEGINNING: Final = "0-0"
 
 
 def connect(url: str) -> redis.Redis:
     """A client for the drain: answers that do not come are an error, not a hang."""
     return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30)
+
+
+def _raw(answer: Any, **_options: object) -> Any:
+    return answer
 
 
 class StreamSource:
@@ -58,11 +58,12 @@ class StreamSource:
         block_s: float = 1.0,
     ) -> None:
         self._client = client
+        client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
         self._keys = Keys(partition)
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
-        self._after = _FIRST
+        self._after = _BEGINNING
         script = resources.files("risk_worker").joinpath("scripts", "acknowledge.lua").read_text()
         self._acknowledge = client.register_script(script)
 
@@ -78,17 +79,11 @@ class StreamSource:
         return self._keys.snapshots
 
     def read(self) -> Sequence[Entry]:
-        """Own pending entries first, then new ones; waits up to block_s for the first new one."""
-        if self._after != _NEW:
-            entries = self._read(self._after, self._batch_size, block_ms=None)
-            if entries:
-                self._after = entries[-1].id
-                return entries
-            self._after = _NEW
-        entries = self._read(_NEW, self._batch_size, block_ms=self._block_ms)
-        if self._linger_s and entries and len(entries) < self._batch_size:
+        """What comes after the last read; waits up to block_s for the first entry."""
+        entries = self._read(self._batch_size, block_ms=self._block_ms)
+        if self._linger_s and 0 < len(entries) < self._batch_size:
             sleep(self._linger_s)
-            entries += self._read(_NEW, self._batch_size - len(entries), block_ms=None)
+            entries += self._read(self._batch_size - len(entries), block_ms=None)
         return entries
 
     def is_empty(self) -> bool:
@@ -99,8 +94,8 @@ class StreamSource:
             return False
 
     def rewind(self) -> None:
-        """From now on read what is pending again."""
-        self._after = _FIRST
+        """From now on read again what is not acknowledged."""
+        self._after = _BEGINNING
 
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         """Take the committed batch off the stream and count it, in one script that may be repeated."""
@@ -121,7 +116,6 @@ class StreamSource:
             dead[letter.snapshot.trader_id if letter.snapshot else ""].append(letter.entry_id)
         arguments = msgspec.json.encode(
             {
-                "group": GROUP,
                 "stored": [[trader, f"{latency_ms[trader]:.3f}", ids] for trader, ids in stored.items()],
                 "dead": [[trader, ids] for trader, ids in dead.items()],
                 "duplicates": outcome.duplicates,
@@ -159,51 +153,28 @@ class StreamSource:
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
-    def _read(self, after: str, count: int, *, block_ms: int | None) -> list[Entry]:
+    def _read(self, count: int, *, block_ms: int | None) -> list[Entry]:
         try:
-            try:
-                answer = self._read_group(after, count, block_ms)
-            except ResponseError as error:
-                if "NOGROUP" not in str(error):
-                    raise
-                # A new partition, or Redis lost its data. From the beginning: nothing is passed over.
-                self._make_group()
-                answer = self._read_group(after, count, block_ms)
+            answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        return answer
-
-    def _read_group(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
-        answer = cast(
-            Any,
-            self._client.xreadgroup(GROUP, CONSUMER, {self.stream: after}, count=count, block=block_ms),
-        )
         if not answer:
+            # Everything read is acknowledged by now. Redis may have lost its data, and its clock may have
+            # gone back: ids that come may be smaller than those that were.
+            self._after = _BEGINNING
             return []
-        if isinstance(answer, dict):  # RESP3
-            [batches] = answer.values()
-            rows = [row for batch in batches for row in batch]
-        else:
-            [(_, rows)] = answer
-        return [_entry(entry_id, fields) for entry_id, fields in rows]
-
-    def _make_group(self) -> None:
-        try:
-            self._client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        [(_, rows)] = answer.items() if isinstance(answer, dict) else answer  # RESP3, RESP2
+        entries = [_entry(entry_id, fields) for entry_id, fields in rows]
+        self._after = entries[-1].id
+        return entries
 
 
-def _entry(entry_id: bytes, fields: dict[bytes, bytes] | None) -> Entry:
-    name = entry_id.decode()
-    if fields is None or not fields:
-        return Entry(name, b"", "deleted from the stream before it was stored")
-    payload = fields.get(FIELD)
-    if payload is None or len(fields) > 1:
-        shown = [[_text(key), _text(value)] for key, value in fields.items()]
-        return Entry(name, msgspec.json.encode(shown), "a foreign entry: it expects the one field s")
-    return Entry(name, payload)
+def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+    """fields: name, value, name, value, ..."""
+    if len(fields) == 2 and fields[0] == FIELD:
+        return Entry(entry_id.decode(), fields[1])
+    shown = msgspec.json.encode([_text(text) for text in fields])
+    return Entry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
 
 
 def _text(raw: bytes) -> str:

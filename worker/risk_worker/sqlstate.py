@@ -14,11 +14,11 @@ class Verdict(Enum):
     """What the drain does about an error."""
 
     RETRY = "retry"
-    """Passes by itself: try again with backoff, then leave the entries pending. Never blame a row."""
+    """Passes by itself: try again with backoff, then leave the entries in the stream. Never blame a row."""
     DATA = "data"
     """The same row fails whenever it is tried: find it by bisection and dead-letter it."""
     CONFIGURATION = "configuration"
-    """Somebody has to change something: say what, leave the entries pending, try again slowly."""
+    """Somebody has to change something: say what, leave the entries in the stream, try again slowly."""
 
 
 TABLE: Final[dict[str, tuple[Verdict, str]]] = {

@@ -1,15 +1,16 @@
 """The worker's side of Postgres: one transaction a batch, for history, state and dead letters.
 
-The rows go by binary COPY into a temp table and from there, in the order of the key, into history. The key
-of a snapshot makes a replay a no-op (ON CONFLICT DO NOTHING); the order keeps two transactions that hold the
-same keys from waiting for each other in a circle.
+The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (the
+batch is a replay) or cannot be stored. Then the batch goes the careful way: by COPY into a temp table and
+from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
+in halves, down to the rows that cannot be stored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,7 @@ log = logging.getLogger("riskstream.store")
 
 CONNECT_TIMEOUT_S: Final = 5
 
-# column -> type, in the order of the staging table. All but `newest` are history's own.
+# History's columns with their types, but for those the database fills in.
 _COLUMNS: Final = {
     "trader_id": 'text COLLATE "C"',
     "epoch": "int8",
@@ -46,14 +47,15 @@ _COLUMNS: Final = {
     "trace_id": "text",
     "reason": "text",
     "merged": "int4",
-    "newest": "bool",  # the newest of its trader in the batch: the one that can change risk_state
 }
 _TYPES: Final = [kind.split()[0] for kind in _COLUMNS.values()]
 
 _CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT DELETE ROWS").format(
     sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
 )
-_COPY: Final = sql.SQL("COPY staging FROM STDIN (FORMAT binary)")
+_COPY: Final = "COPY {} (" + ", ".join(_COLUMNS) + ") FROM STDIN (FORMAT binary)"
+_COPY_HISTORY: Final = sql.SQL(_COPY.format("risk_state_history"))
+_COPY_STAGING: Final = sql.SQL(_COPY.format("staging"))
 _SAVE_HISTORY: Final = """
     INSERT INTO risk_state_history (
         trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
@@ -73,7 +75,7 @@ _SAVE_STATE: Final = """
     SELECT
         trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
         trading_paused, paused_until, last_reset_time, trace_id, reason
-    FROM staging WHERE newest ORDER BY trader_id
+    FROM staging ORDER BY trader_id
     ON CONFLICT (trader_id) DO UPDATE SET
         epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
         daily_pnl = excluded.daily_pnl, drawdown_pct = excluded.drawdown_pct,
@@ -128,15 +130,14 @@ class PostgresStore:
             connection = self._connected()
             try:
                 with connection.transaction():
-                    inserted = _insert(connection, rows)
+                    _insert_quickly(connection, rows)
                     _bury(connection, batch.stream, batch.dead)
-                return Outcome(batch.dead, duplicates=len(rows) - inserted)
+                return Outcome(batch.dead, duplicates=0)
             except psycopg.Error as error:
                 if judge(error.sqlstate)[0] is not Verdict.DATA:
                     raise
-                whole = error
             with connection.transaction():
-                inserted, refused = _insert_halves(connection, rows, whole)
+                inserted, refused = _insert_what_can_be(connection, rows)
                 dead = [*batch.dead, *refused]
                 _bury(connection, batch.stream, dead)
             return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
@@ -196,76 +197,83 @@ class PostgresStore:
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
-    """COPY the rows and move them on. Returns how many were not yet in history."""
+def _insert_quickly(connection: psycopg.Connection, rows: Sequence[_Row]) -> None:
+    """Insert rows that are all new and all sound; anything else is a data error for them all."""
     if not rows:
-        return 0
-    newest: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        snapshot = row.snapshot
-        identity = (snapshot.epoch, snapshot.seq)
-        if newest.get(snapshot.trader_id, (0, 0)) < identity:
-            newest[snapshot.trader_id] = identity
+        return
     with connection.cursor() as cursor:
-        with cursor.copy(_COPY) as copy:
-            copy.set_types(_TYPES)
-            for row in rows:
-                s = row.snapshot
-                identity = (s.epoch, s.seq)
-                is_newest = newest[s.trader_id] == identity
-                if is_newest:
-                    newest[s.trader_id] = (0, 0)  # the same snapshot twice in a batch: only one may update
-                copy.write_row(
-                    (
-                        s.trader_id,
-                        s.epoch,
-                        s.seq,
-                        s.recorded_at,
-                        s.daily_pnl,
-                        s.drawdown_pct,
-                        s.current_equity,
-                        s.peak_equity,
-                        s.trading_paused,
-                        s.paused_until,
-                        s.last_reset_time,
-                        s.trace_id,
-                        s.reason,
-                        s.merged,
-                        is_newest,
-                    )
-                )
+        _copy(cursor, _COPY_HISTORY, rows)
+        _save_state(cursor, rows)
+
+
+def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
+    """Insert the rows that are new. Returns how many those were."""
+    with connection.cursor() as cursor:
+        _copy(cursor, _COPY_STAGING, rows)
         cursor.execute(_SAVE_HISTORY)
         inserted = cursor.rowcount
-        cursor.execute(_SAVE_STATE)
+        cursor.execute("TRUNCATE staging")
+        _save_state(cursor, rows)
+        cursor.execute("TRUNCATE staging")
     return inserted
 
 
-def _insert_halves(
-    connection: psycopg.Connection, rows: Sequence[_Row], error: psycopg.Error
-) -> tuple[int, list[DeadLetter]]:
-    """The rows failed together with a data error: store each half alone, down to the rows at fault.
+def _insert_what_can_be(connection: psycopg.Connection, rows: Sequence[_Row]) -> tuple[int, list[DeadLetter]]:
+    """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
 
-    Each try is a savepoint of the transaction under way. One bad row among n takes at most
-    2·ceil(log2 n) tries, the one that failed for all not counted. Returns (inserted, dead letters).
+    Each try is a savepoint. One bad row among n takes at most 2·ceil(log2 n) + 1 tries.
+    Returns (inserted, dead letters).
     """
-    if len(rows) == 1:
-        [row] = rows
-        letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot)
-        return 0, [letter]
+    try:
+        with connection.transaction():
+            return _insert(connection, rows), []
+    except psycopg.Error as error:
+        if judge(error.sqlstate)[0] is not Verdict.DATA:
+            raise
+        if len(rows) == 1:
+            [row] = rows
+            letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot)
+            return 0, [letter]
     middle = len(rows) // 2
-    inserted, dead = 0, []
-    for half in (rows[:middle], rows[middle:]):
-        try:
-            with connection.transaction():
-                inserted += _insert(connection, half)
-                connection.execute("TRUNCATE staging")
-        except psycopg.Error as half_error:
-            if judge(half_error.sqlstate)[0] is not Verdict.DATA:
-                raise
-            more, letters = _insert_halves(connection, half, half_error)
-            inserted += more
-            dead += letters
-    return inserted, dead
+    left, left_dead = _insert_what_can_be(connection, rows[:middle])
+    right, right_dead = _insert_what_can_be(connection, rows[middle:])
+    return left + right, left_dead + right_dead
+
+
+def _save_state(cursor: psycopg.Cursor, rows: Sequence[_Row]) -> None:
+    """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
+    newest: dict[str, _Row] = {}
+    for row in rows:
+        known = newest.setdefault(row.snapshot.trader_id, row).snapshot
+        if (known.epoch, known.seq) < (row.snapshot.epoch, row.snapshot.seq):
+            newest[row.snapshot.trader_id] = row
+    _copy(cursor, _COPY_STAGING, newest.values())
+    cursor.execute(_SAVE_STATE)
+
+
+def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> None:
+    with cursor.copy(statement) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            s = row.snapshot
+            copy.write_row(
+                (
+                    s.trader_id,
+                    s.epoch,
+                    s.seq,
+                    s.recorded_at,
+                    s.daily_pnl,
+                    s.drawdown_pct,
+                    s.current_equity,
+                    s.peak_equity,
+                    s.trading_paused,
+                    s.paused_until,
+                    s.last_reset_time,
+                    s.trace_id,
+                    s.reason,
+                    s.merged,
+                )
+            )
 
 
 def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:

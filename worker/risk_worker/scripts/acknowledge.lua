@@ -1,8 +1,8 @@
 -- Takes a committed batch off the stream and counts it. May be repeated, also by two workers at once: an
--- entry is counted only by the call whose XACK took it off the pending list.
+-- entry is counted only by the call whose XDEL took it off the stream.
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets
--- ARGV  1: JSON of {group, stored = {{trader, latency, ids}...}, dead = {{trader, ids}...}, duplicates,
+-- ARGV  1: JSON of {stored = {{trader, latency, ids}...}, dead = {{trader, ids}...}, duplicates,
 --          buckets = {{bound, count}...}}
 -- Returns how many entries this call took off.
 local stream, counters, attempts, failures, latency_ms, latency_buckets =
@@ -14,8 +14,7 @@ local function settle(ids)
   local taken = 0
   for first = 1, #ids, SLICE do
     local last = math.min(first + SLICE - 1, #ids)
-    taken = taken + redis.call('XACK', stream, batch.group, unpack(ids, first, last))
-    redis.call('XDEL', stream, unpack(ids, first, last))
+    taken = taken + redis.call('XDEL', stream, unpack(ids, first, last))
   end
   return taken
 end

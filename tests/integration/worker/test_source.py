@@ -1,0 +1,97 @@
+"""The worker's side of Redis, on the real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from risk_producer import wire
+from risk_producer.keys import Keys
+from risk_producer.snapshot import RiskSnapshot
+from risk_worker.batch import Outcome, decode_entries
+from risk_worker.drain import SourceUnavailable
+from risk_worker.source import StreamSource, connect
+
+KEYS = Keys(0)
+
+
+def payload(trader: str, seq: int) -> bytes:
+    made = RiskSnapshot(
+        trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0
+    )
+    return wire.encode(made, epoch=1, seq=seq)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Any:
+    with connect(redis_url) as connected:
+        yield connected
+
+
+def seqs(source: StreamSource) -> list[int]:
+    return [wire.decode(entry.payload).seq for entry in source.read()]
+
+
+def test_reading_goes_on_behind_what_was_read_and_after_a_rewind_from_the_beginning(client: Any) -> None:
+    source = StreamSource(client, 0, batch_size=2, block_s=0.01)
+    assert seqs(source) == []
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    assert seqs(source) == [1, 2]
+    assert seqs(source) == [3]
+    source.rewind()
+    assert seqs(source) == [1, 2]
+
+
+def test_a_linger_lets_a_batch_grow(client: Any) -> None:
+    source = StreamSource(client, 0, batch_size=2, linger_s=0.001, block_s=0.01)
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    assert seqs(source) == [1, 2]
+    assert seqs(source) == [3]
+
+
+def test_redis_that_lost_its_data_is_read_from_the_beginning(client: Any) -> None:
+    source = StreamSource(client, 0, block_s=0.01)
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    assert seqs(source) == [1]
+    client.flushall()
+    assert seqs(source) == []
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)}, id="5-0")  # and its clock went back
+    assert seqs(source) == [2]
+
+
+def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders(client: Any) -> None:
+    source = StreamSource(client, 0, batch_size=5_000, block_s=0.01)
+    pipeline = client.pipeline()
+    for number in range(5_000):
+        pipeline.xadd(KEYS.snapshots, {b"s": payload(f"trader-{number % 1700}-größer", number + 1)})
+    pipeline.execute()
+    batch = decode_entries(source.stream, source.read())
+    assert len(batch) == 5_000
+    for _ in range(2):
+        source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.hgetall(KEYS.counters) == {b"batches": b"1", b"stored": b"5000"}
+    assert sum(map(int, client.hvals(KEYS.attempts))) == 5_000
+    assert client.xlen(KEYS.snapshots) == 0
+
+
+def test_two_workers_with_the_same_entries_count_each_once(client: Any) -> None:
+    for seq in range(1, 11):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    first = StreamSource(client, 0, batch_size=7, block_s=0.01)
+    second = StreamSource(client, 0, batch_size=10, block_s=0.01)
+    seven = decode_entries(first.stream, first.read())
+    ten = decode_entries(second.stream, second.read())
+    three = decode_entries(first.stream, first.read())
+    assert (len(seven), len(ten), len(three)) == (7, 10, 3)
+    for source, batch in ((first, seven), (second, ten), (first, three)):
+        source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.hget(KEYS.counters, "stored") == b"10"
+    assert client.hget(KEYS.attempts, "t") == b"10"
+
+
+def test_a_server_that_is_not_there_is_said_so() -> None:
+    with connect("redis://127.0.0.1:1/0") as nobody, pytest.raises(SourceUnavailable):
+        StreamSource(nobody, 0).read()

@@ -1,0 +1,82 @@
+"""Worker processes for tests: real ones, ended by their own pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class WorkerProcess:
+    """A command in a process of its own, its output in a file. A context manager that kills what is left."""
+
+    def __init__(self, log: Path, environ: dict[str, str], command: Sequence[str] = ()) -> None:
+        self._log = log
+        self._environ = {
+            **{
+                k: v
+                for k, v in os.environ.items()
+                if not k.startswith(("RISK_", "DB_", "REDIS_", "POSTGRES"))
+            },
+            "PYTHONUNBUFFERED": "1",
+            **environ,
+        }
+        self._command = list(command) or [sys.executable, "-m", "risk_worker", "worker"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait(10)
+
+    def stop(self, timeout_s: float = 15) -> int:
+        """SIGTERM, and the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float) -> int:
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_s} s; its log:\n{self.log}") from None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            if self.running:
+                self._process.kill()
+            self._process.wait(10)
