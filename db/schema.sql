@@ -317,11 +317,10 @@ CREATE TABLE public.risk_state_history (
     CONSTRAINT risk_state_history_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_epoch_check CHECK ((epoch >= 1)),
-    CONSTRAINT risk_state_history_merged_check CHECK (((merged >= 0) AND (merged < seq))),
     CONSTRAINT risk_state_history_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_reason_check CHECK ((length(reason) <= 1024)),
     CONSTRAINT risk_state_history_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
-    CONSTRAINT risk_state_history_seq_check CHECK ((seq >= 1)),
+    CONSTRAINT risk_state_history_seq_check CHECK (((0 <= merged) AND (merged < seq))),
     CONSTRAINT risk_state_history_trace_id_check CHECK ((length(trace_id) <= 255)),
     CONSTRAINT risk_state_history_trader_id_check CHECK (((length(trader_id) >= 1) AND (length(trader_id) <= 255)))
 );

@@ -73,8 +73,7 @@ CREATE TABLE risk_state_history (
     CONSTRAINT risk_state_history_pkey PRIMARY KEY (trader_id, recorded_at, epoch, seq),
     CONSTRAINT risk_state_history_trader_id_check CHECK (length(trader_id) BETWEEN 1 AND 255),
     CONSTRAINT risk_state_history_epoch_check CHECK (epoch >= 1),
-    CONSTRAINT risk_state_history_seq_check CHECK (seq >= 1),
-    CONSTRAINT risk_state_history_merged_check CHECK (merged >= 0 AND merged < seq),
+    CONSTRAINT risk_state_history_seq_check CHECK (0 <= merged AND merged < seq),
     CONSTRAINT risk_state_history_recorded_at_check
         CHECK (recorded_at >= '2000-01-01 00:00:00+00' AND recorded_at < 'infinity'),
     CONSTRAINT risk_state_history_daily_pnl_check CHECK (abs(daily_pnl) < 'infinity'),

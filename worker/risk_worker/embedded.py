@@ -100,29 +100,17 @@ class EmbeddedServer(ABC):
 
     def start(self) -> Self:
         """Start and wait until it answers. Raises EmbeddedServerError within START_TIMEOUT_S."""
-        if self._process is not None:
+        if self.running:
             raise EmbeddedServerError(f"{self.name} in {self.folder} was started already")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        with self._folder_lock() as lock:
-            self._prepare()
-            while True:
-                self.port = self.port or free_port()
-                log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-                try:
-                    self._launch(lock)
-                    self._wait_until_ready(deadline)
-                except _Died as death:
-                    self._forget()
-                    said = self._log_tail(log_start)
-                    if "address already in use" in said.lower() and time.monotonic() < deadline:
-                        self.port = 0  # somebody was quicker
-                        continue
-                    raise EmbeddedServerError(f"{self.name} {death}; its log says:\n{said}") from None
-                except BaseException:
-                    self._kill()
-                    raise
-                return self
+        self._forget()  # one that ended by itself
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._folder_lock() as lock:
+                self._prepare(lock)
+                self._start(lock)
+        except OSError as error:
+            raise EmbeddedServerError(f"{self.name} cannot be started in {self.folder}: {error}") from None
+        return self
 
     def stop(self) -> None:
         """Stop in good order, within STOP_TIMEOUT_S; what does not stop is killed. May be called again."""
@@ -163,7 +151,7 @@ class EmbeddedServer(ABC):
         self.start()
 
     def __enter__(self) -> Self:
-        return self if self._process is not None else self.start()
+        return self if self.running else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -174,8 +162,8 @@ class EmbeddedServer(ABC):
         return f"{type(self).__name__}({str(self.folder)!r}, port={self.port}, running={self.running})"
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Make the data folder ready."""
+    def _prepare(self, lock: IO[bytes]) -> None:
+        """Make the data folder ready; programs that work on it inherit the lock."""
 
     @abstractmethod
     def _command(self) -> Sequence[str]:
@@ -188,6 +176,26 @@ class EmbeddedServer(ABC):
     def _run_as(self) -> dict[str, Any]:
         """Popen's arguments for another user than ours."""
         return {}
+
+    def _start(self, lock: IO[bytes]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            self.port = self.port or free_port()
+            log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+            try:
+                self._launch(lock)
+                self._wait_until_ready(deadline)
+            except _Died as death:
+                self._forget()
+                said = self._log_tail(log_start)
+                if "address already in use" in said.lower() and time.monotonic() < deadline:
+                    self.port = 0  # somebody was quicker
+                    continue
+                raise EmbeddedServerError(f"{self.name} {death}; its log says:\n{said}") from None
+            except BaseException:
+                self._kill()
+                raise
+            return
 
     def _launch(self, lock: IO[bytes]) -> None:
         with self.log_file.open("ab") as log:
@@ -297,7 +305,7 @@ class EmbeddedValkey(EmbeddedServer):
         """redis://127.0.0.1:port/0"""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def _prepare(self) -> None:
+    def _prepare(self, lock: IO[bytes]) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
 
     def _command(self) -> list[str]:
@@ -367,10 +375,9 @@ class EmbeddedPostgres(EmbeddedServer):
     def _data(self) -> Path:
         return self.folder / "pgdata"
 
-    def _prepare(self) -> None:
+    def _prepare(self, lock: IO[bytes]) -> None:
         """initdb, unless that was done: beside the real place, so that half of one is never taken for it."""
         if self._data.exists():
-            self._run_as()  # opens the way to the folder
             return
         beginnings = self.folder / "pgdata.new"
         shutil.rmtree(beginnings, ignore_errors=True)
@@ -383,19 +390,23 @@ class EmbeddedPostgres(EmbeddedServer):
             *(str(program("initdb")), "-D", str(beginnings), "--username=postgres", "--auth=trust"),
             *("--encoding=utf8", "--locale=C", "--no-sync", "--set=timezone=UTC"),
         ]
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            cwd="/",
-            env=_server_environment(),
-            timeout=START_TIMEOUT_S,
-            start_new_session=True,
-            check=False,
-            **(user.popen_arguments() if user else {}),
-        )
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd="/",
+                env=_server_environment(),
+                timeout=START_TIMEOUT_S,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+                check=False,
+                **(user.popen_arguments() if user else {}),
+            )
+        except subprocess.TimeoutExpired:
+            raise EmbeddedServerError(f"initdb in {self.folder} took over {START_TIMEOUT_S:.0f} s") from None
         if done.returncode != 0:
             raise EmbeddedServerError(f"initdb failed in {self.folder}:\n{done.stdout}{done.stderr}".rstrip())
         beginnings.rename(self._data)

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -88,8 +89,6 @@ def dump(url: str, *, folder: Path | None = None) -> str:
 
 def schema_of(url: str, *, folder: Path | None = None) -> str:
     """The database's schema as SQL: the same text for the same schema, whenever and wherever it is dumped."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "schema.sql"
         _dbmate(url, "--schema-file", str(made), "dump", *_DUMP_ARGUMENTS, folder=folder)
@@ -113,7 +112,7 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
             _connect(url).close()
         except psycopg.OperationalError as error:
             now = time.monotonic()
-            reason = str(error).strip().splitlines()[-1]
+            reason = _one_line(error)
             if now >= deadline:
                 raise MigrationError(
                     f"the database {mask(url)} did not let us in for {timeout_s:.0f} s: {reason}"
@@ -152,6 +151,10 @@ def _connect(url: str) -> psycopg.Connection:
         raise MigrationError(f"the database's URL is not one that libpq can read: {mask(url)}") from None
 
 
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())
+
+
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
     """Run dbmate on the database. Returns what it printed."""
     try:
@@ -159,8 +162,7 @@ def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
             secret = connection.info.password
             environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise MigrationError(f"cannot connect to the database {mask(url)}: {reason}") from None
+        raise MigrationError(f"cannot connect to the database {mask(url)}: {_one_line(error)}") from None
     return _run(*arguments, folder=folder, environment=environment, secret=secret)
 
 
@@ -168,7 +170,8 @@ def _lib_pq_url(connection: psycopg.Connection) -> str:
     """What psycopg connected to, in the words of dbmate's driver, which lacks sslmode prefer and allow,
     several hosts, service files, and a socket folder as host."""
     info = connection.info
-    asked = info.get_parameters()
+    # What the environment (PGSSLMODE, PGOPTIONS) said is among them.
+    asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
     user = quote(info.user, safe="")
     password = f":{quote(info.password, safe='')}" if info.password else ""
     query = {name: asked[name] for name in _LIB_PQ_PARAMETERS if asked.get(name)}

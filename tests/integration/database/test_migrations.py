@@ -1,0 +1,194 @@
+"""Migrations on a real server: dbmate by subprocess, from the project's own functions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from risk_worker import migrations
+from risk_worker.migrations import MigrationError
+
+TABLES = {"risk_state", "risk_state_history", "risk_dead_letter"}
+FILES = sorted(path.name for path in migrations._CHECKOUT.glob("*.sql"))
+
+
+def tables_of(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return {name for (name,) in rows}
+
+
+def test_up_down_and_up_again(empty_database_url: str) -> None:
+    said = migrations.up(empty_database_url)
+    assert said.splitlines() == [f"Applied {name}" for name in FILES]
+    first = migrations.schema_of(empty_database_url)
+    assert tables_of(empty_database_url) >= TABLES
+
+    for name in reversed(FILES):
+        assert migrations.down(empty_database_url) == f"Took back {name}"
+    assert tables_of(empty_database_url) == {"schema_migrations"}
+    with psycopg.connect(empty_database_url) as connection:
+        left = connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'risk%'").fetchall()
+    assert left == []
+    with pytest.raises(MigrationError, match="no migrations have been applied"):
+        migrations.down(empty_database_url)
+
+    migrations.up(empty_database_url)
+    assert migrations.schema_of(empty_database_url) == first
+    assert migrations.up(empty_database_url) == "Nothing to apply"
+
+
+def test_status_names_what_is_applied_and_what_is_not(empty_database_url: str) -> None:
+    assert f"[ ] {FILES[0]}" in migrations.status(empty_database_url)
+    migrations.up(empty_database_url)
+    assert f"[X] {FILES[0]}" in migrations.status(empty_database_url)
+
+
+def test_several_at_the_same_moment_migrate_once(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        said = [*pool.map(migrations.up, [empty_database_url] * 4)]
+    assert sorted("\n".join(said).splitlines()) == [
+        *(f"Applied {name}" for name in FILES),
+        *["Nothing to apply"] * 3,
+    ]
+
+
+def test_a_failing_migration_names_the_file_and_the_error(empty_database_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations._CHECKOUT, folder)
+    bad = folder / "29991231235959_break_it.sql"
+    bad.write_text("-- migrate:up\nALTER TABLE risk_nothing ADD x int;\n\n-- migrate:down\n")
+    with pytest.raises(MigrationError) as caught:
+        migrations.up(empty_database_url, folder=folder)
+    assert str(caught.value).startswith("29991231235959_break_it.sql: ")
+    assert 'relation "risk_nothing" does not exist' in str(caught.value)
+    assert tables_of(empty_database_url) >= TABLES, "those before it stay applied"
+
+
+def test_a_missing_folder_is_named(empty_database_url: str, tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match=r"no folder .*/nowhere with migrations"):
+        migrations.up(empty_database_url, folder=tmp_path / "nowhere")
+
+
+def test_a_missing_database_is_named(empty_database_url: str) -> None:
+    with pytest.raises(MigrationError, match="does not exist"):
+        migrations.up(f"{empty_database_url}_not_there")
+
+
+def test_wait_for_gives_up_with_the_reason() -> None:
+    with pytest.raises(MigrationError, match=r"did not let us in for 0 s.*refused"):
+        migrations.wait_for("postgresql://u:secret@127.0.0.1:1/x", timeout_s=0)
+
+
+@pytest.fixture
+def password_url(empty_database_url: str) -> Iterator[str]:
+    """The database's URL with a user whose password needs quoting."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        info = connection.info
+        role = f"role_{info.dbname}"
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pass/word @'")
+        yield f"postgresql://{role}:pass%2Fword%20%40@{info.host}:{info.port}/{info.dbname}"
+        connection.execute(f"DROP ROLE {role}")
+
+
+class TestThePassword:
+    """Never in a command line, a message or a log line."""
+
+    SAID = ("pass/word @", "pass%2Fword%20%40", "pass%2Fword+%40")
+
+    def stub(self, folder: Path, body: str) -> None:
+        """A program named dbmate; `report.json` beside it gets what it was called with."""
+        program = folder / "dbmate"
+        program.write_text(
+            f"#!{sys.executable} -IS\n"
+            "import json, os, pathlib, sys\n"
+            "here = pathlib.Path(sys.argv[0]).parent\n"
+            "argv = pathlib.Path('/proc/self/cmdline')\n"
+            "line = argv.read_text() if argv.exists() else chr(0).join(sys.argv)\n"
+            "(here / 'report.json').write_text(json.dumps({'line': line, 'env': dict(os.environ)}))\n" + body
+        )
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    def test_is_not_in_the_command_line(
+        self, password_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.stub(tmp_path, "")
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        for do in (migrations.up, migrations.down, migrations.status):
+            do(password_url)
+            report = json.loads((tmp_path / "report.json").read_text())
+            assert not any(secret in report["line"] for secret in self.SAID)
+            assert "pass%2Fword%20%40" in report["env"]["DATABASE_URL"]
+
+    def test_is_masked_in_what_dbmate_prints(
+        self,
+        password_url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        self.stub(
+            tmp_path, "sys.exit('Error: cannot use ' + os.environ['DATABASE_URL'] + ' or pass/word @')\n"
+        )
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        with pytest.raises(MigrationError, match="cannot use") as caught:
+            migrations.up(password_url)
+        assert str(caught.value).count("***") == 2
+        assert not any(secret in str(caught.value) + caplog.text for secret in self.SAID)
+
+    def test_is_masked_when_nobody_answers(self, caplog: pytest.LogCaptureFixture) -> None:
+        url = "postgresql://u:pass%2Fword%20%40@127.0.0.1:1/x"
+        for do in (
+            migrations.up,
+            migrations.check_ready,
+            lambda url: migrations.wait_for(url, timeout_s=0.6),
+        ):
+            with pytest.raises((MigrationError, psycopg.OperationalError)) as caught:
+                do(url)
+            assert not any(secret in str(caught.value) for secret in self.SAID)
+        assert "waiting for the database" in caplog.text
+        assert not any(secret in caplog.text for secret in self.SAID)
+
+    def test_is_masked_in_a_url_that_nobody_can_read(self) -> None:
+        with pytest.raises(MigrationError) as caught:
+            migrations.up("postgresql://u:pass%2Fword%20%40@127.0.0.1:5432/x?nonsense=1")
+        assert "not one that libpq can read" in str(caught.value)
+        assert not any(secret in str(caught.value) for secret in self.SAID)
+
+
+class TestWhatDbmateIsTold:
+    """libpq's words in lib/pq's: what psycopg connected to is what dbmate connects to."""
+
+    def test_the_environment_and_options_of_libpq_count(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PGOPTIONS says the schema; PGREALM, which dbmate's driver refuses, is kept away."""
+        with psycopg.connect(empty_database_url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA elsewhere")
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere")
+        monkeypatch.setenv("PGREALM", "x")
+        monkeypatch.setenv("DBMATE_MIGRATIONS_DIR", "/nowhere")
+        migrations.up(empty_database_url)
+        monkeypatch.delenv("PGOPTIONS")
+        assert tables_of(empty_database_url) == set()
+
+    @pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
+    def test_sslmodes_that_allow_a_server_without_ssl(self, empty_database_url: str, sslmode: str) -> None:
+        migrations.up(f"{empty_database_url}?sslmode={sslmode}&gssencmode=disable&keepalives=1")
+        assert tables_of(empty_database_url) >= TABLES
+
+    def test_several_hosts(self, empty_database_url: str) -> None:
+        with psycopg.connect(empty_database_url) as connection:
+            info = connection.info
+            hosts = f"127.0.0.1:1,{info.host}:{info.port}"
+            url = f"postgresql://{info.user}:{info.password}@{hosts}/{info.dbname}"
+        migrations.up(url)
+        assert tables_of(empty_database_url) >= TABLES
