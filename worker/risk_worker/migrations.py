@@ -52,9 +52,13 @@ def up(url: str, *, folder: Path | None = None) -> str:
     # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
     done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder)
     applied = re.findall(r"^Applied: (\S+)", done, re.MULTILINE)
-    for name in applied:
-        log.info("applied %s", name)
-    return "\n".join([*(f"Applied {name}" for name in applied), *([] if applied else ["Nothing to apply"])])
+    if not applied:
+        return "Nothing to apply"
+    with _connect(url) as connection:
+        said = [*(f"Applied {name}" for name in applied), _history_kind(connection)]
+    for line in said:
+        log.info("%s", line)
+    return "\n".join(said)
 
 
 def down(url: str, *, folder: Path | None = None) -> str:
@@ -132,15 +136,30 @@ def check_ready(url: str) -> None:
     out of sight, new rows go into the empty parent table, and nothing keeps duplicates out.
     """
     with _connect(url) as connection:
-        astray = connection.execute(
-            "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AND NOT EXISTS "
-            "(SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers')"
-        ).fetchone()
+        _refuse_astray(connection)
+
+
+def _refuse_astray(connection: psycopg.Connection) -> None:
+    astray = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AND NOT EXISTS "
+        "(SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers')"
+    ).fetchone()
     if astray == (True,):
         raise MigrationError(
-            f"the database {mask(url)} holds TimescaleDB tables, but the server runs without the library: "
-            "set shared_preload_libraries = 'timescaledb' and restart it"
+            f"the database {connection.info.dbname} holds TimescaleDB tables, but the server runs without "
+            "its library: set shared_preload_libraries = 'timescaledb' and restart it"
         )
+
+
+def _history_kind(connection: psycopg.Connection) -> str:
+    """Whether the migrations found TimescaleDB: dbmate does not show what they say."""
+    kind = "a plain table"
+    if connection.execute("SELECT FROM pg_extension WHERE extname = 'timescaledb'").fetchone() is not None:
+        found = connection.execute(
+            "SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'risk_state_history'"
+        ).fetchone()
+        kind = kind if found is None else "a hypertable"
+    return f"risk_state_history is {kind}"
 
 
 def _connect(url: str) -> psycopg.Connection:
@@ -159,6 +178,7 @@ def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
     """Run dbmate on the database. Returns what it printed."""
     try:
         with _connect(url) as connection:
+            _refuse_astray(connection)
             secret = connection.info.password
             environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
     except psycopg.OperationalError as error:

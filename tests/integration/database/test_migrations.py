@@ -17,6 +17,7 @@ from risk_worker import migrations
 from risk_worker.migrations import MigrationError
 
 TABLES = {"risk_state", "risk_state_history", "risk_dead_letter"}
+PLAIN = "risk_state_history is a plain table"
 FILES = sorted(path.name for path in migrations._CHECKOUT.glob("*.sql"))
 
 
@@ -26,9 +27,15 @@ def tables_of(url: str) -> set[str]:
     return {name for (name,) in rows}
 
 
+def test_up_says_what_it_did(empty_database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    said = migrations.up(empty_database_url)
+    assert caplog.messages == said.splitlines()
+
+
 def test_up_down_and_up_again(empty_database_url: str) -> None:
     said = migrations.up(empty_database_url)
-    assert said.splitlines() == [f"Applied {name}" for name in FILES]
+    assert said.splitlines() == [*(f"Applied {name}" for name in FILES), PLAIN]
     first = migrations.schema_of(empty_database_url)
     assert tables_of(empty_database_url) >= TABLES
 
@@ -58,6 +65,7 @@ def test_several_at_the_same_moment_migrate_once(empty_database_url: str) -> Non
     assert sorted("\n".join(said).splitlines()) == [
         *(f"Applied {name}" for name in FILES),
         *["Nothing to apply"] * 3,
+        PLAIN,
     ]
 
 

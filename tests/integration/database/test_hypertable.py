@@ -1,0 +1,232 @@
+"""History as a hypertable: where TimescaleDB is loaded, and only there.
+
+No package brings TimescaleDB along. The tests that need it run where TEST_TIMESCALE_URL points at one; how
+the migration finds its way is tested everywhere, with an extension that only looks like it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from risk_worker import migrations
+from risk_worker.embedded import EmbeddedPostgres
+from risk_worker.migrations import MigrationError
+from tests.conftest import MakePostgres
+
+MAKE_HYPERTABLE = "SELECT risk_history_to_hypertable()"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def one(connection: psycopg.Connection, query: str) -> object:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def insert_days(connection: psycopg.Connection, days: range) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO risk_state_history (trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, "
+            "current_equity, peak_equity, trading_paused, last_reset_time) "
+            "VALUES ('t1', %s, 1, %s, 0, 0, 0, 0, false, now()) ON CONFLICT DO NOTHING",
+            [(START + timedelta(days=day), day + 1) for day in days],
+        )
+
+
+def connect(url: str) -> psycopg.Connection:
+    return psycopg.connect(url, autocommit=True)
+
+
+def test_without_timescaledb_it_stays_a_plain_table_and_says_so(database_url: str) -> None:
+    with connect(database_url) as connection:
+        assert one(connection, MAKE_HYPERTABLE) == "plain table: this server does not have TimescaleDB"
+    migrations.check_ready(database_url)
+
+
+class TestWithTimescale:
+    """The real thing."""
+
+    @pytest.fixture
+    def url(self, timescale_url: str) -> str:
+        assert migrations.up(timescale_url).endswith("risk_state_history is a hypertable")
+        return timescale_url
+
+    @pytest.fixture
+    def connection(self, url: str) -> Iterator[psycopg.Connection]:
+        with connect(url) as connection:
+            yield connection
+
+    def chunks(self, connection: psycopg.Connection) -> list[str]:
+        rows = connection.execute("SELECT show_chunks('risk_state_history')::text").fetchall()
+        return [name for (name,) in rows]
+
+    def test_is_a_hypertable_with_one_index(self, url: str, connection: psycopg.Connection) -> None:
+        insert_days(connection, range(0, 28, 7))
+        assert len(self.chunks(connection)) == 4
+        assert one(connection, MAKE_HYPERTABLE) == "hypertable"
+        indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'risk_state_history'"
+        assert one(connection, indexes) == 1
+        interval = "SELECT time_interval FROM timescaledb_information.dimensions"
+        assert one(connection, interval) == timedelta(days=7)
+        migrations.check_ready(url)
+
+    def test_is_append_only_in_its_chunks_too(self, connection: psycopg.Connection) -> None:
+        insert_days(connection, range(10))
+        targets = ["risk_state_history", *self.chunks(connection)]
+        for target in targets:
+            for change in ("UPDATE {} SET reason = 'x'", "DELETE FROM {}"):
+                with pytest.raises(errors.RaiseException, match="is append-only"):
+                    connection.execute(change.format(target))
+        with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
+            connection.execute("TRUNCATE risk_state_history")
+
+    def test_a_replay_is_a_no_op(self, connection: psycopg.Connection) -> None:
+        insert_days(connection, range(30))
+        insert_days(connection, range(30))
+        assert one(connection, "SELECT count(*) FROM risk_state_history") == 30
+
+    def test_down_and_up_again_keep_rows_rules_and_grants(
+        self, url: str, connection: psycopg.Connection
+    ) -> None:
+        role = f"reader_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            connection.execute(f"GRANT SELECT, INSERT ON risk_state_history TO {role}")
+            insert_days(connection, range(30))
+            rows = connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall()
+            before = migrations.schema_of(url)
+            for undo in (True, False):
+                (migrations.down if undo else migrations.up)(url)
+                assert connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall() == rows
+                assert len(self.chunks(connection) if not undo else []) == (0 if undo else 5)
+                with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
+                    connection.execute("TRUNCATE risk_state_history")
+                with pytest.raises(errors.RaiseException, match="DELETE is refused"):
+                    connection.execute("DELETE FROM risk_state_history WHERE seq = 1")
+                insert_days(connection, range(30))
+                assert one(connection, "SELECT count(*) FROM risk_state_history") == 30
+                for privilege, has in {"SELECT": True, "INSERT": True, "UPDATE": False}.items():
+                    query = f"SELECT has_table_privilege('{role}', 'risk_state_history', '{privilege}')"
+                    assert one(connection, query) is has
+            assert migrations.schema_of(url) == before
+        finally:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    def test_the_owner_of_the_database_needs_no_superuser(self, timescale_url: str) -> None:
+        with connect(timescale_url) as admin:
+            info = admin.info
+            role = f"owner_{info.dbname}"
+            admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+            admin.execute(f"ALTER DATABASE {info.dbname} OWNER TO {role}")
+            try:
+                migrations.up(f"postgresql://{role}:x@{info.host}:{info.port}/{info.dbname}")
+                assert one(admin, MAKE_HYPERTABLE) == "hypertable"
+            finally:
+                admin.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}")
+                admin.execute(f"DROP ROLE {role}")
+
+
+class TestFindingTheWay:
+    """With an extension `timescaledb` that is only SQL: its create_hypertable moves and truncates as the
+    real one does. It cannot be told from one that is not preloaded, unless a pg_settings says otherwise."""
+
+    CONTROL = "default_version = '1'\nrelocatable = false\nschema = elsewhere\ntrusted = true\n"
+    SCRIPT = """
+        CREATE SCHEMA timescaledb_information;
+        CREATE TABLE timescaledb_information.hypertables (hypertable_schema name, hypertable_name name);
+        CREATE TABLE calls (arguments text);
+        CREATE FUNCTION by_range(name, partition_interval interval) RETURNS text LANGUAGE sql
+            AS $$ SELECT $1 || ' by ' || partition_interval $$;
+        CREATE FUNCTION create_hypertable(
+            relation regclass, dimension text, create_default_indexes boolean,
+            if_not_exists boolean, migrate_data boolean
+        ) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO @extschema@.calls
+                VALUES (format('%s %s %s', dimension, create_default_indexes, migrate_data));
+            INSERT INTO timescaledb_information.hypertables
+                SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                WHERE pg_class.oid = relation;
+            CREATE TEMP TABLE moved ON COMMIT DROP AS SELECT * FROM risk_state_history;
+            TRUNCATE risk_state_history;
+            INSERT INTO risk_state_history SELECT * FROM moved;
+        END $$;
+    """
+    LOADED = """
+        CREATE VIEW public.pg_settings AS
+            SELECT name FROM pg_catalog.pg_settings UNION SELECT 'timescaledb.max_background_workers';
+        GRANT SELECT ON public.pg_settings TO PUBLIC;
+        DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
+        END $$;
+    """
+
+    @pytest.fixture
+    def server(
+        self, tmp_path_factory: pytest.TempPathFactory, make_postgres: MakePostgres
+    ) -> EmbeddedPostgres:
+        server = make_postgres()
+        extensions = server.folder / "share"
+        (extensions / "extension").mkdir(parents=True)
+        (extensions / "extension" / "timescaledb.control").write_text(self.CONTROL)
+        (extensions / "extension" / "timescaledb--1.sql").write_text(self.SCRIPT)
+        server.config["extension_control_path"] = f"{extensions}:$system"
+        server.restart()
+        return server
+
+    def test_present_but_not_preloaded(self, server: EmbeddedPostgres) -> None:
+        migrations.up(server.url)
+        with connect(server.url) as connection:
+            said = one(connection, MAKE_HYPERTABLE)
+            assert said == "plain table: TimescaleDB is not in shared_preload_libraries"
+            assert one(connection, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0
+        migrations.check_ready(server.url)
+        assert "hypertable" in migrations.down(server.url)
+
+    def test_created_but_not_preloaded_is_refused(self, server: EmbeddedPostgres) -> None:
+        """Rows would be out of sight, and new ones go astray, without any error."""
+        migrations.up(server.url)
+        with connect(server.url) as connection:
+            connection.execute("CREATE EXTENSION timescaledb")
+        for do in (migrations.check_ready, migrations.up, migrations.down):
+            with pytest.raises(MigrationError, match="shared_preload_libraries = 'timescaledb' and restart"):
+                do(server.url)
+
+    def test_loaded_after_rows_are_there(self, server: EmbeddedPostgres) -> None:
+        migrations.up(server.url)
+        with connect(server.url) as connection:
+            insert_days(connection, range(20))
+            rows = connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall()
+            connection.execute(self.LOADED)
+        with connect(server.url) as connection:
+            assert one(connection, MAKE_HYPERTABLE) == "hypertable"
+            assert one(connection, MAKE_HYPERTABLE) == "hypertable"
+            calls = connection.execute("SELECT arguments FROM elsewhere.calls").fetchall()
+            assert calls == [("recorded_at by 7 days f t",)], "once, without default indexes"
+            connection.execute("CREATE ROLE reader; GRANT SELECT ON risk_state_history TO reader, PUBLIC")
+            with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
+                connection.execute("TRUNCATE risk_state_history")
+        migrations.down(server.url)
+        with connect(server.url) as connection:
+            assert connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall() == rows
+            for change in ("TRUNCATE risk_state_history", "DELETE FROM risk_state_history"):
+                with pytest.raises(errors.RaiseException, match="is append-only"):
+                    connection.execute(change)
+            assert one(connection, "SELECT has_table_privilege('reader', 'risk_state_history', 'SELECT')")
+            comment = "SELECT obj_description('risk_state_history'::regclass, 'pg_class')"
+            assert str(one(connection, comment)).startswith("Every accepted snapshot")
+
+    def test_a_role_that_may_not_create_the_extension(self, server: EmbeddedPostgres) -> None:
+        with connect(server.url) as connection:
+            connection.execute(self.LOADED)
+            connection.execute("CREATE ROLE plain LOGIN; GRANT ALL ON SCHEMA public TO plain")
+        url = server.url.replace("postgres@", "plain@")
+        migrations.up(url)
+        with connect(url) as connection:
+            said = str(one(connection, MAKE_HYPERTABLE))
+        assert said.startswith("plain table: this role may not CREATE EXTENSION timescaledb")
