@@ -171,7 +171,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _check_ready(self) -> None:
-        """Raise OSError unless the server answers."""
+        """Raise OSError unless the server answers, and not another one on the same port."""
 
     def _run_as(self) -> dict[str, Any]:
         """Popen's arguments for another user than ours."""
@@ -328,11 +328,12 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _check_ready(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            reply = connection.recv(64)
-            # A server with a password is ready too.
-            if not reply.startswith((b"+PONG", b"-NOAUTH")):
-                raise ConnectionError(f"answered {reply!r}")
+            connection.sendall(b"INFO server\r\n")
+            reply = connection.recv(65536)
+            ours = f"\r\nprocess_id:{self.pid}\r\n".encode()
+            # One with a password does not say who it is.
+            if ours not in reply and not reply.startswith(b"-NOAUTH"):
+                raise ConnectionError(f"answered {reply[:80]!r}")
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -440,9 +441,12 @@ class EmbeddedPostgres(EmbeddedServer):
         import psycopg
 
         try:
-            psycopg.connect(self.url_of("postgres"), connect_timeout=2).close()
+            with psycopg.connect(self.url_of("postgres"), connect_timeout=2) as connection:
+                where = connection.execute("SHOW data_directory").fetchone()
         except psycopg.OperationalError as error:
             raise ConnectionError(str(error)) from None
+        if where is None or Path(where[0]).resolve() != self._data.resolve():
+            raise ConnectionError(f"serves {where}")
 
     def _ensure_database(self) -> None:
         import psycopg
