@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import backoff
 
@@ -33,8 +34,12 @@ class Source(Protocol):
     @property
     def stream(self) -> str: ...
 
-    def read(self) -> Sequence[Entry]:
-        """What comes next, from the stream's beginning; empty if nothing came for a while."""
+    @property
+    def batch_size(self) -> int:
+        """Entries that a read() gives at the most; so many mean that there are more."""
+
+    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+        """What comes next, from the stream's beginning; empty if nothing came (with wait: for a while)."""
 
     def rewind(self) -> None:
         """Read again what is not acknowledged: something after read() went wrong."""
@@ -81,20 +86,73 @@ def drain(
     patience = patience or Patience()
     outage = _Outage(stop, patience)
     settled = 0
-    while not stop.is_set() and (outage.under_way or not over()):
-        try:
-            entries = source.read()
-            if entries:
-                batch = decode_entries(source.stream, entries)
-                outcome = _save(batch, source, store, stop=stop, patience=patience)
-                source.acknowledge(batch, outcome)
-                settled += len(batch)
-        except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
-            source.rewind()
-            outage.goes_on(error)
-        else:
-            outage.ends()
+    with _Pipelined(source) as pipelined:
+        while not stop.is_set() and (outage.under_way or not over()):
+            try:
+                batch = pipelined.next()
+                if batch:
+                    outcome = _save(batch, source, store, stop=stop, patience=patience)
+                    pipelined.acknowledge(batch, outcome)
+                    settled += len(batch)
+            except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
+                pipelined.rewind()
+                outage.goes_on(error)
+            else:
+                outage.ends()
     return settled
+
+
+class _Pipelined:
+    """While the database works on a batch, acknowledges the one before and reads and decodes the next.
+
+    Only where there is a backlog. Without one a batch that is read later is larger, and one that is
+    acknowledged at once is sooner out of the way.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._thread = ThreadPoolExecutor(1, "source")  # one: what is submitted happens in this order
+        self._coming: Future[Batch] | None = None
+        self._acknowledging: Future[None] | None = None
+
+    def next(self) -> Batch:
+        """The next batch; empty if nothing came for a while."""
+        coming, self._coming = self._coming, None
+        batch = coming.result() if coming else None
+        if not batch:
+            self._acknowledged()
+            batch = self._read(wait=True)
+        if len(batch) >= self._source.batch_size:
+            self._coming = self._thread.submit(self._read, wait=False)
+        return batch
+
+    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
+        """Acknowledge a committed batch, now or while the next one is being stored."""
+        self._acknowledged()
+        self._acknowledging = self._thread.submit(self._source.acknowledge, batch, outcome)
+        if self._coming is None:
+            self._acknowledged()
+
+    def rewind(self) -> None:
+        """Forget what was read ahead and start again with what is not acknowledged."""
+        under_way = [future for future in (self._coming, self._acknowledging) if future is not None]
+        self._coming = self._acknowledging = None
+        wait(under_way)  # how they ended does not matter: what was not acknowledged comes again
+        self._source.rewind()
+
+    def _acknowledged(self) -> None:
+        acknowledging, self._acknowledging = self._acknowledging, None
+        if acknowledging is not None:
+            acknowledging.result()
+
+    def _read(self, *, wait: bool) -> Batch:
+        return decode_entries(self._source.stream, self._source.read(wait=wait))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._thread.shutdown()
 
 
 def _save(

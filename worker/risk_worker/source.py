@@ -60,7 +60,7 @@ class StreamSource:
         self._client = client
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
         self._keys = Keys(partition)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
         self._after = _BEGINNING
@@ -78,12 +78,12 @@ class StreamSource:
         """The stream's key."""
         return self._keys.snapshots
 
-    def read(self) -> Sequence[Entry]:
-        """What comes after the last read; waits up to block_s for the first entry."""
-        entries = self._read(self._batch_size, block_ms=self._block_ms)
-        if self._linger_s and 0 < len(entries) < self._batch_size:
+    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+        """What comes after the last read; with wait, it waits up to block_s for the first entry."""
+        entries = self._read(self.batch_size, block_ms=self._block_ms if wait else None)
+        if wait and self._linger_s and 0 < len(entries) < self.batch_size:
             sleep(self._linger_s)
-            entries += self._read(self._batch_size - len(entries), block_ms=None)
+            entries += self._read(self.batch_size - len(entries), block_ms=None)
         return entries
 
     def is_empty(self) -> bool:
