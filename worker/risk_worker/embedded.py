@@ -73,7 +73,7 @@ class EmbeddedServer(ABC):
         self.config = dict(config or {})
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: _Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._owner_pid = 0
 
     @property
@@ -212,7 +212,7 @@ class EmbeddedServer(ABC):
                 **self._run_as(),
             )
         self._owner_pid = os.getpid()
-        self._watchdog = _Watchdog(self._process.pid, self._stop_signal)
+        self._watchdog = Watchdog(self._process.pid, self._stop_signal)
         _started.append(self)
 
     def _wait_until_ready(self, deadline: float) -> None:
@@ -496,10 +496,10 @@ class _Died(Exception):
     """The server ended, or was ended, before it was ready."""
 
 
-class _Watchdog:
-    """Stops the server when this process is gone, however it went: then its end of a pipe is closed.
+class Watchdog:
+    """Stops a process when this one is gone, however it went: then its end of a pipe is closed.
 
-    Not PR_SET_PDEATHSIG: that is Linux alone, and acts when the *thread* ends that started the server.
+    Not PR_SET_PDEATHSIG: that is Linux alone, and acts when the *thread* ends that started the process.
     """
 
     _SCRIPT: Final = 'read -r _ || { kill -CONT "$1"; kill -s "$2" "$1"; }'
@@ -515,7 +515,7 @@ class _Watchdog:
         )
 
     def dismiss(self) -> None:
-        """The server has ended: nothing to watch any more."""
+        """The process has ended: nothing to watch any more."""
         self._process.kill()
         self.let_go()
         self._process.wait(STOP_TIMEOUT_S)
