@@ -135,7 +135,7 @@ class _Pipelined:
 
     def rewind(self) -> None:
         """Forget what was read ahead and start again with what is not acknowledged."""
-        under_way = [future for future in (self._coming, self._acknowledging) if future is not None]
+        under_way: list[Future[Any]] = [f for f in (self._coming, self._acknowledging) if f is not None]
         self._coming = self._acknowledging = None
         wait(under_way)  # how they ended does not matter: what was not acknowledged comes again
         self._source.rewind()
