@@ -149,21 +149,35 @@ def dashboard(host: str, port: int) -> None:
     show_default=True,
     help="auto: by the file's ending, else by its first character.",
 )
-def push(file: Path, dry_run: bool, form: str) -> None:
-    """Push snapshots from FILE (or - for standard input): JSON lines, or CSV with a header row."""
+@click.option("--no-wait", is_flag=True, help="Stop at the first line for which there is no room.")
+def push(file: Path, dry_run: bool, form: str, no_wait: bool) -> None:
+    """Push snapshots from FILE (or - for standard input): JSON lines, or CSV with a header row.
+
+    When the stream is full, it waits until there is room. A line that is no snapshot is reported with its
+    number, the others go through, and the exit status is 1.
+    """
     from risk_worker import push as module
 
-    sys.exit(module.push(_settings(), file, dry_run=dry_run, form=form))
+    sys.exit(module.push(_settings(), file, dry_run=dry_run, form=form, wait=not no_wait))
 
 
 @cli.command()
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(min=2, max=3600))
 @click.option("--traders", default=8, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--rate", default=1000.0, show_default=True, help="Snapshots a second, all traders together.")
+@click.option(
+    "--rate",
+    default=1000.0,
+    show_default=True,
+    type=click.FloatRange(min=1, max=1_000_000),
+    help="Snapshots a second, all traders together.",
+)
 @click.option("--no-kill", is_flag=True, help="Do not kill the worker half-way.")
 @click.option("--no-dashboard", is_flag=True, help="Do not start rq-dashboard.")
+@click.option("--keep", is_flag=True, help="Keep everything running at the end, to look around.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path(".riskstream/demo"), show_default=True)
-def demo(seconds: float, traders: int, rate: float, no_kill: bool, no_dashboard: bool, data: Path) -> None:
+def demo(
+    seconds: float, traders: int, rate: float, no_kill: bool, no_dashboard: bool, keep: bool, data: Path
+) -> None:
     """Run everything on embedded servers: traders, a worker killed half-way, the balance sheet."""
     from risk_worker import demo as module
 
@@ -175,5 +189,6 @@ def demo(seconds: float, traders: int, rate: float, no_kill: bool, no_dashboard:
             kill=not no_kill,
             dashboard=not no_dashboard,
             data=data,
+            keep=keep,
         )
     )
