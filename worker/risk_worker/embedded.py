@@ -571,8 +571,10 @@ def _open_the_way(folder: Path, executable: Path) -> None:
     installed = executable.parent.parent
     # An installation made under a strict umask is closed as a whole; else one look is enough.
     if executable.stat().st_mode & 0o005 != 0o005 or not (installed / "share").stat().st_mode & 0o004:
-        for path in (installed, *installed.rglob("*")):
-            _allow(path, 0o005 if path.is_dir() or path.stat().st_mode & 0o100 else 0o004)
+        libraries = installed.parent.with_suffix(".libs")  # where a wheel keeps them
+        for path in (libraries, *libraries.rglob("*"), installed, *installed.rglob("*")):
+            if path.exists():  # not a link to nowhere
+                _allow(path, 0o005 if path.stat().st_mode & 0o100 else 0o004)
 
 
 def _allow(path: Path, bits: int) -> None:

@@ -1,0 +1,93 @@
+"""The wheel, in a virtual environment that holds nothing but what an extra asks for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    [wheel] = folder.glob("riskstream-*.whl")
+    return wheel
+
+
+def needed(name: str, extra: str) -> set[str]:
+    """Names of the distributions that `name[extra]` brings along."""
+    found: set[str] = set()
+    todo = {(name, extra)}
+    while todo:
+        name, extra = todo.pop()
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                if requirement.name not in found:
+                    todo |= {(requirement.name, part) for part in requirement.extras or {""}}
+                found.add(requirement.name)
+    return found
+
+
+def install(wheel: Path, extra: str, folder: Path) -> Path:
+    """A virtual environment with the wheel, and links to what this environment has of its needs."""
+    venv.create(folder, with_pip=False)
+    [site] = folder.glob("lib/python*/site-packages")
+    for name in needed("riskstream", extra):
+        for file in distribution(name).files or []:
+            if file.parts[0] == "..":
+                target = folder / "bin" / file.name
+            else:
+                target = site / file.parts[0]
+                file = type(file)(file.parts[0])
+            if not target.exists():
+                target.symlink_to(Path(str(distribution(name).locate_file(file))).resolve())
+    python = folder / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps"]
+    subprocess.run([*command, "--quiet", str(wheel)], check=True, capture_output=True, timeout=100)
+    return folder / "bin"
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env={"PATH": os.defpath, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_light_install_is_light(wheel: Path, tmp_path: Path) -> None:
+    programs = install(wheel, "", tmp_path / "venv")
+    script = "import risk_producer, sys; print(sorted({'rq', 'psycopg', 'click', 'rich'} & set(sys.modules)))"
+    done = run(programs / "python", "-c", script)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    done = run(programs / "riskstream", "migrate", "up")
+    assert done.returncode == 1
+    assert "pip install 'riskstream[worker]'" in done.stderr
+
+
+def test_the_migrations_travel_with_the_worker(wheel: Path, tmp_path: Path, empty_database_url: str) -> None:
+    programs = install(wheel, "worker", tmp_path / "venv")
+    assert run(programs / "python", "-c", "import psutil").returncode == 1, "not even what [embedded] has"
+    done = run(programs / "riskstream", "migrate", "up", POSTGRES_URL=empty_database_url)
+    assert done.returncode == 0, done.stderr
+    assert "Applied 20261124000001_create_risk_tables.sql" in done.stdout
+    done = run(programs / "riskstream", "migrate", "status", POSTGRES_URL=empty_database_url)
+    assert "Pending: 0" in done.stdout
+    done = run(programs / "riskstream", "migrate", "new", "add_x")
+    assert (done.returncode, "run this in a checkout" in done.stderr) == (1, True)
