@@ -20,7 +20,7 @@ from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
 from risk_worker.lines import Form, SnapshotLines, UnreadableFile
 
-FLUSH_TIMEOUT_S: Final = 5.0
+FLUSH_TIMEOUT_S: Final = 2.0
 BUFFER_SIZE_MIN: Final = 4_096  # a file is in a hurry; a trader's 512 would mean smaller batches
 TRY_AGAIN_EVERY_S: Final = 0.05
 SHOW_EVERY_LINES: Final = 1_000
@@ -124,19 +124,19 @@ def _save_when_there_is_room(producer: RiskProducer, snapshot: RiskSnapshot) -> 
 
 def _deliver(producer: RiskProducer, result: Result, screen: Screen, *, wait: bool) -> None:
     """Until Redis has what save() took; what it has not in the end was not accepted after all."""
-    delivered = False
     with _interruptible(result):
-        delivered = producer.flush(FLUSH_TIMEOUT_S)
-        if not delivered and wait and not result.interrupted:
+        if producer.flush(FLUSH_TIMEOUT_S):
+            return
+        if wait and not result.interrupted:
             left = producer.health().buffered
             screen.say(f"{left:,} are not yet in Redis: {_why(producer)}. Waiting; Ctrl-C gives up.")
             while not producer.flush(FLUSH_TIMEOUT_S):
                 pass
-            delivered = True
-    if not delivered:
-        left = producer.health().buffered
-        result.undelivered += left
-        result.good -= left
+            return
+    producer.close(timeout=0)
+    accepted = producer.health().accepted
+    result.undelivered += result.good - accepted
+    result.good = accepted
 
 
 def _why(producer: RiskProducer) -> str:
