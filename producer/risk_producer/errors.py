@@ -5,7 +5,11 @@ RiskError
 ├── ConfigurationError   fix the settings: names the variable and what it expects
 ├── StreamFull           slow down: the capped stream stayed full for save_timeout
 ├── StreamUnavailable    it is retried: Redis cannot be reached just now
-└── StateUnknown         do not trade: load() cannot know whether there is a state
+├── StateUnknown         do not trade: load() cannot know whether there is a state
+└── ProducerClosed       keep it open: push() after close()
+
+After push(), StreamFull and ProducerClosed mean that the snapshot was not accepted, StreamUnavailable that
+it was, and will be sent.
 """
 
 
@@ -22,7 +26,7 @@ class ConfigurationError(RiskError):
 
 
 class StreamFull(RiskError):
-    """The stream stayed at RISK_STREAM_MAXLEN for RISK_SAVE_TIMEOUT_S; the snapshot was not accepted."""
+    """The stream, or the buffer before it, stayed full for too long; the snapshot was not accepted."""
 
 
 class StreamUnavailable(RiskError):
@@ -31,3 +35,7 @@ class StreamUnavailable(RiskError):
 
 class StateUnknown(RiskError):
     """No place that could know the state answered. Do not trade on a guess."""
+
+
+class ProducerClosed(RiskError):
+    """push() after close(): the snapshot was not accepted."""

@@ -61,7 +61,7 @@ class Keys:
 
     @property
     def latency_ms(self) -> str:
-        """Hash trader_id -> milliseconds from recorded_at to COMMIT of the trader's newest stored snapshot."""
+        """Hash trader_id -> ms from recorded_at to COMMIT of the trader's newest stored snapshot."""
         return self._key("latency_ms")
 
     @property

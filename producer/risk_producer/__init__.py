@@ -1,0 +1,33 @@
+"""riskstream's producer: what a trading process imports.
+
+from risk_producer import RiskProducer, RiskSnapshot
+"""
+
+from risk_producer.errors import (
+    ConfigurationError,
+    InvalidSnapshot,
+    ProducerClosed,
+    RiskError,
+    StateUnknown,
+    StreamFull,
+    StreamUnavailable,
+)
+from risk_producer.producer import Health, RiskProducer
+from risk_producer.settings import Settings
+from risk_producer.snapshot import RiskSnapshot
+from risk_producer.state import LoadedState
+
+__all__ = [
+    "ConfigurationError",
+    "Health",
+    "InvalidSnapshot",
+    "LoadedState",
+    "ProducerClosed",
+    "RiskError",
+    "RiskProducer",
+    "RiskSnapshot",
+    "Settings",
+    "StateUnknown",
+    "StreamFull",
+    "StreamUnavailable",
+]

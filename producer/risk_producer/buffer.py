@@ -1,0 +1,209 @@
+"""The bounded buffer between save() and the flusher. It knows its policy when full, and nothing of Redis.
+
+Not thread-safe: its owner holds a lock, for moments only.
+
+One lane a partition, each in the order of arrival. What the flusher took away counts against the size until
+it is settled, so that the bound is a bound on what memory holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Literal
+
+from risk_producer.keys import Keys, partition_of
+from risk_producer.snapshot import RiskSnapshot
+
+OnFull = Literal["block", "refuse", "conflate"]
+
+
+class Item:
+    """A snapshot in the buffer, and how many older ones it stands for."""
+
+    __slots__ = ("changed", "done", "into", "merged", "snapshot")
+
+    def __init__(self, snapshot: RiskSnapshot) -> None:
+        self.snapshot = snapshot
+        self.merged = 0
+        self.changed = True
+        """Whether it differs from the trader's one before it in what must never be dropped."""
+        self.into: Item | None = None
+        """The item that it was merged into."""
+        self.done = False
+        """Nothing more will become of it: Redis has it, or it was withdrawn."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether Redis has it, or the newer one that it was merged into."""
+        item = self
+        while item.into is not None:
+            item = item.into
+        return item.done
+
+
+class Lane:
+    """The queue of one partition."""
+
+    __slots__ = ("keys", "queue", "taken")
+
+    def __init__(self, partition: int) -> None:
+        self.keys = Keys(partition)
+        self.queue: deque[Item] = deque()
+        self.taken: list[Item] = []
+        """Items on their way, older than any in the queue."""
+
+
+class Trader:
+    """What the buffer knows of one trader."""
+
+    __slots__ = ("lane", "newest", "settled", "tail")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.newest: RiskSnapshot | None = None
+        """The newest snapshot accepted."""
+        self.settled: RiskSnapshot | None = None
+        """The newest snapshot that Redis has."""
+        self.tail: Item | None = None
+        """The newest item, while it is queued."""
+
+
+class Buffer:
+    """Holds up to `size` snapshots."""
+
+    def __init__(self, size: int, partitions: int, on_full: OnFull) -> None:
+        self.size = size
+        self.lanes = [Lane(partition) for partition in range(partitions)]
+        self.depth = 0
+        """Snapshots held: queued, or taken and not settled."""
+        self.conflated = 0
+        """Snapshots that were merged into a newer one."""
+        self._conflating = on_full == "conflate"
+        self._traders: dict[str, Trader] = {}
+
+    def put(self, snapshot: RiskSnapshot) -> Item | None:
+        """Append a snapshot; None where there is no room. Conflates first, if that is the policy."""
+        trader = self._traders.get(snapshot.trader_id)
+        if trader is None:
+            trader = self._meet(snapshot.trader_id)
+        item = Item(snapshot)
+        if self._conflating:
+            item.changed = _differ(trader.newest, snapshot)
+        if self.depth >= self.size:
+            if not self._conflating:
+                return None
+            if trader.tail is not None and not trader.tail.changed:
+                self._replace(trader, trader.tail, item)
+                return trader.tail
+            if not self._conflate():
+                return None
+        trader.lane.queue.append(item)
+        trader.newest = snapshot
+        trader.tail = item
+        self.depth += 1
+        return item
+
+    def take(self, lane: Lane, most: int) -> Sequence[Item]:
+        """Take the oldest items away, to send them. settle() says what became of them."""
+        queue = lane.queue
+        lane.taken = [queue.popleft() for _ in range(min(most, len(queue)))]
+        for item in lane.taken:
+            trader = self._traders[item.snapshot.trader_id]
+            if trader.tail is item:
+                trader.tail = None
+        return lane.taken
+
+    def peek(self, lane: Lane, most: int) -> Sequence[Item]:
+        """The oldest items, left where they are."""
+        return list(islice(lane.queue, most))
+
+    def settle(self, lane: Lane, count: int) -> None:
+        """The first of the taken items have arrived: forget them. The others are the oldest again."""
+        arrived, left = lane.taken[:count], lane.taken[count:]
+        for item in arrived:
+            item.done = True
+            self._traders[item.snapshot.trader_id].settled = item.snapshot
+        for item in reversed(left):
+            lane.queue.appendleft(item)
+            trader = self._traders[item.snapshot.trader_id]
+            if trader.newest is item.snapshot:
+                trader.tail = item
+        lane.taken = []
+        self.depth -= len(arrived)
+
+    def withdraw(self, item: Item) -> bool:
+        """Take an item out as if it had never come. False: it is on its way, or stands for others too."""
+        trader = self._traders[item.snapshot.trader_id]
+        if item.merged or item.into is not None or item.done:
+            return False
+        try:
+            trader.lane.queue.remove(item)
+        except ValueError:
+            return False
+        self.depth -= 1
+        item.done = True
+        trader.newest, trader.tail = trader.settled, None
+        for other in chain(trader.lane.taken, trader.lane.queue):
+            if other.snapshot.trader_id == item.snapshot.trader_id:
+                other.changed = _differ(trader.newest, other.snapshot)
+                trader.newest, trader.tail = other.snapshot, other
+        if trader.tail in trader.lane.taken:
+            trader.tail = None
+        return True
+
+    def items(self) -> list[Item]:
+        """Everything held, the oldest of a lane first."""
+        return [item for lane in self.lanes for item in chain(lane.taken, lane.queue)]
+
+    def newest(self, trader_id: str) -> RiskSnapshot | None:
+        """The newest snapshot accepted of a trader, sent or not."""
+        trader = self._traders.get(trader_id)
+        return None if trader is None else trader.newest
+
+    def remember(self, snapshot: RiskSnapshot) -> None:
+        """Keep the newest snapshot of its trader, and queue nothing."""
+        trader = self._traders.get(snapshot.trader_id) or self._meet(snapshot.trader_id)
+        trader.newest = snapshot
+
+    def _meet(self, trader_id: str) -> Trader:
+        lane = self.lanes[partition_of(trader_id, len(self.lanes))]
+        trader = self._traders[trader_id] = Trader(lane)
+        return trader
+
+    def _replace(self, trader: Trader, item: Item, newer: Item) -> None:
+        """The newest item of a trader becomes a newer one in its place, and stands for both."""
+        item.snapshot = trader.newest = newer.snapshot
+        item.changed = newer.changed
+        item.merged += 1
+        self.conflated += 1
+
+    def _conflate(self) -> int:
+        """Merge whatever may be dropped into the next of its trader. Returns the room made."""
+        before = self.depth
+        for lane in self.lanes:
+            newer: dict[str, Item] = {}
+            kept: deque[Item] = deque()
+            for item in reversed(lane.queue):
+                heir = newer.get(item.snapshot.trader_id)
+                if heir is not None and not item.changed:
+                    heir.merged += item.merged + 1
+                    item.into = heir
+                    self.conflated += 1
+                    self.depth -= 1
+                else:
+                    newer[item.snapshot.trader_id] = item
+                    kept.appendleft(item)
+            lane.queue = kept
+        return before - self.depth
+
+
+def _differ(one: RiskSnapshot | None, other: RiskSnapshot) -> bool:
+    """Whether what must never be dropped differs: the pause, its end, the reason."""
+    return (
+        one is None
+        or one.trading_paused != other.trading_paused
+        or one.paused_until != other.paused_until
+        or one.reason != other.reason
+    )

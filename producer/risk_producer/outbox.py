@@ -1,0 +1,136 @@
+"""What to ask of Redis next, and what its answers mean. No I/O, no threads, no waiting.
+
+The threaded and the asyncio producer both drive it:
+
+    call = outbox.next_call(now)        a Claim, an Admit, or None
+    answer = stream.ask(call)
+    outbox.answered(call, answer, now)
+
+A call that was not answered is simply asked again, with the same bytes: whatever it did, it did once.
+Here the identity is stamped: a snapshot gets its seq when its batch is formed, and gives it back when the
+stream had no room for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from risk_producer.buffer import Buffer, Item, Lane
+from risk_producer.stream import BATCH_MAX, Admission, Admit, Claim, Entry
+from risk_producer.wire import encode
+
+FULL_POLL_S = 0.02
+"""How soon to look again whether a full stream has room; it doubles up to FULL_POLL_MAX_S."""
+FULL_POLL_MAX_S = 0.25
+
+
+@dataclass(slots=True)
+class Life:
+    """One epoch of a trader, and the last seq stamped in it."""
+
+    epoch: int
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class _Way:
+    """How things stand between one lane and Redis."""
+
+    lane: Lane
+    in_flight: Admit | None = None
+    not_before: float = 0.0
+    full_poll_s: float = 0.0
+    """Not 0: the stream is full."""
+
+
+class Outbox:
+    """The buffer's way out. next_call() and answered() belong to one flusher; the lock guards the buffer."""
+
+    def __init__(self, buffer: Buffer, lock: threading.Lock, maxlen: int) -> None:
+        self._buffer = buffer
+        self._lock = lock
+        self._maxlen = maxlen
+        self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
+        self._ways = deque(_Way(lane) for lane in buffer.lanes)
+        self._lives: dict[str, Life] = {}
+        self.fenced: set[str] = set()
+        """Traders of which a newer producer exists."""
+        self.accepted = 0
+        """Snapshots that Redis has, those merged into others included."""
+
+    def next_call(self, now: float) -> Claim | Admit | None:
+        """What to ask next; now is monotonic, in seconds. None: nothing to send, or a stream is full."""
+        for _ in range(len(self._ways)):
+            way = self._ways[0]
+            self._ways.rotate(-1)  # each in turn
+            if now < way.not_before:
+                continue
+            if way.in_flight is not None:
+                return way.in_flight
+            if not way.lane.queue:
+                continue
+            with self._lock:
+                items = self._buffer.peek(way.lane, self._batch_max)
+                strangers = {item.snapshot.trader_id for item in items} - self._lives.keys()
+                if not strangers:
+                    items = self._buffer.take(way.lane, self._batch_max)
+            if strangers:
+                return Claim(way.lane.keys, sorted(strangers))
+            way.in_flight = Admit(way.lane.keys, self._maxlen, self._stamp(items))
+            return way.in_flight
+        return None
+
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until a full stream should be looked at again; None: nothing waits for one."""
+        waiting = [way.not_before - now for way in self._ways if way.full_poll_s and way.lane.queue]
+        return max(0.0, min(waiting)) if waiting else None
+
+    def claimed(self, epochs: dict[str, int]) -> None:
+        """The answer to a Claim."""
+        for trader_id, epoch in epochs.items():
+            self._lives[trader_id] = Life(epoch)
+
+    def admitted(self, call: Admit, answer: Admission, now: float) -> list[str]:
+        """The answer to an Admit. Returns the traders that are fenced and were not known to be."""
+        way = next(way for way in self._ways if way.in_flight is call)
+        for entry in reversed(call.entries[answer.count :]):
+            self._lives[entry.trader_id].seq = entry.seq - entry.merged - 1
+        with self._lock:
+            way.in_flight = None
+            self._buffer.settle(way.lane, answer.count)
+        self.accepted += sum(entry.merged + 1 for entry in call.entries[: answer.count])
+        if answer.count < len(call.entries):
+            way.full_poll_s = min(FULL_POLL_MAX_S, way.full_poll_s * 2 or FULL_POLL_S)
+            way.not_before = now + way.full_poll_s
+        else:
+            way.full_poll_s = way.not_before = 0.0
+        newly_fenced = [trader_id for trader_id in answer.fenced if trader_id not in self.fenced]
+        self.fenced.update(newly_fenced)
+        return newly_fenced
+
+    def epoch(self, trader_id: str) -> int | None:
+        """This producer's epoch for a trader; None: not claimed yet."""
+        life = self._lives.get(trader_id)
+        return None if life is None else life.epoch
+
+    @property
+    def full(self) -> bool:
+        """Whether a stream had no room when last asked."""
+        return any(way.full_poll_s for way in self._ways)
+
+    def full_for(self, lane: Lane) -> bool:
+        """Whether this lane's stream had no room when last asked."""
+        return any(way.full_poll_s for way in self._ways if way.lane is lane)
+
+    def _stamp(self, items: Sequence[Item]) -> list[Entry]:
+        entries = []
+        for item in items:
+            snapshot, merged = item.snapshot, item.merged
+            life = self._lives[snapshot.trader_id]
+            life.seq += merged + 1
+            payload = encode(snapshot, life.epoch, life.seq, merged)
+            entries.append(Entry(snapshot.trader_id, life.epoch, life.seq, merged, payload))
+        return entries
