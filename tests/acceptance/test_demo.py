@@ -1,0 +1,131 @@
+"""The demo as a newcomer runs it: it balances, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+
+from risk_worker.embedded import EmbeddedPostgres
+from tests.support.servers import server_folder
+from tests.support.wait import wait_until
+from tests.support.worker import WorkerProcess
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with server_folder() as made:
+        yield made
+
+
+def of(folder: Path) -> list[psutil.Process]:
+    """Every process that has to do with a demo in the folder: by its command line or its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            said = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in text for text in said):
+            found.append(process)
+    return found
+
+
+@contextmanager
+def demo(folder: Path, *options: str) -> Iterator[WorkerProcess]:
+    # An environment that would lead it astray, and a mark in it by which all its processes can be found.
+    environ = {
+        "POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "RISK_PARTITIONS": "7",
+        "DEMO_OF": str(folder),
+    }
+    command = [sys.executable, "-m", "risk_worker", "demo", "--data", str(folder / "data"), *options]
+    with WorkerProcess(folder / "log", environ, command) as process:
+        yield process
+
+
+def rows(data: Path) -> int:
+    """How many rows the demo has left behind."""
+    with (
+        EmbeddedPostgres(data / "postgres", database="risk") as server,
+        psycopg.connect(server.url) as connection,
+    ):
+        [(count,)] = connection.execute("SELECT count(*) FROM risk_state_history")
+    return int(count)
+
+
+def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: Path) -> None:
+    with demo(folder, "--seconds", "6", "--traders", "3", "--rate", "500") as process:
+        assert process.wait(60) == 0, process.log
+        assert re.search(r"Worker \d+ killed with SIGKILL", process.log)
+        assert re.search(r'The oldest: {"v":1,"trader_id":"trader-', process.log)
+        assert re.search(r"Worker \d+ stores again", process.log)
+        assert "✓ Nothing lost, nothing stored twice, every state the newest." in process.log
+        assert "equity of trader-1" in process.log
+        assert "\x1b[" not in process.log, "escape sequences where there is no terminal"
+    assert of(folder) == []
+    first = rows(folder / "data")
+    assert 2_000 < first < 3_010
+    [sum_line] = re.findall(r"│ all +│ +([\d,]+) │ +([\d,]+) │", process.log)
+    assert sum_line == (f"{first:,}", f"{first:,}")
+
+    with demo(folder, "--seconds", "2", "--traders", "2", "--no-kill", "--no-dashboard") as process:
+        assert process.wait(60) == 0, process.log
+        assert f"{first:,} rows of earlier runs are there as well" in process.log
+        assert "Dashboard" not in process.log.rpartition("Starting Valkey")[2]
+    assert of(folder) == []
+    assert rows(folder / "data") > first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_leaves_nothing_running(folder: Path, number: signal.Signals) -> None:
+    with demo(folder, "--seconds", "60", "--traders", "2") as process:
+        wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
+        assert len(of(folder)) > 5, "the look-out sees nothing"
+        process.signal(number)
+        process.signal(number)
+        assert process.wait(30) == 130, process.log
+        assert "Interrupted: stopping everything." in process.log
+        assert "Traceback" not in process.log
+    assert of(folder) == []
+
+
+def test_killed_it_leaves_nothing_running_either(folder: Path) -> None:
+    with demo(folder, "--seconds", "60", "--traders", "2") as process:
+        wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
+        process.kill()
+    wait_until(lambda: of(folder) == [], 40, "all of its processes to end")
+
+
+def test_a_worker_that_dies_is_a_failure_with_its_log(folder: Path) -> None:
+    with demo(folder, "--seconds", "60", "--traders", "2", "--no-kill") as process:
+        wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
+        [worker] = [found for found in of(folder) if found.cmdline()[-2:] == ["risk_worker", "worker"]]
+        worker.kill()
+        assert process.wait(30) == 1
+        assert "the worker ended by itself; its log says:" in process.log
+    assert of(folder) == []
+
+
+def test_kept_it_goes_on_until_interrupted(folder: Path) -> None:
+    options = ["--seconds", "2", "--traders", "1", "--rate", "50", "--no-kill", "--no-dashboard", "--keep"]
+    with demo(folder, *options) as process:
+        wait_until(lambda: "Everything keeps running" in process.log, 60, "the end")
+        [url] = re.findall(r"^ +\S+ (postgresql://\S+) -c 'TABLE risk_state'$", process.log, re.M)
+        with psycopg.connect(url) as connection:
+            [(trader,)] = connection.execute("SELECT trader_id FROM risk_state")
+        assert trader == "trader-1"
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 0, process.log
+    assert of(folder) == []
