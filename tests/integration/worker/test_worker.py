@@ -11,13 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 from rq import Queue
-from tests.support.wait import wait_until
 
 from risk_producer import wire
 from risk_producer.keys import Keys
 from risk_producer.snapshot import RiskSnapshot
 from risk_worker.jobs import QUEUE, DrainJob
 from risk_worker.source import connect
+from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 
 KEYS = Keys(0)
