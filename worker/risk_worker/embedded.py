@@ -328,11 +328,14 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _check_ready(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-            connection.sendall(b"INFO server\r\n")
+            connection.sendall(b"INFO server persistence\r\n")
             reply = connection.recv(65536)
             ours = f"\r\nprocess_id:{self.pid}\r\n".encode()
             # One with a password does not say who it is.
-            if ours not in reply and not reply.startswith(b"-NOAUTH"):
+            if reply.startswith(b"-NOAUTH"):
+                return
+            # While it reads its data from disk it answers INFO, and nothing else.
+            if ours not in reply or b"\r\nloading:0\r\n" not in reply:
                 raise ConnectionError(f"answered {reply[:80]!r}")
 
 

@@ -17,6 +17,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from risk_worker import embedded
 from risk_worker.embedded import (
@@ -274,6 +276,19 @@ def test_somebody_elses_server_on_the_port_is_not_taken_for_ours(
         monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
         with kind(folder / "ours") as ours:
             assert ours.port != theirs.port
+
+
+def test_valkey_has_started_when_it_has_read_its_data(folder: Path) -> None:
+    slow = {"key-load-delay": 100}  # microseconds a command
+    with EmbeddedValkey(folder, config=slow) as server:
+        with redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0)) as client:
+            pipeline = client.pipeline(transaction=False)
+            for number in range(20_000):  # it looks at connections every thousand
+                pipeline.set("k", number)
+            pipeline.execute()
+        server.restart()
+        with redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0)) as client:
+            assert client.get("k") == b"19999"
 
 
 def test_valkey_keeps_everything_and_evicts_nothing(folder: Path) -> None:
