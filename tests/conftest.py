@@ -83,9 +83,10 @@ def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def migrated_template(databases: Databases) -> str:
-    """A database migrated once, to copy from. Nobody may be connected to it while it is copied."""
+    """A database migrated once, to copy from. Nobody can connect to it."""
     url = databases.create()
     migrations.up(url)
+    databases.seal(url)
     return url
 
 

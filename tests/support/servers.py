@@ -50,6 +50,18 @@ class Databases:
         self._made.append(name)
         return with_name(self._admin_url, name)
 
+    def seal(self, url: str) -> None:
+        """Let nobody connect any more, and end who is: a database that is in use cannot be copied.
+
+        TimescaleDB's own background workers connect to every database by themselves.
+        """
+        name = name_in(url)
+        self._execute("ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+        with psycopg.connect(self._admin_url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+
     def drop(self, url: str) -> None:
         """Drop a database made here, whoever is still connected to it."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name_in(url))

@@ -42,10 +42,12 @@ def connect(url: str) -> psycopg.Connection:
     return psycopg.connect(url, autocommit=True)
 
 
-def test_without_timescaledb_it_stays_a_plain_table_and_says_so(database_url: str) -> None:
-    with connect(database_url) as connection:
+def test_without_timescaledb_it_stays_a_plain_table_and_says_so(make_postgres: MakePostgres) -> None:
+    url = make_postgres().url
+    assert migrations.up(url).endswith("risk_state_history is a plain table")
+    with connect(url) as connection:
         assert one(connection, MAKE_HYPERTABLE) == "plain table: this server does not have TimescaleDB"
-    migrations.check_ready(database_url)
+    migrations.check_ready(url)
 
 
 class TestWithTimescale:
