@@ -43,7 +43,7 @@ def application(url: str, login: tuple[str, str] | None = None) -> Any:
     from rq_dashboard.cli import add_basic_auth
     from rq_dashboard.web import blueprint, setup_rq_connection
 
-    flask = Flask("riskstream.dashboard")
+    flask = Flask("rq_dashboard")  # whose folders hold its scripts and styles
     flask.config["RQ_DASHBOARD_REDIS_URL"] = (url,)
     if login is not None:
         add_basic_auth(flask, *login, realm="riskstream")

@@ -33,7 +33,7 @@ def get(port: int, path: str, login: str | None = None) -> str:
     if login is not None:
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
     with urllib.request.urlopen(request, timeout=10) as response:
-        return str(response.read().decode())
+        return str(response.read().decode(errors="replace"))
 
 
 def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, database_url: str) -> None:
@@ -54,8 +54,12 @@ def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, 
         job = json.loads(get(port, "/0/data/job/drain-0.json"))
         assert job["description"] == "drain partition 0"
         assert job["status"] == "started"
-        for page in ("/", "/0/view/workers", "/0/view/jobs", "/0/view/job/drain-0"):
-            assert "<html" in get(port, page).lower()
+        for path in ("/", "/0/view/workers", "/0/view/jobs", "/0/view/job/drain-0"):
+            page = get(port, path)
+            assert "<html" in page.lower()
+            for part in re.findall(r'(?:src|href)="(/static/[^"]+)"', page):
+                assert get(port, part)
+            assert "/static/" in page
         assert worker.stop() == 0
         assert process.stop(5) == 0
         assert "Traceback" not in process.log
