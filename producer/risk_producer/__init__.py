@@ -3,6 +3,8 @@
 from risk_producer import RiskProducer, RiskSnapshot
 """
 
+from risk_producer.aio import AsyncRiskProducer
+from risk_producer.core import Health
 from risk_producer.errors import (
     ConfigurationError,
     InvalidSnapshot,
@@ -12,12 +14,13 @@ from risk_producer.errors import (
     StreamFull,
     StreamUnavailable,
 )
-from risk_producer.producer import Health, RiskProducer
+from risk_producer.producer import RiskProducer
 from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.state import LoadedState
 
 __all__ = [
+    "AsyncRiskProducer",
     "ConfigurationError",
     "Health",
     "InvalidSnapshot",

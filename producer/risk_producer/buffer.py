@@ -22,11 +22,13 @@ OnFull = Literal["block", "refuse", "conflate"]
 class Item:
     """A snapshot in the buffer, and how many older ones it stands for."""
 
-    __slots__ = ("changed", "done", "into", "merged", "snapshot")
+    __slots__ = ("changed", "done", "into", "life", "merged", "snapshot")
 
     def __init__(self, snapshot: RiskSnapshot) -> None:
         self.snapshot = snapshot
         self.merged = 0
+        self.life = 0
+        """Which life of a producer it belongs to; 0: this one. Others come from a spool."""
         self.changed = True
         """Whether it differs from the trader's one before it in what must never be dropped."""
         self.into: Item | None = None
@@ -162,10 +164,13 @@ class Buffer:
         trader = self._traders.get(trader_id)
         return None if trader is None else trader.newest
 
-    def remember(self, snapshot: RiskSnapshot) -> None:
+    def remember(self, snapshot: RiskSnapshot) -> Item:
         """Keep the newest snapshot of its trader, and queue nothing."""
         trader = self._traders.get(snapshot.trader_id) or self._meet(snapshot.trader_id)
         trader.newest = snapshot
+        item = Item(snapshot)
+        item.done = True
+        return item
 
     def _meet(self, trader_id: str) -> Trader:
         lane = self.lanes[partition_of(trader_id, len(self.lanes))]

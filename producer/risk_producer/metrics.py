@@ -102,7 +102,7 @@ class ProducerCollector(Collector):
             last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
             self._past.add(last)
 
-    def forget(self) -> None:
+    def forget_past(self) -> None:
         """After a fork, in the child: what was counted before is the parent's."""
         self._lock = threading.Lock()
         self._past = Reading()

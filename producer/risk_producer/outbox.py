@@ -55,7 +55,7 @@ class Outbox:
         self._maxlen = maxlen
         self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
         self._ways = deque(_Way(lane) for lane in buffer.lanes)
-        self._lives: dict[str, Life] = {}
+        self._lives: dict[tuple[int, str], Life] = {}
         self.fenced: set[str] = set()
         """Traders of which a newer producer exists."""
         self.accepted = 0
@@ -74,30 +74,32 @@ class Outbox:
                 continue
             with self._lock:
                 items = self._buffer.peek(way.lane, self._batch_max)
-                strangers = {item.snapshot.trader_id for item in items} - self._lives.keys()
+                lives = dict.fromkeys((item.life, item.snapshot.trader_id) for item in items)
+                strangers = [life for life in lives if life not in self._lives]
                 if not strangers:
                     items = self._buffer.take(way.lane, self._batch_max)
             if strangers:
-                return Claim(way.lane.keys, sorted(strangers))
+                return Claim(way.lane.keys, strangers)
             way.in_flight = Admit(way.lane.keys, self._maxlen, self._stamp(items))
             return way.in_flight
         return None
 
-    def wait_s(self, now: float) -> float | None:
-        """Seconds until a full stream should be looked at again; None: nothing waits for one."""
-        waiting = [way.not_before - now for way in self._ways if way.full_poll_s and way.lane.queue]
-        return max(0.0, min(waiting)) if waiting else None
+    def wait_s(self, now: float) -> float:
+        """Seconds until a full stream should be looked at again, after next_call() had nothing to send."""
+        waiting = [way.not_before - now for way in self._ways if way.lane.queue]
+        return max(0.0, min(waiting, default=0.0))
 
-    def claimed(self, epochs: dict[str, int]) -> None:
+    def claimed(self, call: Claim, epochs: Sequence[int]) -> None:
         """The answer to a Claim."""
-        for trader_id, epoch in epochs.items():
-            self._lives[trader_id] = Life(epoch)
+        for life, epoch in zip(call.lives, epochs, strict=True):
+            self._lives[life] = Life(epoch)
 
     def admitted(self, call: Admit, answer: Admission, now: float) -> list[str]:
         """The answer to an Admit. Returns the traders that are fenced and were not known to be."""
         way = next(way for way in self._ways if way.in_flight is call)
-        for entry in reversed(call.entries[answer.count :]):
-            self._lives[entry.trader_id].seq = entry.seq - entry.merged - 1
+        left = zip(way.lane.taken[answer.count :], call.entries[answer.count :], strict=True)
+        for item, entry in reversed(list(left)):
+            self._lives[item.life, entry.trader_id].seq = entry.seq - entry.merged - 1
         with self._lock:
             way.in_flight = None
             self._buffer.settle(way.lane, answer.count)
@@ -107,13 +109,17 @@ class Outbox:
             way.not_before = now + way.full_poll_s
         else:
             way.full_poll_s = way.not_before = 0.0
-        newly_fenced = [trader_id for trader_id in answer.fenced if trader_id not in self.fenced]
+        newly_fenced = [
+            trader_id
+            for trader_id, epoch in answer.fenced
+            if trader_id not in self.fenced and epoch == self.epoch(trader_id)
+        ]
         self.fenced.update(newly_fenced)
         return newly_fenced
 
     def epoch(self, trader_id: str) -> int | None:
         """This producer's epoch for a trader; None: not claimed yet."""
-        life = self._lives.get(trader_id)
+        life = self._lives.get((0, trader_id))
         return None if life is None else life.epoch
 
     @property
@@ -129,7 +135,7 @@ class Outbox:
         entries = []
         for item in items:
             snapshot, merged = item.snapshot, item.merged
-            life = self._lives[snapshot.trader_id]
+            life = self._lives[item.life, snapshot.trader_id]
             life.seq += merged + 1
             payload = encode(snapshot, life.epoch, life.seq, merged)
             entries.append(Entry(snapshot.trader_id, life.epoch, life.seq, merged, payload))

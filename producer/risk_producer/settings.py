@@ -73,6 +73,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),
     ] = 5.0
+    on_full: Annotated[
+        Literal["block", "refuse", "conflate"],
+        env(
+            "RISK_ON_FULL",
+            "When the buffer is full, save() waits (block), answers False at once (refuse), or merges older "
+            "snapshots of a trader into its newest (conflate)",
+        ),
+    ] = "block"
     rq_redis_url: Annotated[
         str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
     ] = None

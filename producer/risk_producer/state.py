@@ -33,9 +33,9 @@ class Found:
 
     memory: RiskSnapshot | None
     epoch: int | None
-    redis: WireSnapshot | None
-    postgres: WireSnapshot | None
-    unanswered: Sequence[tuple[Place, str]]
+    redis: WireSnapshot | None = None
+    postgres: WireSnapshot | None = None
+    unanswered: Sequence[tuple[Place, str]] = ()
     """Places that could not be asked, and why."""
 
     def newest(self, trader_id: str) -> LoadedState | None:

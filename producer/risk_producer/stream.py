@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -29,12 +30,20 @@ BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
 
 
+_TIMEOUTS: Final[dict[str, Any]] = {
+    "socket_timeout": ANSWER_TIMEOUT_S,
+    "socket_connect_timeout": ANSWER_TIMEOUT_S,
+    "decode_responses": False,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Ask for a new epoch for each trader."""
 
     keys: Keys
-    trader_ids: Sequence[str]
+    lives: Sequence[tuple[int, str]]
+    """Which life, of which trader; the same trader may come twice, its older life first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +67,25 @@ class Admit:
 
     def arguments(self) -> list[bytes | str | int]:
         """ARGV of admit.lua."""
-        numbers: dict[tuple[str, int], int] = {}
-        tail: list[bytes | str | int] = []
-        for entry in self.entries:
-            number = numbers.setdefault((entry.trader_id, entry.epoch), len(numbers) + 1)
-            tail += (number, entry.seq, entry.merged, entry.payload)
+        numbers = self._numbers()
         arguments: list[bytes | str | int] = [self.maxlen, len(numbers)]
         for trader_id, epoch in numbers:
             arguments += (trader_id, epoch)
-        return arguments + tail
+        for entry in self.entries:
+            number = numbers[entry.trader_id, entry.epoch]
+            arguments += (number, entry.seq, entry.merged, entry.payload)
+        return arguments
+
+    def admission(self, answer: Any) -> Admission:
+        """The answer of admit.lua."""
+        count, fenced = answer
+        traders = list(self._numbers())
+        return Admission(int(count), [traders[int(number) - 1] for number in fenced])
+
+    def _numbers(self) -> dict[tuple[str, int], int]:
+        """(trader_id, epoch) -> its number in the script: 1, 2, 3, ..."""
+        pairs = dict.fromkeys((entry.trader_id, entry.epoch) for entry in self.entries)
+        return {pair: number for number, pair in enumerate(pairs, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +94,8 @@ class Admission:
 
     count: int
     """How many entries, from the first on, are in the stream now, or were already; the rest found no room."""
-    fenced: Sequence[str]
-    """Traders of which a newer producer exists: their state in Redis was left to it."""
+    fenced: Sequence[tuple[str, int]]
+    """Traders and epochs for which a newer epoch exists: their state in Redis was left to it."""
 
 
 def script(name: str) -> str:
@@ -93,13 +112,12 @@ def _admit_keys(keys: Keys) -> list[str]:
     return [keys.snapshots, keys.latest, keys.epochs, keys.admitted, keys.counters]
 
 
-def _admission(answer: Any) -> Admission:
-    count, fenced = answer
-    return Admission(int(count), [_text(trader_id) for trader_id in fenced])
+def _traders(call: Claim) -> list[str]:
+    return [trader_id for _, trader_id in call.lives]
 
 
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw
+def _epochs(answer: Any) -> list[int]:
+    return [int(epoch) for epoch in answer]
 
 
 def _payload(raw: bytes | str | None) -> bytes | None:
@@ -123,28 +141,21 @@ class TraderStream:
         """
         return cls(
             redis.Redis.from_url(
-                url,
-                socket_timeout=ANSWER_TIMEOUT_S,
-                socket_connect_timeout=ANSWER_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-                decode_responses=False,
+                url, **_TIMEOUTS, retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
             )
         )
 
-    def claim(self, call: Claim) -> dict[str, int]:
-        """trader_id -> its new epoch."""
+    def claim(self, call: Claim) -> list[int]:
+        """A new epoch for each of call.lives, in their order."""
         try:
-            epochs = cast(
-                "list[bytes]", self._claim(keys=[call.keys.epochs], args=cast(Any, call.trader_ids))
-            )
+            return _epochs(self._claim(keys=[call.keys.epochs], args=_traders(call)))
         except RedisError as error:
             raise unavailable(error) from error
-        return {trader_id: int(epoch) for trader_id, epoch in zip(call.trader_ids, epochs, strict=True)}
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
-            return _admission(self._admit(keys=_admit_keys(call.keys), args=cast(Any, call.arguments())))
+            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -155,10 +166,49 @@ class TraderStream:
         except RedisError as error:
             raise unavailable(error) from error
 
-    def forget_connections(self) -> None:
-        """After a fork: leave the parent's connections alone and make new ones."""
-        self._client.connection_pool.reset()
-
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+class AsyncTraderStream:
+    """TraderStream for asyncio."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._claim = client.register_script(script("claim"))
+        self._admit = client.register_script(script("admit"))
+
+    @classmethod
+    def connect(cls, url: str) -> AsyncTraderStream:
+        """As TraderStream.connect()."""
+        return cls(
+            redis.asyncio.Redis.from_url(
+                url, **_TIMEOUTS, retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+            )
+        )
+
+    async def claim(self, call: Claim) -> list[int]:
+        """As TraderStream.claim()."""
+        try:
+            return _epochs(await self._claim(keys=[call.keys.epochs], args=_traders(call)))
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    async def admit(self, call: Admit) -> Admission:
+        """As TraderStream.admit()."""
+        try:
+            return call.admission(await self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    async def latest(self, keys: Keys, trader_id: str) -> bytes | None:
+        """As TraderStream.latest()."""
+        try:
+            return _payload(await self._client.hget(keys.latest, trader_id))
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

@@ -4,8 +4,8 @@
 -- KEYS  snapshots, latest, epochs, admitted, counters
 -- ARGV  maxlen, number of traders; for each trader: id, epoch; for each entry: number of its trader
 --       (1, 2, ...), seq, merged, payload
--- Returns how many entries, from the first on, are admitted now, and the ids of the traders fenced: those
--- for which a newer epoch was given out. Their history goes on, but their state belongs to the newer one.
+-- Returns how many entries, from the first on, are admitted now, and the numbers of the traders fenced:
+-- those for which a newer epoch was given out. Their history goes on, their state is the newer one's.
 local snapshots, latest, epochs, admitted, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local room = tonumber(ARGV[1]) - redis.call('XLEN', snapshots)
 local traders = tonumber(ARGV[2])
@@ -40,7 +40,7 @@ local fenced = {}
 for i = 1, traders do
   local newest_epoch = tonumber(known[i] or 0)
   if newest_epoch > tonumber(own[i]) then
-    fenced[#fenced + 1] = ids[i]
+    fenced[#fenced + 1] = i
   elseif newest_epoch < tonumber(own[i]) then
     redis.call('HSET', epochs, ids[i], own[i]) -- Redis has lost its data
   end

@@ -1,0 +1,290 @@
+"""What the threaded and the asyncio producer have in common: everything but waiting."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any, Final, Literal, Self
+
+from prometheus_client import CollectorRegistry
+
+from risk_producer.buffer import Buffer, Item, OnFull
+from risk_producer.errors import InvalidSnapshot, ProducerClosed, StreamFull, StreamUnavailable
+from risk_producer.keys import Keys, partition_of
+from risk_producer.metrics import Reading, collector_of
+from risk_producer.outage import Outage
+from risk_producer.outbox import Outbox
+from risk_producer.settings import Settings
+from risk_producer.snapshot import RiskSnapshot
+from risk_producer.stream import Admission, Admit
+
+log = logging.getLogger("riskstream.producer")
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long close(), and the end of the process, wait for the buffer to empty."""
+
+LINGER_S: Final = 0.002
+"""How long a small batch waits to grow, unless a push() waits for it: a flusher woken for each snapshot
+would cost the trader more than the snapshot."""
+
+NEVER: Final = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a producer is."""
+
+    backend: Literal["postgres", "memory"]
+    """memory: Redis is away, or persistence is off."""
+    reason: str | None
+    """Why the backend is memory."""
+    stream_full: bool
+    buffered: int
+    """Snapshots in memory that Redis has not confirmed."""
+    buffer_size: int
+    accepted: int
+    """Snapshots that Redis has taken, those merged into others included."""
+    refused: int
+    conflated: int
+    fenced: tuple[str, ...]
+    """Traders for which a newer producer has taken over: history goes on, the state is the newer one's."""
+    closed: bool
+
+
+class ProducerCore:
+    """Buffer, identity, counts and health of a producer. Subclasses bring the flusher and the waiting."""
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        client: Any = None,
+        partitions: int = 1,
+        stream_maxlen: int = 1_000_000,
+        buffer_size: int = 512,
+        save_timeout_s: float = 5.0,
+        on_full: OnFull = "block",
+        database_url: str | None = None,
+        persistent: bool = True,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        """Nothing is connected before it is needed.
+
+        redis_url        Redis with the stream
+        client           instead of redis_url: a redis-py client of your own, with finite timeouts
+        partitions       streams that traders are spread over; the same for all producers and workers
+        stream_maxlen    entries that a partition's stream may hold
+        buffer_size      snapshots that memory may hold
+        save_timeout_s   seconds that save() and push() wait for room
+        on_full          what save() does when the buffer is full: "block" waits for room; "refuse" answers
+                         False at once; "conflate" merges older snapshots of a trader into its newest one,
+                         but never one with another pause or reason than the one before it, and blocks where
+                         nothing can be merged
+        database_url     where load() asks too; needs psycopg
+        persistent       False: keep state in memory only and send nothing
+        registry         where the metrics are; default: Prometheus' own
+        """
+        if persistent and (redis_url is None) == (client is None):
+            raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
+        self._redis_url = redis_url
+        self._client = client
+        self._partitions = partitions
+        self._stream_maxlen = stream_maxlen
+        self._buffer_size = buffer_size
+        self._save_timeout_s = save_timeout_s
+        self._on_full: OnFull = on_full
+        self._database_url = database_url
+        self._persistent = persistent
+        self._begin()
+        self._collector = collector_of(registry)
+        self._collector.watch(self)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, registry: CollectorRegistry | None = None) -> Self:
+        """A producer with these settings. ConfigurationError where REDIS_URL is missing and needed."""
+        return cls(
+            settings.require_redis_url() if settings.persistent else None,
+            partitions=settings.partitions,
+            stream_maxlen=settings.stream_maxlen,
+            buffer_size=settings.buffer_size,
+            save_timeout_s=settings.save_timeout_s,
+            on_full=settings.on_full,
+            database_url=settings.database_url,
+            persistent=settings.persistent,
+            registry=registry,
+        )
+
+    @classmethod
+    def from_env(cls, *, registry: CollectorRegistry | None = None) -> Self:
+        """A producer with the settings of the environment. Raises ConfigurationError."""
+        return cls.from_settings(Settings.load(), registry=registry)
+
+    def health(self) -> Health:
+        """How it is just now. Asks nobody."""
+        with self._lock:
+            return Health(
+                backend="memory" if self._in_memory else "postgres",
+                reason=self._outage.reason if self._persistent else "persistence is off",
+                stream_full=self._outbox.full,
+                buffered=self._buffer.depth,
+                buffer_size=self._buffer.size,
+                accepted=self._outbox.accepted,
+                refused=self._count.refused,
+                conflated=self._buffer.conflated,
+                fenced=tuple(sorted(self._outbox.fenced)),
+                closed=self._closed,
+            )
+
+    def reading(self) -> Reading:
+        """What the metrics show."""
+        with self._lock:
+            return Reading(
+                accepted=self._outbox.accepted,
+                refused=self._count.refused,
+                conflated=self._buffer.conflated,
+                unsent=self._count.unsent,
+                outages=self._outage.count,
+                buffered=self._buffer.depth,
+                fenced=len(self._outbox.fenced),
+                on_postgres=int(not self._in_memory),
+                on_memory=int(self._in_memory),
+                attempts=self._count.attempts.copy(),
+                failures=self._count.failures.copy(),
+                latency_ms=self._count.latency_ms.copy(),
+            )
+
+    def _begin(self) -> None:
+        """A new life: empty buffer, no epochs, no flusher, no connection yet."""
+        self._lock = threading.Lock()
+        """Guards the buffer and the counts; held for moments, never across I/O."""
+        self._buffer = Buffer(self._buffer_size, self._partitions, self._on_full)
+        self._outbox = Outbox(self._buffer, self._lock, self._stream_maxlen)
+        self._outage = Outage()
+        self._count = Reading()
+        self._in_memory = not self._persistent
+        """Whether only memory holds what is saved now."""
+        self._wake_at = 1
+        """Depth of the buffer at which save() wakes the flusher."""
+        self._urgent = False
+        """Somebody waits for what is in the buffer."""
+        self._closed = False
+        self._stopping = False
+
+    def _wake(self) -> None:
+        """Let the flusher look at the buffer; start it if it is not there. With the lock held."""
+        raise NotImplementedError
+
+    # Accepting
+
+    def _accept(self, snapshot: RiskSnapshot) -> Item | None:
+        """Put a snapshot into the buffer. None: no room, or closed. With the lock held."""
+        if self._closed:
+            return None
+        if not self._persistent:
+            self._count_in_memory(snapshot)
+            return self._buffer.remember(snapshot)
+        item = self._buffer.put(snapshot)
+        if item is not None and self._in_memory:
+            self._count_in_memory(snapshot)
+        if self._buffer.depth >= self._wake_at:
+            self._wake()
+        return item
+
+    def _refuse(self, snapshot: RiskSnapshot) -> None:
+        self._count.refused += 1
+        if self._in_memory:
+            self._count.attempts[snapshot.trader_id] += 1
+            self._count.failures[snapshot.trader_id] += 1
+
+    def _count_in_memory(self, snapshot: RiskSnapshot) -> None:
+        trader_id = snapshot.trader_id
+        self._count.attempts[trader_id] += 1
+        self._count.latency_ms[trader_id] = (time() - snapshot.recorded_at.timestamp()) * 1000
+
+    def _why_refused(self, timeout_s: float) -> Exception:
+        """What push() raises when there was no room."""
+        if self._closed:
+            return ProducerClosed("push() after close(): the snapshot was not accepted")
+        return StreamFull(
+            f"the buffer stayed full ({self._buffer_size} snapshots) for {timeout_s:g} s "
+            f"({self._outage.reason or 'the stream is full'}); the snapshot was not accepted"
+        )
+
+    def _why_late(self, item: Item, timeout_s: float) -> Exception:
+        """What push() raises when Redis does not have the item in time. Takes it back, if the stream is full
+        and it is not on its way."""
+        snapshot = item.snapshot
+        with self._lock:
+            lane = self._buffer.lanes[partition_of(snapshot.trader_id, self._partitions)]
+            full = self._outbox.full_for(lane) and not self._outage.under_way
+            if full and self._buffer.withdraw(item):
+                self._refuse(snapshot)
+                return StreamFull(
+                    f"the stream stayed full ({self._stream_maxlen} snapshots) for {timeout_s:g} s; "
+                    "the snapshot was not accepted"
+                )
+        return StreamUnavailable(
+            f"Redis did not take the snapshot within {timeout_s:g} s "
+            f"({self._outage.reason or 'it is busy'}); it stays in memory and goes out later"
+        )
+
+    # What the flusher learns
+
+    def _half(self) -> int:
+        return max(1, self._buffer.size // 2)
+
+    def _was_admitted(self, call: Admit, answer: Admission) -> None:
+        for trader_id in self._outbox.admitted(call, answer, monotonic()):
+            log.critical(
+                "A newer producer has taken over trader %r: this one's snapshots still go into "
+                "its history, but its state is the newer one's",
+                trader_id,
+            )
+
+    def _redis_answered(self) -> None:
+        """With the lock held."""
+        if self._outage.under_way:
+            self._in_memory = False
+            self._outage.ends()
+
+    def _redis_is_away(self, error: StreamUnavailable) -> float:
+        """Returns the seconds to wait before the next try. With the lock held."""
+        if not self._outage.under_way:
+            self._in_memory = True
+            for item in self._buffer.items():
+                self._count_in_memory(item.snapshot)
+        return self._outage.goes_on(error)
+
+    def _count_unsent(self) -> bool:
+        """At the end: count what is left, and say so. Returns whether nothing is. With the lock held."""
+        left = self._buffer.items()
+        for item in left:
+            self._count.unsent += item.merged + 1
+            self._count.failures[item.snapshot.trader_id] += item.merged + 1
+        if left:
+            log.critical("Closed with %d snapshots that Redis does not have", self._count.unsent)
+        return not left
+
+    def _keys_of(self, trader_id: str) -> Keys:
+        return Keys(partition_of(trader_id, self._partitions))
+
+
+def check(snapshot: object) -> None:
+    """Raise InvalidSnapshot for what is no RiskSnapshot."""
+    if not isinstance(snapshot, RiskSnapshot):
+        raise InvalidSnapshot(f"a RiskSnapshot is expected, got {snapshot!r}")
+
+
+class Pending:
+    """What was in the buffer at one moment, for flush() to wait for."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items = items
+
+    def arrived(self) -> bool:
+        """Whether Redis has it all by now."""
+        while self._items and self._items[-1].arrived:
+            self._items.pop()
+        return not self._items
