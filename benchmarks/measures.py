@@ -212,7 +212,8 @@ def latency_ms(
                 row = db.execute(
                     "SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM"
                     " pg_xact_commit_timestamp(xmin) - recorded_at) * 1000)::float8[] FROM risk_state_history"
-                    " WHERE recorded_at > (SELECT min(recorded_at) FROM risk_state_history) + %s * interval '1 s'",
+                    " WHERE recorded_at >"
+                    " (SELECT min(recorded_at) FROM risk_state_history) + %s * interval '1 s'",
                     (warm_up_s,),
                 ).fetchone()
         finally:
