@@ -154,7 +154,12 @@ def test_no_wait_stops_where_there_is_no_room(
 
 
 def test_a_full_stream_is_backpressure(tmp_path: Path, redis_url: str, redis_client: redis.Redis) -> None:
-    settings = {"REDIS_URL": redis_url, "RISK_STREAM_MAXLEN": "1000", "RISK_SAVE_TIMEOUT_S": "0.2"}
+    settings = {
+        "REDIS_URL": redis_url,
+        "RISK_STREAM_MAXLEN": "1000",
+        "RISK_SAVE_TIMEOUT_S": "0.2",
+        "RISK_ON_FULL": "conflate",  # for traders; a file is not merged
+    }
     with pushing(tmp_path / "log", written(tmp_path, 12_000), **settings) as process:
         wait_until(lambda: "Waiting for room" in process.log, 20, "the message")
         got: list[int] = []

@@ -97,8 +97,11 @@ def _check(lines: SnapshotLines, result: Result, screen: Screen) -> None:
 
 
 def _send(settings: Settings, lines: SnapshotLines, result: Result, screen: Screen, *, wait: bool) -> None:
-    roomy = msgspec.structs.replace(settings, buffer_size=max(settings.buffer_size, BUFFER_SIZE_MIN))
-    with RiskProducer.from_settings(roomy) as producer:
+    # Whatever traders do: a file's snapshots are neither refused in a hurry nor merged.
+    patient = msgspec.structs.replace(
+        settings, buffer_size=max(settings.buffer_size, BUFFER_SIZE_MIN), on_full="block"
+    )
+    with RiskProducer.from_settings(patient) as producer:
         with _interruptible(result):
             for number, snapshot in _good(lines, result, screen):
                 if not producer.save(snapshot):
