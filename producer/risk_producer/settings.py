@@ -90,7 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
-    ] = 0.0
+    ] = 5.0
     max_retries: Annotated[
         int, env("RISK_MAX_RETRIES", "Retries of a batch before it is left pending for a while", ge=0, le=100)
     ] = 5
