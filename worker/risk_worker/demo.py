@@ -109,7 +109,7 @@ class Demo:
             reports = self._wait_for(traders, worker)
             self._watch(lambda: self._reading.in_flight == 0, worker, DRAIN_TIMEOUT_S)
         balanced = self._show_books(reports)
-        self._draw_equity(self._names[0])
+        self._draw_equity(self._tell_of_pauses() or self._names[0])
         self._tell_how_to_look_further(dashboard_url, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
@@ -246,10 +246,21 @@ class Demo:
         found = cast(list[bytes | None], self._client.hmget(Keys(0).epochs, self._names))
         return [None if epoch is None else int(epoch) for epoch in found]
 
+    def _tell_of_pauses(self) -> str | None:
+        """What history knows of them. Returns a trader that paused."""
+        lives = dict(zip(self._names, self._epochs(), strict=True))
+        with psycopg.connect(self._database_url, connect_timeout=5) as connection:
+            pauses = connection.execute(_PAUSES, (list(lives), list(lives.values()))).fetchall()
+        if not pauses:
+            return None
+        trader_id, reason = pauses[0]
+        self._screen.say(f"{len(pauses)} times a trader paused, the first was {trader_id}: {reason}.")
+        return str(trader_id)
+
     def _draw_equity(self, trader_id: str) -> None:
         import plotext
 
-        [epoch] = self._epochs()[:1]
+        epoch = self._epochs()[self._names.index(trader_id)]
         width = min(self._screen.width, 100)
         with psycopg.connect(self._database_url, connect_timeout=5) as connection:
             wanted = {"trader_id": trader_id, "epoch": epoch, "points": 2 * width}
@@ -285,6 +296,14 @@ class Demo:
             ]
         self._screen.say("\n".join(said))
 
+
+_PAUSES: Final = """
+    SELECT trader_id, reason
+    FROM risk_state_history
+    JOIN unnest(%s::text[], %s::bigint[]) AS life (trader_id, epoch) USING (trader_id, epoch)
+    WHERE trading_paused AND reason <> ''
+    ORDER BY recorded_at
+"""
 
 _EQUITY: Final = """
     SELECT extract(epoch FROM min(recorded_at) - min(min(recorded_at)) OVER ())::float8,
