@@ -1,0 +1,123 @@
+"""Threads, forks, spawned processes, and the end of the interpreter."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from risk_producer import RiskProducer
+from tests.support.producers import Threaded, snapshot, stream_of
+
+
+def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: redis.Redis) -> None:
+    producer = Threaded(redis_url=redis_url, save_timeout_s=60)
+    failed: list[int] = []
+
+    def save(thread: int) -> None:
+        for number in range(10_000):
+            if not producer.save(snapshot("t1", thread * 10_000 + number)):
+                failed.append(number)
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert producer.close(30)
+    assert not failed
+    stored = stream_of(redis_client)
+    assert [wire.seq for wire in stored] == list(range(1, 100_001))
+    for thread_number in range(10):
+        mine = [wire.daily_pnl for wire in stored if wire.daily_pnl // 10_000 == thread_number]
+        assert mine == sorted(mine), "each thread's own order"
+        assert len(mine) == 10_000
+
+
+def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Redis) -> None:
+    producer = Threaded(redis_url=redis_url)
+    producer.push(snapshot("t1", 1))
+    with producer.inner._lock:  # so that something is in the buffer, and the lock is held, while it forks
+        producer.inner._buffer.put(snapshot("t1", 2))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                if producer.save(snapshot("t1", 3)) and producer.close(10):
+                    status = 0
+            finally:
+                os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert producer.close(10)
+    stored = stream_of(redis_client)
+    assert sorted(wire.daily_pnl for wire in stored) == [1, 2, 3], "the parent's buffer is sent once"
+    epochs = {wire.daily_pnl: wire.epoch for wire in stored}
+    assert epochs[1] == epochs[2] < epochs[3]
+
+
+def _save_in_a_process(redis_url: str, trader_id: str) -> None:
+    with RiskProducer(redis_url) as producer:
+        for number in range(100):
+            assert producer.save(snapshot(trader_id, number))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(redis_url: str, redis_client: redis.Redis, method: str) -> None:
+    context: Any = multiprocessing.get_context(method)
+    processes = [
+        context.Process(target=_save_in_a_process, args=(redis_url, f"t{number}")) for number in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+        process.close()
+    stored = stream_of(redis_client)
+    for trader_id in ("t0", "t1"):
+        assert [wire.seq for wire in stored if wire.trader_id == trader_id] == list(range(1, 101))
+
+
+_FORGETFUL = """
+import sys
+from risk_producer import RiskProducer, RiskSnapshot
+producer = RiskProducer(sys.argv[1])
+for number in range(300):
+    assert producer.save(RiskSnapshot(
+        trader_id="t1", daily_pnl=number, drawdown_pct=0, current_equity=1, peak_equity=1))
+"""
+
+
+def test_the_end_of_the_process_flushes(redis_url: str, redis_client: redis.Redis) -> None:
+    subprocess.run([sys.executable, "-c", _FORGETFUL, redis_url], check=True, timeout=60)
+    assert len(stream_of(redis_client)) == 300
+
+
+def test_the_end_of_the_process_does_not_hang() -> None:
+    began = time.monotonic()
+    nobody = "redis://127.0.0.1:1/0"
+    done = subprocess.run(
+        [sys.executable, "-c", _FORGETFUL, nobody], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert time.monotonic() - began < 20
+    assert "Closed with 300 snapshots" in done.stderr
+
+
+def test_close_by_two_threads(redis_url: str, redis_client: redis.Redis) -> None:
+    producer = Threaded(redis_url=redis_url)
+    for number in range(100):
+        assert producer.save(snapshot("t1", number))
+    threads = [threading.Thread(target=producer.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(stream_of(redis_client)) == 100

@@ -1,0 +1,215 @@
+"""Every way Redis can be away, on a Valkey of the test's own, for both producers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from risk_producer import StateUnknown
+from risk_producer.keys import Keys
+from risk_worker.embedded import EmbeddedValkey
+from tests.conftest import MakeValkey
+from tests.support.producers import Bench, Producer, snapshot, stream_of
+from tests.support.wait import wait_until
+
+KEYS = Keys(0)
+
+
+@pytest.fixture
+def valkey(make_valkey: MakeValkey) -> EmbeddedValkey:
+    return make_valkey()
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def bench(request: pytest.FixtureRequest, valkey: EmbeddedValkey) -> Iterator[Bench]:
+    with Bench(request.param, valkey.url) as made:
+        yield made
+
+
+def ready(producer: Producer) -> None:
+    """One snapshot has gone through: the epoch is claimed."""
+    producer.push(snapshot("t1", 0), timeout=10)
+
+
+def saves_go_on(producer: Producer, first: int, last: int) -> None:
+    for number in range(first, last):
+        began = time.perf_counter()
+        assert producer.save(snapshot("t1", number))
+        assert time.perf_counter() - began < 1, "save() waited for Redis"
+
+
+def on_memory(producer: Producer) -> bool:
+    return producer.health().backend == "memory"
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[int]:
+    return [record.levelno for record in caplog.records if record.name == "riskstream.producer"]
+
+
+def complete(bench: Bench, count: int) -> None:
+    stored = bench.stored()
+    assert [wire.daily_pnl for wire in stored] == list(range(count))
+    assert [wire.seq for wire in stored] == list(range(1, count + 1))
+
+
+def kill(valkey: EmbeddedValkey) -> Callable[[], object]:
+    valkey.kill()
+    return valkey.start
+
+
+def freeze(valkey: EmbeddedValkey) -> Callable[[], object]:
+    valkey.pause()
+    return valkey.resume
+
+
+def with_config(**settings: str) -> Callable[[EmbeddedValkey], Callable[[], object]]:
+    def spoil(valkey: EmbeddedValkey) -> Callable[[], object]:
+        with redis.Redis.from_url(valkey.url) as client:
+            before = {name: client.config_get(name)[name] for name in settings}
+            for name, value in settings.items():
+                client.config_set(name, value)
+
+        def mend() -> None:
+            with redis.Redis.from_url(valkey.url, password=settings.get("requirepass")) as client:
+                for name, value in before.items():
+                    client.config_set(name, value)
+
+        return mend
+
+    return spoil
+
+
+def fail_over(valkey: EmbeddedValkey) -> Callable[[], object]:
+    """Read-only: a replica of nobody that can be reached."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.replicaof("127.0.0.1", "1")
+
+    def promote() -> None:
+        with redis.Redis.from_url(valkey.url) as client:
+            client.replicaof("NO", "ONE")
+
+    return promote
+
+
+def refuse_auth(valkey: EmbeddedValkey) -> Callable[[], object]:
+    mend = with_config(requirepass="secret")(valkey)
+    with redis.Redis.from_url(valkey.url, password="secret") as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    return mend
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param(kill, "Connection", id="killed"),
+        pytest.param(freeze, "Timeout", id="hanging"),
+        pytest.param(with_config(maxmemory="1"), "maxmemory", id="out-of-memory"),
+        pytest.param(fail_over, "replica", id="read-only"),
+        pytest.param(refuse_auth, "Authentication", id="auth-refused"),
+    ],
+)
+def test_away_in_the_middle(
+    bench: Bench,
+    valkey: EmbeddedValkey,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[EmbeddedValkey], Callable[[], object]],
+    reason: str,
+) -> None:
+    producer = bench.producer()
+    ready(producer)
+    mend = spoil(valkey)
+    saves_go_on(producer, 1, 50)
+    wait_until(lambda: on_memory(producer))
+    saves_go_on(producer, 50, 100)
+    assert reason in (producer.health().reason or "")
+    state = producer.load("t1")
+    assert state is not None and state.snapshot.daily_pnl == 99
+    mend()
+    assert producer.flush(30)
+    complete(bench, 100)
+    assert not on_memory(producer)
+    assert told(caplog) == [logging.CRITICAL, logging.WARNING], "one line when it begins, one when it ends"
+
+
+def test_away_at_the_start(bench: Bench, valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture) -> None:
+    valkey.stop()
+    producer = bench.producer()
+    with pytest.raises(StateUnknown):
+        producer.load("t1")
+    saves_go_on(producer, 0, 100)
+    wait_until(lambda: on_memory(producer))
+    valkey.start()
+    assert producer.flush(30)
+    complete(bench, 100)
+    assert told(caplog) == [logging.CRITICAL, logging.WARNING]
+
+
+def test_restarted_empty(bench: Bench, valkey: EmbeddedValkey) -> None:
+    """What Redis lost it lost; what comes after keeps its identity, and the epoch is known again."""
+    producer = bench.producer()
+    ready(producer)
+    epoch = bench.stored()[0].epoch
+    bench.redis.flushall()
+    bench.redis.script_flush()
+    saves_go_on(producer, 1, 10)
+    assert producer.flush(10)
+    assert [(wire.epoch, wire.seq) for wire in bench.stored()] == [(epoch, seq) for seq in range(2, 11)]
+    assert bench.redis.hget(KEYS.epochs, "t1") == str(epoch).encode()
+
+
+def test_an_idle_connection_that_was_closed_is_no_outage(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = bench.producer()
+    ready(producer)
+    bench.redis.client_kill_filter(_type="normal", skipme=True)
+    producer.push(snapshot("t1", 1), timeout=10)
+    complete(bench, 2)
+    assert told(caplog) == []
+
+
+def test_a_full_buffer_in_an_outage_keeps_to_the_bound(bench: Bench, valkey: EmbeddedValkey) -> None:
+    producer = bench.producer(buffer_size=16)
+    ready(producer)
+    valkey.pause()
+    try:
+        accepted = [producer.save(snapshot("t1", number)) for number in range(1, 20)]
+        assert accepted == [True] * 16 + [False] * 3
+        assert producer.health().buffered == 16
+    finally:
+        valkey.resume()
+    assert producer.flush(30)
+    complete(bench, 17)
+
+
+def test_close_in_an_outage_has_a_bound(bench: Bench, valkey: EmbeddedValkey) -> None:
+    producer = bench.producer()
+    ready(producer)
+    valkey.pause()
+    try:
+        assert producer.save(snapshot("t1", 1))
+        began = time.monotonic()
+        assert not producer.close(0.5)
+        assert time.monotonic() - began < 5
+    finally:
+        valkey.resume()
+
+
+def test_killed_again_and_again_in_the_middle_of_batches(bench: Bench, valkey: EmbeddedValkey) -> None:
+    producer = bench.producer(save_timeout_s=30)
+    number = 0
+    for _ in range(4):
+        for _ in range(500):
+            assert producer.save(snapshot("t1", number))
+            number += 1
+        valkey.kill()
+        valkey.start()
+    assert producer.flush(30)
+    with redis.Redis.from_url(valkey.url) as client:
+        stored = stream_of(client)
+    assert [wire.seq for wire in stored] == list(range(1, number + 1)), "nothing lost, nothing twice"
+    assert [wire.daily_pnl for wire in stored] == list(range(number))

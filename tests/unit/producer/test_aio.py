@@ -1,0 +1,131 @@
+"""What is asyncio's own: cancelling, and handles. The rest is in the conformance suite."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import fakeredis
+import pytest
+from prometheus_client import CollectorRegistry
+
+from risk_producer import AsyncRiskProducer, StreamUnavailable
+from tests.support.producers import snapshot
+
+FIELDS = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
+
+
+def producer(client: Any, **options: Any) -> AsyncRiskProducer:
+    return AsyncRiskProducer(client=client, registry=CollectorRegistry(), **options)
+
+
+async def pnls(client: Any) -> list[bytes]:
+    return [
+        fields[b"s"].split(b'"daily_pnl":')[1].split(b",")[0]
+        for _, fields in await client.xrange("risk:{0}:snapshots")
+    ]
+
+
+def test_a_cancelled_wait_for_room_accepted_nothing() -> None:
+    async def scenario() -> None:
+        async with (
+            fakeredis.FakeAsyncRedis() as client,
+            producer(client, stream_maxlen=1, buffer_size=1) as traders,
+        ):
+            await traders.push(snapshot("t1", 1))
+            assert await traders.save(snapshot("t1", 2))
+            waiting = asyncio.create_task(traders.save(snapshot("t1", 3)))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert traders.health().buffered == 1
+            await client.xtrim("risk:{0}:snapshots", maxlen=0)
+            assert await traders.flush(10)
+            assert await pnls(client) == [b"2.0"]
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_push_that_was_accepted_goes_out() -> None:
+    async def scenario() -> None:
+        async with fakeredis.FakeAsyncRedis() as client, producer(client) as traders:
+            stream = traders._connected()
+            admit, held = stream.admit, asyncio.Event()
+
+            async def hold(call: Any) -> Any:
+                await held.wait()
+                return await admit(call)
+
+            stream.admit = hold  # type: ignore[method-assign]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await traders.push(snapshot("t1", 1))
+            held.set()
+            assert await traders.flush(10)
+            assert await pnls(client) == [b"1.0"]
+
+    asyncio.run(scenario())
+
+
+def test_a_flusher_cancelled_in_the_middle_of_a_call_sends_it_again() -> None:
+    async def scenario() -> None:
+        async with fakeredis.FakeAsyncRedis() as client, producer(client) as traders:
+            stream = traders._connected()
+            admit, began = stream.admit, asyncio.Event()
+
+            async def lose_the_answer(call: Any) -> Any:
+                await admit(call)
+                began.set()
+                await asyncio.Event().wait()
+
+            stream.admit = lose_the_answer  # type: ignore[method-assign]
+            assert await traders.save(snapshot("t1", 1))
+            await began.wait()
+            assert traders._task is not None
+            traders._task.cancel()
+            await asyncio.wait([traders._task])
+            stream.admit = admit  # type: ignore[method-assign]
+            assert await traders.flush(10)
+            assert await pnls(client) == [b"1.0"]
+
+    asyncio.run(scenario())
+
+
+def test_many_tasks_make_no_hole() -> None:
+    async def scenario() -> None:
+        async with fakeredis.FakeAsyncRedis() as client, producer(client, buffer_size=16) as traders:
+
+            async def save(first: int) -> None:
+                for number in range(50):
+                    assert await traders.save(snapshot("t1", first + number))
+
+            await asyncio.gather(*(save(100 * task) for task in range(10)))
+            assert await traders.flush(10)
+            assert len(await pnls(client)) == 500
+
+    asyncio.run(scenario())
+
+
+def test_bind_knows_the_trader() -> None:
+    async def scenario() -> None:
+        async with fakeredis.FakeAsyncRedis() as client, producer(client) as traders:
+            trader = traders.bind("t7")
+            assert await trader.save(**FIELDS)
+            await trader.push(**{**FIELDS, "daily_pnl": 2.0})
+            state = await trader.load()
+            assert state is not None and state.snapshot.trader_id == "t7"
+
+    asyncio.run(scenario())
+
+
+def test_close_in_an_outage_has_a_bound() -> None:
+    async def scenario() -> None:
+        traders = AsyncRiskProducer("redis://127.0.0.1:1/0", registry=CollectorRegistry())
+        assert await traders.save(snapshot("t1", 1))
+        with pytest.raises(StreamUnavailable):
+            await traders.push(snapshot("t1", 2), timeout=0.1)
+        async with asyncio.timeout(5):
+            assert not await traders.close(0.1)
+
+    asyncio.run(scenario())
