@@ -136,14 +136,16 @@ class Buffer:
         self.depth -= len(arrived)
 
     def withdraw(self, item: Item) -> bool:
-        """Take an item out as if it had never come. False: it is on its way, or stands for others too."""
+        """Take an item out as if it had never come. False: it is on its way, or conflation relies on it."""
         trader = self._traders[item.snapshot.trader_id]
-        if item.merged or item.into is not None or item.done:
+        queue = trader.lane.queue
+        if item.done or item.into is not None or item not in queue:
             return False
-        try:
-            trader.lane.queue.remove(item)
-        except ValueError:
+        later = islice(queue, queue.index(item) + 1, None)
+        heir = next((other for other in later if other.snapshot.trader_id == item.snapshot.trader_id), item)
+        if item.merged or heir.merged:
             return False
+        queue.remove(item)
         self.depth -= 1
         item.done = True
         trader.newest, trader.tail = trader.settled, None

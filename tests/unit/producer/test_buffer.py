@@ -136,4 +136,4 @@ class Outgoing(RuleBasedStateMachine):
 
 
 TestOutgoing = Outgoing.TestCase
-TestOutgoing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestOutgoing.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
