@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from risk_producer.errors import InvalidSnapshot
 from risk_producer.wire import WireSnapshot, decode
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the stream as it was read. payload: the bytes of field ``s``, else all that was there."""
 
     id: str

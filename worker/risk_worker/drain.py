@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol, Self
 
 import backoff
@@ -201,7 +201,7 @@ class _Outage:
         if str(error) != self._said:
             self._said = str(error)
             log.critical("Not storing: %s. Snapshots wait in the stream.", error)
-        self._stop.wait(backoff.full_jitter(self._wait_s))
+        _pause(backoff.full_jitter(self._wait_s), self._stop)
         self._wait_s = min(self._wait_s * 2, self._patience.cap_s)
 
     def ends(self) -> None:
@@ -209,3 +209,14 @@ class _Outage:
             log.warning("Storing again after %.1f s.", monotonic() - self._began)
             self._began = None
             self._said = ""
+
+
+def _pause(seconds: float, stop: threading.Event) -> None:
+    """Wait, but not beyond stop.
+
+    Not by stop.wait(): a signal handler sets stop in this thread, and would wait for the lock that the
+    interrupted wait() holds.
+    """
+    until = monotonic() + seconds
+    while not stop.is_set() and (left := until - monotonic()) > 0:
+        sleep(min(left, 0.05))

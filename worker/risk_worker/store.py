@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import psycopg
 from psycopg import sql
 
@@ -100,8 +100,7 @@ _PREPARE_SESSION: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True, gc=False):
     """A snapshot with what a dead letter of it would need."""
 
     entry_id: str
@@ -125,7 +124,7 @@ class PostgresStore:
 
         Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
         """
-        rows = [_Row(*row) for row in zip(batch.ids, batch.payloads, batch.snapshots, strict=True)]
+        rows = list(map(_Row, batch.ids, batch.payloads, batch.snapshots))
         with self._judged():
             connection = self._connected()
             try:
