@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
+import msgspec
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -65,16 +66,19 @@ class Admit:
     maxlen: int
     entries: Sequence[Entry]
 
-    def arguments(self) -> list[bytes | str | int]:
+    def arguments(self) -> list[bytes | int]:
         """ARGV of admit.lua."""
         numbers = self._numbers()
-        arguments: list[bytes | str | int] = [self.maxlen, len(numbers)]
-        for trader_id, epoch in numbers:
-            arguments += (trader_id, epoch)
-        for entry in self.entries:
-            number = numbers[entry.trader_id, entry.epoch]
-            arguments += (number, entry.seq, entry.merged, entry.payload)
-        return arguments
+        batch = msgspec.json.encode(
+            {
+                "traders": [trader_id for trader_id, _ in numbers],
+                "epochs": [str(epoch) for _, epoch in numbers],
+                "of": [numbers[entry.trader_id, entry.epoch] for entry in self.entries],
+                "seqs": [entry.seq for entry in self.entries],
+                "merged": [entry.merged for entry in self.entries],
+            }
+        )
+        return [self.maxlen, batch, *(entry.payload for entry in self.entries)]
 
     def admission(self, answer: Any) -> Admission:
         """The answer of admit.lua."""
