@@ -32,7 +32,7 @@ test: check ## every check and the whole test suite, on servers it starts by its
 	$(BIN)/pytest
 
 bench: $(STAMP) ## measure against the yardsticks
-	$(BIN)/python -m benchmarks
+	$(BIN)/riskstream bench
 
 clean: ## remove .venv, caches and the demo's data
 	rm -rf $(VENV) .riskstream .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

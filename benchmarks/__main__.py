@@ -1,4 +1,4 @@
-"""`make bench`, or: python -m benchmarks [--json] [--rows N] [--quick]"""
+"""`make bench`, or: riskstream bench [--quick] [--rows N] [--runs N] [--json]"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey
 
 def main() -> None:
     """Measure, then print a table or JSON."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="riskstream bench", description="Measure against the yardsticks.")
     parser.add_argument("--rows", type=int, default=200_000, help="snapshots of each run (default 200,000)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each measure (default 5)")
     parser.add_argument("--quick", action="store_true", help="20,000 rows, 2 runs")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -380,3 +381,13 @@ def demo(
             keep=keep,
         )
     )
+
+
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Measure against the yardsticks, on embedded servers: [--quick] [--rows N] [--runs N] [--json]."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "benchmarks").is_dir():
+        raise ConfigurationError("The benchmarks are not part of the package: run it in a checkout")
+    sys.exit(subprocess.call([sys.executable, "-m", "benchmarks", *arguments], cwd=checkout))
