@@ -10,7 +10,7 @@ Those had the seq numbers just before it, seq-merged .. seq-1.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Annotated, Final
 
@@ -145,7 +145,19 @@ def decode(payload: bytes) -> WireSnapshot:
     if wire.merged >= wire.seq:
         raise InvalidSnapshot(f"merged is {wire.merged}, but only {wire.seq - 1} snapshots came before")
     check_recorded_at(wire.recorded_at)
+    if wire.last_reset_time.tzinfo is not UTC:
+        _check_time("last_reset_time", wire.last_reset_time)
+    if wire.paused_until is not None and wire.paused_until.tzinfo is not UTC:
+        _check_time("paused_until", wire.paused_until)
     return wire
+
+
+def _check_time(name: str, value: datetime) -> None:
+    """Refuse what is no year of 1 to 9999 in UTC: Postgres would take it, and no Python read it again."""
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidSnapshot(f"{name} is out of range: {value.isoformat()}") from None
 
 
 class _Versioned(msgspec.Struct):
@@ -156,7 +168,7 @@ def _reason(payload: bytes, error: msgspec.MsgspecError) -> str:
     """A newer version's entry may fail on its fields before its number is seen: name the version first."""
     try:
         version = msgspec.json.decode(payload, type=_Versioned).v
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return f"not a snapshot: {error}"
     if version != VERSION:
         return f"wire version {version} is not known here; this program reads up to {VERSION}"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import monotonic, sleep
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import backoff
 
@@ -35,8 +35,8 @@ class Source(Protocol):
     def stream(self) -> str: ...
 
     @property
-    def batch_size(self) -> int:
-        """Entries that a read() gives at the most; so many mean that there are more."""
+    def more(self) -> bool:
+        """Whether the last read() gave as many entries as it may, so that more are to be expected."""
 
     def read(self, *, wait: bool = True) -> Sequence[Entry]:
         """What comes next, from the stream's beginning; empty if nothing came (with wait: for a while)."""
@@ -122,7 +122,7 @@ class _Pipelined:
         if not batch:
             self._acknowledged()
             batch = self._read(wait=True)
-        if len(batch) >= self._source.batch_size:
+        if self._source.more:
             self._coming = self._thread.submit(self._read, wait=False)
         return batch
 
@@ -181,7 +181,9 @@ def _save(
 
 
 class _Outage:
-    """Says once that it began and once that it ended, and waits a little longer each time in between."""
+    """Says when it began, why it goes on, and when it ended; waits a little longer each time in between."""
+
+    SAY_AGAIN_S: Final = 60.0
 
     def __init__(self, stop: threading.Event, patience: Patience) -> None:
         self._stop = stop
@@ -189,6 +191,7 @@ class _Outage:
         self._began: float | None = None
         self._wait_s = 0.0
         self._said = ""
+        self._said_at = 0.0
 
     @property
     def under_way(self) -> bool:
@@ -198,8 +201,8 @@ class _Outage:
         if self._began is None:
             self._began = monotonic()
             self._wait_s = self._patience.base_s
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) != self._said or monotonic() - self._said_at > self.SAY_AGAIN_S:
+            self._said, self._said_at = str(error), monotonic()
             log.critical("Not storing: %s. Snapshots wait in the stream.", error)
         _pause(backoff.full_jitter(self._wait_s), self._stop)
         self._wait_s = min(self._wait_s * 2, self._patience.cap_s)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,9 +23,11 @@ import backoff
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
@@ -88,10 +89,16 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 worked = super().work(*args, burst=burst, **kwargs) or worked
             except RedisError as error:
                 log.error("Redis went away under the worker: %s", error)
+                if self.pubsub_thread:  # RQ leaves it behind; it ends when it has seen this
+                    self.pubsub_thread.stop()
             if self.stopping or ends_by_itself:
                 return worked
             log.warning("RQ's loop has ended; starting again when Redis answers")
-            _wait_for_redis(self.connection)
+            self._state = WorkerStatus.IDLE  # no job is under way: a signal raises StopRequested
+            try:
+                _wait_for_redis(self.connection)
+            except StopRequested:
+                return worked
             self.name = uuid4().hex  # the old name is taken until its key expires
             sleep(BEAT_S / 10)
 
@@ -119,10 +126,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """First signal: finish the batch in hand, within RISK_DRAIN_TIMEOUT_S. Second: leave at once."""
+        deadline = threading.Timer(self._drain_timeout_s, _leave, (self._drain_timeout_s,))
+        deadline.daemon = True
+        deadline.start()
         jobs.stop.set()
-        last_call = threading.Timer(self._drain_timeout_s, os.kill, (os.getpid(), signal.SIGTERM))
-        last_call.daemon = True
-        last_call.start()
         super().request_stop(signum, frame)
 
     def set_shutdown_requested_date(self) -> None:
@@ -156,6 +163,13 @@ class _Lease:
                 self._worker.maintain_heartbeats(self._job, self._execution)
             except RedisError as error:
                 log.warning("The lease of %s could not be renewed: %s", self._job.id, error)
+
+
+def _leave(after_s: float) -> None:
+    """End the process, whatever hangs. A crash at any place is harmless, so this is: the batch in hand is
+    stored or it is not, and what is not acknowledged comes again."""
+    log.critical("Did not come to an end within %g s (RISK_DRAIN_TIMEOUT_S); leaving at once", after_s)
+    os._exit(1)
 
 
 def run(settings: Settings, *, burst: bool = False) -> None:

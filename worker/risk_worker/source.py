@@ -35,6 +35,11 @@ LATENCY_BOUNDS_MS: Final = (
 
 _BEGINNING: Final = "0-0"
 
+# Redis bounds a read by the number of entries alone, and anybody may have put huge ones into the stream. So
+# the number starts small, grows while the reads are small, and shrinks after a large one.
+_READ_BYTES: Final = 32 * 1024 * 1024
+_FIRST_COUNT: Final = 4
+
 
 def connect(url: str) -> redis.Redis:
     """A client for the drain: answers that do not come are an error, not a hang."""
@@ -60,7 +65,9 @@ class StreamSource:
         self._client = client
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
         self._keys = Keys(partition)
-        self.batch_size = batch_size
+        self._batch_size = batch_size
+        self._count = min(_FIRST_COUNT, batch_size)
+        self.more = False
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
         self._after = _BEGINNING
@@ -80,10 +87,17 @@ class StreamSource:
 
     def read(self, *, wait: bool = True) -> Sequence[Entry]:
         """What comes after the last read; with wait, it waits up to block_s for the first entry."""
-        entries = self._read(self.batch_size, block_ms=self._block_ms if wait else None)
-        if wait and self._linger_s and 0 < len(entries) < self.batch_size:
+        count = self._count
+        entries = self._read(count, block_ms=self._block_ms if wait else None)
+        if wait and self._linger_s and 0 < len(entries) < count:
             sleep(self._linger_s)
-            entries += self._read(self.batch_size - len(entries), block_ms=None)
+            entries += self._read(count - len(entries), block_ms=None)
+        self.more = len(entries) == count
+        size = sum(len(entry.payload) for entry in entries)
+        if size > _READ_BYTES:
+            self._count = max(1, len(entries) * _READ_BYTES // size)
+        elif self.more and 4 * size <= _READ_BYTES:
+            self._count = min(self._batch_size, 4 * count)
         return entries
 
     def is_empty(self) -> bool:

@@ -2,10 +2,13 @@
 
 Sources: the PostgreSQL manual's appendix "PostgreSQL Error Codes"; classes are the first two characters.
 A code is looked up whole first, then by its class. What is in no row is waited for: that loses nothing.
+Where in doubt between a row and the configuration, it is the configuration: nothing is lost either way, but
+only one of them can empty a whole stream into the dead letters.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Final
 
@@ -31,12 +34,12 @@ TABLE: Final[dict[str, tuple[Verdict, str]]] = {
     "58": (Verdict.RETRY, "the server's own system failed: input/output error, missing file"),
     "25006": (Verdict.RETRY, "read-only: a failover is under way, or this is a standby"),
     "25": (Verdict.RETRY, "the transaction is in a state that a new one will not be in"),
-    "54": (Verdict.RETRY, "a limit of the server was met"),
     "XX": (Verdict.RETRY, "internal error of the server"),
     # The row's own fault.
     "22": (Verdict.DATA, "a value that Postgres cannot hold"),
     "23": (Verdict.DATA, "a value that breaks a constraint of the table"),
     "21": (Verdict.DATA, "the rows of one statement contradict each other"),
+    "54": (Verdict.DATA, "larger than Postgres can hold: an index row, a table row"),
     # Somebody has to act.
     "28": (Verdict.CONFIGURATION, "the user or password is refused: check POSTGRES_URL and pg_hba.conf"),
     "3D": (Verdict.CONFIGURATION, "the database does not exist: create it or check POSTGRES_URL"),
@@ -44,8 +47,37 @@ TABLE: Final[dict[str, tuple[Verdict, str]]] = {
     "42501": (Verdict.CONFIGURATION, "a privilege is missing: GRANT it to the worker's role"),
     "42": (Verdict.CONFIGURATION, "the tables are not those of this version: run riskstream migrate up"),
     "0A": (Verdict.CONFIGURATION, "the server does not support what the worker needs"),
-    "P0": (Verdict.CONFIGURATION, "a trigger or function refused: look at what was added to the tables"),
+    "F0": (Verdict.CONFIGURATION, "the server's configuration file is wrong"),
+    "P0": (
+        Verdict.CONFIGURATION,
+        "a trigger or function refused: look at what was added to the tables; one that means to refuse"
+        " single rows raises with ERRCODE = 'check_violation'",
+    ),
 }
+
+# libpq tells no SQLSTATE when connecting fails, only the message: what Postgres says in English, and what
+# libpq says itself. A server that speaks another language is waited for, its message logged.
+_REFUSALS: Final = [
+    (re.compile(pattern), sqlstate)
+    for pattern, sqlstate in (
+        ("authentication failed for user", "28P01"),
+        ("no password supplied", "28P01"),
+        ("pg_hba.conf", "28000"),
+        ('role ".*" does not exist', "28000"),
+        ('role ".*" is not permitted to log in', "28000"),
+        ("does not support SSL, but SSL was required|certificate verify failed", "28000"),
+        ('database ".*" does not exist', "3D000"),
+        ('permission denied for database ".*"', "42501"),
+        ("unrecognized configuration parameter", "F0000"),
+        ("too many clients already|remaining connection slots|too many connections for", "53300"),
+        ("database system is|not currently accepting connections", "57P03"),
+    )
+]
+
+
+def sqlstate_of(refusal: str) -> str | None:
+    """The SQLSTATE behind the message of a connection that was refused; None: no server said it."""
+    return next((sqlstate for pattern, sqlstate in _REFUSALS if pattern.search(refusal)), None)
 
 
 def judge(sqlstate: str | None) -> tuple[Verdict, str]:

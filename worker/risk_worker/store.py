@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from risk_producer.settings import mask
 from risk_producer.wire import WireSnapshot
 from risk_worker.batch import Batch, DeadLetter, Outcome
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
-from risk_worker.sqlstate import Verdict, judge
+from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("riskstream.store")
 
 CONNECT_TIMEOUT_S: Final = 5
+# libpq's parameters of the connection, whatever the URL says.
+_CONNECTION: Final[dict[str, str | int]] = {
+    "application_name": "riskstream-worker",
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    # What a database in another encoding cannot hold is then its error, not Python's.
+    "client_encoding": "utf8",
+    # A server whose machine or network is gone says nothing at all, and TCP would wait for hours.
+    "keepalives_idle": 10,  # seconds
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # ms
+}
 
 # History's columns with their types, but for those the database fills in.
 _COLUMNS: Final = {
@@ -133,9 +146,11 @@ class PostgresStore:
                     _bury(connection, batch.stream, batch.dead)
                 return Outcome(batch.dead, duplicates=0)
             except psycopg.Error as error:
-                if judge(error.sqlstate)[0] is not Verdict.DATA:
+                if _judge(error)[0] is not Verdict.DATA:
                     raise
             with connection.transaction():
+                # A deferred constraint has to speak while the row at fault can still be found.
+                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 inserted, refused = _insert_what_can_be(connection, rows)
                 dead = [*batch.dead, *refused]
                 _bury(connection, batch.stream, dead)
@@ -157,13 +172,14 @@ class PostgresStore:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                application_name="riskstream-worker",
-                prepare_threshold=None,
-            )
+            try:
+                connection = psycopg.connect(
+                    make_conninfo(self._url, **_CONNECTION), autocommit=True, prepare_threshold=None
+                )
+            except psycopg.ProgrammingError:
+                # libpq's message repeats the URL, password and all.
+                said = f"POSTGRES_URL is not one that libpq can read: {mask(self._url)}"
+                raise StoreMisconfigured(said) from None
             try:
                 connection.execute(_PREPARE_SESSION)
                 connection.execute(_CREATE_STAGING)
@@ -180,7 +196,7 @@ class PostgresStore:
             yield
         except psycopg.Error as error:
             self.close()
-            verdict, why = judge(error.sqlstate)
+            verdict, why = _judge(error)
             said = f"{_first_line(error)} ({why})"
             if verdict is Verdict.CONFIGURATION:
                 raise StoreMisconfigured(said) from error
@@ -227,7 +243,7 @@ def _insert_what_can_be(connection: psycopg.Connection, rows: Sequence[_Row]) ->
         with connection.transaction():
             return _insert(connection, rows), []
     except psycopg.Error as error:
-        if judge(error.sqlstate)[0] is not Verdict.DATA:
+        if _judge(error)[0] is not Verdict.DATA:
             raise
         if len(rows) == 1:
             [row] = rows
@@ -276,25 +292,37 @@ def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> N
 
 
 def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+    """Insert dead letters; one that is there already is left alone."""
     if not letters:
         return
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            _SAVE_DEAD,
-            [
-                (
-                    stream,
-                    letter.entry_id,
-                    letter.reason.replace("\0", "\\0"),
-                    letter.sqlstate,
-                    letter.snapshot.trader_id if letter.snapshot else None,
-                    letter.snapshot.epoch if letter.snapshot else None,
-                    letter.snapshot.seq if letter.snapshot else None,
-                    letter.payload,
-                )
-                for letter in letters
-            ],
-        )
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(_SAVE_DEAD, [_grave(stream, letter) for letter in letters])
+    except psycopg.Error as error:
+        if _judge(error)[0] is not Verdict.DATA:
+            raise
+        # The texts in one of them are at fault. The payload, which holds all of them, is just bytes.
+        with connection.cursor() as cursor:
+            cursor.executemany(_SAVE_DEAD, [_plain_grave(stream, letter) for letter in letters])
+
+
+def _grave(stream: str, letter: DeadLetter) -> tuple[object, ...]:
+    s = letter.snapshot
+    who = (s.trader_id, s.epoch, s.seq) if s else (None, None, None)
+    return (stream, letter.entry_id, letter.reason, letter.sqlstate, *who, letter.payload)
+
+
+def _plain_grave(stream: str, letter: DeadLetter) -> tuple[object, ...]:
+    """As _grave, with nothing in it that a database could refuse, whatever its encoding."""
+    reason = letter.reason.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
+    return (stream, letter.entry_id, reason, letter.sqlstate, None, None, None, letter.payload)
+
+
+def _judge(error: psycopg.Error) -> tuple[Verdict, str]:
+    """judge(), also for errors that carry no SQLSTATE: psycopg's own, and connections refused."""
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):
+        return judge("22000")
+    return judge(error.sqlstate or sqlstate_of(str(error)))
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -68,7 +68,10 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders
     for number in range(5_000):
         pipeline.xadd(KEYS.snapshots, {b"s": payload(f"trader-{number % 1700}-größer", number + 1)})
     pipeline.execute()
-    batch = decode_entries(source.stream, source.read())
+    entries = list(source.read())
+    while source.more:
+        entries += source.read()
+    batch = decode_entries(source.stream, entries)
     assert len(batch) == 5_000
     for _ in range(2):
         source.acknowledge(batch, Outcome((), duplicates=0))
@@ -80,13 +83,14 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders
 def test_two_workers_with_the_same_entries_count_each_once(client: Any) -> None:
     for seq in range(1, 11):
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
-    first = StreamSource(client, 0, batch_size=7, block_s=0.01)
+    first = StreamSource(client, 0, batch_size=3, block_s=0.01)
     second = StreamSource(client, 0, batch_size=10, block_s=0.01)
-    seven = decode_entries(first.stream, first.read())
-    ten = decode_entries(second.stream, second.read())
     three = decode_entries(first.stream, first.read())
-    assert (len(seven), len(ten), len(three)) == (7, 10, 3)
-    for source, batch in ((first, seven), (second, ten), (first, three)):
+    four = decode_entries(second.stream, second.read())
+    six = decode_entries(second.stream, second.read())
+    more = decode_entries(first.stream, first.read())
+    assert [len(batch) for batch in (three, four, six, more)] == [3, 4, 6, 3]
+    for source, batch in ((first, three), (second, six), (second, four), (first, more)):
         source.acknowledge(batch, Outcome((), duplicates=0))
     assert client.hget(KEYS.counters, "stored") == b"10"
     assert client.hget(KEYS.attempts, "t") == b"10"

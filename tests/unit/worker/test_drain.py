@@ -33,7 +33,7 @@ class ScriptedSource:
     """Hands out what is not acknowledged, a batch of two at a time."""
 
     stream = "risk:{0}:snapshots"
-    batch_size = 2
+    more = False
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.pending = list(entries)
@@ -50,6 +50,7 @@ class ScriptedSource:
         self._fault("read")
         batch = self.pending[self._handed : self._handed + 2]
         self._handed += len(batch)
+        self.more = len(batch) == 2
         return batch
 
     def rewind(self) -> None:

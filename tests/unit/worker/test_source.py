@@ -110,7 +110,35 @@ def test_many_entries_of_one_trader_are_settled_in_slices(client: redis.Redis) -
     for seq in range(1, 2502):
         pipeline.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
     pipeline.execute()
-    batch = decode_entries(source.stream, source.read())
-    source.acknowledge(batch, Outcome((), duplicates=0))
+    entries = list(source.read())
+    while source.more:
+        entries += source.read()
+    source.acknowledge(decode_entries(source.stream, entries), Outcome((), duplicates=0))
     assert counters(client)["stored"] == 2501
     assert client.xlen(KEYS.snapshots) == 0
+
+
+def test_reads_grow_while_they_are_small_and_shrink_after_a_large_one(client: redis.Redis) -> None:
+    source = StreamSource(client, 0, batch_size=100, block_s=0.01)
+    for _ in range(4 + 16 + 64 + 90):
+        client.xadd(KEYS.snapshots, {b"s": b"small"})
+    for _ in range(10):
+        client.xadd(KEYS.snapshots, {b"s": b"x" * 8 * 1024 * 1024})
+    assert [len(source.read()) for _ in range(4)] == [4, 16, 64, 100], "these were 80 MiB"
+    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    source._count = 100
+    assert len(source.read()) == 10, "and so were these"
+    source.rewind()
+    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    assert [len(source.read()) for _ in range(3)] == [4, 4, 2], "no more than 32 MiB"
+    source.rewind()
+    assert [len(source.read()) for _ in range(3)] == [4, 16, 64]
+
+
+def test_more_is_said_only_of_a_full_read(source: StreamSource, client: redis.Redis) -> None:
+    for seq in range(1, 16):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    assert (len(source.read()), source.more) == (4, True)
+    assert (len(source.read()), source.more) == (10, True), "the batch size"
+    assert (len(source.read()), source.more) == (1, False)
+    assert (len(source.read()), source.more) == (0, False)

@@ -1,0 +1,109 @@
+"""What was put into the stream, to compare with what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+import psycopg
+
+from risk_producer import wire
+from risk_producer.keys import Keys
+from risk_producer.snapshot import RiskSnapshot
+from risk_worker.drain import Patience, drain
+from risk_worker.source import StreamSource, connect
+from risk_worker.store import PostgresStore
+
+KEYS = Keys(0)
+PATIENCE = Patience(retries=3, base_s=0.05, cap_s=0.5)
+
+
+class Books:
+    """Puts snapshots into the stream as a producer does, and checks what came out at the other end."""
+
+    def __init__(self, client: Any, database_url: str) -> None:
+        self._client = client
+        self._database_url = database_url
+        self._reported: list[tuple[str, int]] = []
+        self._seqs: dict[str, int] = {}
+        self._poison: list[tuple[str, bytes]] = []
+
+    def report(self, count: int, *, traders: int = 3, reason: str = "") -> None:
+        """Add `count` snapshots of `traders` traders, in turn."""
+        pipeline = self._client.pipeline(transaction=False)
+        for number in range(count):
+            trader = f"trader-{number % traders}"
+            seq = self._seqs[trader] = self._seqs.get(trader, 0) + 1
+            made = RiskSnapshot(
+                trader_id=trader,
+                daily_pnl=0.0,
+                drawdown_pct=0.0,
+                current_equity=float(seq),
+                peak_equity=1.0,
+                reason=reason,
+            )
+            pipeline.xadd(KEYS.snapshots, {b"s": wire.encode(made, epoch=1, seq=seq)})
+            self._reported.append((trader, seq))
+        pipeline.execute()
+
+    def poison(self, payload: bytes) -> None:
+        """Add an entry that has to become a dead letter."""
+        entry_id = self._client.xadd(KEYS.snapshots, {b"s": payload})
+        self._poison.append((entry_id.decode(), payload))
+
+    def balance(self) -> bool:
+        """Whether everything has arrived and the stream is empty."""
+        if self._client.xlen(KEYS.snapshots):
+            return False
+        with psycopg.connect(self._database_url) as db:
+            row = db.execute("SELECT count(*) FROM risk_state_history").fetchone()
+        return row == (len(self._reported),)
+
+    def check(self, *, duplicates: int | None = None) -> None:
+        """None lost, none twice, state the newest, each dead letter once, every count right."""
+        with psycopg.connect(self._database_url) as db:
+            history = db.execute("SELECT trader_id, seq FROM risk_state_history ORDER BY 1, 2").fetchall()
+            state = db.execute("SELECT trader_id, seq, current_equity FROM risk_state ORDER BY 1").fetchall()
+            dead = db.execute("SELECT entry_id, payload FROM risk_dead_letter ORDER BY 1").fetchall()
+        assert history == sorted(self._reported)
+        assert state == [(trader, seq, float(seq)) for trader, seq in sorted(self._seqs.items())]
+        assert dead == sorted(self._poison)
+        assert self._client.xlen(KEYS.snapshots) == 0
+        counters = self._client.hgetall(KEYS.counters)
+        assert int(counters.get(b"stored", 0)) == len(self._reported)
+        assert int(counters.get(b"dead", 0)) == len(self._poison)
+        attempts = sum(int(n) for n in self._client.hvals(KEYS.latency_buckets))
+        assert attempts == len(self._reported)
+        if duplicates is not None:
+            assert int(counters.get(b"duplicates", 0)) == duplicates
+
+
+@contextmanager
+def draining(
+    redis_url: str, database_url: str, *, batch_size: int = 5_000, patience: Patience = PATIENCE
+) -> Iterator[Thread]:
+    """A drain in a thread, as the worker runs it; stopped at the end."""
+    stop = Event()
+
+    def run() -> None:
+        with connect(redis_url) as client, PostgresStore(database_url) as store:
+            source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
+            drain(source, store, stop=stop, over=lambda: False, patience=patience)
+
+    thread = Thread(target=run, name="drain", daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(15)
+        assert not thread.is_alive(), "the drain does not stop"
+
+
+def drain_all(redis_url: str, database_url: str, *, batch_size: int = 5_000) -> int:
+    """Drain until the stream is empty. Returns how many entries were settled."""
+    with connect(redis_url) as client, PostgresStore(database_url) as store:
+        source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
+        return drain(source, store, stop=Event(), over=source.is_empty, patience=PATIENCE)
