@@ -40,9 +40,13 @@ class AsyncRiskProducer(ProducerCore):
         """As RiskProducer.save(). Gives up the event loop only where it waits for room."""
         check(snapshot)
         with self._lock:
-            if self._accept(snapshot) is not None:
-                return True
-        return await self._wait_for_room(snapshot, monotonic() + self._save_timeout_s) is not None
+            accepted = self._accept(snapshot) is not None
+        if not accepted:
+            deadline = monotonic() + self._save_timeout_s
+            accepted = await self._wait_for_room(snapshot, deadline) is not None
+        if self._sync_each and accepted:
+            self._sync_spool(now=True)
+        return accepted
 
     async def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None:
         """As RiskProducer.push()."""
@@ -102,15 +106,21 @@ class AsyncRiskProducer(ProducerCore):
     # Sending: in the flusher's task.
 
     def _wake(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # made before the loop runs: the first save() wakes it
+            return
         self._wake_at = NEVER
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="risk-producer")
+            self._task = loop.create_task(self._run(), name="risk-producer")
         self._work.set()
 
     async def _run(self) -> None:
         try:
             while await self._wait_for_work():
                 await self._send()
+                if self._spool is not None and self._spool.fsync == "interval":
+                    await asyncio.to_thread(self._sync_spool, now=False)
         finally:
             self._wake_at = 1
 
@@ -172,9 +182,10 @@ class AsyncRiskProducer(ProducerCore):
 
     async def load(self, trader_id: str) -> LoadedState | None:
         """As RiskProducer.load(). Asks Postgres in a thread."""
-        memory, epoch = self._buffer.newest(trader_id), self._outbox.epoch(trader_id)
+        with self._lock:
+            memory, epoch, place = self._in_hand(trader_id)
         if not self._persistent:
-            return Found(memory, epoch).newest(trader_id)
+            return Found(memory, epoch, place).newest(trader_id)
         unanswered: list[tuple[Place, str]] = []
         in_redis: WireSnapshot | None = None
         in_postgres: WireSnapshot | None = None
@@ -188,7 +199,7 @@ class AsyncRiskProducer(ProducerCore):
                 in_postgres = await asyncio.to_thread(postgres_state.fetch, self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
                 unanswered.append(("postgres", str(error)))
-        return Found(memory, epoch, in_redis, in_postgres, unanswered).newest(trader_id)
+        return Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id)
 
     # The end.
 
@@ -207,12 +218,12 @@ class AsyncRiskProducer(ProducerCore):
         first, self._closed = not self._closed, True
         self._tell()
         if not first:
-            return self._count.unsent == 0
+            return self._buffer.depth == 0
         try:
             await self.flush(timeout)
         finally:
             await self._stop()
-        return self._count.unsent == 0
+        return self._buffer.depth == 0
 
     async def _stop(self) -> None:
         self._stopping = True

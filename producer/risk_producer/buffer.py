@@ -22,13 +22,19 @@ OnFull = Literal["block", "refuse", "conflate"]
 class Item:
     """A snapshot in the buffer, and how many older ones it stands for."""
 
-    __slots__ = ("changed", "done", "into", "life", "merged", "snapshot")
+    __slots__ = ("changed", "done", "into", "life", "merged", "segment", "seq", "size", "snapshot")
 
-    def __init__(self, snapshot: RiskSnapshot) -> None:
+    def __init__(self, snapshot: RiskSnapshot, life: int = 0) -> None:
         self.snapshot = snapshot
         self.merged = 0
-        self.life = 0
-        """Which life of a producer it belongs to; 0: this one. Others come from a spool."""
+        self.life = life
+        """Which life of a producer it belongs to; lives are told apart only where there is a spool."""
+        self.seq = 0
+        """Its seq, if it has one already: the spool gives it when it writes the snapshot down."""
+        self.segment = 0
+        """The oldest segment of the spool that is needed for it; 0: none."""
+        self.size = 0
+        """Bytes that it takes in the spool."""
         self.changed = True
         """Whether it differs from the trader's one before it in what must never be dropped."""
         self.into: Item | None = None
@@ -82,6 +88,8 @@ class Buffer:
         """Snapshots held: queued, or taken and not settled."""
         self.conflated = 0
         """Snapshots that were merged into a newer one."""
+        self.life = 0
+        """The life that new snapshots belong to."""
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
 
@@ -90,22 +98,33 @@ class Buffer:
         trader = self._traders.get(snapshot.trader_id)
         if trader is None:
             trader = self._meet(snapshot.trader_id)
-        item = Item(snapshot)
+        item = Item(snapshot, self.life)
         if self._conflating:
             item.changed = _differ(trader.newest, snapshot)
         if self.depth >= self.size:
             if not self._conflating:
                 return None
-            if trader.tail is not None and not trader.tail.changed:
-                self._replace(trader, trader.tail, item)
-                return trader.tail
-            if not self._conflate():
+            tail = trader.tail
+            if tail is not None and not tail.changed and tail.life == self.life:
+                self._replace(trader, tail, item)
+                return tail
+            if not self.conflate():
                 return None
         trader.lane.queue.append(item)
         trader.newest = snapshot
         trader.tail = item
         self.depth += 1
         return item
+
+    def restore(self, items: Sequence[Item]) -> None:
+        """Queue what a spool held, whatever the size."""
+        for item in items:
+            trader_id = item.snapshot.trader_id
+            trader = self._traders.get(trader_id) or self._meet(trader_id)
+            item.changed = _differ(trader.newest, item.snapshot)
+            trader.lane.queue.append(item)
+            trader.newest, trader.tail = item.snapshot, item
+            self.depth += 1
 
     def take(self, lane: Lane, most: int) -> Sequence[Item]:
         """Take the oldest items away, to send them. settle() says what became of them."""
@@ -136,10 +155,11 @@ class Buffer:
         self.depth -= len(arrived)
 
     def withdraw(self, item: Item) -> bool:
-        """Take an item out as if it had never come. False: it is on its way, or conflation relies on it."""
+        """Take an item out as if it had never come. False: it is on its way, or has its seq already, or
+        conflation relies on it."""
         trader = self._traders[item.snapshot.trader_id]
         queue = trader.lane.queue
-        if item.done or item.into is not None or item not in queue:
+        if item.done or item.seq or item.into is not None or item not in queue:
             return False
         later = islice(queue, queue.index(item) + 1, None)
         heir = next((other for other in later if other.snapshot.trader_id == item.snapshot.trader_id), item)
@@ -174,6 +194,26 @@ class Buffer:
         item.done = True
         return item
 
+    def conflate(self) -> int:
+        """Merge whatever may be dropped into the next of its trader. Returns the room made."""
+        before = self.depth
+        for lane in self.lanes:
+            newer: dict[str, Item] = {}
+            kept: deque[Item] = deque()
+            for item in reversed(lane.queue):
+                heir = newer.get(item.snapshot.trader_id)
+                if heir is not None and heir.life == item.life and not item.changed:
+                    heir.merged += item.merged + 1
+                    heir.segment = min(heir.segment, item.segment)
+                    item.into = heir
+                    self.conflated += 1
+                    self.depth -= 1
+                else:
+                    newer[item.snapshot.trader_id] = item
+                    kept.appendleft(item)
+            lane.queue = kept
+        return before - self.depth
+
     def _meet(self, trader_id: str) -> Trader:
         lane = self.lanes[partition_of(trader_id, len(self.lanes))]
         trader = self._traders[trader_id] = Trader(lane)
@@ -185,25 +225,6 @@ class Buffer:
         item.changed = newer.changed
         item.merged += 1
         self.conflated += 1
-
-    def _conflate(self) -> int:
-        """Merge whatever may be dropped into the next of its trader. Returns the room made."""
-        before = self.depth
-        for lane in self.lanes:
-            newer: dict[str, Item] = {}
-            kept: deque[Item] = deque()
-            for item in reversed(lane.queue):
-                heir = newer.get(item.snapshot.trader_id)
-                if heir is not None and not item.changed:
-                    heir.merged += item.merged + 1
-                    item.into = heir
-                    self.conflated += 1
-                    self.depth -= 1
-                else:
-                    newer[item.snapshot.trader_id] = item
-                    kept.appendleft(item)
-            lane.queue = kept
-        return before - self.depth
 
 
 def _differ(one: RiskSnapshot | None, other: RiskSnapshot) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final, Literal, Self
 
@@ -18,6 +20,8 @@ from risk_producer.outage import Outage
 from risk_producer.outbox import Outbox
 from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
+from risk_producer.spool import Fsync, Spool
+from risk_producer.state import Place
 from risk_producer.stream import Admission, Admit
 
 log = logging.getLogger("riskstream.producer")
@@ -48,6 +52,8 @@ class Health:
     """Snapshots that Redis has taken, those merged into others included."""
     refused: int
     conflated: int
+    spool: str
+    """off, on, or why it fails: then snapshots are in memory only."""
     fenced: tuple[str, ...]
     """Traders for which a newer producer has taken over: history goes on, the state is the newer one's."""
     closed: bool
@@ -66,6 +72,9 @@ class ProducerCore:
         buffer_size: int = 512,
         save_timeout_s: float = 5.0,
         on_full: OnFull = "block",
+        spool_dir: Path | str | None = None,
+        spool_fsync: Fsync = "never",
+        spool_max_bytes: int = 64 * 1024 * 1024,
         database_url: str | None = None,
         persistent: bool = True,
         registry: CollectorRegistry | None = None,
@@ -82,6 +91,10 @@ class ProducerCore:
                          False at once; "conflate" merges older snapshots of a trader into its newest one,
                          but never one with another pause or reason than the one before it, and blocks where
                          nothing can be merged
+        spool_dir        folder of this producer alone, where what is accepted survives the process
+        spool_fsync      "never": survives a crash of the process; "interval": of the machine too, but for
+                         the last second or two; "always": each save() waits for the disk
+        spool_max_bytes  what the spool may take; beyond it counts as a full buffer
         database_url     where load() asks too; needs psycopg
         persistent       False: keep state in memory only and send nothing
         registry         where the metrics are; default: Prometheus' own
@@ -97,7 +110,13 @@ class ProducerCore:
         self._on_full: OnFull = on_full
         self._database_url = database_url
         self._persistent = persistent
+        self._spool: Spool | None = None
+        if spool_dir is not None and persistent:
+            self._spool = Spool(Path(spool_dir), fsync=spool_fsync, max_bytes=spool_max_bytes)
+        self._sync_each = self._spool is not None and spool_fsync == "always"
         self._begin()
+        if self._spool is not None:
+            self._restore(self._spool)
         self._collector = collector_of(registry)
         self._collector.watch(self)
 
@@ -111,6 +130,9 @@ class ProducerCore:
             buffer_size=settings.buffer_size,
             save_timeout_s=settings.save_timeout_s,
             on_full=settings.on_full,
+            spool_dir=settings.spool_dir,
+            spool_fsync=settings.spool_fsync,
+            spool_max_bytes=settings.spool_max_bytes,
             database_url=settings.database_url,
             persistent=settings.persistent,
             registry=registry,
@@ -133,6 +155,7 @@ class ProducerCore:
                 accepted=self._outbox.accepted,
                 refused=self._count.refused,
                 conflated=self._buffer.conflated,
+                spool="off" if self._spool is None else self._spool.failed or "on",
                 fenced=tuple(sorted(self._outbox.fenced)),
                 closed=self._closed,
             )
@@ -160,7 +183,7 @@ class ProducerCore:
         self._lock = threading.Lock()
         """Guards the buffer and the counts; held for moments, never across I/O."""
         self._buffer = Buffer(self._buffer_size, self._partitions, self._on_full)
-        self._outbox = Outbox(self._buffer, self._lock, self._stream_maxlen)
+        self._outbox = Outbox(self._buffer, self._lock, self._stream_maxlen, self._spool)
         self._outage = Outage()
         self._count = Reading()
         self._in_memory = not self._persistent
@@ -171,6 +194,18 @@ class ProducerCore:
         """Somebody waits for what is in the buffer."""
         self._closed = False
         self._stopping = False
+        self._replayed: dict[str, Item] = {}
+        """The newest snapshot that the spool held of each trader."""
+
+    def _restore(self, spool: Spool) -> None:
+        """Earlier lives' snapshots go first."""
+        replay = spool.replay()
+        self._buffer.life = spool.life
+        self._outbox.restore(replay)
+        with self._lock:
+            self._replayed = {item.snapshot.trader_id: item for item in replay.items}
+            if replay.items:
+                self._wake()
 
     def _wake(self) -> None:
         """Let the flusher look at the buffer; start it if it is not there. With the lock held."""
@@ -185,12 +220,35 @@ class ProducerCore:
         if not self._persistent:
             self._count_in_memory(snapshot)
             return self._buffer.remember(snapshot)
+        if self._spool is not None and not self._spool_has_room(self._spool):
+            return None
         item = self._buffer.put(snapshot)
+        if item is not None and self._spool is not None:
+            self._spool.append(item, self._outbox.epoch_of, self._buffer.items)
         if item is not None and self._in_memory:
             self._count_in_memory(snapshot)
         if self._buffer.depth >= self._wake_at:
             self._wake()
         return item
+
+    def _spool_has_room(self, spool: Spool) -> bool:
+        if spool.size >= spool.max_bytes and self._on_full == "conflate":
+            self._buffer.conflate()
+        return spool.has_room(self._buffer.items, self._outbox.epoch_of)
+
+    def _sync_spool(self, *, now: bool) -> None:
+        """fsync, if it is time. Without the lock held."""
+        with self._lock:
+            fd = None if self._spool is None else self._spool.duplicate_to_sync(now=now)
+        if fd is not None:
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                with self._lock:
+                    if self._spool is not None:
+                        self._spool.fail(error)
+            finally:
+                os.close(fd)
 
     def _refuse(self, snapshot: RiskSnapshot) -> None:
         self._count.refused += 1
@@ -227,7 +285,7 @@ class ProducerCore:
                 )
         return StreamUnavailable(
             f"Redis did not take the snapshot within {timeout_s:g} s "
-            f"({self._outage.reason or 'it is busy'}); it stays in memory and goes out later"
+            f"({self._outage.reason or 'it is busy'}); it stays here and goes out later"
         )
 
     # What the flusher learns
@@ -260,12 +318,26 @@ class ProducerCore:
     def _count_unsent(self) -> bool:
         """At the end: count what is left, and say so. Returns whether nothing is. With the lock held."""
         left = self._buffer.items()
+        spool, self._spool, self._outbox.spool = self._spool, None, None
+        if spool is not None:
+            spool.close(empty=not left)
+            if spool.failed is None:
+                if left:
+                    log.warning("Closed with %d snapshots in the spool, to be sent next time", len(left))
+                return not left
         for item in left:
             self._count.unsent += item.merged + 1
             self._count.failures[item.snapshot.trader_id] += item.merged + 1
         if left:
             log.critical("Closed with %d snapshots that Redis does not have", self._count.unsent)
         return not left
+
+    def _in_hand(self, trader_id: str) -> tuple[RiskSnapshot | None, int | None, Place]:
+        """What load() finds here: the newest snapshot, its epoch, where it is. With the lock held."""
+        newest, replayed = self._buffer.newest(trader_id), self._replayed.get(trader_id)
+        if replayed is not None and newest is replayed.snapshot:
+            return newest, self._outbox.epoch_of(replayed.life, trader_id), "spool"
+        return newest, self._outbox.epoch(trader_id), "memory"
 
     def _keys_of(self, trader_id: str) -> Keys:
         return Keys(partition_of(trader_id, self._partitions))

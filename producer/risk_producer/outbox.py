@@ -8,7 +8,7 @@ The threaded and the asyncio producer both drive it:
 
 A call that was not answered is simply asked again, with the same bytes: whatever it did, it did once.
 Here the identity is stamped: a snapshot gets its seq when its batch is formed, and gives it back when the
-stream had no room for it.
+stream had no room for it. With a spool it has its seq already, for good.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from risk_producer.buffer import Buffer, Item, Lane
+from risk_producer.spool import Replay, Spool
 from risk_producer.stream import BATCH_MAX, Admission, Admit, Claim, Entry
 from risk_producer.wire import encode
 
@@ -49,13 +50,14 @@ class _Way:
 class Outbox:
     """The buffer's way out. next_call() and answered() belong to one flusher; the lock guards the buffer."""
 
-    def __init__(self, buffer: Buffer, lock: threading.Lock, maxlen: int) -> None:
+    def __init__(self, buffer: Buffer, lock: threading.Lock, maxlen: int, spool: Spool | None = None) -> None:
         self._buffer = buffer
         self._lock = lock
         self._maxlen = maxlen
         self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
         self._ways = deque(_Way(lane) for lane in buffer.lanes)
         self._lives: dict[tuple[int, str], Life] = {}
+        self.spool = spool
         self.fenced: set[str] = set()
         """Traders of which a newer producer exists."""
         self.accepted = 0
@@ -91,18 +93,30 @@ class Outbox:
 
     def claimed(self, call: Claim, epochs: Sequence[int]) -> None:
         """The answer to a Claim."""
-        for life, epoch in zip(call.lives, epochs, strict=True):
-            self._lives[life] = Life(epoch)
+        with self._lock:
+            if self.spool is not None:
+                self.spool.claimed(call.lives, epochs)  # before anything is sent under them
+            for life, epoch in zip(call.lives, epochs, strict=True):
+                self._lives[life] = Life(epoch)
+
+    def restore(self, replay: Replay) -> None:
+        """What a spool held when the producer started."""
+        self._lives.update((life, Life(epoch)) for life, epoch in replay.epochs.items())
+        self._buffer.restore(replay.items)
 
     def admitted(self, call: Admit, answer: Admission, now: float) -> list[str]:
         """The answer to an Admit. Returns the traders that are fenced and were not known to be."""
         way = next(way for way in self._ways if way.in_flight is call)
         left = zip(way.lane.taken[answer.count :], call.entries[answer.count :], strict=True)
         for item, entry in reversed(list(left)):
-            self._lives[item.life, entry.trader_id].seq = entry.seq - entry.merged - 1
+            if not item.seq:
+                self._lives[item.life, entry.trader_id].seq = entry.seq - entry.merged - 1
+        done = {(item.life, item.snapshot.trader_id): item.seq for item in way.lane.taken[: answer.count]}
         with self._lock:
             way.in_flight = None
             self._buffer.settle(way.lane, answer.count)
+            if self.spool is not None and done:
+                self.spool.settled(done, self._buffer.items)
         self.accepted += sum(entry.merged + 1 for entry in call.entries[: answer.count])
         if answer.count < len(call.entries):
             way.full_poll_s = min(FULL_POLL_MAX_S, way.full_poll_s * 2 or FULL_POLL_S)
@@ -119,8 +133,12 @@ class Outbox:
 
     def epoch(self, trader_id: str) -> int | None:
         """This producer's epoch for a trader; None: not claimed yet."""
-        life = self._lives.get((0, trader_id))
-        return None if life is None else life.epoch
+        return self.epoch_of(self._buffer.life, trader_id)
+
+    def epoch_of(self, life: int, trader_id: str) -> int | None:
+        """The epoch of one life of a producer for a trader; None: not claimed yet."""
+        known = self._lives.get((life, trader_id))
+        return None if known is None else known.epoch
 
     @property
     def full(self) -> bool:
@@ -136,7 +154,11 @@ class Outbox:
         for item in items:
             snapshot, merged = item.snapshot, item.merged
             life = self._lives[item.life, snapshot.trader_id]
-            life.seq += merged + 1
-            payload = encode(snapshot, life.epoch, life.seq, merged)
-            entries.append(Entry(snapshot.trader_id, life.epoch, life.seq, merged, payload))
+            if item.seq:
+                seq = item.seq
+            else:
+                life.seq += merged + 1
+                seq = life.seq
+            payload = encode(snapshot, life.epoch, seq, merged)
+            entries.append(Entry(snapshot.trader_id, life.epoch, seq, merged, payload))
         return entries

@@ -43,9 +43,13 @@ class RiskProducer(ProducerCore):
         """
         check(snapshot)
         with self._lock:
-            if self._accept(snapshot) is not None:
-                return True
-        return self._wait_for_room(snapshot, monotonic() + self._save_timeout_s) is not None
+            accepted = self._accept(snapshot) is not None
+        if not accepted:
+            deadline = monotonic() + self._save_timeout_s
+            accepted = self._wait_for_room(snapshot, deadline) is not None
+        if self._sync_each and accepted:
+            self._sync_spool(now=True)
+        return accepted
 
     def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None:
         """Accept a snapshot and return when Redis has it. timeout in seconds; default: save_timeout_s.
@@ -103,6 +107,8 @@ class RiskProducer(ProducerCore):
         try:
             while self._wait_for_work():
                 self._send()
+                if self._spool is not None:
+                    self._sync_spool(now=False)
         finally:
             with self._lock:
                 self._wake_at = 1
@@ -164,10 +170,10 @@ class RiskProducer(ProducerCore):
         answer of Redis counts as certain: where Redis may lose its data, give the database's URL.
         """
         with self._lock:
-            memory, epoch = self._buffer.newest(trader_id), self._outbox.epoch(trader_id)
+            memory, epoch, place = self._in_hand(trader_id)
             stream = self._connected() if self._persistent else None
         if stream is None:
-            return Found(memory, epoch).newest(trader_id)
+            return Found(memory, epoch, place).newest(trader_id)
         unanswered: list[tuple[Place, str]] = []
         in_redis: WireSnapshot | None = None
         in_postgres: WireSnapshot | None = None
@@ -181,7 +187,7 @@ class RiskProducer(ProducerCore):
                 in_postgres = postgres_state.fetch(self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
                 unanswered.append(("postgres", str(error)))
-        return Found(memory, epoch, in_redis, in_postgres, unanswered).newest(trader_id)
+        return Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id)
 
     # The end.
 
@@ -204,7 +210,7 @@ class RiskProducer(ProducerCore):
             first, self._closed = not self._closed, True
             self._progress.notify_all()
         if not first:
-            return self._count.unsent == 0
+            return self._buffer.depth == 0
         sent = self.flush(timeout)
         with self._lock:
             self._stopping = True
@@ -229,6 +235,10 @@ class RiskProducer(ProducerCore):
     def _after_fork_in_child(self) -> None:
         """What is in the buffer is the parent's to send; the connections and epochs are the parent's too."""
         closed, known = self._closed, self._buffer
+        if self._spool is not None:
+            self._spool.abandon()
+            self._spool, self._sync_each = None, False
+            log.warning("This process was forked: the spool is its parent's, snapshots are in memory only")
         self._begin()
         self._closed = closed
         if not self._persistent:

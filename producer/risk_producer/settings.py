@@ -81,6 +81,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "snapshots of a trader into its newest (conflate)",
         ),
     ] = "block"
+    spool_dir: Annotated[
+        str | None,
+        env(
+            "RISK_SPOOL_DIR",
+            "Folder, one a producer, where accepted snapshots survive a crash; none: in memory only",
+        ),
+    ] = None
+    spool_fsync: Annotated[
+        Literal["never", "interval", "always"],
+        env(
+            "RISK_SPOOL_FSYNC",
+            "never: the spool survives a crash of the process; interval: of the machine, but for the last "
+            "seconds; always: save() waits for the disk",
+        ),
+    ] = "never"
+    spool_max_bytes: Annotated[
+        int, env("RISK_SPOOL_MAX_BYTES", "Bytes the spool may take", ge=65_536, le=1 << 40)
+    ] = 67_108_864
     rq_redis_url: Annotated[
         str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
     ] = None

@@ -29,10 +29,11 @@ class LoadedState:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answers of the places that were asked. memory comes with this producer's epoch for the trader."""
+    """The answers of the places that were asked. memory: what this producer holds, and under which epoch."""
 
     memory: RiskSnapshot | None
     epoch: int | None
+    held_in: Place = "memory"
     redis: WireSnapshot | None = None
     postgres: WireSnapshot | None = None
     unanswered: Sequence[tuple[Place, str]] = ()
@@ -53,7 +54,7 @@ class Found:
         if self.memory is not None and (
             stored is None or self.epoch is None or stored[0].epoch <= self.epoch
         ):
-            snapshot, source = self.memory, "memory"
+            snapshot, source = self.memory, self.held_in
         elif stored is not None:
             snapshot, source = stored[0].snapshot, "redis" if stored[1] == "redis" else "postgres"
         elif self.unanswered:

@@ -1,0 +1,368 @@
+"""The spool: what was accepted is there after a crash, whatever the crash tore."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from prometheus_client import CollectorRegistry
+
+from risk_producer import ConfigurationError, RiskProducer, Settings, StreamUnavailable
+from risk_producer.buffer import Buffer, Item
+from risk_producer.spool import Spool
+from tests.support.producers import Bench, Producer, snapshot
+from tests.support.wait import wait_until
+
+
+def no_epoch(life: int, trader_id: str) -> int | None:
+    return None
+
+
+class Crashing:
+    """A spool in a folder, with what it is asked to keep; crash() lets go of it as kill -9 does."""
+
+    def __init__(self, folder: Path, max_bytes: int = 1 << 20) -> None:
+        self.spool = Spool(folder, fsync="never", max_bytes=max_bytes)
+        self.replayed = self.spool.replay()
+        self.buffer = Buffer(1000, 1, "block")
+        self.buffer.life = self.spool.life
+        self.buffer.restore(self.replayed.items)
+
+    def accept(self, trader_id: str, pnl: float) -> Item:
+        item = self.buffer.put(snapshot(trader_id, pnl))
+        assert item is not None
+        self.spool.append(item, no_epoch, self.buffer.items)
+        return item
+
+    def crash(self) -> None:
+        self.spool.abandon()
+
+
+def pnls(items: list[Item]) -> list[float]:
+    return [item.snapshot.daily_pnl for item in items]
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.segment"))
+
+
+def test_what_was_accepted_is_there_after_a_crash(tmp_path: Path) -> None:
+    first = Crashing(tmp_path)
+    for number in range(10):
+        first.accept("t1" if number % 2 else "t2", number)
+    first.spool.claimed([(first.spool.life, "t1")], [77])
+    first.spool.settled({(first.spool.life, "t1"): 2}, first.buffer.items)
+    first.crash()
+    second = Crashing(tmp_path)
+    assert second.spool.life > first.spool.life
+    assert sorted(pnls(second.replayed.items)) == [0, 2, 4, 5, 6, 7, 8, 9]
+    assert second.replayed.epochs == {(first.spool.life, "t1"): 77}
+    assert [item.seq for item in second.replayed.items if item.snapshot.trader_id == "t1"] == [3, 4, 5]
+    second.accept("t1", 10)
+    second.crash()
+    third = Crashing(tmp_path)
+    of_t1 = [item for item in third.replayed.items if item.snapshot.trader_id == "t1"]
+    assert [(item.life, item.seq, item.snapshot.daily_pnl) for item in of_t1] == [
+        *((first.spool.life, seq, pnl) for seq, pnl in ((3, 5), (4, 7), (5, 9))),
+        (second.spool.life, 1, 10),
+    ]
+    third.crash()
+
+
+def test_any_torn_end_is_tolerated(tmp_path: Path) -> None:
+    first = Crashing(tmp_path / "whole")
+    ends = []
+    for number in range(4):
+        first.accept("t1", number)
+        ends.append(first.spool.size)
+    first.crash()
+    [whole] = segments(tmp_path / "whole")
+    data = whole.read_bytes()
+    for length in range(len(data) + 1):
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        (folder / whole.name).write_bytes(data[:length])
+        torn = Crashing(folder)
+        expected = sum(end <= length for end in ends)
+        assert pnls(torn.replayed.items) == list(range(expected)), length
+        torn.accept("t1", 99)
+        torn.crash()
+        again = Crashing(folder)
+        assert pnls(again.replayed.items) == [*range(expected), 99]
+        again.crash()
+
+
+@pytest.mark.parametrize("at", [13, 30, 100, 500])
+def test_a_changed_byte_is_noticed(tmp_path: Path, at: int, caplog: pytest.LogCaptureFixture) -> None:
+    first = Crashing(tmp_path)
+    for number in range(4):
+        first.accept("t1", number)
+    first.crash()
+    [path] = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+    second = Crashing(tmp_path)
+    assert len(second.replayed.items) == (0 if at < 350 else 1)
+    assert "not whole" in caplog.text
+    second.crash()
+
+
+def test_writing_anew_keeps_what_is_needed_and_no_more(tmp_path: Path) -> None:
+    first = Crashing(tmp_path)
+    for number in range(20):
+        first.accept("t1", number)
+    lane = first.buffer.lanes[0]
+    first.buffer.take(lane, 15)
+    first.buffer.settle(lane, 15)
+    before = first.spool.size
+    first.spool.rewrite(first.buffer.items(), lambda life, trader_id: 5)
+    assert first.spool.size < before
+    assert len(segments(tmp_path)) == 1
+    first.accept("t1", 20)
+    first.crash()
+    second = Crashing(tmp_path)
+    assert pnls(second.replayed.items) == [15, 16, 17, 18, 19, 20]
+    assert [item.seq for item in second.replayed.items] == list(range(16, 22))
+    assert second.replayed.epochs == {(first.spool.life, "t1"): 5}
+    second.crash()
+
+
+def test_a_crash_between_writing_anew_and_removing(tmp_path: Path) -> None:
+    first = Crashing(tmp_path)
+    for number in range(5):
+        first.accept("t1", number)
+    [old] = segments(tmp_path)
+    data = old.read_bytes()
+    lane = first.buffer.lanes[0]
+    first.buffer.take(lane, 2)
+    first.buffer.settle(lane, 2)
+    first.spool.rewrite(first.buffer.items(), no_epoch)
+    old.write_bytes(data)
+    (tmp_path / "000000000099.new").write_bytes(b"half")
+    first.crash()
+    second = Crashing(tmp_path)
+    assert pnls(second.replayed.items) == [2, 3, 4]
+    assert not list(tmp_path.glob("*.new"))
+    second.crash()
+
+
+def test_segments_are_removed_once_redis_has_them(tmp_path: Path) -> None:
+    first = Crashing(tmp_path, max_bytes=256 * 1024)
+    lane = first.buffer.lanes[0]
+    for number in range(3000):
+        item = first.accept("t1", number)
+        if number % 10 == 9:
+            first.buffer.take(lane, 10)
+            first.buffer.settle(lane, 10)
+            first.spool.settled({(item.life, "t1"): item.seq}, first.buffer.items)
+        assert len(segments(tmp_path)) <= 2
+        assert first.spool.size == sum(path.stat().st_size for path in segments(tmp_path)) < 256 * 1024
+    first.crash()
+    second = Crashing(tmp_path)
+    assert not second.replayed.items
+    second.crash()
+
+
+def test_two_producers_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = Crashing(tmp_path)
+    with pytest.raises(ConfigurationError, match="in use by another producer"):
+        Spool(tmp_path, fsync="never", max_bytes=1 << 20)
+    first.crash()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        Spool(tmp_path / "file" / "below", fsync="never", max_bytes=1 << 20)
+
+
+# In a producer
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with Bench(request.param, None) as made:
+        yield made
+
+
+def cut_off(producer: Producer) -> Any:
+    """Redis is away. Returns what brings it back."""
+    stream = producer.stream
+    admit, claim = stream.admit, stream.claim
+
+    def refuse(call: Any) -> Any:
+        raise StreamUnavailable("away")
+
+    stream.admit = stream.claim = refuse
+
+    def back() -> None:
+        stream.admit, stream.claim = admit, claim
+
+    return back
+
+
+def seqs(bench: Bench) -> list[tuple[int, float]]:
+    return [(wire.seq, wire.daily_pnl) for wire in bench.stored()]
+
+
+def test_a_closed_producer_leaves_the_rest_to_the_next(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = bench.producer(spool_dir=tmp_path)
+    first.push(snapshot("t1", 0))
+    cut_off(first)
+    for number in range(1, 10):
+        assert first.save(snapshot("t1", number, trading_paused=number == 9))
+    assert not first.close(0.1)
+    assert "9 snapshots in the spool" in caplog.text
+    second = bench.producer(spool_dir=tmp_path)
+    back = cut_off(second)
+    state = second.load("t1")
+    assert state is not None and state.source == "spool" and state.snapshot.trading_paused
+    assert second.save(snapshot("t1", 10))
+    back()
+    assert second.flush(10)
+    assert seqs(bench) == [*((number + 1, number) for number in range(10)), (1, 10)]
+    old, new = sorted({wire.epoch for wire in bench.stored()})
+    assert [wire.epoch for wire in bench.stored()] == [old] * 10 + [new]
+    assert second.health().fenced == ()
+    assert second.health().spool == "on"
+    assert second.close()
+    assert not segments(tmp_path), "nothing is left to send"
+
+
+def test_what_was_sent_and_not_answered_is_not_stored_twice(bench: Bench, tmp_path: Path) -> None:
+    first = bench.producer(spool_dir=tmp_path)
+    stream = first.stream
+    admit = stream.admit
+    asynchronous = bench.flavour == "asyncio"
+
+    def lose(call: Any) -> Any:
+        admit(call)
+        raise StreamUnavailable("lost")
+
+    async def lose_async(call: Any) -> Any:
+        await admit(call)
+        raise StreamUnavailable("lost")
+
+    stream.admit = lose_async if asynchronous else lose
+    for number in range(5):
+        assert first.save(snapshot("t1", number))
+    wait_until(lambda: len(bench.stored()) == 5)
+    assert not first.close(0.1)
+    second = bench.producer(spool_dir=tmp_path)
+    assert second.flush(10)
+    assert seqs(bench) == [(number + 1, number) for number in range(5)]
+
+
+def test_conflated_in_the_spool(bench: Bench, tmp_path: Path) -> None:
+    first = bench.producer(spool_dir=tmp_path, buffer_size=4, on_full="conflate")
+    cut_off(first)
+    for number in range(1, 30):
+        assert first.save(snapshot("t1", number, reason="limit" if number == 11 else ""))
+    assert not first.close(0.1)
+    second = bench.producer(spool_dir=tmp_path)
+    assert second.flush(10)
+    stored = bench.stored()
+    explained = [seq for wire in stored for seq in range(wire.seq - wire.merged, wire.seq + 1)]
+    assert explained == list(range(1, 30))
+    assert {wire.seq: wire.daily_pnl for wire in stored} == {wire.seq: wire.seq for wire in stored}
+    assert 11 in [wire.seq for wire in stored]
+    assert stored[-1].seq == 29
+
+
+def test_the_bound_of_the_spool_is_a_full_buffer(bench: Bench, tmp_path: Path) -> None:
+    producer = bench.producer(
+        spool_dir=tmp_path, spool_max_bytes=65_536, buffer_size=10_000, save_timeout_s=0
+    )
+    back = cut_off(producer)
+    accepted = [producer.save(snapshot("t1", number)) for number in range(400)]
+    assert 100 < sum(accepted) < 300
+    assert accepted == sorted(accepted, reverse=True)
+    assert sum(path.stat().st_size for path in segments(tmp_path)) < 70_000
+    back()
+    assert producer.flush(10)
+    assert len(bench.stored()) == sum(accepted)
+    assert producer.save(snapshot("t1", 999)), "there is room again"
+
+
+def test_conflating_goes_on_at_the_bound_of_the_spool(bench: Bench, tmp_path: Path) -> None:
+    producer = bench.producer(
+        spool_dir=tmp_path, spool_max_bytes=65_536, buffer_size=10_000, save_timeout_s=0, on_full="conflate"
+    )
+    back = cut_off(producer)
+    assert all(producer.save(snapshot("t1", number)) for number in range(1000))
+    assert sum(path.stat().st_size for path in segments(tmp_path)) < 70_000
+    back()
+    assert producer.flush(10)
+    assert producer.health().accepted == 1000
+
+
+def test_a_full_disk_degrades_to_memory_and_mends(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = bench.producer(spool_dir=tmp_path)
+    back = cut_off(producer)
+    assert producer.save(snapshot("t1", 0))
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        return write(fd, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("risk_producer.spool.os.write", full)
+        for number in range(1, 5):
+            assert producer.save(snapshot("t1", number))
+    spool_lines = [record for record in caplog.records if "spool" in record.getMessage()]
+    assert [record.levelno for record in spool_lines] == [logging.CRITICAL], "one line"
+    assert producer.health().spool != "on"
+    monkeypatch.setattr("risk_producer.spool._RETRY_EVERY_S", 0.0)
+    wait_until(lambda: producer.save(snapshot("t2", 0)) and producer.health().spool == "on")
+    assert not producer.close(0.1)
+    back()
+    successor = bench.producer(spool_dir=tmp_path)
+    assert successor.flush(10)
+    assert [pnl for _, pnl in seqs(bench)][:5] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("fsync", ["interval", "always"])
+def test_fsync(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str) -> None:
+    monkeypatch.setattr("risk_producer.spool._FSYNC_EVERY_S", 0.0)
+    synced: list[int] = []
+    monkeypatch.setattr("risk_producer.core.os.fsync", synced.append)
+    producer = bench.producer(spool_dir=tmp_path, spool_fsync=fsync)
+    for number in range(3):
+        assert producer.save(snapshot("t1", number))
+        if fsync == "always":
+            assert len(synced) >= number + 1
+    wait_until(lambda: synced)
+    assert producer.flush(10)
+
+
+def test_the_settings(tmp_path: Path) -> None:
+    settings = Settings.load(
+        {
+            "REDIS_URL": "redis://127.0.0.1:1/0",
+            "RISK_SPOOL_DIR": str(tmp_path),
+            "RISK_SPOOL_FSYNC": "interval",
+        }
+    )
+    with RiskProducer.from_settings(settings, registry=CollectorRegistry()) as producer:
+        assert producer.health().spool == "on"
+        with pytest.raises(ConfigurationError, match="in use"):
+            RiskProducer.from_settings(settings, registry=CollectorRegistry())
+
+
+def test_a_forked_child_leaves_the_spool_to_its_parent(tmp_path: Path) -> None:
+    with RiskProducer(
+        client=fakeredis.FakeRedis(), spool_dir=tmp_path, registry=CollectorRegistry()
+    ) as producer:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if producer.health().spool == "off" else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(ConfigurationError):
+            Spool(tmp_path, fsync="never", max_bytes=1 << 20)
