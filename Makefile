@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench chaos clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,11 @@ test: check ## every check and the whole test suite, on servers it starts by its
 
 bench: $(STAMP) ## measure against the yardsticks
 	$(BIN)/riskstream bench
+
+SECONDS ?= 600
+SEED ?= 7
+chaos: $(STAMP) ## faults drawn from a seed, then the books must balance: make chaos SECONDS=600 SEED=7
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 clean: ## remove .venv, caches and the demo's data
 	rm -rf $(VENV) .riskstream .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,108 @@
+"""What producers were told, kept outside the system: each appends to a file of its own, a line at a time.
+
+    try   trace trader recorded_at pnl equity    before push() or save()
+    ok    trace                                  push() returned: a promise
+    later trace                                  StreamUnavailable: a promise if it gets to close
+    saved trace                                  save() said True: likewise, or if a flush() came after it
+    no    trace                                  refused: it must never be stored
+    begin n / end n                              flush() was called / said True
+    closed                                       close() said True: nothing was left
+
+A killed process may lose the line that it was about to write, never one that it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+
+from risk_producer.errors import InvalidSnapshot
+from risk_producer.wire import decode
+
+Content = tuple[str, datetime, float, float]
+"""trader_id, recorded_at, daily_pnl, current_equity"""
+
+
+class Notes:
+    """One producer's file, for writing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write(self, *words: object) -> None:
+        """One line, in one call: a kill -9 leaves all of it or nothing."""
+        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+
+
+@dataclass(slots=True)
+class Told:
+    """What all producers were told."""
+
+    tried: dict[str, Content] = field(default_factory=dict)
+    promised: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+
+    def read(self, path: Path) -> None:
+        """Add one producer's file."""
+        pending: list[str] = []
+        at_begin: dict[str, int] = {}
+        for line in path.read_text().splitlines():
+            word, *rest = line.split(" ")
+            if word == "try":
+                trace, trader, recorded_at, pnl, equity = rest
+                content = (trader, datetime.fromisoformat(recorded_at), float(pnl), float(equity))
+                self.tried[trace] = content
+            elif word == "ok":
+                self.promised.add(rest[0])
+            elif word in ("later", "saved"):
+                pending.append(rest[0])
+            elif word == "no":
+                self.refused.add(rest[0])
+            elif word == "begin":
+                at_begin[rest[0]] = len(pending)
+            elif word == "end":
+                self.promised.update(pending[: at_begin[rest[0]]])
+            elif word == "closed":
+                self.promised.update(pending)
+
+
+def compare(told: Told, database_url: str) -> list[str]:
+    """Row by row: each promise exactly once, in history or among the dead letters; nothing that nobody tried.
+
+    Returns what is wrong, one sentence each.
+    """
+    wrong: list[str] = []
+    stored: Counter[str] = Counter()
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT trace_id, trader_id, recorded_at, daily_pnl, current_equity FROM risk_state_history"
+        )
+        for trace, *content in rows:
+            stored[trace] += 1
+            if trace not in told.tried:
+                wrong.append(f"{trace} is stored, and nobody sent it")
+            elif told.tried[trace] != tuple(content):
+                wrong.append(f"{trace} is stored as {content}, and was sent as {told.tried[trace]}")
+        dead = set(_traces(row[0] for row in connection.execute("SELECT payload FROM risk_dead_letter")))
+    for trace in told.promised:
+        if stored[trace] == 0 and trace not in dead:
+            wrong.append(f"{trace} was acknowledged and is lost")
+    wrong += [f"{trace} is stored {count} times" for trace, count in stored.items() if count > 1]
+    wrong += [
+        f"{trace} was refused and is stored" for trace in told.refused if stored[trace] or trace in dead
+    ]
+    return wrong
+
+
+def _traces(payloads: Iterable[bytes]) -> Iterable[str]:
+    for payload in payloads:
+        try:
+            yield decode(payload).trace_id
+        except InvalidSnapshot:
+            continue

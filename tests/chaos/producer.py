@@ -1,0 +1,102 @@
+"""A trading process that notes what it was told. python -m tests.chaos.producer NOTES NAME RATE TRADER..."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from risk_producer import RiskProducer, RiskSnapshot, StreamFull, StreamUnavailable
+from tests.chaos.oracle import Notes
+
+POISON: Final = "poison"
+"""A reason that the chaos' database does not take."""
+POISON_SHARE: Final = 0.003
+CLOSE_TIMEOUT_S: Final = 60.0
+FLUSH_EVERY: Final = 40
+
+
+class Trader:
+    """One trading loop. Every second one uses save() and a flush() now and then, the others push()."""
+
+    def __init__(self, producer: RiskProducer, notes: Notes, life: str, name: str, period_s: float) -> None:
+        self._producer = producer
+        self._notes = notes
+        self._life = life
+        self._name = name
+        self._period_s = period_s
+        self._count = 0
+
+    def run(self, stop: threading.Event, *, saving: bool) -> None:
+        due_s = time.monotonic()
+        while not stop.is_set():
+            snapshot = self._next()
+            content = (snapshot.trader_id, snapshot.recorded_at.isoformat(), snapshot.daily_pnl)
+            self._notes.write("try", snapshot.trace_id, *content, snapshot.current_equity)
+            if saving:
+                self._save(snapshot)
+            else:
+                self._push(snapshot)
+            due_s = max(due_s + self._period_s, time.monotonic() - 1)
+            stop.wait(max(0.0, due_s - time.monotonic()))
+
+    def _push(self, snapshot: RiskSnapshot) -> None:
+        try:
+            self._producer.push(snapshot)
+        except StreamFull:
+            self._notes.write("no", snapshot.trace_id)
+        except StreamUnavailable:
+            self._notes.write("later", snapshot.trace_id)
+        else:
+            self._notes.write("ok", snapshot.trace_id)
+
+    def _save(self, snapshot: RiskSnapshot) -> None:
+        self._notes.write("saved" if self._producer.save(snapshot) else "no", snapshot.trace_id)
+        if self._count % FLUSH_EVERY == 0:
+            mark = f"{self._name}-{self._count}"
+            self._notes.write("begin", mark)
+            if self._producer.flush(5):
+                self._notes.write("end", mark)
+
+    def _next(self) -> RiskSnapshot:
+        self._count += 1
+        return RiskSnapshot(
+            trader_id=self._name,
+            daily_pnl=random.gauss(0, 100),
+            drawdown_pct=1.0,
+            current_equity=random.uniform(1e4, 1e5),
+            peak_equity=1e5,
+            recorded_at=datetime.now(UTC),
+            trace_id=f"{self._life}.{self._name}.{self._count}",
+            reason=POISON if random.random() < POISON_SHARE else "",
+        )
+
+
+def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
+    """Run until SIGTERM. Exit status 1: something was left in memory at the end."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
+    notes = Notes(Path(notes_path))
+    producer = RiskProducer.from_env()
+    life = f"{name}.{time.time_ns():x}"
+    period_s = len(traders) / float(rate)
+    threads = []
+    for number, trader in enumerate(traders):
+        loop = Trader(producer, notes, life, trader, period_s)
+        threads.append(threading.Thread(target=loop.run, args=(stop,), kwargs={"saving": number % 2 == 1}))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    if not producer.close(CLOSE_TIMEOUT_S):
+        return 1
+    notes.write("closed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""A run: the schedule happens, then everything heals, and the books must balance."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import redis
+
+from risk_producer.keys import partition_of
+from risk_worker.embedded import EmbeddedServerError
+from tests.chaos.oracle import Told, compare
+from tests.chaos.schedule import Fault, schedule
+from tests.chaos.system import PARTITIONS, System, Undo
+
+DRAIN_TIMEOUT_S: Final = 90.0
+QUIET: Final = ("calm", "verify", "retry the dead", "poison by hand", "copy by hand")
+"""What interrupts nothing by itself."""
+
+
+@dataclass(slots=True)
+class Happened:
+    """A fault, and when it really was; seconds since 1970."""
+
+    fault: Fault
+    began: float
+    ended: float = 0.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run found."""
+
+    seed: int
+    seconds: float
+    faults: Counter[str] = field(default_factory=Counter)
+    books: dict[str, int] = field(default_factory=dict)
+    promised: int = 0
+    tried: int = 0
+    refused: int = 0
+    poison_by_hand: int = 0
+    stall_s: float = 0.0
+    stall_during: list[str] = field(default_factory=list)
+    drained_after_s: float = 0.0
+    back_after_s: dict[str, list[float]] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+def run(
+    folder: Path, *, seed: int, seconds: float, rate: float = 200.0, say: Callable[[str], None] = print
+) -> Result:
+    """Let it happen, and check. What is wrong is in the result; it also goes to say, line by line."""
+    faults = schedule(seed, seconds)
+    result = Result(seed, seconds)
+    with System(folder, rate=rate) as system:
+        began = time.time()
+        happened = _let_happen(system, faults, say)
+        say("Healed. Producers stop, workers drain.")
+        system.stop_producers()
+        stopped = time.time()
+        _wait_for_empty_streams(system, result)
+        result.drained_after_s = time.time() - stopped
+        result.faults.update(f"{each.fault.target}: {each.fault.kind}" for each in happened)
+        _check(system, result)
+        _measure(system, result, happened, began, stopped)
+        system.stop_workers()
+        _check_leftovers(system, result)
+        result.seen = system.seen
+        result.wrong += system.wrong
+    return result
+
+
+def _let_happen(system: System, faults: list[Fault], say: Callable[[str], None]) -> list[Happened]:
+    happened: list[Happened] = []
+    order = count()
+    agenda: list[tuple[float, int, Fault | tuple[Happened, Undo]]] = []
+    for fault in faults:
+        heapq.heappush(agenda, (fault.at_s, next(order), fault))
+    began = time.monotonic()
+    while agenda:
+        at_s, _, what = agenda[0]
+        if time.monotonic() - began < at_s:
+            system.supervise()
+            time.sleep(0.05)
+            continue
+        heapq.heappop(agenda)
+        if isinstance(what, Fault):
+            say(str(what))
+            event = Happened(what, time.time())
+            happened.append(event)
+            undo = _begin(system, what)
+            heapq.heappush(agenda, (what.at_s + what.lasts_s, next(order), (event, undo)))
+        else:
+            event, undo = what
+            undo()
+            event.ended = time.time()
+    system.supervise()
+    return happened
+
+
+def _begin(system: System, fault: Fault) -> Undo:
+    """A fault that another one prevents (no lock on a server that is away) counts as none."""
+    try:
+        return system.begin(fault)
+    except (psycopg.Error, redis.RedisError, EmbeddedServerError) as error:
+        system.seen[f"{fault.target}: {fault.kind} could not be done: {type(error).__name__}"] += 1
+        return lambda: None
+
+
+def _wait_for_empty_streams(system: System, result: Result) -> None:
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    while system.in_flight():
+        system.supervise()
+        if time.monotonic() > deadline:
+            logs = "\n".join(f"{n}:\n{p.log[-3000:]}" for n, p in system.processes.items() if "worker" in n)
+            result.wrong.append(
+                f"{system.in_flight()} still in flight {DRAIN_TIMEOUT_S} s after all healed\n{logs}"
+            )
+            return
+        time.sleep(0.05)
+
+
+def _check(system: System, result: Result) -> None:
+    told = Told()
+    for notes in system.notes:
+        told.read(notes)
+    result.tried, result.promised, result.refused = len(told.tried), len(told.promised), len(told.refused)
+    result.poison_by_hand = len(system.poison_sure)
+    result.books = _verify(system, result)
+    result.wrong += compare(told, system.postgres.url)
+    result.wrong += _compare_poison(system)
+
+    # What the database refused becomes welcome: a retry stores all of it, exactly once.
+    system.execute("ALTER TABLE risk_state_history DROP CONSTRAINT no_poison")
+    retried = system.run_operator("dead", "retry")
+    if retried.returncode not in (0, 1) or "Traceback" in retried.stderr:
+        result.wrong.append(f"dead retry: {retried.stderr}")
+    after = _verify(system, result)
+    if after["dead"] != len(_foreign_dead(system)):
+        result.wrong.append(f"after a retry {after['dead']} are dead, not {len(_foreign_dead(system))}")
+    result.wrong += compare(told, system.postgres.url)
+
+
+def _verify(system: System, result: Result) -> dict[str, int]:
+    done = system.run_operator("verify", "--json")
+    if done.returncode != 0:
+        result.wrong.append(f"verify ended with {done.returncode}: {done.stdout[-3000:]} {done.stderr}")
+    said: dict[str, int] = json.loads(done.stdout or '{"dead": -1}')
+    return said
+
+
+def _foreign_dead(system: System) -> dict[str, bytes]:
+    rows = system.execute(
+        "SELECT stream || ' ' || entry_id, payload FROM risk_dead_letter WHERE trader_id IS NULL"
+    )
+    return {name: bytes(payload) for name, payload in rows}
+
+
+def _compare_poison(system: System) -> Iterator[str]:
+    """Each entry added by hand is a dead letter with its own bytes, and there are no others."""
+    found = _foreign_dead(system)
+    for name, payload in system.poison_sure.items():
+        if found.pop(name, None) != payload:
+            yield f"the poison {name} is not among the dead letters as it was"
+    for name, payload in found.items():
+        if payload not in system.poison_perhaps:
+            yield f"the dead letter {name} was never added"
+
+
+def _check_leftovers(system: System, result: Result) -> None:
+    """RQ's keys do not pile up, however many workers died."""
+    with system.client() as client:
+        keys = sorted(key.decode() for key in client.scan_iter(match="rq:*"))
+    result.seen["RQ keys at the end"] = len(keys)
+    if len(keys) > 40:
+        result.wrong.append(f"{len(keys)} keys of RQ are left: {keys}")
+
+
+def _measure(system: System, result: Result, happened: list[Happened], began: float, stopped: float) -> None:
+    """The longest time in which a partition stored nothing; how soon both stored again after each fault."""
+    moments: dict[int, list[float]] = {partition: [] for partition in range(PARTITIONS)}
+    for trader_id, stored_at in system.execute(
+        "SELECT trader_id, extract(epoch FROM stored_at)::float8 FROM risk_state_history"
+        " GROUP BY trader_id, stored_at ORDER BY stored_at"
+    ):
+        if began <= stored_at <= stopped:
+            moments[partition_of(trader_id, PARTITIONS)].append(stored_at)
+    for partition, stored in moments.items():
+        for before, after in zip([began, *stored], [*stored, stopped], strict=True):
+            if after - before > result.stall_s:
+                result.stall_s = after - before
+                clock = datetime.fromtimestamp(before, UTC).strftime("%H:%M:%S.%f")[:-3]
+                result.stall_during = [
+                    f"partition {partition} from {before - began:.1f} s on ({clock} UTC)",
+                    *(str(e.fault) for e in happened if e.began < after and e.ended > before - 3),
+                ]
+    loud = [each for each in happened if each.fault.kind not in QUIET]
+    for each in loud:
+        firsts = [next((m for m in stored if m >= each.ended), None) for stored in moments.values()]
+        if any(first is None for first in firsts):
+            continue
+        back = max(first for first in firsts if first is not None)
+        alone = all(other is each or other.ended < each.began - 5 or other.began > back for other in loud)
+        if alone:
+            name = f"{each.fault.target.rstrip('0123456789').rstrip('-')}: {each.fault.kind}"
+            result.back_after_s.setdefault(name, []).append(back - each.ended)
+
+
+def report(result: Result) -> str:
+    """For a person."""
+    lines = [f"seed {result.seed}, {result.seconds:g} s of faults"]
+    lines.append(f"faults: {sum(result.faults.values())}")
+    lines += [f"  {number:4} {name}" for name, number in sorted(result.faults.items())]
+    lines.append(
+        f"producers: {result.tried:,} tried, {result.promised:,} acknowledged, {result.refused:,} refused"
+    )
+    lines.append(f"poison added by hand: {result.poison_by_hand}")
+    lines.append("books: " + ", ".join(f"{n} {v:,}" for n, v in result.books.items() if type(v) is int))
+    lines.append(f"streams empty {result.drained_after_s:.1f} s after the producers stopped")
+    lines.append(f"longest stall of a partition: {result.stall_s:.1f} s")
+    lines += [f"  {line}" for line in result.stall_during]
+    lines.append("both partitions store again after a fault that came alone (s after it was undone):")
+    lines += [
+        f"  {name}: {len(times)} times, longest {max(times):.1f} s"
+        for name, times in sorted(result.back_after_s.items())
+    ]
+    lines += [f"seen: {number} x {what}" for what, number in sorted(result.seen.items())]
+    lines += [f"✗ {what}" for what in result.wrong[:60]]
+    again = f"make chaos SECONDS={result.seconds:g} SEED={result.seed}"
+    lines.append(
+        f"✗ {len(result.wrong)} things are wrong; again: {again}"
+        if result.wrong
+        else "✓ Every acknowledged snapshot is stored exactly once, and the books balance."
+    )
+    return "\n".join(lines)

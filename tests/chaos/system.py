@@ -1,0 +1,395 @@
+"""The system under chaos: servers, workers and producers in processes of their own, links; and its faults."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, cast
+
+import psycopg
+import redis
+
+from risk_producer.keys import Keys
+from risk_worker import migrations
+from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.chaos.network import Link
+from tests.chaos.producer import POISON
+from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
+from tests.support.worker import WorkerProcess
+
+PARTITIONS: Final = 2
+TRADERS_EACH: Final = 4
+ROOT: Final = Path(__file__).parents[2]
+
+Undo = Callable[[], None]
+
+
+class System:
+    """Everything that runs. A context manager that leaves nothing behind."""
+
+    def __init__(self, folder: Path, *, rate: float) -> None:
+        self.folder = folder
+        self.rate = rate
+        self.poison_sure: dict[str, bytes] = {}
+        """Entry id -> payload, of what was added by hand."""
+        self.poison_perhaps: set[bytes] = set()
+        """Payloads for which no answer came."""
+        self.wrong: list[str] = []
+        """What was seen while it ran that must not be."""
+        self.seen: Counter[str] = Counter()
+        """What else is worth knowing, counted."""
+        self._stack = ExitStack()
+        self._operators: list[tuple[str, subprocess.Popen[bytes], Path]] = []
+        self._down: set[str] = set()
+        self._frozen: set[str] = set()
+        self._successors = 0
+
+    def __enter__(self) -> System:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        enter = self._stack.enter_context
+        self.redis = enter(EmbeddedValkey(self.folder / "valkey", appendfsync="always"))
+        self.postgres = enter(EmbeddedPostgres(self.folder / "postgres", database="risk"))
+        migrations.up(self.postgres.url)
+        self.execute(f"ALTER TABLE risk_state_history ADD CONSTRAINT no_poison CHECK (reason <> '{POISON}')")
+        self.links = {
+            name: enter(Link(self._port_of("postgres" if name.endswith("postgres") else "redis")))
+            for name in LINKS
+        }
+        database = self.postgres.url.replace(
+            f":{self.postgres.port}/", f":{self.links['worker-postgres'].port}/"
+        )
+        common = {
+            "RISK_PARTITIONS": str(PARTITIONS),
+            "RISK_STREAM_MAXLEN": "1500",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        self._worker_environment = {
+            **common,
+            "REDIS_URL": f"redis://127.0.0.1:{self.links['worker-redis'].port}/0",
+            "POSTGRES_URL": database,
+            "RISK_BATCH_SIZE": "100",
+            "RISK_DRAIN_TIMEOUT_S": "5",
+        }
+        self._producer_environment = {
+            **common,
+            "REDIS_URL": f"redis://127.0.0.1:{self.links['producer-redis'].port}/0",
+        }
+        self._operator_environment = {
+            **common,
+            "REDIS_URL": self.redis.url,
+            "POSTGRES_URL": self.postgres.url,
+        }
+        self.processes = {
+            name: enter(WorkerProcess(self.folder / f"{name}.log", self._worker_environment))
+            for name in WORKERS
+        }
+        for name in PRODUCERS:
+            self.processes[name] = enter(self._producer(name))
+
+    def _port_of(self, server: str) -> Callable[[], int]:
+        return lambda: self.postgres.port if server == "postgres" else self.redis.port
+
+    def _producer(self, name: str) -> WorkerProcess:
+        traders = [f"{name}-trader-{number}" for number in range(TRADERS_EACH)]
+        self._successors += 1
+        notes = self.folder / f"notes-{name}-{self._successors}"
+        command = [
+            sys.executable,
+            "-m",
+            "tests.chaos.producer",
+            str(notes),
+            name,
+            str(self.rate / 3),
+            *traders,
+        ]
+        return WorkerProcess(self.folder / f"{name}.log", self._producer_environment, command)
+
+    @property
+    def notes(self) -> list[Path]:
+        """The producers' files."""
+        return sorted(self.folder.glob("notes-*"))
+
+    # Faults.
+
+    def begin(self, fault: Fault) -> Undo:
+        """Let it happen. Returns what undoes it."""
+        if fault.target in WORKERS:
+            return self._hit_worker(fault)
+        if fault.target in PRODUCERS:
+            return self._hit_producer(fault)
+        if fault.target in LINKS:
+            return self._hit_link(fault)
+        return {
+            "postgres": self._hit_postgres,
+            "redis": self._hit_redis,
+            "stream": self._add_by_hand,
+            "operator": self._operate,
+            "nothing": self._be_calm,
+        }[fault.target](fault)
+
+    def supervise(self) -> None:
+        """As whatever runs workers: bring back those that ended by themselves. See how commands ended."""
+        for name in WORKERS:
+            worker = self.processes[name]
+            if name not in self._down and not worker.running:
+                self.seen[f"worker ended by itself with status {worker.wait(1)}"] += 1
+                worker.start()
+        for name in PRODUCERS:
+            if name not in self._down and not self.processes[name].running:
+                self.wrong.append(f"{name} ended by itself: {self.processes[name].log[-1500:]}")
+                self._down.add(name)
+        for each in list(self._operators):
+            command, process, log = each
+            if process.poll() is None:
+                continue
+            self._operators.remove(each)
+            self.seen[f"`{command}` ended with status {process.returncode}"] += 1
+            said = log.read_text(errors="replace")
+            if "Traceback" in said or (command == "verify" and process.returncode == 1):
+                self.wrong.append(f"`{command}` on the running system said:\n{said[-2000:]}")
+
+    def _hit_worker(self, fault: Fault) -> Undo:
+        process = self.processes[fault.target]
+        if not process.running:
+            process.start()
+        if fault.kind == "freeze":
+            process.signal(signal.SIGSTOP)
+            return lambda: process.signal(signal.SIGCONT)
+        self._down.add(fault.target)
+        if fault.kind == "kill -9":
+            process.kill()
+        else:
+            process.signal(signal.SIGTERM)
+            if fault.kind == "terminate twice":
+                process.signal(signal.SIGTERM)
+
+        def start() -> None:
+            if fault.kind != "kill -9":
+                self._ended(fault.target, process)
+            process.start()
+            self._down.discard(fault.target)
+
+        return start
+
+    def _ended(self, name: str, process: WorkerProcess) -> None:
+        """A worker that was asked to stop stops, whoever is away."""
+        try:
+            process.wait(20)
+        except AssertionError:
+            self.wrong.append(f"{name} did not stop within 20 s after SIGTERM: {process.log[-1500:]}")
+            process.kill()
+
+    def _hit_producer(self, fault: Fault) -> Undo:
+        name = fault.target
+        old = self.processes[name]
+        if not old.running:
+            return _nothing
+        if fault.kind == "kill -9":
+            self._down.add(name)
+            old.kill()
+
+            def start() -> None:
+                self.processes[name] = self._stack.enter_context(self._producer(name))
+                self._down.discard(name)
+
+            return start
+        old.signal(signal.SIGSTOP)
+        self.processes[name] = self._stack.enter_context(self._producer(name))
+
+        def wake() -> None:
+            """The frozen one goes on beside its successor, and is told to leave."""
+            old.signal(signal.SIGCONT)
+            old.signal(signal.SIGTERM)
+
+        return wake
+
+    def _hit_link(self, fault: Fault) -> Undo:
+        link = self.links[fault.target]
+        if fault.kind in ("cut", "half-close"):
+            link.cut() if fault.kind == "cut" else link.half_close()
+            return _nothing
+        link.mode = cast(Any, fault.kind)
+
+        def heal() -> None:
+            link.mode = "pass"
+            if fault.kind == "lose answers":
+                link.cut()
+
+        return heal
+
+    def _hit_postgres(self, fault: Fault) -> Undo:
+        if fault.kind in ("kill -9", "restart"):
+            self.postgres.kill() if fault.kind == "kill -9" else self.postgres.stop()
+            return lambda: cast(None, self.postgres.start())
+        if fault.kind == "freeze":
+            self.postgres.pause()
+            return self.postgres.resume
+        if fault.kind == "terminate backends":
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'riskstream-worker'"
+            )
+            return _nothing
+        if fault.kind == "read-only":
+            self._set_read_only("on")
+            return lambda: self._set_read_only("off")
+        connection = self._stack.enter_context(psycopg.connect(self.postgres.url))
+        if fault.kind == "lock history":
+            connection.execute("SET lock_timeout = '3s'")
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                connection.execute("LOCK TABLE risk_state_history")
+        else:
+            connection.execute("SELECT FROM risk_state ORDER BY trader_id LIMIT 1 FOR UPDATE")
+        return connection.close
+
+    def _set_read_only(self, value: str) -> None:
+        self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def _hit_redis(self, fault: Fault) -> Undo:
+        if fault.kind in ("kill -9", "restart"):
+            self.redis.kill() if fault.kind == "kill -9" else self.redis.stop()
+            return lambda: cast(None, self.redis.start())
+        if fault.kind == "freeze":
+            self.redis.pause()
+            return self.redis.resume
+        with self.client() as client:
+            client.config_set("maxmemory", 1)
+
+        def heal() -> None:
+            with self.client() as client:
+                client.config_set("maxmemory", 0)
+
+        return heal
+
+    def _add_by_hand(self, fault: Fault) -> Undo:
+        chance = random.Random(fault.number)
+        with self.client() as client, contextlib.suppress(redis.RedisError):
+            keys = Keys(chance.randrange(PARTITIONS))
+            if fault.kind == "copy by hand":
+                latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
+                for payload in sorted(latest.values())[: chance.randint(1, 4)]:
+                    client.xadd(keys.snapshots, {"s": payload})
+                return _nothing
+            for _ in range(chance.randint(1, 5)):
+                payload = _poison(chance)
+                self.poison_perhaps.add(payload)
+                entry_id = cast(bytes, client.xadd(keys.snapshots, {"s": payload})).decode()
+                self.poison_perhaps.discard(payload)
+                self.poison_sure[f"{keys.snapshots} {entry_id}"] = payload
+        return _nothing
+
+    def _be_calm(self, _fault: Fault) -> Undo:
+        return _nothing
+
+    def _operate(self, fault: Fault) -> Undo:
+        command = "verify" if fault.kind == "verify" else "dead retry"
+        log = self.folder / f"operator-{fault.at_s}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "risk_worker", *command.split()],
+                env={**os.environ, **self._operator_environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self._stack.callback(_end, process)
+        self._operators.append((command, process, log))
+        return _nothing
+
+    def run_operator(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command of riskstream, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "risk_worker", *command],
+            env={**os.environ, **self._operator_environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    # The end.
+
+    def stop_producers(self) -> None:
+        """SIGTERM; each says what is left, and nothing may be."""
+        for name in PRODUCERS:
+            self._down.add(name)
+            if self.processes[name].running:
+                self.processes[name].signal(signal.SIGTERM)
+        for name in PRODUCERS:
+            try:
+                status = self.processes[name].wait(70)
+            except AssertionError as error:
+                self.wrong.append(str(error))
+                continue
+            if status != 0:
+                self.wrong.append(f"{name} could not deliver: {self.processes[name].log[-1500:]}")
+
+    def stop_workers(self) -> None:
+        """SIGTERM, to all at once; everything is healthy, so they leave in good order."""
+        for name in WORKERS:
+            self._down.add(name)
+            self.processes[name].signal(signal.SIGTERM)
+        for name in WORKERS:
+            self._ended(name, self.processes[name])
+
+    def in_flight(self) -> int:
+        """Entries in the streams."""
+        with self.client() as client:
+            lengths: list[Any] = [client.xlen(Keys(partition).snapshots) for partition in range(PARTITIONS)]
+            return sum(lengths)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[redis.Redis]:
+        """A client that goes to Redis directly."""
+        with redis.Redis.from_url(self.redis.url, socket_timeout=2) as client:
+            yield client
+
+    def execute(self, statement: str) -> list[Any]:
+        """One statement, by the superuser, directly."""
+        with psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=5) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+
+def _poison(chance: random.Random) -> bytes:
+    """Bytes that are no snapshot, each different."""
+    mark = f"{chance.randrange(2**63):x}"
+    return chance.choice(
+        [
+            b"\xff\x00" + mark.encode(),
+            f'{{"v":9,"mark":"{mark}"}}'.encode(),
+            f'{{"v":1,"trader_id":"x","mark":"{mark}"}}'.encode(),
+            b"[" * 2000 + mark.encode(),
+            mark.encode() * 50_000,
+        ]
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait(10)
+
+
+def _nothing() -> None:
+    """Undoes what needs no undoing."""

@@ -1,0 +1,128 @@
+"""A minute of chaos in every test run, and that the chaos itself can be believed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from risk_producer import wire
+from risk_producer.snapshot import RiskSnapshot
+from risk_worker.batch import Entry, decode_entries
+from risk_worker.store import PostgresStore
+from tests.chaos import run as chaos
+from tests.chaos.oracle import Notes, Told, compare
+from tests.chaos.schedule import KINDS, schedule
+from tests.support.servers import server_folder
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SEED = 7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_minute_of_chaos() -> None:
+    with server_folder() as folder:
+        result = chaos.run(folder, seed=SEED, seconds=60, rate=150)
+        print(chaos.report(result))
+    assert result.wrong == []
+    assert result.promised > 1_000
+    assert sum(result.faults.values()) > 10
+    assert result.books["accepted"] >= result.promised
+
+
+def test_the_same_seed_makes_the_same_schedule() -> None:
+    assert schedule(SEED, 600) == schedule(SEED, 600)
+    assert schedule(SEED, 600) != schedule(SEED + 1, 600)
+
+
+def test_every_kind_of_fault_comes_up_and_ends_in_time() -> None:
+    faults = [fault for seed in range(20) for fault in schedule(seed, 600)]
+    assert {fault.kind for fault in faults} == {kind.name for kind in KINDS}
+    assert {fault.target for fault in faults} == {target for kind in KINDS for target in kind.targets}
+    assert max(fault.at_s + fault.lasts_s for fault in faults) <= 600.01
+
+
+def test_nothing_is_hit_twice_at_a_time() -> None:
+    until: dict[str, float] = {}
+    for fault in schedule(SEED, 3600):
+        assert fault.at_s >= until.get(fault.target, 0)
+        until[fault.target] = fault.at_s + fault.lasts_s
+
+
+def snapshot(number: int, equity: float = 3.0) -> RiskSnapshot:
+    return RiskSnapshot(
+        trader_id="a",
+        daily_pnl=1.0,
+        drawdown_pct=2.0,
+        current_equity=equity,
+        peak_equity=4.0,
+        recorded_at=NOW,
+        last_reset_time=NOW,
+        trace_id=f"t{number}",
+    )
+
+
+def store(url: str, *snapshots: tuple[int, RiskSnapshot]) -> None:
+    with PostgresStore(url) as opened:
+        entries = [Entry(f"{seq}-0", wire.encode(each, 1, seq)) for seq, each in snapshots]
+        opened.save(decode_entries("s", entries))
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    """1: acknowledged. 2: refused. 3 and 5: in the buffer, 3 flushed. 4: killed before the answer."""
+    notes = Notes(tmp_path / "notes")
+    for number in range(1, 6):
+        notes.write("try", f"t{number}", "a", NOW.isoformat(), 1.0, 3.0)
+    notes.write("ok", "t1")
+    notes.write("no", "t2")
+    notes.write("saved", "t3")
+    notes.write("begin", "x")
+    notes.write("later", "t5")
+    notes.write("end", "x")
+    notes.write("begin", "y")
+    made = Told()
+    made.read(tmp_path / "notes")
+    return made
+
+
+def test_notes_tell_promises_from_hopes(told: Told, tmp_path: Path) -> None:
+    assert told.promised == {"t1", "t3"}
+    assert told.refused == {"t2"}
+    assert len(told.tried) == 5
+    Notes(tmp_path / "notes").write("closed")
+    told.read(tmp_path / "notes")
+    assert told.promised == {"t1", "t3", "t5"}
+
+
+def test_the_oracle_is_content_with_what_was_promised(told: Told, database_url: str) -> None:
+    store(database_url, (1, snapshot(1)), (2, snapshot(3)), (3, snapshot(4)))
+    assert compare(told, database_url) == []
+
+
+def test_the_oracle_takes_a_dead_letter_for_an_answer(told: Told, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE risk_state_history ADD CHECK (trace_id <> 't3')")
+    store(database_url, (1, snapshot(1)), (2, snapshot(3)))
+    assert compare(told, database_url) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        ([(1, snapshot(1))], "t3 was acknowledged and is lost"),
+        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(2))], "t2 was refused and is stored"),
+        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9))], "t9 is stored, and nobody sent it"),
+        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(3))], "t3 is stored 2 times"),
+        ([(1, snapshot(1)), (2, snapshot(3, 3.5))], "t3 is stored as"),
+    ],
+)
+def test_the_oracle_finds_what_is_wrong(
+    told: Told, database_url: str, stored: list[tuple[int, RiskSnapshot]], problem: str
+) -> None:
+    store(database_url, *stored)
+    [said] = compare(told, database_url)
+    assert said.startswith(problem)
