@@ -117,11 +117,11 @@ class Buffer:
         return item
 
     def restore(self, items: Sequence[Item]) -> None:
-        """Queue what a spool held, whatever the size."""
+        """Queue what a spool held, whatever the size. None of it is ever merged: an earlier life may have
+        sent it already, and a survivor must not claim to stand for what is stored."""
         for item in items:
             trader_id = item.snapshot.trader_id
             trader = self._traders.get(trader_id) or self._meet(trader_id)
-            item.changed = _differ(trader.newest, item.snapshot)
             trader.lane.queue.append(item)
             trader.newest, trader.tail = item.snapshot, item
             self.depth += 1

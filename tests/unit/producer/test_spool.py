@@ -274,6 +274,25 @@ def test_conflated_in_the_spool(bench: Bench, tmp_path: Path) -> None:
     assert stored[-1].seq == 29
 
 
+def test_what_an_earlier_life_may_have_sent_is_not_merged(bench: Bench, tmp_path: Path) -> None:
+    first = bench.producer(spool_dir=tmp_path)
+    cut_off(first)
+    for number in range(6):
+        assert first.save(snapshot("t1", number))
+    assert not first.close(0.1)
+    second = bench.producer(spool_dir=tmp_path, buffer_size=8, on_full="conflate")
+    back = cut_off(second)
+    for number in range(6, 20):
+        assert second.save(snapshot("t1", number))
+    back()
+    assert second.flush(10)
+    old = min(wire.epoch for wire in bench.stored())
+    assert [(wire.seq, wire.merged) for wire in bench.stored() if wire.epoch == old] == [
+        (seq, 0) for seq in range(1, 7)
+    ]
+    assert second.health().conflated > 0
+
+
 def test_the_bound_of_the_spool_is_a_full_buffer(bench: Bench, tmp_path: Path) -> None:
     producer = bench.producer(
         spool_dir=tmp_path, spool_max_bytes=65_536, buffer_size=10_000, save_timeout_s=0
