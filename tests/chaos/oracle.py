@@ -4,6 +4,7 @@
     ok    trace                                  push() returned: a promise
     later trace                                  StreamUnavailable: a promise if it gets to close
     saved trace                                  save() said True: likewise, or if a flush() came after it
+    spooled trace                                accepted with a spool on disk: a promise, whatever comes
     no    trace                                  refused: it must never be stored
     begin n / end n                              flush() was called / said True
     closed                                       close() said True: nothing was left
@@ -58,7 +59,7 @@ class Told:
                 trace, trader, recorded_at, pnl, equity = rest
                 content = (trader, datetime.fromisoformat(recorded_at), float(pnl), float(equity))
                 self.tried[trace] = content
-            elif word == "ok":
+            elif word in ("ok", "spooled"):
                 self.promised.add(rest[0])
             elif word in ("later", "saved"):
                 pending.append(rest[0])

@@ -51,17 +51,25 @@ class Trader:
         except StreamFull:
             self._notes.write("no", snapshot.trace_id)
         except StreamUnavailable:
-            self._notes.write("later", snapshot.trace_id)
+            self._accepted("later", snapshot)
         else:
             self._notes.write("ok", snapshot.trace_id)
 
     def _save(self, snapshot: RiskSnapshot) -> None:
-        self._notes.write("saved" if self._producer.save(snapshot) else "no", snapshot.trace_id)
+        if self._producer.save(snapshot):
+            self._accepted("saved", snapshot)
+        else:
+            self._notes.write("no", snapshot.trace_id)
         if self._count % FLUSH_EVERY == 0:
             mark = f"{self._name}-{self._count}"
             self._notes.write("begin", mark)
             if self._producer.flush(5):
                 self._notes.write("end", mark)
+
+    def _accepted(self, word: str, snapshot: RiskSnapshot) -> None:
+        """It is not in Redis yet, as far as is known."""
+        spooled = self._producer.health().spool == "on"
+        self._notes.write("spooled" if spooled else word, snapshot.trace_id)
 
     def _next(self) -> RiskSnapshot:
         self._count += 1

@@ -50,7 +50,9 @@ class System:
         self._operators: list[tuple[str, subprocess.Popen[bytes], Path]] = []
         self._down: set[str] = set()
         self._frozen: set[str] = set()
-        self._successors = 0
+        self._lives = 0
+        self._zombies: list[WorkerProcess] = []
+        self._spools: dict[str, Path] = {}
 
     def __enter__(self) -> System:
         try:
@@ -102,6 +104,8 @@ class System:
             for name in WORKERS
         }
         for name in PRODUCERS:
+            if name != PRODUCERS[0]:  # that one has memory alone
+                self._spools[name] = self.folder / f"spool-{name}"
             self.processes[name] = enter(self._producer(name))
 
     def _port_of(self, server: str) -> Callable[[], int]:
@@ -109,8 +113,8 @@ class System:
 
     def _producer(self, name: str) -> WorkerProcess:
         traders = [f"{name}-trader-{number}" for number in range(TRADERS_EACH)]
-        self._successors += 1
-        notes = self.folder / f"notes-{name}-{self._successors}"
+        self._lives += 1
+        notes = self.folder / f"notes-{name}-{self._lives}"
         command = [
             sys.executable,
             "-m",
@@ -120,7 +124,8 @@ class System:
             str(self.rate / 3),
             *traders,
         ]
-        return WorkerProcess(self.folder / f"{name}.log", self._producer_environment, command)
+        spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
+        return WorkerProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
 
     @property
     def notes(self) -> list[Path]:
@@ -212,6 +217,9 @@ class System:
 
             return start
         old.signal(signal.SIGSTOP)
+        self._zombies.append(old)
+        if name in self._spools:  # the old one's is locked
+            self._spools[name] = self.folder / f"spool-{name}-{self._lives}"
         self.processes[name] = self._stack.enter_context(self._producer(name))
 
         def wake() -> None:
@@ -334,14 +342,14 @@ class System:
             self._down.add(name)
             if self.processes[name].running:
                 self.processes[name].signal(signal.SIGTERM)
-        for name in PRODUCERS:
+        for process in [*(self.processes[name] for name in PRODUCERS), *self._zombies]:
             try:
-                status = self.processes[name].wait(70)
+                status = process.wait(70)
             except AssertionError as error:
                 self.wrong.append(str(error))
                 continue
             if status != 0:
-                self.wrong.append(f"{name} could not deliver: {self.processes[name].log[-1500:]}")
+                self.wrong.append(f"a producer could not deliver: {process.log[-1500:]}")
 
     def stop_workers(self) -> None:
         """SIGTERM, to all at once; everything is healthy, so they leave in good order."""

@@ -93,9 +93,12 @@ def test_notes_tell_promises_from_hopes(told: Told, tmp_path: Path) -> None:
     assert told.promised == {"t1", "t3"}
     assert told.refused == {"t2"}
     assert len(told.tried) == 5
+    Notes(tmp_path / "notes").write("spooled", "t4")
+    told.read(tmp_path / "notes")
+    assert told.promised == {"t1", "t3", "t4"}
     Notes(tmp_path / "notes").write("closed")
     told.read(tmp_path / "notes")
-    assert told.promised == {"t1", "t3", "t5"}
+    assert told.promised == {"t1", "t3", "t4", "t5"}
 
 
 def test_the_oracle_is_content_with_what_was_promised(told: Told, database_url: str) -> None:
