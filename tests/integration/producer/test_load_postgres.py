@@ -1,0 +1,61 @@
+"""load() where a database's URL is given: what Postgres stores counts, and its silence is no None."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from risk_producer import StateUnknown
+from tests.support.producers import Bench, snapshot
+
+NOBODY = "postgresql://u:secret@127.0.0.1:1/x"
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with Bench(request.param, None) as made:
+        yield made
+
+
+def store(database_url: str, epoch: int, pnl: float) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct,"
+            " current_equity, peak_equity, trading_paused, paused_until, last_reset_time, reason)"
+            " VALUES ('t1', %s, 7, now(), %s, 1, 2, 3, true, '2030-01-01+02', now(), 'limit')",
+            (epoch, pnl),
+        )
+
+
+def test_a_paused_trader_is_still_paused_after_redis_lost_its_data(bench: Bench, database_url: str) -> None:
+    store(database_url, 1, 5.0)
+    state = bench.producer(database_url=database_url).load("t1")
+    assert state is not None
+    assert (state.source, state.snapshot.daily_pnl, state.unanswered) == ("postgres", 5.0, ())
+    assert state.snapshot.trading_paused and state.snapshot.reason == "limit"
+    assert state.snapshot.paused_until == datetime(2029, 12, 31, 22, tzinfo=UTC)
+
+
+def test_none_is_certain_when_both_say_so(bench: Bench, database_url: str) -> None:
+    assert bench.producer(database_url=database_url).load("t1") is None
+
+
+@pytest.mark.parametrize(("epoch", "source"), [(1, "redis"), (9_000_000_000_000, "postgres")])
+def test_the_newer_epoch_counts(bench: Bench, database_url: str, epoch: int, source: str) -> None:
+    bench.producer().push(snapshot("t1", 1))
+    store(database_url, epoch, 5.0)
+    state = bench.producer(database_url=database_url).load("t1")
+    assert state is not None and state.source == source
+
+
+def test_a_silent_postgres(bench: Bench, empty_database_url: str) -> None:
+    for url in (NOBODY, empty_database_url):
+        with pytest.raises(StateUnknown, match="postgres: ") as raised:
+            bench.producer(database_url=url).load("t1")
+        assert "secret" not in str(raised.value)
+    bench.producer().push(snapshot("t1", 1))
+    state = bench.producer(database_url=NOBODY).load("t1")
+    assert state is not None and state.source == "redis" and state.unanswered == ("postgres",)
