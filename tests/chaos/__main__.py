@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ def main() -> int:
     )
     parser.add_argument("--keep", action="store_true", help="keep logs, notes and data, whatever comes out")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # so that nothing is left running
     folder = Path(tempfile.mkdtemp(prefix="riskstream-chaos-"))
     print(f"seed {options.seed}; logs and data in {folder}", flush=True)
     result = run(
@@ -34,6 +37,10 @@ def main() -> int:
     if not result.wrong and not options.keep:
         shutil.rmtree(folder)
     return 1 if result.wrong else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

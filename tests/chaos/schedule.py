@@ -30,6 +30,7 @@ LINKS: Final = ("worker-redis", "worker-postgres", "producer-redis")
 
 KINDS: Final = (
     Kind("kill -9", WORKERS, 0, 4, 6),
+    Kind("kill -9 amid a batch", WORKERS, 0, 4, 4),
     Kind("terminate", WORKERS, 0, 4, 3),
     Kind("terminate twice", WORKERS, 0, 3, 1),
     Kind("freeze", WORKERS, 1, 20, 4),

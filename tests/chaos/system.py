@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -179,7 +180,10 @@ class System:
             process.signal(signal.SIGSTOP)
             return lambda: process.signal(signal.SIGCONT)
         self._down.add(fault.target)
-        if fault.kind == "kill -9":
+        if fault.kind == "kill -9 amid a batch":
+            with self._nothing_commits():
+                process.kill()
+        elif fault.kind == "kill -9":
             process.kill()
         else:
             process.signal(signal.SIGTERM)
@@ -187,12 +191,23 @@ class System:
                 process.signal(signal.SIGTERM)
 
         def start() -> None:
-            if fault.kind != "kill -9":
+            if not fault.kind.startswith("kill -9"):
                 self._ended(fault.target, process)
             process.start()
             self._down.discard(fault.target)
 
         return start
+
+    @contextlib.contextmanager
+    def _nothing_commits(self) -> Iterator[None]:
+        """A lock on history for a moment, so that the workers hold batches; or no database."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(psycopg.Error):
+                connection = stack.enter_context(psycopg.connect(self.postgres.url, connect_timeout=2))
+                connection.execute("SET lock_timeout = '2s'")
+                connection.execute("LOCK TABLE risk_state_history")
+                time.sleep(0.3)  # some batches' worth of snapshots arrive
+            yield
 
     def _ended(self, name: str, process: WorkerProcess) -> None:
         """A worker that was asked to stop stops, whoever is away."""
