@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import RiskProducer, RiskSnapshot
 from risk_producer.buffer import OnFull
+from risk_producer.spool import Fsync
 from risk_worker.embedded import EmbeddedValkey
 
 Call = Callable[[RiskSnapshot], object]
@@ -50,6 +51,9 @@ def cases(valkey: EmbeddedValkey) -> Iterator[tuple[str, int, Case]]:
         yield "queue.put_nowait", rate, putting()
         yield "save", rate, saving(valkey)
         yield "save, persistence off", rate, saving(None)
+    yield "save, spool, fsync never", 20_000, saving(valkey, spool_fsync="never")
+    yield "save, spool, fsync interval", 20_000, saving(valkey, spool_fsync="interval")
+    yield "save, spool, fsync always", 1_000, saving(valkey, spool_fsync="always")
     yield "save, stream full, refuse", 20_000, saving(valkey, on_full="refuse", stream_maxlen=1)
     yield "save, stream full, conflate", 20_000, saving(valkey, on_full="conflate", stream_maxlen=1)
     yield "save, Redis hangs, room", 20_000, saving(valkey, pause=True, buffer_size=1_000_000)
@@ -131,14 +135,18 @@ def saving(
     on_full: OnFull = "block",
     stream_maxlen: int = 1_000_000,
     buffer_size: int = 512,
+    spool_fsync: Fsync | None = None,
 ) -> Iterator[Call]:
     """RiskProducer.save()."""
+    spool = tempfile.TemporaryDirectory() if spool_fsync else None
     producer = RiskProducer(
         valkey.url if valkey else None,
         persistent=valkey is not None,
         on_full=on_full,
         stream_maxlen=stream_maxlen,
         buffer_size=buffer_size,
+        spool_dir=spool.name if spool else None,
+        spool_fsync=spool_fsync or "never",
         registry=CollectorRegistry(),
     )
     producer.save(made(0))
@@ -149,6 +157,8 @@ def saving(
     if pause and valkey:
         valkey.resume()
     producer.close(0.5)
+    if spool:
+        spool.cleanup()
 
 
 if __name__ == "__main__":
