@@ -116,8 +116,8 @@ def whereabouts() -> str:
 class Roster:
     """Sees that every partition has its drain job: queued, or running under a worker that lives."""
 
-    LOCK_S: Final = 10
-    LIMBO_S: Final = 5.0
+    LOCK_S: Final = 3.0  # some ms are needed; a worker that dies meanwhile holds the others up for so long
+    LIMBO_S: Final = 1.5
 
     def __init__(self, connection: Redis, partitions: int, *, worker: str) -> None:
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
@@ -126,10 +126,13 @@ class Roster:
         self._queue = Queue(QUEUE, connection=connection, job_class=DrainJob, serializer="json")
         self._limbo: dict[str, float] = {}
 
-    def put_back(self) -> list[str]:
-        """Enqueue the drain jobs that are missing. Returns their ids. One worker at a time does it."""
-        lock = self._connection.lock(f"risk:roster:{QUEUE}", timeout=self.LOCK_S, blocking=False)
-        if not lock.acquire():
+    def put_back(self, *, wait: bool = False) -> list[str]:
+        """Enqueue the drain jobs that are missing. Returns their ids. One worker at a time does it.
+
+        wait: until another one is done with it, or dead; otherwise it is left to that one.
+        """
+        lock = self._connection.lock(f"risk:roster:{QUEUE}", timeout=self.LOCK_S)
+        if not lock.acquire(blocking=wait, blocking_timeout=self.LOCK_S + 1):
             return []
         try:
             return [job_id_of(p) for p in range(self._partitions) if self._put_back(p)]

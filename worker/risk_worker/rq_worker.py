@@ -39,7 +39,7 @@ log = logging.getLogger("riskstream.worker")
 LEASE_S: Final = 15
 """A worker that has not been heard of for so long has lost its jobs to others."""
 BEAT_S: Final = 3
-TICK_S: Final = 5
+TICK_S: Final = 2
 """How often an idle worker looks whether a drain job is missing."""
 
 
@@ -76,7 +76,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         super().bootstrap(*args, **kwargs)
         self.connection.hset(self.key, "whereabouts", whereabouts())
         self._roster = Roster(self.connection, settings.partitions, worker=self.name)
-        self._roster.put_back()
+        self._roster.put_back(wait=True)
 
     def work(self, *args: Any, burst: bool = False, **kwargs: Any) -> bool:
         """Work until stopped. RQ's own loop gives up when Redis is away for long; this one comes back."""

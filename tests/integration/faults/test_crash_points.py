@@ -1,0 +1,179 @@
+"""The process dies between every two steps; its successor finds nothing lost and nothing twice."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from risk_producer import wire
+from risk_producer.snapshot import RiskSnapshot
+from risk_worker.batch import decode_entries
+from risk_worker.source import StreamSource
+from risk_worker.store import PostgresStore
+from tests.support import crash
+from tests.support.books import KEYS, Books, drain_all
+from tests.support.wait import wait_until
+from tests.support.worker import WorkerProcess
+
+CRASH = str(Path(crash.__file__))
+
+# A batch on its quick way: read, decode, COPY into history, state, COMMIT, acknowledge.
+QUICK = [
+    "before risk_worker.source:StreamSource.read",
+    "after risk_worker.source:StreamSource.read",
+    "before risk_worker.drain:decode_entries",
+    "after risk_worker.drain:decode_entries",
+    "before risk_worker.store:PostgresStore.save",
+    "after risk_worker.store:PostgresStore._connected",
+    "before risk_worker.store:_copy#1",
+    "before psycopg:Copy.write_row#3",  # in the middle of history's COPY
+    "after risk_worker.store:_copy#1",
+    "before risk_worker.store:_save_state",
+    "after risk_worker.store:_copy#2",
+    "after risk_worker.store:_save_state",
+    "after risk_worker.store:_bury",
+    "before psycopg.transaction:Transaction.__exit__",  # COMMIT
+    "after psycopg.transaction:Transaction.__exit__",
+    "after risk_worker.store:PostgresStore.save",
+    "before risk_worker.source:StreamSource.acknowledge",
+    "after risk_worker.source:StreamSource.acknowledge",
+    # With a backlog: one batch is being acknowledged while the next one is stored.
+    "after risk_worker.store:_copy#5",
+    "after risk_worker.store:PostgresStore.save#3",
+    "before risk_worker.source:StreamSource.acknowledge#3",
+    "after risk_worker.source:StreamSource.acknowledge#3",
+    "after risk_worker.source:StreamSource.read#4",
+]
+# A batch that is partly stored already, with an entry that is none and a row that is refused.
+CAREFUL = [
+    "before risk_worker.store:_insert_what_can_be",
+    "before risk_worker.store:_insert#1",
+    "after risk_worker.store:_insert#1",
+    "after risk_worker.store:_insert#2",
+    "after risk_worker.store:_insert_what_can_be#1",
+    "before risk_worker.store:_bury",
+    "after risk_worker.store:_bury",
+    "after risk_worker.store:PostgresStore.save",
+    "before risk_worker.source:StreamSource.acknowledge",
+    "after risk_worker.source:StreamSource.acknowledge",
+]
+
+REFUSED = wire.encode(
+    RiskSnapshot(
+        trader_id="r", daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0, reason="refused"
+    ),
+    epoch=1,
+    seq=1,
+)
+
+
+@pytest.fixture
+def environ(redis_url: str, database_url: str) -> dict[str, str]:
+    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+
+
+def drain_and_die(point: str, environ: dict[str, str], tmp_path: Path) -> None:
+    drain = WorkerProcess(tmp_path / "log", environ, [sys.executable, CRASH, point, "drain"])
+    with drain:
+        assert drain.wait(20) == crash.CRASHED, f"{point} was not reached; log:\n{drain.log}"
+
+
+@pytest.mark.parametrize("point", QUICK)
+def test_a_batch_is_stored_once_wherever_its_drain_dies(
+    point: str, books: Books, environ: dict[str, str], redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    books.report(100)
+    drain_and_die(point, environ, tmp_path)
+    books.report(5)
+    drain_all(redis_url, database_url, batch_size=20)
+    books.check()
+
+
+@pytest.mark.parametrize("point", CAREFUL)
+def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
+    point: str,
+    books: Books,
+    client: Any,
+    db: psycopg.Connection,
+    environ: dict[str, str],
+    redis_url: str,
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'refused')")
+    books.report(2)
+    source = StreamSource(client, 0, block_s=0.01)
+    with PostgresStore(database_url) as store:
+        store.save(decode_entries(source.stream, source.read()))  # and was not acknowledged
+    books.poison(b"nonsense")
+    books.poison(REFUSED)
+    drain_and_die(point, environ, tmp_path)
+    books.report(5)
+    drain_all(redis_url, database_url)
+    books.check()
+
+
+# A worker, from its start over the end of a shift to its stop. Each of its lives ends at the next point, so
+# that each has to put in order what the one before left behind.
+LIVES = [
+    "before risk_worker.migrations:wait_for",
+    "before risk_worker.migrations:up",
+    "after risk_worker.migrations:up",
+    "before risk_worker.jobs:Roster.put_back",
+    "before rq.queue:Queue.enqueue_call",  # holding the roster's lock, the old job deleted
+    "after rq.queue:Queue.enqueue_call",
+    "after risk_worker.rq_worker:DrainWorker.bootstrap",
+    "before risk_worker.rq_worker:DrainWorker.execute_job",  # taken off the queue, not yet begun
+    "after risk_worker.rq_worker:DrainWorker.prepare_execution",
+    "before risk_worker.rq_worker:DrainWorker.perform_job",
+    "after risk_worker.drain:_Pipelined.next",  # in the middle of a shift
+    "after risk_worker.drain:drain",
+    "after risk_worker.rq_worker:DrainWorker.perform_job",  # the job is done and gone
+    "before risk_worker.jobs:Roster.put_back#2",
+    "before rq.queue:Queue.enqueue_call#2",
+    "after risk_worker.rq_worker:DrainWorker.execute_job",
+]
+LAST_MOMENTS = [
+    "before risk_worker.rq_worker:DrainWorker.request_stop",
+    "after risk_worker.rq_worker:DrainWorker.request_stop",
+    "before risk_worker.rq_worker:DrainWorker.register_death",
+    "after risk_worker.rq_worker:DrainWorker.register_death",
+]
+
+
+@pytest.mark.slow
+def test_a_worker_may_die_at_every_point_of_its_life(
+    client: Any, empty_database_url: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    environ = {**environ, "POSTGRES_URL": empty_database_url}
+    books = Books(client, empty_database_url)
+    for number, point in enumerate([*LIVES, *LAST_MOMENTS]):
+        books.report(10)
+        command = [sys.executable, CRASH, point, "worker"]
+        with WorkerProcess(tmp_path / f"{number}.log", environ, command) as worker:
+            if point in LAST_MOMENTS:
+                wait_until(lambda: is_drained(client), 10, f"the drain before {point}")
+                worker.signal(signal.SIGTERM)
+            status = worker.wait(15)
+            assert status == crash.CRASHED, f"{point} was not reached; log:\n{worker.log}"
+    books.report(10)
+    with WorkerProcess(tmp_path / "last.log", environ) as worker:
+        wait_until(books.balance, 5, "the last one to drain")
+        assert worker.stop() == 0
+    books.check()
+
+
+def is_drained(client: Any) -> bool:
+    status = client.hget("rq:job:drain-0", "status")
+    return bool(status == b"started" and client.xlen(KEYS.snapshots) == 0)
+
+
+def test_a_point_that_is_not_reached_is_seen(books: Books, environ: dict[str, str], tmp_path: Path) -> None:
+    books.report(1)
+    with pytest.raises(AssertionError, match="was not reached"):
+        drain_and_die("after risk_worker.store:_copy#99", environ, tmp_path)
