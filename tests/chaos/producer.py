@@ -99,7 +99,10 @@ def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
         threads.append(threading.Thread(target=loop.run, args=(stop,), kwargs={"saving": number % 2 == 1}))
         threads[-1].start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            # With a time-out: a signal that comes as the process is thawed may go to another thread, and
+            # Python handles it when the main one wakes.
+            thread.join(0.2)
     if not producer.close(CLOSE_TIMEOUT_S):
         return 1
     notes.write("closed")
