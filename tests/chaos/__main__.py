@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument(
         "--rate", type=float, default=200.0, help="snapshots a second, all producers together"
     )
+    parser.add_argument("--appendfsync", choices=["always", "everysec", "no"], default="always")
     parser.add_argument("--keep", action="store_true", help="keep logs, notes and data, whatever comes out")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,6 +32,7 @@ def main() -> int:
         seed=options.seed,
         seconds=options.seconds,
         rate=options.rate,
+        appendfsync=options.appendfsync,
         say=lambda line: print(line, flush=True),
     )
     print(report(result), flush=True)

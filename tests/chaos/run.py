@@ -57,12 +57,18 @@ class Result:
 
 
 def run(
-    folder: Path, *, seed: int, seconds: float, rate: float = 200.0, say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    rate: float = 200.0,
+    appendfsync: str = "always",
+    say: Callable[[str], None] = print,
 ) -> Result:
     """Let it happen, and check. What is wrong is in the result; it also goes to say, line by line."""
     faults = schedule(seed, seconds)
     result = Result(seed, seconds)
-    with System(folder, rate=rate) as system:
+    with System(folder, rate=rate, appendfsync=appendfsync) as system:
         began = time.time()
         happened = _let_happen(system, faults, say)
         say("Healed. Producers stop, workers drain.")

@@ -36,9 +36,10 @@ Undo = Callable[[], None]
 class System:
     """Everything that runs. A context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, *, rate: float) -> None:
+    def __init__(self, folder: Path, *, rate: float, appendfsync: str) -> None:
         self.folder = folder
         self.rate = rate
+        self._appendfsync = appendfsync
         self.poison_sure: dict[str, bytes] = {}
         """Entry id -> payload, of what was added by hand."""
         self.poison_perhaps: set[bytes] = set()
@@ -68,7 +69,7 @@ class System:
 
     def _start(self) -> None:
         enter = self._stack.enter_context
-        self.redis = enter(EmbeddedValkey(self.folder / "valkey", appendfsync="always"))
+        self.redis = enter(EmbeddedValkey(self.folder / "valkey", appendfsync=self._appendfsync))
         self.postgres = enter(EmbeddedPostgres(self.folder / "postgres", database="risk"))
         migrations.up(self.postgres.url)
         self.execute(f"ALTER TABLE risk_state_history ADD CONSTRAINT no_poison CHECK (reason <> '{POISON}')")
