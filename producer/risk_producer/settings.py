@@ -110,7 +110,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
     ] = 5.0
     max_retries: Annotated[
-        int, env("RISK_MAX_RETRIES", "Retries of a batch before it is left pending for a while", ge=0, le=100)
+        int,
+        env(
+            "RISK_MAX_RETRIES", "Retries of a batch before it is left in the stream for a while", ge=0, le=100
+        ),
     ] = 5
     backoff_base_ms: Annotated[
         float, env("RISK_BACKOFF_BASE_MS", "First wait before a retry; it doubles", gt=0, le=60_000)
