@@ -3,9 +3,9 @@
     python tests/support/crash.py POINT drain
     python tests/support/crash.py POINT worker
 
-A point is "before" or "after" a function (also when it raises), and which of its calls: "after
-risk_worker.store:_copy#2". The functions are wrapped from here, so the product knows nothing of it. The
-status is 137 when the point was reached, 0 when the program came to its end without.
+A point is "before" or "after" a function (also when it raises), and which of its calls:
+"after risk_worker.store:_copy#2". The functions are wrapped from here, so the product knows nothing of it.
+The status is 137 when the point was reached, 0 when the program came to its end without.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_a_worker_migrates_an_empty_database_and_two_do_it_once(
     with psycopg.connect(empty_database_url) as db:
         assert db.execute("SELECT count(*) FROM risk_state").fetchone() == (0,)
     for worker in workers:
-        assert worker.running, worker.log
+        wait_until(lambda worker=worker: "cleaning registries" in worker.log, 30, "it listens to signals")
         assert worker.stop() == 0
 
 
