@@ -103,12 +103,13 @@ _SAVE_DEAD: Final = """
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
-# Only a commit that is on disk may be acknowledged. Timeouts, so that a hang becomes an error.
+# Only a commit that is on disk may be acknowledged. Timeouts, so that a hang becomes an error, and so that a
+# worker that freezes in a transaction does not keep its successor from the rows in it.
 _PREPARE_SESSION: Final = """
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
     SET statement_timeout = '30s';
     SET lock_timeout = '10s';
-    SET idle_in_transaction_session_timeout = '60s';
+    SET idle_in_transaction_session_timeout = '10s';
     SET client_min_messages = warning
 """
 

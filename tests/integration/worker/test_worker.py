@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ def stored(database_url: str) -> Callable[[], tuple[int, int, int]]:
     return count
 
 
+def listens(worker: WorkerProcess) -> bool:
+    return "cleaning registries" in worker.log
+
+
 def started_drains(client: Any) -> bool:
     job = client.hget("rq:job:drain-0", "status")
     return bool(job == b"started")
@@ -132,7 +137,7 @@ def test_a_worker_migrates_an_empty_database_and_two_do_it_once(
     with psycopg.connect(empty_database_url) as db:
         assert db.execute("SELECT count(*) FROM risk_state").fetchone() == (0,)
     for worker in workers:
-        wait_until(lambda worker=worker: "cleaning registries" in worker.log, 30, "it listens to signals")
+        wait_until(partial(listens, worker), 30, "it listens to signals")
         assert worker.stop() == 0
 
 
