@@ -28,8 +28,10 @@ check: $(STAMP) ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Each has servers of its own; an outside Redis is one for all, and gets flushed.
+TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,2)
 test: check ## every check and the whole test suite, on servers it starts by itself
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 bench: $(STAMP) ## measure against the yardsticks
 	$(BIN)/riskstream bench
