@@ -41,8 +41,16 @@ class Keys:
 
     @property
     def admitted(self) -> str:
-        """Hash "epoch:trader_id" -> the last seq admitted, which is the number of snapshots accepted."""
+        """Hash "epoch:trader_id" -> the last seq admitted, which is the number of snapshots accepted.
+
+        The workers drop what is older than 30 days and not of its trader's newest epoch.
+        """
         return self._key("admitted")
+
+    @property
+    def forget_cursor(self) -> str:
+        """Where in ``admitted`` the workers go on to look for what may be forgotten."""
+        return self._key("forget_cursor")
 
     @property
     def counters(self) -> str:

@@ -22,7 +22,7 @@ from rq.job import Job, JobStatus
 
 from risk_producer.settings import Settings
 from risk_worker import source
-from risk_worker.drain import Patience, drain
+from risk_worker.drain import Patience, SourceUnavailable, drain
 from risk_worker.store import PostgresStore
 
 log = logging.getLogger("riskstream.jobs")
@@ -48,6 +48,8 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
     with rq, client, PostgresStore(settings.require_database_url()) as store:
         stream = source.StreamSource.from_settings(settings, client, partition)
         over = stream.is_empty if until_empty else _shift_is_over(rq)
+        with contextlib.suppress(SourceUnavailable):  # the next shift will do
+            stream.forget()
         return drain(stream, store, stop=stop, over=over, patience=patience)
 
 

@@ -33,6 +33,10 @@ LATENCY_BOUNDS_MS: Final = (
     *(500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 30_000, 60_000, 300_000, 3_600_000),
 )
 
+FORGET_AFTER_MS: Final = 30 * 24 * 3600 * 1000
+"""How long at the least Redis remembers what it admitted of a life that a newer one has followed."""
+FORGET_PAGE: Final = 250
+
 _BEGINNING: Final = "0-0"
 
 # Redis bounds a read by the number of entries alone, and anybody may have put huge ones into the stream. So
@@ -71,8 +75,9 @@ class StreamSource:
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
         self._after = _BEGINNING
-        script = resources.files("risk_worker").joinpath("scripts", "acknowledge.lua").read_text()
-        self._acknowledge = client.register_script(script)
+        scripts = resources.files("risk_worker").joinpath("scripts")
+        self._acknowledge = client.register_script(scripts.joinpath("acknowledge.lua").read_text())
+        self._forget = client.register_script(scripts.joinpath("forget.lua").read_text())
 
     @classmethod
     def from_settings(cls, settings: Settings, client: redis.Redis, partition: int) -> StreamSource:
@@ -166,6 +171,20 @@ class StreamSource:
             pipeline.execute()
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
+
+    def forget(self) -> int:
+        """Drop what Redis remembers of lives that are long over; a page at a time, so that nobody waits.
+
+        Returns how many it dropped.
+        """
+        keys = self._keys
+        try:
+            answer: Any = self._forget(
+                keys=[keys.admitted, keys.epochs, keys.forget_cursor], args=[FORGET_AFTER_MS, FORGET_PAGE]
+            )
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+        return int(answer)
 
     def _read(self, count: int, *, block_ms: int | None) -> list[Entry]:
         try:

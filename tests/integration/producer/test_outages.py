@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from threading import Thread
 
 import pytest
 import redis
 
 from risk_producer import StateUnknown
 from risk_producer.keys import Keys
+from risk_producer.stream import _TIMEOUTS
 from risk_worker.embedded import EmbeddedValkey
 from tests.conftest import MakeValkey
 from tests.support.producers import Bench, Producer, snapshot, stream_of
+from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)
@@ -27,6 +31,19 @@ def valkey(make_valkey: MakeValkey) -> EmbeddedValkey:
 @pytest.fixture(params=["threaded", "asyncio"])
 def bench(request: pytest.FixtureRequest, valkey: EmbeddedValkey) -> Iterator[Bench]:
     with Bench(request.param, valkey.url) as made:
+        yield made
+
+
+@pytest.fixture
+def proxy(valkey: EmbeddedValkey) -> Iterator[Proxy]:
+    with Proxy(valkey.url) as between:
+        yield between
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def distant(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Bench]:
+    """A bench with a proxy before its Redis."""
+    with Bench(request.param, proxy.url) as made:
         yield made
 
 
@@ -102,6 +119,23 @@ def refuse_auth(valkey: EmbeddedValkey) -> Callable[[], object]:
     return mend
 
 
+def restart_slowly(valkey: EmbeddedValkey) -> Callable[[], object]:
+    """It reads its data from disk, and answers LOADING meanwhile: until it is told to hurry."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.eval("for i = 1, 50000 do redis.call('SET', i, i) end", 0)
+    valkey.kill()
+    valkey.config["key-load-delay"] = 100  # us; it looks up from its work after each thousand keys
+    start = Thread(target=valkey.start, daemon=True)
+    start.start()
+
+    def hurry() -> None:
+        with redis.Redis.from_url(valkey.url) as client:
+            client.config_set("key-load-delay", 0)
+        start.join()
+
+    return hurry
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -110,6 +144,7 @@ def refuse_auth(valkey: EmbeddedValkey) -> Callable[[], object]:
         pytest.param(with_config(maxmemory="1"), "maxmemory", id="out-of-memory"),
         pytest.param(fail_over, "replica", id="read-only"),
         pytest.param(refuse_auth, "Authentication", id="auth-refused"),
+        pytest.param(restart_slowly, "loading", id="loading"),
     ],
 )
 def test_away_in_the_middle(
@@ -125,7 +160,7 @@ def test_away_in_the_middle(
     saves_go_on(producer, 1, 50)
     wait_until(lambda: on_memory(producer))
     saves_go_on(producer, 50, 100)
-    assert reason in (producer.health().reason or "")
+    wait_until(lambda: reason in (producer.health().reason or ""))
     state = producer.load("t1")
     assert state is not None and state.snapshot.daily_pnl == 99
     mend()
@@ -146,6 +181,64 @@ def test_away_at_the_start(bench: Bench, valkey: EmbeddedValkey, caplog: pytest.
     assert producer.flush(30)
     complete(bench, 100)
     assert told(caplog) == [logging.CRITICAL, logging.WARNING]
+
+
+def test_a_slow_redis_is_no_outage(distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    producer = distant.producer()
+    ready(producer)
+    proxy.delay_s = 0.1
+    saves_go_on(producer, 1, 100)
+    assert producer.flush(30)
+    assert not on_memory(producer)
+    proxy.heal()
+    complete(distant, 100)
+    assert told(caplog) == []
+
+
+def test_answers_that_come_too_late_store_nothing_twice(
+    distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_TIMEOUTS, "socket_timeout", 0.2)
+    producer = distant.producer()
+    ready(producer)
+    proxy.delay_s = 0.3
+    saves_go_on(producer, 1, 50)
+    wait_until(lambda: on_memory(producer))
+    assert "Timeout" in (producer.health().reason or "")
+    proxy.heal()
+    assert producer.flush(30)
+    complete(distant, 50)
+    assert told(caplog) == [logging.CRITICAL, logging.WARNING]
+
+
+def test_scripts_flushed_are_no_outage(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither when an epoch is claimed nor when snapshots are admitted."""
+    producer = bench.producer()
+    for number in range(5):
+        bench.redis.script_flush()
+        producer.push(snapshot("t1", number), timeout=10)
+        bench.redis.script_flush()
+        producer.push(snapshot(f"new-{number}"), timeout=10)
+    assert [wire.seq for wire in bench.stored() if wire.trader_id == "t1"] == [1, 2, 3, 4, 5]
+    assert told(caplog) == []
+
+
+def test_tries_become_rarer_the_longer_redis_is_away(bench: Bench, valkey: EmbeddedValkey) -> None:
+    valkey.stop()
+    producer = bench.producer()
+    tries: list[float] = []
+    stream = producer.stream
+    claim = stream.claim
+
+    def noted(call: object) -> object:
+        tries.append(time.monotonic())
+        return claim(call)
+
+    stream.claim = noted
+    assert producer.save(snapshot("t1", 0))
+    wait_until(lambda: len(tries) == 6)
+    gaps = [after - before for before, after in pairwise(tries)]
+    assert all(gap >= 0.025 * 2**number for number, gap in enumerate(gaps)), gaps
 
 
 def test_restarted_empty(bench: Bench, valkey: EmbeddedValkey) -> None:
