@@ -36,7 +36,11 @@ class Keys:
 
     @property
     def epochs(self) -> str:
-        """Hash trader_id -> the last epoch given out (ms since 1970, or one more than the last)."""
+        """Hash trader_id -> the last epoch given out (ms since 1970, or one more than the last).
+
+        Its field "" is no trader, nor a life that of ``admitted``: a text, longer than what Redis keeps in a
+        small hash's list. In that list it would find a field by trying all, for each of hundreds of traders.
+        """
         return self._key("epochs")
 
     @property

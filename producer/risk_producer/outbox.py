@@ -76,13 +76,14 @@ class Outbox:
                 continue
             with self._lock:
                 items = self._buffer.peek(way.lane, self._batch_max)
-                lives = dict.fromkeys((item.life, item.snapshot.trader_id) for item in items)
-                strangers = [life for life in lives if life not in self._lives]
+                names = [(item.life, item.snapshot.trader_id) for item in items]
+                strangers = [name for name in names if name not in self._lives]
                 if not strangers:
-                    items = self._buffer.take(way.lane, self._batch_max)
+                    self._buffer.take(way.lane, len(items))
             if strangers:
-                return Claim(way.lane.keys, strangers)
-            way.in_flight = Admit(way.lane.keys, self._maxlen, self._stamp(items))
+                return Claim(way.lane.keys, list(dict.fromkeys(strangers)))
+            entries = self._stamp(items, [self._lives[name] for name in names])
+            way.in_flight = Admit(way.lane.keys, self._maxlen, entries)
             return way.in_flight
         return None
 
@@ -149,16 +150,13 @@ class Outbox:
         """Whether this lane's stream had no room when last asked."""
         return any(way.full_poll_s for way in self._ways if way.lane is lane)
 
-    def _stamp(self, items: Sequence[Item]) -> list[Entry]:
+    def _stamp(self, items: Sequence[Item], lives: Sequence[Life]) -> list[Entry]:
+        """lives: one for each item."""
         entries = []
-        for item in items:
-            snapshot, merged = item.snapshot, item.merged
-            life = self._lives[item.life, snapshot.trader_id]
-            if item.seq:
-                seq = item.seq
-            else:
-                life.seq += merged + 1
-                seq = life.seq
+        for item, life in zip(items, lives, strict=True):
+            snapshot, merged, seq = item.snapshot, item.merged, item.seq
+            if not seq:
+                seq = life.seq = life.seq + merged + 1
             payload = encode(snapshot, life.epoch, seq, merged)
             entries.append(Entry(snapshot.trader_id, life.epoch, seq, merged, payload))
         return entries

@@ -53,13 +53,8 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         check_text("trader_id", self.trader_id, TRADER_ID_MAX, least=1)
         check_text("trace_id", self.trace_id, TRACE_ID_MAX)
         check_text("reason", self.reason, REASON_MAX)
-        for name in ("daily_pnl", "drawdown_pct", "current_equity", "peak_equity"):
-            value = getattr(self, name)
-            if type(value) is not float:
-                value = _as_float(name, value)
-                msgspec.structs.force_setattr(self, name, value)
-            if not isfinite(value):
-                raise InvalidSnapshot(f"{name} must be a finite number, got {value!r}")
+        if not self._has_floats():
+            self._keep_floats()
         if type(self.trading_paused) is not bool:
             raise InvalidSnapshot(f"trading_paused must be True or False, got {self.trading_paused!r}")
         if self.paused_until is not None:
@@ -68,14 +63,28 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         self._keep_utc("recorded_at", self.recorded_at)
         check_recorded_at(self.recorded_at)
 
+    def _has_floats(self) -> bool:
+        a, b, c, d = self.daily_pnl, self.drawdown_pct, self.current_equity, self.peak_equity
+        return type(a) is type(b) is type(c) is type(d) is float and isfinite(a + b + c + d)
+
+    def _keep_floats(self) -> None:
+        for name in ("daily_pnl", "drawdown_pct", "current_equity", "peak_equity"):
+            value = getattr(self, name)
+            if type(value) is not float:
+                value = _as_float(name, value)
+                msgspec.structs.force_setattr(self, name, value)
+            if not isfinite(value):
+                raise InvalidSnapshot(f"{name} must be a finite number, got {value!r}")
+
     def _keep_utc(self, name: str, value: object) -> None:
+        if type(value) is datetime and value.tzinfo is UTC:
+            return
         if not isinstance(value, datetime) or value.utcoffset() is None:
             raise InvalidSnapshot(f"{name} must be a datetime with a time zone, got {value!r}")
-        if value.tzinfo is not UTC:
-            try:
-                msgspec.structs.force_setattr(self, name, value.astimezone(UTC))
-            except OverflowError:
-                raise InvalidSnapshot(f"{name} is out of range: {value!r}") from None
+        try:
+            msgspec.structs.force_setattr(self, name, value.astimezone(UTC))
+        except OverflowError:
+            raise InvalidSnapshot(f"{name} is out of range: {value!r}") from None
 
 
 def check_text(name: str, value: str, most: int, *, least: int = 0) -> None:
@@ -94,9 +103,17 @@ def check_text(name: str, value: str, most: int, *, least: int = 0) -> None:
         raise InvalidSnapshot(f"{name} must be valid Unicode, got {value!r}") from None
 
 
+_latest = RECORDED_AT_MIN
+"""The latest recorded_at allowed by the last look at the clock; what is not after it needs no other."""
+
+
 def check_recorded_at(value: datetime) -> None:
     """Raise InvalidSnapshot for a time that only a wrong clock can give."""
-    if value < RECORDED_AT_MIN or value > datetime.now(UTC) + RECORDED_AT_AHEAD_MAX:
+    global _latest
+    if RECORDED_AT_MIN <= value <= _latest:
+        return
+    _latest = datetime.now(UTC) + RECORDED_AT_AHEAD_MAX
+    if not RECORDED_AT_MIN <= value <= _latest:
         raise InvalidSnapshot(
             f"recorded_at must lie between 2000-01-01 and one day ahead, got {value.isoformat()}; "
             "check this machine's clock"

@@ -47,8 +47,7 @@ class Claim:
     """Which life, of which trader; the same trader may come twice, its older life first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stamped snapshot."""
 
     trader_id: str
@@ -58,38 +57,35 @@ class Entry:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Admit:
     """Ask to admit entries, in this order. The same Admit may be asked again after a lost answer."""
 
-    keys: Keys
-    maxlen: int
-    entries: Sequence[Entry]
+    __slots__ = ("_lives", "arguments", "entries", "keys")
 
-    def arguments(self) -> list[bytes | int]:
+    def __init__(self, keys: Keys, maxlen: int, entries: Sequence[Entry]) -> None:
+        """maxlen: entries that the stream may hold."""
+        self.keys = keys
+        self.entries = entries
+        numbers: dict[tuple[str, int], int] = {}
+        of = [numbers.setdefault((each.trader_id, each.epoch), len(numbers) + 1) for each in entries]
+        self._lives = list(numbers)
+        batch: dict[str, Sequence[object]] = {
+            "traders": [trader_id for trader_id, _ in numbers],
+            "epochs": [str(epoch) for _, epoch in numbers],
+            "lives": [f"{epoch}:{trader_id}" for trader_id, epoch in numbers],
+            "of": of,
+            "seqs": [each.seq for each in entries],
+        }
+        merged = [each.merged for each in entries]
+        if any(merged):
+            batch["merged"] = merged
+        self.arguments: list[bytes | int] = [maxlen, msgspec.json.encode(batch), *(each.payload for each in entries)]
         """ARGV of admit.lua."""
-        numbers = self._numbers()
-        batch = msgspec.json.encode(
-            {
-                "traders": [trader_id for trader_id, _ in numbers],
-                "epochs": [str(epoch) for _, epoch in numbers],
-                "of": [numbers[entry.trader_id, entry.epoch] for entry in self.entries],
-                "seqs": [entry.seq for entry in self.entries],
-                "merged": [entry.merged for entry in self.entries],
-            }
-        )
-        return [self.maxlen, batch, *(entry.payload for entry in self.entries)]
 
     def admission(self, answer: Any) -> Admission:
         """The answer of admit.lua."""
         count, fenced = answer
-        traders = list(self._numbers())
-        return Admission(int(count), [traders[int(number) - 1] for number in fenced])
-
-    def _numbers(self) -> dict[tuple[str, int], int]:
-        """(trader_id, epoch) -> its number in the script: 1, 2, 3, ..."""
-        pairs = dict.fromkeys((entry.trader_id, entry.epoch) for entry in self.entries)
-        return {pair: number for number, pair in enumerate(pairs, 1)}
+        return Admission(int(count), [self._lives[int(number) - 1] for number in fenced])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +155,7 @@ class TraderStream:
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
-            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
+            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments))
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -202,7 +198,7 @@ class AsyncTraderStream:
     async def admit(self, call: Admit) -> Admission:
         """As TraderStream.admit()."""
         try:
-            return call.admission(await self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
+            return call.admission(await self._admit(keys=_admit_keys(call.keys), args=call.arguments))
         except RedisError as error:
             raise unavailable(error) from error
 

@@ -134,7 +134,7 @@ def decode(payload: bytes) -> WireSnapshot:
         raise InvalidSnapshot(f"not a snapshot: {error}") from None
     if wire.v != VERSION:
         raise InvalidSnapshot(f"wire version {wire.v} is not known here; this program reads up to {VERSION}")
-    if b"\\u0000" in payload or not payload.isascii():
+    if not payload.isascii() or b"\\u0000" in payload:
         check_text("trader_id", wire.trader_id, TRADER_ID_MAX, least=1)
         check_text("trace_id", wire.trace_id, TRACE_ID_MAX)
         check_text("reason", wire.reason, REASON_MAX)

@@ -240,6 +240,8 @@ def _admitted(client: redis.Redis, streams: Sequence[Keys], trader: str | None) 
     admitted: dict[Life, int] = {}
     for keys in streams:
         for name, last_seq in client.hscan_iter(keys.admitted, count=PAGE):
+            if not name:
+                continue  # no life, see keys
             epoch, _, trader_id = name.decode().partition(":")
             if trader is None or trader_id == trader:
                 life = (trader_id, int(epoch))

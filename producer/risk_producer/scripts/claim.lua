@@ -8,6 +8,7 @@ local epochs = KEYS[1]
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+redis.call('HSETNX', epochs, '', 'A text of more than 64 bytes: with it Redis finds a field by its hash, see admit')
 local claimed = {}
 for i, trader in ipairs(ARGV) do
   local last = tonumber(redis.call('HGET', epochs, trader) or 0)
