@@ -79,7 +79,11 @@ class Admit:
         merged = [each.merged for each in entries]
         if any(merged):
             batch["merged"] = merged
-        self.arguments: list[bytes | int] = [maxlen, msgspec.json.encode(batch), *(each.payload for each in entries)]
+        self.arguments: list[bytes | int] = [
+            maxlen,
+            msgspec.json.encode(batch),
+            *(each.payload for each in entries),
+        ]
         """ARGV of admit.lua."""
 
     def admission(self, answer: Any) -> Admission:

@@ -40,6 +40,9 @@ class Batch:
     payloads: list[bytes] = field(default_factory=list)
     snapshots: list[WireSnapshot] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    first: str = ""
+    """The id of the first entry; the batch is all that the stream had from there to the last."""
+    last: str = ""
 
     def __len__(self) -> int:
         return len(self.ids) + len(self.dead)
@@ -58,6 +61,8 @@ class Outcome:
 def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
     """Decode entries; a bad one becomes a dead letter and never stops the others."""
     batch = Batch(stream)
+    if entries:
+        batch.first, batch.last = entries[0].id, entries[-1].id
     for entry in entries:
         if entry.defect is not None:
             batch.dead.append(DeadLetter(entry.id, entry.defect, entry.payload))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -121,41 +121,31 @@ class StreamSource:
         now = datetime.now(UTC)
         dead_ids = {letter.entry_id for letter in outcome.dead}
         stored: dict[str, list[str]] = defaultdict(list)
-        latency_ms: dict[str, float] = {}
-        buckets: dict[float, int] = defaultdict(int)
+        newest: dict[str, datetime] = {}
+        times: list[datetime] = []
         for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
-            if entry_id in dead_ids:
-                continue
-            stored[snapshot.trader_id].append(entry_id)
-            waited_ms = max(0.0, (now - snapshot.recorded_at).total_seconds() * 1000)
-            latency_ms[snapshot.trader_id] = waited_ms
-            buckets[_bound(waited_ms)] += 1
+            if entry_id not in dead_ids:
+                stored[snapshot.trader_id].append(entry_id)
+                newest[snapshot.trader_id] = snapshot.recorded_at
+                times.append(snapshot.recorded_at)
         dead: dict[str, list[str]] = defaultdict(list)
         for letter in outcome.dead:
             dead[letter.snapshot.trader_id if letter.snapshot else ""].append(letter.entry_id)
-        arguments = msgspec.json.encode(
-            {
-                "stored": [[trader, f"{latency_ms[trader]:.3f}", ids] for trader, ids in stored.items()],
-                "dead": [[trader, ids] for trader, ids in dead.items()],
-                "duplicates": outcome.duplicates,
-                "buckets": [[_label(bound), count] for bound, count in buckets.items()],
-            }
-        )
-        keys = self._keys
-        try:
-            self._acknowledge(
-                keys=[
-                    keys.snapshots,
-                    keys.counters,
-                    keys.attempts,
-                    keys.failures,
-                    keys.latency_ms,
-                    keys.latency_buckets,
-                ],
-                args=[arguments],
-            )
-        except RedisError as error:
-            raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+        latency_ms = {trader: f"{_waited_ms(recorded_at, now):.3f}" for trader, recorded_at in newest.items()}
+        report: dict[str, Any] = {
+            "first": batch.first,
+            "last": batch.last,
+            "listed": False,
+            "stored": [(trader, len(ids), latency_ms[trader]) for trader, ids in stored.items()],
+            "dead": [(trader, len(ids)) for trader, ids in dead.items()],
+            "duplicates": outcome.duplicates,
+            "buckets": _histogram(times, now),
+        }
+        if self._report(report) < 0:
+            report["listed"] = True
+            report["stored"] = [(trader, ids, latency_ms[trader]) for trader, ids in stored.items()]
+            report["dead"] = list(dead.items())
+            self._report(report)
 
     def failed(self, batch: Batch) -> None:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
@@ -186,6 +176,26 @@ class StreamSource:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
         return int(answer)
 
+    def _report(self, report: dict[str, Any]) -> int:
+        """Ask acknowledge.lua."""
+        keys = self._keys
+        try:
+            return int(
+                self._acknowledge(
+                    keys=[
+                        keys.snapshots,
+                        keys.counters,
+                        keys.attempts,
+                        keys.failures,
+                        keys.latency_ms,
+                        keys.latency_buckets,
+                    ],
+                    args=[msgspec.json.encode(report)],
+                )
+            )
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+
     def _read(self, count: int, *, block_ms: int | None) -> list[Entry]:
         try:
             answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
@@ -214,10 +224,20 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
 
 
-def _bound(waited_ms: float) -> float:
-    at = bisect_left(LATENCY_BOUNDS_MS, waited_ms)
-    return LATENCY_BOUNDS_MS[at] if at < len(LATENCY_BOUNDS_MS) else float("inf")
+def _waited_ms(recorded_at: datetime, now: datetime) -> float:
+    return max(0.0, (now - recorded_at).total_seconds() * 1000)
 
 
-def _label(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else f"{bound:g}"
+def _histogram(times: list[datetime], now: datetime) -> list[tuple[str, int]]:
+    """(upper bound, how many waited for so long and longer than the bound before), where there are any."""
+    times = sorted(times)
+    counts: list[tuple[str, int]] = []
+    longer = len(times)
+    for bound_ms in LATENCY_BOUNDS_MS:
+        still_longer = bisect_left(times, now - timedelta(milliseconds=bound_ms), hi=longer)
+        if still_longer < longer:
+            counts.append((f"{bound_ms:g}", longer - still_longer))
+        longer = still_longer
+        if not longer:
+            return counts
+    return [*counts, ("+Inf", longer)]

@@ -96,6 +96,31 @@ def test_two_workers_with_the_same_entries_count_each_once(client: Any) -> None:
     assert client.hget(KEYS.attempts, "t") == b"10"
 
 
+def test_a_batch_at_the_head_is_cut_off_and_what_came_behind_it_stays(client: Any) -> None:
+    source = StreamSource(client, 0, block_s=0.01)
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    batch = decode_entries(source.stream, source.read())
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 4)})
+    client.xdel(KEYS.snapshots, batch.ids[1])  # by hand, and it is stored all the same
+    source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.hget(KEYS.counters, "stored") == b"2"
+    assert seqs(source) == [4]
+
+
+def test_what_came_after_redis_lost_its_data_is_not_taken_off(client: Any) -> None:
+    source = StreamSource(client, 0, block_s=0.01)
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)}, id=f"{seq}0-0")
+    batch = decode_entries(source.stream, source.read())
+    client.flushall()
+    for number in (15, 25, 35):  # its clock went back
+        client.xadd(KEYS.snapshots, {b"s": payload("t", number)}, id=f"{number}-0")
+    source.acknowledge(batch, Outcome((), duplicates=0))
+    source.rewind()
+    assert seqs(source) == [15, 25, 35]
+
+
 def test_a_server_that_is_not_there_is_said_so() -> None:
     with connect("redis://127.0.0.1:1/0") as nobody, pytest.raises(SourceUnavailable):
         StreamSource(nobody, 0).read()

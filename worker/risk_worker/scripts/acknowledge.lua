@@ -1,16 +1,31 @@
 -- Takes a committed batch off the stream and counts it. May be repeated, also by two workers at once: an
--- entry is counted only by the call whose XDEL took it off the stream.
+-- entry is counted only by the call that took it off the stream.
+--
+-- The batch was read as one piece of the stream, and entries are only ever added behind it. So where it is
+-- still whole at the stream's head it is cut off as one piece. Where it is not, another worker has taken off
+-- some of it, or Redis has lost its data: then the entries' ids are needed, to see which are there.
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets
--- ARGV  1: JSON of {stored = {{trader, latency, ids}...}, dead = {{trader, ids}...}, duplicates,
---          buckets = {{bound, count}...}}
--- Returns how many entries this call took off.
+-- ARGV  1: JSON of {first, last, listed, stored = {{trader, count or ids, latency}...},
+--          dead = {{trader, count or ids}...}, duplicates, buckets = {{bound, count}...}};
+--          first and last are ids; listed: there are ids, not counts
+-- Returns how many entries this call took off; -1: ask again with ids.
 local stream, counters, attempts, failures, latency_ms, latency_buckets =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local batch = cjson.decode(ARGV[1])
 local SLICE = 1000 -- unpack() has a limit of some thousands
 
-local function settle(ids)
+local cut = nil -- how many entries the piece had
+if not batch.listed then
+  local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if not head or head[1] ~= batch.first or #redis.call('XRANGE', stream, batch.last, batch.last) == 0 then
+    return -1
+  end
+  cut = redis.call('XTRIM', stream, 'MINID', '=', batch.last) + redis.call('XDEL', stream, batch.last)
+end
+
+local function take_off(ids)
+  if cut then return ids end
   local taken = 0
   for first = 1, #ids, SLICE do
     local last = math.min(first + SLICE - 1, #ids)
@@ -21,21 +36,22 @@ end
 
 local stored, dead = 0, 0
 for _, of in ipairs(batch.stored) do
-  local taken = settle(of[3])
+  local taken = take_off(of[2])
   if taken > 0 then
     redis.call('HINCRBY', attempts, of[1], taken)
-    redis.call('HSET', latency_ms, of[1], of[2])
+    redis.call('HSET', latency_ms, of[1], of[3])
     stored = stored + taken
   end
 end
 for _, of in ipairs(batch.dead) do
-  local taken = settle(of[2])
+  local taken = take_off(of[2])
   if taken > 0 and of[1] ~= '' then
     redis.call('HINCRBY', attempts, of[1], taken)
     redis.call('HINCRBY', failures, of[1], taken)
   end
   dead = dead + taken
 end
+if cut then stored = cut - dead end -- should somebody have taken out one in the middle by hand
 
 if stored + dead > 0 then
   redis.call('HINCRBY', counters, 'batches', 1)
