@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final, Literal, Self
@@ -175,7 +176,10 @@ class ProducerCore:
                 on_memory=int(self._in_memory),
                 attempts=self._count.attempts.copy(),
                 failures=self._count.failures.copy(),
-                latency_ms=self._count.latency_ms.copy(),
+                latency_ms={
+                    trader_id: (kept_at - recorded_at.timestamp()) * 1000
+                    for trader_id, (kept_at, recorded_at) in self._kept.items()
+                },
             )
 
     def _begin(self) -> None:
@@ -186,6 +190,8 @@ class ProducerCore:
         self._outbox = Outbox(self._buffer, self._lock, self._stream_maxlen, self._spool)
         self._outage = Outage()
         self._count = Reading()
+        self._kept: dict[str, tuple[float, datetime]] = {}
+        """Of the newest snapshot of each trader that only memory held: since when, and its recorded_at."""
         self._in_memory = not self._persistent
         """Whether only memory holds what is saved now."""
         self._wake_at = 1
@@ -257,9 +263,8 @@ class ProducerCore:
             self._count.failures[snapshot.trader_id] += 1
 
     def _count_in_memory(self, snapshot: RiskSnapshot) -> None:
-        trader_id = snapshot.trader_id
-        self._count.attempts[trader_id] += 1
-        self._count.latency_ms[trader_id] = (time() - snapshot.recorded_at.timestamp()) * 1000
+        self._count.attempts[snapshot.trader_id] += 1
+        self._kept[snapshot.trader_id] = (time(), snapshot.recorded_at)
 
     def _why_refused(self, timeout_s: float) -> Exception:
         """What push() raises when there was no room."""

@@ -7,7 +7,7 @@ import os
 import threading
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 from weakref import WeakSet
 
 from risk_producer import postgres_state
@@ -19,6 +19,10 @@ from risk_producer.state import Found, LoadedState, Place
 from risk_producer.stream import Claim, TraderStream
 from risk_producer.wire import WireSnapshot, decode
 
+AWAKE_S: Final = 0.1
+"""How long after a batch the flusher looks for more by itself, every LINGER_S. To wake it, a call of the
+operating system, would be most of what save() costs."""
+
 
 class RiskProducer(ProducerCore):
     """Keeps the risk state of traders. Thread-safe; after a fork both sides may go on."""
@@ -29,6 +33,8 @@ class RiskProducer(ProducerCore):
         """Notified when the flusher has something to do."""
         self._progress = threading.Condition(self._lock)
         """Notified when there may be room in the buffer, or something has arrived in Redis."""
+        self._asleep_from = 0.0
+        """When the flusher, as nothing came, goes to sleep until save() wakes it; monotonic."""
         self._thread: threading.Thread | None = None
         self._stream: TraderStream | None = None
         _producers.add(self)
@@ -116,14 +122,15 @@ class RiskProducer(ProducerCore):
     def _wait_for_work(self) -> bool:
         """Wait for something to send, and a little longer for more of it. False: stop."""
         with self._lock:
-            while not (self._buffer.depth or self._stopping):
-                self._wake_at = 1
-                self._work.wait()
-            if self._buffer.depth < self._half() and not (self._urgent or self._stopping):
-                self._wake_at = self._half()
-                self._work.wait(LINGER_S)
+            while self._buffer.depth < self._half() and not (self._urgent or self._stopping):
+                asleep = not self._buffer.depth and monotonic() >= self._asleep_from
+                self._wake_at = 1 if asleep else self._half()
+                self._work.wait(None if asleep else LINGER_S)
+                if self._buffer.depth and not asleep:
+                    break
             self._wake_at = NEVER
             self._urgent = False
+            self._asleep_from = monotonic() + AWAKE_S
             return not self._stopping
 
     def _send(self) -> None:
