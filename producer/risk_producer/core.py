@@ -238,16 +238,18 @@ class ProducerCore:
 
     def _sync_spool(self, *, now: bool) -> None:
         """fsync, if it is time. Without the lock held."""
-        with self._lock:
-            fd = None if self._spool is None else self._spool.duplicate_to_sync(now=now)
-        if fd is not None:
-            try:
+        fd = None
+        try:
+            with self._lock:
+                fd = None if self._spool is None else self._spool.duplicate_to_sync(now=now)
+            if fd is not None:
                 os.fsync(fd)
-            except OSError as error:
-                with self._lock:
-                    if self._spool is not None:
-                        self._spool.fail(error)
-            finally:
+        except OSError as error:
+            with self._lock:
+                if self._spool is not None:
+                    self._spool.fail(error)
+        finally:
+            if fd is not None:
                 os.close(fd)
 
     def _refuse(self, snapshot: RiskSnapshot) -> None:
