@@ -391,14 +391,15 @@ def test_a_segment_whose_beginning_is_torn_is_written_to_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("risk_producer.spool._RETRY_EVERY_S", 0.0)
-    write = os.write
-    with monkeypatch.context() as patch:
-        patch.setattr("risk_producer.spool.os.write", lambda fd, data: write(fd, data[:5]))
-        first = Crashing(tmp_path)
-        first.accept("t1", 0)
-        assert first.spool.failed
-    first.accept("t1", 1)
-    first.accept("t1", 2)
+    write, lengths = os.write, iter([5])
+
+    def full_for_a_moment(fd: int, data: bytes) -> int:
+        return write(fd, data[: next(lengths, len(data))])
+
+    monkeypatch.setattr("risk_producer.spool.os.write", full_for_a_moment)
+    first = Crashing(tmp_path)
+    for number in range(3):
+        first.accept("t1", number)
     first.crash()
     second = Crashing(tmp_path)
     assert pnls(second.replayed.items) == [0, 1, 2]
