@@ -228,16 +228,20 @@ class AsyncRiskProducer(ProducerCore):
     async def _stop(self) -> None:
         self._stopping = True
         self._work.set()
-        if self._task is not None:
-            done, _ = await asyncio.wait([self._task], timeout=0.1)
-            if not done:
+        try:
+            if self._task is not None:
+                done, _ = await asyncio.wait([self._task], timeout=0.1)
+                if not done:
+                    self._task.cancel()
+                    await asyncio.wait([self._task])
+        finally:  # also when close() is cancelled just here
+            if self._task is not None:
                 self._task.cancel()
-                await asyncio.wait([self._task])
-        with self._lock:
-            self._count_unsent()
-        if self._stream is not None and self._client is None:
-            await self._stream.close()
-        self._collector.retire(self)
+            with self._lock:
+                self._count_unsent()
+            self._collector.retire(self)
+            if self._stream is not None and self._client is None:
+                await self._stream.close()
 
     async def __aenter__(self) -> Self:
         return self
