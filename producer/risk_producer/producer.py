@@ -182,7 +182,7 @@ class RiskProducer(ProducerCore):
             in_redis = None if payload is None else decode(payload)
         except (StreamUnavailable, InvalidSnapshot) as error:
             unanswered.append(("redis", str(error)))
-        if self._database_url is not None and memory is None:
+        if self._database_url is not None and (memory is None or in_redis is None):
             try:
                 in_postgres = postgres_state.fetch(self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
