@@ -194,7 +194,7 @@ class AsyncRiskProducer(ProducerCore):
             in_redis = None if payload is None else decode(payload)
         except (StreamUnavailable, InvalidSnapshot) as error:
             unanswered.append(("redis", str(error)))
-        if self._database_url is not None and memory is None:
+        if self._database_url is not None and (memory is None or in_redis is None):
             try:
                 in_postgres = await asyncio.to_thread(postgres_state.fetch, self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
@@ -228,16 +228,20 @@ class AsyncRiskProducer(ProducerCore):
     async def _stop(self) -> None:
         self._stopping = True
         self._work.set()
-        if self._task is not None:
-            done, _ = await asyncio.wait([self._task], timeout=0.1)
-            if not done:
+        try:
+            if self._task is not None:
+                done, _ = await asyncio.wait([self._task], timeout=0.1)
+                if not done:
+                    self._task.cancel()
+                    await asyncio.wait([self._task])
+        finally:  # also when close() is cancelled just here
+            if self._task is not None:
                 self._task.cancel()
-                await asyncio.wait([self._task])
-        with self._lock:
-            self._count_unsent()
-        if self._stream is not None and self._client is None:
-            await self._stream.close()
-        self._collector.retire(self)
+            with self._lock:
+                self._count_unsent()
+            self._collector.retire(self)
+            if self._stream is not None and self._client is None:
+                await self._stream.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final, Literal, Self
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry
 
@@ -23,7 +24,7 @@ from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.spool import Fsync, Spool
 from risk_producer.state import Place
-from risk_producer.stream import Admission, Admit
+from risk_producer.stream import Admission, Admit, check_url
 
 log = logging.getLogger("riskstream.producer")
 
@@ -102,6 +103,8 @@ class ProducerCore:
         """
         if persistent and (redis_url is None) == (client is None):
             raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
+        if redis_url is not None:
+            check_url(redis_url)
         self._redis_url = redis_url
         self._client = client
         self._partitions = partitions
@@ -202,6 +205,20 @@ class ProducerCore:
         self._stopping = False
         self._replayed: dict[str, Item] = {}
         """The newest snapshot that the spool held of each trader."""
+        _producers.add(self)
+
+    def _after_fork_in_child(self) -> None:
+        """What is in the buffer is the parent's to send; the connections and epochs are the parent's too."""
+        closed, known = self._closed, self._buffer
+        if self._spool is not None:
+            self._spool.abandon()
+            self._spool, self._sync_each = None, False
+            log.warning("This process was forked: the spool is its parent's, snapshots are in memory only")
+        self._begin()
+        self._closed = closed
+        if not self._persistent:
+            self._buffer = known  # nobody else knows
+        self._collector.forget_past()
 
     def _restore(self, spool: Spool) -> None:
         """Earlier lives' snapshots go first."""
@@ -244,16 +261,18 @@ class ProducerCore:
 
     def _sync_spool(self, *, now: bool) -> None:
         """fsync, if it is time. Without the lock held."""
-        with self._lock:
-            fd = None if self._spool is None else self._spool.duplicate_to_sync(now=now)
-        if fd is not None:
-            try:
+        fd = None
+        try:
+            with self._lock:
+                fd = None if self._spool is None else self._spool.duplicate_to_sync(now=now)
+            if fd is not None:
                 os.fsync(fd)
-            except OSError as error:
-                with self._lock:
-                    if self._spool is not None:
-                        self._spool.fail(error)
-            finally:
+        except OSError as error:
+            with self._lock:
+                if self._spool is not None:
+                    self._spool.fail(error)
+        finally:
+            if fd is not None:
                 os.close(fd)
 
     def _refuse(self, snapshot: RiskSnapshot) -> None:
@@ -365,3 +384,14 @@ class Pending:
         while self._items and self._items[-1].arrived:
             self._items.pop()
         return not self._items
+
+
+_producers: WeakSet[ProducerCore] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for producer in list(_producers):
+        producer._after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

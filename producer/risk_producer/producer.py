@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
+from multiprocessing import parent_process, util
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
@@ -189,7 +189,7 @@ class RiskProducer(ProducerCore):
             in_redis = None if payload is None else decode(payload)
         except (StreamUnavailable, InvalidSnapshot) as error:
             unanswered.append(("redis", str(error)))
-        if self._database_url is not None and memory is None:
+        if self._database_url is not None and (memory is None or in_redis is None):
             try:
                 in_postgres = postgres_state.fetch(self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
@@ -239,19 +239,6 @@ class RiskProducer(ProducerCore):
     ) -> None:
         self.close()
 
-    def _after_fork_in_child(self) -> None:
-        """What is in the buffer is the parent's to send; the connections and epochs are the parent's too."""
-        closed, known = self._closed, self._buffer
-        if self._spool is not None:
-            self._spool.abandon()
-            self._spool, self._sync_each = None, False
-            log.warning("This process was forked: the spool is its parent's, snapshots are in memory only")
-        self._begin()
-        self._closed = closed
-        if not self._persistent:
-            self._buffer = known  # nobody else knows
-        self._collector.forget_past()
-
 
 class BoundTrader:
     """One trader's handle of a producer."""
@@ -281,10 +268,12 @@ def _close_all() -> None:
         producer.close()
 
 
-def _after_fork_in_child() -> None:
-    for producer in list(_producers):
-        producer._after_fork_in_child()
+def _close_all_in_child(_: object = None) -> None:
+    """The processes of multiprocessing that are forked end without atexit."""
+    util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+util.register_after_fork(_close_all, _close_all_in_child)
+if parent_process() is not None:
+    _close_all_in_child()

@@ -22,6 +22,7 @@ the machine; for more there is fsync.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -123,14 +124,19 @@ class Spool:
     def claimed(self, lives: Sequence[tuple[int, str]], epochs: Sequence[int]) -> None:
         """Epochs were given out: on disk before the first use.
 
-        Where the disk fails, what it holds is removed: under another epoch it would be stored twice.
+        Where the disk fails, what it holds is removed: under another epoch it would be stored twice. Where
+        not even that can be done, it is written anew as soon as the disk works, with the epochs.
         """
         self._note(
             _record(b"L", life, epoch, trader_id.encode())
             for (life, trader_id), epoch in zip(lives, epochs, strict=True)
         )
-        if self.failed is not None:
-            self._remove(list(self._sizes))
+        if self.failed is not None and not self._remove(list(self._sizes)):
+            log.critical(
+                "The spool in %s can be neither written nor removed: should this process die before it can, "
+                "remove the folder before the next start, or its snapshots are stored twice",
+                self._folder,
+            )
 
     def settled(self, done: Mapping[tuple[int, str], int], held: Callable[[], Sequence[Item]]) -> None:
         """Redis has everything up to these seq. Segments that hold nothing else are removed."""
@@ -162,12 +168,13 @@ class Spool:
                     file.flush()
                     os.fsync(file.fileno())
             path.with_suffix(".new").rename(path)
+            self._sizes[number] = len(body)
+            self.size += len(body)
             self._open(number)
+            self._sync_folder()
         except OSError as error:
             self.fail(error)
             return
-        self.size += len(body)
-        self._sizes[number] = len(body)
         for item in items:
             item.segment = number
         self._remove(other for other in list(self._sizes) if other != number)
@@ -187,10 +194,10 @@ class Spool:
         """empty: Redis has all, so nothing need stay."""
         try:
             self._leave()
-            if empty:
-                self._remove(list(self._sizes))
         except OSError as error:
             self.fail(error)
+        if empty:
+            self._remove(list(self._sizes))
         os.close(self._lock_fd)
 
     def abandon(self) -> None:
@@ -223,20 +230,29 @@ class Spool:
     def _write(self, data: bytes) -> None:
         if self._fd is None or self._sizes[self._newest] >= self._segment_max:
             self._begin_segment(self._newest + 1)
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
         assert self._fd is not None
-        written = os.write(self._fd, data)
-        if written < len(data):
+        if os.write(self._fd, data) < len(data):
             raise OSError(0, "the disk took only a part of a record")
-        self._sizes[self._newest] += written
-        self.size += written
+        self._sizes[self._newest] += len(data)
+        self.size += len(data)
 
     def _begin_segment(self, number: int) -> None:
-        self._leave()
         self._open(number)
-        assert self._fd is not None
-        os.write(self._fd, _MAGIC)
-        self._sizes[number] = len(_MAGIC)
-        self.size += len(_MAGIC)
+        self._sizes[number] = 0
+        self._append(_MAGIC)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """A new file survives the machine only when its folder is on disk too."""
+        if self.fsync != "never":
+            fd = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def _open(self, number: int) -> None:
         self._leave()
@@ -260,13 +276,21 @@ class Spool:
             log.critical("The spool in %s fails, snapshots are in memory only: %s", self._folder, error)
         self.failed = str(error)
         if self._fd is not None:  # its end may be torn: write no more to it
-            os.close(self._fd)
-            self._fd = None
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
-    def _remove(self, numbers: Iterable[int]) -> None:
+    def _remove(self, numbers: Iterable[int]) -> bool:
+        """Whether all are gone. What cannot be removed is counted on, and tried again with the next."""
+        gone = True
         for number in numbers:
-            self.size -= self._sizes.pop(number)
-            self._path(number).unlink(missing_ok=True)
+            try:
+                self._path(number).unlink(missing_ok=True)
+            except OSError:
+                gone = False
+            else:
+                self.size -= self._sizes.pop(number)
+        return gone
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012d}.segment"

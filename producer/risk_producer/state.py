@@ -42,7 +42,8 @@ class Found:
     def newest(self, trader_id: str) -> LoadedState | None:
         """The newest by (epoch, seq). None is certain; StateUnknown where it would not be.
 
-        This producer's memory is newer than all that is stored, except when a newer producer exists.
+        This producer's memory is newer than all that is stored, except when a newer producer exists. What an
+        earlier life left in the spool may have no epoch yet: then the time tells.
         """
         stored = max(
             ((wire, place) for wire, place in ((self.redis, "redis"), (self.postgres, "postgres")) if wire),
@@ -51,9 +52,7 @@ class Found:
         )
         snapshot: RiskSnapshot
         source: Place
-        if self.memory is not None and (
-            stored is None or self.epoch is None or stored[0].epoch <= self.epoch
-        ):
+        if self.memory is not None and (stored is None or not self._is_older_than(stored[0])):
             snapshot, source = self.memory, self.held_in
         elif stored is not None:
             snapshot, source = stored[0].snapshot, "redis" if stored[1] == "redis" else "postgres"
@@ -64,3 +63,10 @@ class Found:
             return None
         age_s = (datetime.now(UTC) - snapshot.recorded_at).total_seconds()
         return LoadedState(snapshot, source, age_s, tuple(place for place, _ in self.unanswered))
+
+    def _is_older_than(self, stored: WireSnapshot) -> bool:
+        """Whether memory is older than what is stored."""
+        if self.epoch is not None:
+            return self.epoch < stored.epoch
+        assert self.memory is not None
+        return self.held_in == "spool" and self.memory.recorded_at < stored.recorded_at

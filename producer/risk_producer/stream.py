@@ -17,11 +17,12 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from risk_producer.errors import StreamUnavailable
+from risk_producer.errors import ConfigurationError, StreamUnavailable
 from risk_producer.keys import Keys
 
 ANSWER_TIMEOUT_S: Final = 2.0
@@ -105,6 +106,14 @@ class Admission:
 def script(name: str) -> str:
     """The text of a script in scripts/."""
     return resources.files("risk_producer").joinpath("scripts", f"{name}.lua").read_text()
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigurationError for what is no URL of a Redis. Connects to nobody."""
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ConfigurationError(f"the URL of Redis cannot be used: {error}") from None
 
 
 def unavailable(error: RedisError) -> StreamUnavailable:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
-from risk_producer import RiskProducer
+from risk_producer import AsyncRiskProducer, RiskProducer
+from tests.conftest import MakeValkey
 from tests.support.producers import Threaded, snapshot, stream_of
 
 
@@ -63,10 +68,42 @@ def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Red
     assert epochs[1] == epochs[2] < epochs[3]
 
 
+def test_a_child_forked_in_an_event_loop_has_its_own_life(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    async def parent() -> None:
+        async with AsyncRiskProducer(redis_url, spool_dir=tmp_path, registry=CollectorRegistry()) as producer:
+            await producer.push(snapshot("t1", 1))
+            assert await producer.save(snapshot("t1", 2))
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                status = 1
+                try:
+                    status = asyncio.run(go_on(producer))
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+            assert await producer.save(snapshot("t1", 4))
+            assert producer.health().spool == "on"
+
+    async def go_on(producer: AsyncRiskProducer) -> int:
+        health = producer.health()
+        saved = await producer.save(snapshot("t1", 3)) and await producer.close(10)
+        return 0 if saved and (health.buffered, health.spool) == (0, "off") else 1
+
+    asyncio.run(parent())
+    epochs = {wire.daily_pnl: wire.epoch for wire in stream_of(redis_client)}
+    assert sorted(epochs) == [1, 2, 3, 4]
+    assert len(stream_of(redis_client)) == 4, "the parent's buffer is sent once"
+    assert epochs[1] == epochs[2] == epochs[4] < epochs[3]
+
+
 def _save_in_a_process(redis_url: str, trader_id: str) -> None:
-    with RiskProducer(redis_url) as producer:
-        for number in range(100):
-            assert producer.save(snapshot(trader_id, number))
+    """Leaves it to the end of the process to send."""
+    producer = RiskProducer(redis_url)
+    for number in range(100):
+        assert producer.save(snapshot(trader_id, number))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -101,11 +138,16 @@ def test_the_end_of_the_process_flushes(redis_url: str, redis_client: redis.Redi
     assert len(stream_of(redis_client)) == 300
 
 
-def test_the_end_of_the_process_does_not_hang() -> None:
+@pytest.mark.parametrize("redis_is", ["nowhere", "frozen"])
+def test_the_end_of_the_process_does_not_hang(make_valkey: MakeValkey, redis_is: str) -> None:
+    url = "redis://127.0.0.1:1/0"
+    if redis_is == "frozen":
+        valkey = make_valkey()
+        url = valkey.url
+        valkey.pause()
     began = time.monotonic()
-    nobody = "redis://127.0.0.1:1/0"
     done = subprocess.run(
-        [sys.executable, "-c", _FORGETFUL, nobody], check=True, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", _FORGETFUL, url], check=True, timeout=60, capture_output=True, text=True
     )
     assert time.monotonic() - began < 20
     assert "Closed with 300 snapshots" in done.stderr

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 
-from risk_producer import StateUnknown
+from risk_producer import RiskProducer, StateUnknown
 from tests.support.producers import Bench, snapshot
 
 NOBODY = "postgresql://u:secret@127.0.0.1:1/x"
@@ -59,3 +61,46 @@ def test_a_silent_postgres(bench: Bench, empty_database_url: str) -> None:
     bench.producer().push(snapshot("t1", 1))
     state = bench.producer(database_url=NOBODY).load("t1")
     assert state is not None and state.source == "redis" and state.unanswered == ("postgres",)
+
+
+def test_a_newer_producer_counts_though_redis_lost_its_data(bench: Bench, database_url: str) -> None:
+    """The zombie has a state in memory, Redis knows nothing: only Postgres knows of the successor."""
+    zombie = bench.producer(database_url=database_url)
+    zombie.push(snapshot("t1", 1))
+    store(database_url, 9_000_000_000_000, 5.0)
+    bench.redis.flushdb()
+    state = zombie.load("t1")
+    assert state is not None and state.source == "postgres" and state.snapshot.trading_paused
+
+
+def test_a_spool_left_behind_does_not_hide_that_the_trader_was_paused_elsewhere(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Its snapshots have no epoch yet: Redis was away then. Meanwhile the trader ran on another machine."""
+    url = "redis://127.0.0.1:1/0"
+    with RiskProducer(url, spool_dir=tmp_path, registry=CollectorRegistry()) as left:
+        assert left.save(snapshot("t1", 1))
+        assert not left.close(0.0)
+    store(database_url, 1, 5.0)
+    with RiskProducer(
+        url, spool_dir=tmp_path, database_url=database_url, registry=CollectorRegistry()
+    ) as here:
+        state = here.load("t1")
+        assert state is not None and state.source == "postgres" and state.snapshot.trading_paused
+        assert state.unanswered == ("redis",)
+        assert here.save(snapshot("t1", 6))
+        state = here.load("t1")
+        assert state is not None and state.source == "memory" and state.snapshot.daily_pnl == 6
+        assert not here.close(0.0)
+
+
+def test_a_spool_that_is_newer_than_what_is_stored_counts(
+    bench: Bench, database_url: str, tmp_path: Path
+) -> None:
+    store(database_url, 1, 5.0)
+    url = "redis://127.0.0.1:1/0"
+    with RiskProducer(url, spool_dir=tmp_path, registry=CollectorRegistry()) as left:
+        assert left.save(snapshot("t1", 1))
+        assert not left.close(0.0)
+    state = bench.producer(database_url=database_url, spool_dir=tmp_path).load("t1")
+    assert state is not None and state.source == "spool" and state.snapshot.daily_pnl == 1

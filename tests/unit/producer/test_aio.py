@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -127,5 +128,29 @@ def test_close_in_an_outage_has_a_bound() -> None:
             await traders.push(snapshot("t1", 2), timeout=0.1)
         async with asyncio.timeout(5):
             assert not await traders.close(0.1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("moments", range(8))
+def test_close_may_be_cancelled_at_any_moment(tmp_path: Path, moments: int) -> None:
+    """It lets go of everything: the flusher, the spool's folder, the metrics."""
+
+    async def scenario() -> None:
+        registry = CollectorRegistry()
+        nobody = "redis://127.0.0.1:1/0"
+        traders = AsyncRiskProducer(nobody, spool_dir=tmp_path, registry=registry)
+        assert await traders.save(snapshot("t1", 1))
+        closing = asyncio.create_task(traders.close(0.0))
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert not await traders.close(0.0)
+        assert registry.get_sample_value("risk_producer_backend", {"backend": "memory"}) == 0
+        assert len(asyncio.all_tasks()) <= 2, "this one, and perhaps the flusher that is being cancelled"
+        again = AsyncRiskProducer(nobody, spool_dir=tmp_path, registry=CollectorRegistry())
+        assert again.health().buffered == 1
+        await again.close(0.0)
 
     asyncio.run(scenario())

@@ -66,6 +66,13 @@ def test_one_of_url_and_client() -> None:
         RiskProducer(registry=CollectorRegistry())
 
 
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port/0"])
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_a_url_that_is_none_is_said_at_once(kind: type[ProducerCore], url: str) -> None:
+    with pytest.raises(ConfigurationError, match="URL of Redis"):
+        kind(url, registry=CollectorRegistry())
+
+
 def test_two_producers_share_a_registry_and_totals_stay_when_one_is_closed() -> None:
     registry = CollectorRegistry()
     server = fakeredis.FakeServer()

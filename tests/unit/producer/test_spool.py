@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -320,8 +321,13 @@ def test_conflating_goes_on_at_the_bound_of_the_spool(bench: Bench, tmp_path: Pa
     assert producer.health().accepted == 1000
 
 
+@pytest.mark.parametrize("takes", ["a part", "nothing"])
 def test_a_full_disk_degrades_to_memory_and_mends(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    takes: str,
 ) -> None:
     producer = bench.producer(spool_dir=tmp_path)
     back = cut_off(producer)
@@ -329,6 +335,8 @@ def test_a_full_disk_degrades_to_memory_and_mends(
     write = os.write
 
     def full(fd: int, data: bytes) -> int:
+        if takes == "nothing":
+            raise OSError(errno.ENOSPC, "No space left on device")
         return write(fd, data[: len(data) // 2])
 
     with monkeypatch.context() as patch:
@@ -345,6 +353,78 @@ def test_a_full_disk_degrades_to_memory_and_mends(
     successor = bench.producer(spool_dir=tmp_path)
     assert successor.flush(10)
     assert [pnl for _, pnl in seqs(bench)][:5] == [0, 1, 2, 3, 4]
+
+
+def test_a_disk_that_became_read_only_holds_nothing_up(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The epoch cannot be written down, and what is there cannot be removed: all goes out from memory."""
+
+    def read_only(*_arguments: Any, **_options: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    producer = bench.producer(spool_dir=tmp_path)
+    back = cut_off(producer)
+    assert producer.save(snapshot("t1", 0))
+    with monkeypatch.context() as patch:
+        patch.setattr("risk_producer.spool.os.write", read_only)
+        patch.setattr("risk_producer.spool.Path.unlink", read_only)
+        patch.setattr("risk_producer.spool.Path.open", read_only)
+        assert producer.save(snapshot("t1", 1))
+        back()
+        assert producer.flush(10)
+        assert seqs(bench) == [(1, 0), (2, 1)]
+        assert "Read-only" in producer.health().spool
+        lines = [r.getMessage() for r in caplog.records if "spool" in r.getMessage()]
+        assert len(lines) == 2
+        assert "neither written nor removed" in lines[1]
+    monkeypatch.setattr("risk_producer.spool._RETRY_EVERY_S", 0.0)
+    wait_until(lambda: producer.save(snapshot("t2", 0)) and producer.health().spool == "on")
+    assert producer.flush(10)
+    sent = len(bench.stored())
+    assert producer.close()
+    assert bench.producer(spool_dir=tmp_path).flush(10)
+    assert len(bench.stored()) == sent, "nothing twice"
+
+
+def test_a_segment_whose_beginning_is_torn_is_written_to_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("risk_producer.spool._RETRY_EVERY_S", 0.0)
+    write, lengths = os.write, iter([5])
+
+    def full_for_a_moment(fd: int, data: bytes) -> int:
+        return write(fd, data[: next(lengths, len(data))])
+
+    monkeypatch.setattr("risk_producer.spool.os.write", full_for_a_moment)
+    first = Crashing(tmp_path)
+    for number in range(3):
+        first.accept("t1", number)
+    first.crash()
+    second = Crashing(tmp_path)
+    assert pnls(second.replayed.items) == [0, 1, 2]
+    second.crash()
+
+
+@pytest.mark.parametrize("fsync", ["interval", "always"])
+def test_no_file_descriptor_is_left_to_sync_with(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
+) -> None:
+    """As a failing disk: save() raises nothing."""
+
+    def exhausted(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("risk_producer.spool._FSYNC_EVERY_S", 0.0)
+    monkeypatch.setattr("risk_producer.spool._RETRY_EVERY_S", 3600.0)
+    producer = bench.producer(spool_dir=tmp_path, spool_fsync=fsync)
+    with monkeypatch.context() as patch:
+        patch.setattr("risk_producer.spool.os.dup", exhausted)
+        assert producer.save(snapshot("t1", 0))
+        wait_until(lambda: "Too many" in producer.health().spool)
+        assert producer.save(snapshot("t1", 1))
+        assert producer.flush(10)
+    assert seqs(bench) == [(1, 0), (2, 1)]
 
 
 @pytest.mark.parametrize("fsync", ["interval", "always"])
