@@ -304,14 +304,14 @@ def test_valkey_keeps_everything_and_evicts_nothing(folder: Path) -> None:
 
 
 def test_postgres_is_as_asked_for(folder: Path) -> None:
-    config: dict[str, embedded.Value] = {"fsync": False, "max_connections": 17, "statement_timeout": "1s"}
+    config: dict[str, embedded.Value] = {"fsync": False, "max_connections": 17, "statement_timeout": "7s"}
     with EmbeddedPostgres(folder, database='risk "x"', config=config) as server:
         url = server.url_of("risk%20%22x%22")
         with psycopg.connect(url) as connection:
             for setting, value in {
                 "fsync": "off",
                 "max_connections": "17",
-                "statement_timeout": "1s",
+                "statement_timeout": "7s",
                 "server_encoding": "UTF8",
                 "lc_messages": "C",
                 "timezone": "UTC",
