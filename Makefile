@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench chaos clean
+.PHONY: help install demo test check bench bench-large save-cost growth chaos clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## build .venv with everything the project needs
 
@@ -33,8 +34,21 @@ TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,2)
 test: check ## every check and the whole test suite, on servers it starts by itself
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-bench: $(STAMP) ## measure against the yardsticks
+$(BENCH): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(BENCH) ## measure against the yardsticks: 6 minutes
 	$(BIN)/riskstream bench
+
+bench-large: $(BENCH) ## the same, and with a history of 10 million rows: 15 minutes
+	$(BIN)/riskstream bench --large --markdown
+
+save-cost: $(BENCH) ## what save() costs the trader, idle and under load
+	$(BIN)/python -m benchmarks.save_cost
+
+growth: $(BENCH) ## rows/s as things grow, drawn into docs/growth.png
+	$(BIN)/python -m benchmarks.growth
 
 SECONDS ?= 600
 SEED ?= 7

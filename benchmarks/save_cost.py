@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000, help="calls a row (default 20,000)")
     count = parser.parse_args().count
     logging.getLogger("riskstream").setLevel(logging.CRITICAL + 1)
-    print(f"{'us':<44}{'p50':>8}{'p99':>8}{'p99.9':>8}{'max':>10}")
+    print(f"{'us':<40}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
     with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder)) as valkey:
         for name, rate, case in cases(valkey):
             with case as call:
@@ -89,7 +89,7 @@ def row(name: str, costs: list[float]) -> None:
         return costs[min(len(costs) - 1, int(len(costs) * share))]
 
     print(
-        f"{name:<44}{quantile(0.5):8.2f}{quantile(0.99):8.2f}{quantile(0.999):8.2f}{costs[-1]:10.1f}",
+        f"{name:<40}{quantile(0.5):10.2f}{quantile(0.99):10.2f}{quantile(0.999):10.2f}{costs[-1]:10.1f}",
         flush=True,
     )
 

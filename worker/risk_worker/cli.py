@@ -386,7 +386,7 @@ def demo(
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    """Measure against the yardsticks, on embedded servers: [--quick] [--rows N] [--runs N] [--json]."""
+    """Measure against the yardsticks, on embedded servers; --help has the options."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "benchmarks").is_dir():
         raise ConfigurationError("The benchmarks are not part of the package: run it in a checkout")

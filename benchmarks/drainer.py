@@ -1,0 +1,38 @@
+"""A worker's drain of one partition on command: python -m benchmarks.drainer PARTITION
+
+As risk_worker/jobs.py has it, without RQ around it.
+"""
+
+from __future__ import annotations
+
+import sys
+from threading import Event
+
+from benchmarks.process import serve
+from risk_producer.settings import Settings
+from risk_worker.drain import drain
+from risk_worker.source import StreamSource, connect
+from risk_worker.store import PostgresStore
+
+
+def main(partition: int) -> None:
+    """Obey until stdin ends. The connections stay, and each drain is a shift of its own."""
+    settings = Settings.load()
+    client = connect(settings.require_redis_url())
+    with client, PostgresStore(settings.require_database_url()) as store:
+
+        def work(_rows: int) -> int:
+            source = StreamSource(
+                client,
+                partition,
+                batch_size=settings.batch_size,
+                linger_s=settings.flush_interval_ms / 1000,
+                block_s=0.01,  # so that waiting for more at the end is not in the measure
+            )
+            return drain(source, store, stop=Event(), over=source.is_empty)
+
+        serve(work)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
