@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from risk_producer import postgres_state
 from risk_producer.buffer import Item
@@ -33,6 +35,7 @@ class AsyncRiskProducer(ProducerCore):
         """Who waits for room in the buffer, or for something to arrive in Redis."""
         self._task: asyncio.Task[None] | None = None
         self._stream: AsyncTraderStream | None = None
+        _producers.add(self)
 
     # Saving: in the trader's task.
 
@@ -270,3 +273,16 @@ class AsyncBoundTrader:
     async def load(self) -> LoadedState | None:
         """producer.load() of this trader."""
         return await self._producer.load(self.trader_id)
+
+
+_producers: WeakSet[AsyncRiskProducer] = WeakSet()
+
+
+@atexit.register
+def _count_what_is_left() -> None:
+    """Of producers that nobody closed: there is no loop any more that could send it, but it is said."""
+    for producer in list(_producers):
+        with producer._lock:
+            if not producer._closed:
+                producer._closed = True
+                producer._count_unsent()

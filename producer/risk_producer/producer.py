@@ -264,8 +264,9 @@ _producers: WeakSet[RiskProducer] = WeakSet()
 
 
 def _close_all() -> None:
+    deadline = monotonic() + CLOSE_TIMEOUT_S  # for all of them together
     for producer in list(_producers):
-        producer.close()
+        producer.close(max(0.0, deadline - monotonic()))
 
 
 def _close_all_in_child(_: object = None) -> None:

@@ -10,7 +10,7 @@ import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from risk_producer import AsyncRiskProducer, StreamUnavailable
+from risk_producer import AsyncRiskProducer, Settings, StreamUnavailable
 from tests.support.producers import snapshot
 
 FIELDS = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
@@ -116,6 +116,27 @@ def test_bind_knows_the_trader() -> None:
             await trader.push(**{**FIELDS, "daily_pnl": 2.0})
             state = await trader.load()
             assert state is not None and state.snapshot.trader_id == "t7"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("setting", [{"ENABLE_PERSISTENCE": "false"}, {"PERSISTENCE_BACKEND": "memory"}])
+def test_persistence_off_keeps_state_in_memory_and_sends_nothing(setting: dict[str, str]) -> None:
+    async def scenario() -> None:
+        registry = CollectorRegistry()
+        async with AsyncRiskProducer.from_settings(Settings.load(setting), registry=registry) as traders:
+            assert await traders.load("t1") is None
+            for number in range(1000):
+                assert await traders.save(snapshot("t1", number))
+            await traders.push(snapshot("t1", 1000))
+            state = await traders.load("t1")
+            assert state is not None and (state.source, state.snapshot.daily_pnl) == ("memory", 1000)
+            health = traders.health()
+            assert (health.backend, health.reason) == ("memory", "persistence is off")
+            labels = {"trader_id": "t1", "backend": "memory"}
+            assert registry.get_sample_value("risk_persistence_attempts_total", labels) == 1001
+            assert registry.get_sample_value("risk_producer_backend", {"backend": "memory"}) == 1
+            assert traders._task is None
 
     asyncio.run(scenario())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from hypothesis import settings
@@ -16,10 +17,19 @@ from risk_producer.stream import Admission, Admit, Claim, Entry
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b", "c")
+KEPT = st.fixed_dictionaries(
+    {},
+    optional={
+        "trading_paused": st.just(True),
+        "paused_until": st.just(datetime(2030, 1, 1, tzinfo=UTC)),
+        "reason": st.just("x"),
+    },
+)
+"""What must never be dropped, where it changes."""
 
 
-def _kept(item: Any) -> tuple[bool, str]:
-    return item.trading_paused, item.reason
+def _kept(item: Any) -> tuple[Any, ...]:
+    return item.trading_paused, item.paused_until, item.reason
 
 
 class Outgoing(RuleBasedStateMachine):
@@ -49,10 +59,10 @@ class Outgoing(RuleBasedStateMachine):
         self.lengths: dict[int, int] = defaultdict(int)
         self.admitted: dict[str, list[Entry]] = defaultdict(list)
 
-    @rule(trader_id=st.sampled_from(TRADERS), paused=st.booleans(), reason=st.sampled_from(["", "x"]))
-    def put(self, trader_id: str, paused: bool, reason: str) -> None:
+    @rule(trader_id=st.sampled_from(TRADERS), kept=KEPT)
+    def put(self, trader_id: str, kept: dict[str, Any]) -> None:
         self.number += 1
-        made = snapshot(trader_id, self.number, trading_paused=paused, reason=reason)
+        made = snapshot(trader_id, self.number, **kept)
         was_full = self.buffer.depth >= self.size
         item = self.buffer.put(made)
         if item is None:

@@ -170,6 +170,25 @@ def test_segments_are_removed_once_redis_has_them(tmp_path: Path) -> None:
     second.crash()
 
 
+def test_the_record_of_a_merged_snapshot_stays_until_the_survivor_is_settled(tmp_path: Path) -> None:
+    """What the survivor's own record says was written before it stood for others."""
+    first = Crashing(tmp_path)
+    first.buffer = Buffer(1000, 1, "conflate")
+    first.buffer.life = first.spool.life
+    first.spool._segment_max = 1  # a segment for each record
+    for number in range(4):
+        first.accept("t1", number)
+    lane = first.buffer.lanes[0]
+    first.buffer.take(lane, 1)
+    assert first.buffer.conflate() == 2
+    first.buffer.settle(lane, 1)
+    first.spool.settled({(first.spool.life, "t1"): 1}, first.buffer.items)
+    first.crash()
+    second = Crashing(tmp_path)
+    assert pnls(second.replayed.items) == [1, 2, 3]
+    second.crash()
+
+
 def test_two_producers_do_not_share_a_folder(tmp_path: Path) -> None:
     first = Crashing(tmp_path)
     with pytest.raises(ConfigurationError, match="in use by another producer"):
