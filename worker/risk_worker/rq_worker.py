@@ -87,6 +87,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         while True:
             try:
                 worked = super().work(*args, burst=burst, **kwargs) or worked
+            except StopRequested:  # while it registered anew
+                return worked
             except RedisError as error:
                 log.error("Redis went away under the worker: %s", error)
                 if self.pubsub_thread:  # RQ leaves it behind; it ends when it has seen this
