@@ -78,6 +78,12 @@ class Site:
             if not server.running:
                 server.start()
 
+    def lose_redis(self) -> None:
+        """Redis starts anew with nothing in it."""
+        self.redis.kill()
+        shutil.rmtree(self.redis.folder / "data")
+        self.redis.start()
+
     def drains(self) -> bool:
         return bool(self.client.hget("rq:job:drain-0", "status") == b"started")
 
@@ -338,9 +344,7 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
         with site.batch_in_hand(books, "risk_state_history"):  # so that what follows stays in the stream
             for number in range(1, 4):
                 producer.push(snapshot(number))
-            site.redis.kill()
-            shutil.rmtree(site.redis.folder / "data")
-            site.redis.start()
+            site.lose_redis()
         began = time.monotonic()
         for number in range(4, 6):
             producer.push(snapshot(number))
@@ -357,3 +361,17 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
     with psycopg.connect(site.postgres.url) as db:
         assert db.execute("SELECT trace_id FROM risk_state WHERE trader_id = 't'").fetchall() == [("6",)]
     assert worker.running
+
+
+def test_a_worker_that_redis_forgot_is_replaced_at_once_when_it_is_killed(site: Site, books: Books) -> None:
+    first = draining(site)
+    second = site.worker()
+    wait_until(lambda: "cleaning registries" in second.log, 20, "the other one stands by")
+    site.lose_redis()
+    wait_until(site.drains, 20, "the one that stood by puts the job back and takes it")
+    first.kill()
+    second.kill()
+    books.report(20)
+    site.worker()
+    wait_until(books.balance, 5, "a restart sees that the holder is dead")
+    books.check(duplicates=0)
