@@ -55,6 +55,7 @@ class System:
         self._lives = 0
         self._zombies: list[WorkerProcess] = []
         self._spools: dict[str, Path] = {}
+        self._notes_of: dict[WorkerProcess, Path] = {}
 
     def __enter__(self) -> System:
         try:
@@ -127,7 +128,9 @@ class System:
             *traders,
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
-        return WorkerProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
+        process = WorkerProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
+        self._notes_of[process] = notes
+        return process
 
     @property
     def notes(self) -> list[Path]:
@@ -364,8 +367,10 @@ class System:
             except AssertionError as error:
                 self.wrong.append(str(error))
                 continue
+            if status == -signal.SIGTERM and not self._notes_of[process].exists():
+                continue  # told to leave before it had begun
             if status != 0:
-                self.wrong.append(f"a producer could not deliver: {process.log[-1500:]}")
+                self.wrong.append(f"a producer ended with status {status}: {process.log[-1500:]}")
 
     def stop_workers(self) -> None:
         """SIGTERM, to all at once; everything is healthy, so they leave in good order."""

@@ -68,6 +68,7 @@ def main() -> None:
         from risk_worker.cli import cli
 
         jobs.SHIFT_S = 0.5  # type: ignore[misc]  # to come to the end of one
+        jobs.Roster.LOCK_S = 0.5  # type: ignore[misc]  # what the one before died with
         cli([what])
 
 

@@ -56,6 +56,19 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
+def test_what_reliability_names_exists() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"\btests/[\w/.]*\w", text)
+    named += [f"tests/integration/{each}" for each in re.findall(r"(?<![\w/])\w+/test_\w+\.py", text)]
+    assert len(named) > 8
+    for each in named:
+        assert (ROOT / each).exists(), each
+    told = set(re.findall(r"\bRISK_TEST_\w+", text))
+    assert told == set(
+        re.findall(r"\bRISK_TEST_\w+", " ".join(map(Path.read_text, ROOT.glob("tests/**/test_*.py"))))
+    )
+
+
 def test_metrics_are_served() -> None:
     assert set(re.findall(r"`(risk_\w+_(?:total|length|seconds)|risk_up)`", README)) <= set(MEANING)
 

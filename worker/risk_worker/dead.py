@@ -21,7 +21,7 @@ from psycopg.rows import class_row
 from risk_producer.errors import ConfigurationError, RiskError
 from risk_worker.batch import Batch, DeadLetter, Entry, Outcome, decode_entries
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
-from risk_worker.sqlstate import Verdict, judge
+from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 from risk_worker.store import PostgresStore
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -242,7 +242,7 @@ def connected(url: str) -> Iterator[psycopg.Connection]:
         ) as connection:
             yield connection
     except psycopg.Error as error:
-        verdict, why = judge(error.sqlstate)
+        verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseTrouble
         raise kind(f"the database: {first_line} ({why})") from error

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from redis import Redis
 from redis.exceptions import LockNotOwnedError, RedisError
-from rq import Queue
+from rq import Queue, worker_registration
 from rq.exceptions import DuplicateJobError, NoSuchJobError
-from rq.executions import Execution
 from rq.job import Job, JobStatus
+from rq.utils import parse_composite_key
 
 from risk_producer.settings import Settings
 from risk_worker import source
@@ -129,14 +129,16 @@ class Roster:
         self._limbo: dict[str, float] = {}
 
     def put_back(self, *, wait: bool = False) -> list[str]:
-        """Enqueue the drain jobs that are missing. Returns their ids. One worker at a time does it.
+        """Enqueue the drain jobs that are missing, after burying the dead. Returns their ids.
 
+        One worker at a time does it.
         wait: until another one is done with it, or dead; otherwise it is left to that one.
         """
         lock = self._connection.lock(f"risk:roster:{QUEUE}", timeout=self.LOCK_S)
         if not lock.acquire(blocking=wait, blocking_timeout=self.LOCK_S + 1):
             return []
         try:
+            self._bury_the_dead()
             return [job_id_of(p) for p in range(self._partitions) if self._put_back(p)]
         finally:
             with contextlib.suppress(LockNotOwnedError):
@@ -192,28 +194,38 @@ class Roster:
 
     def _is_held(self, job: Job) -> bool:
         registry = job.started_job_registry
-        for key, lease_ends in self._connection.zrange(registry.key, 0, -1, withscores=True):
-            execution = Execution.from_composite_key(key.decode(), connection=self._connection)
-            if execution.job_id != job.id:
+        for execution, lease_ends in self._connection.zrange(registry.key, 0, -1, withscores=True):
+            if parse_composite_key(execution.decode())[0] != job.id:
                 continue
-            if lease_ends < time():
-                self._connection.zrem(registry.key, key)
-            elif self._is_dead(self._connection.hget(execution.key, "worker_name")):
-                log.warning("The worker that held %s is dead", job.id)
-                self._connection.zrem(registry.key, key)
-            else:
+            if lease_ends >= time():
                 return True
+            self._connection.zrem(registry.key, execution)
         return False
 
-    def _is_dead(self, worker: bytes | None) -> bool:
+    def _bury_the_dead(self) -> None:
+        """What workers hold and leave that died without a word. RQ would keep it until it expires, and a
+        worker that is started and killed again and again would fill Redis and the dashboard."""
+        for key in worker_registration.get_keys(self._queue):
+            if not self._is_dead(key):
+                continue
+            log.warning("%s is dead", key)
+            executions = self._connection.smembers(f"{key}:executions")
+            with self._connection.pipeline() as pipeline:
+                for each in executions:
+                    pipeline.delete(f"rq:execution:{each.decode()}")
+                    pipeline.zrem(self._queue.started_job_registry.key, each)
+                pipeline.srem(worker_registration.WORKERS_BY_QUEUE_KEY % QUEUE, key)
+                pipeline.srem(worker_registration.REDIS_WORKER_KEYS, key)
+                pipeline.delete(key, f"{key}:executions")
+                pipeline.execute()
+
+    def _is_dead(self, key: str) -> bool:
         """Whether it can be seen that the worker is dead; where it cannot, its lease has to run out."""
-        if worker is None:
-            return False
-        pid, lived = self._connection.hmget(f"rq:worker:{worker.decode()}", "pid", "whereabouts")
+        pid, lived = self._connection.hmget(key, "pid", "whereabouts")
         if pid is None or lived is None or lived.decode() != whereabouts():
             return False
         if int(pid) == os.getpid():
-            return worker.decode() != self._worker
+            return key != f"rq:worker:{self._worker}"
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

@@ -22,7 +22,7 @@ from uuid import uuid4
 import backoff
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import SimpleWorker
+from rq import SimpleWorker, worker_registration
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
@@ -74,7 +74,6 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             migrations.wait_for(settings.require_database_url())
             migrations.up(settings.require_database_url())
         super().bootstrap(*args, **kwargs)
-        self.connection.hset(self.key, "whereabouts", whereabouts())
         self._roster = Roster(self.connection, settings.partitions, worker=self.name)
         self._roster.put_back(wait=True)
 
@@ -87,6 +86,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         while True:
             try:
                 worked = super().work(*args, burst=burst, **kwargs) or worked
+            except StopRequested:  # while it registered anew
+                return worked
             except RedisError as error:
                 log.error("Redis went away under the worker: %s", error)
                 if self.pubsub_thread:  # RQ leaves it behind; it ends when it has seen this
@@ -111,8 +112,18 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._heal()  # before RQ, which calls a job whose holder died a failed one
         super().run_maintenance_tasks()
 
+    def serialize(self) -> dict[str, Any]:
+        """What Redis knows of this worker."""
+        return {**super().serialize(), "whereabouts": whereabouts()}
+
+    def register_death(self) -> None:
+        """RQ would keep what is left of it for another minute."""
+        super().register_death()
+        self.connection.delete(self.key)
+
     def execute_job(self, job: Job, queue: Queue) -> None:
         """One shift under a lease that a thread keeps up; then the job goes back on the queue."""
+        self._register_again()
         if self._burst:
             job.args = (*job.args, True)
         execution = self.prepare_execution(job)
@@ -120,6 +131,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             self.perform_job(job, queue, execution)
         self.set_state("idle")
         self._heal()
+
+    def _register_again(self) -> None:
+        """Redis may have lost its data since this worker's birth, and RQ's heartbeat says only part of it."""
+        with self.connection.pipeline() as pipeline:
+            worker_registration.register(self, pipeline)
+            pipeline.hset(self.key, mapping=self.serialize())
+            pipeline.execute()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S

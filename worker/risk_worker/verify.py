@@ -26,7 +26,7 @@ from risk_producer.settings import Settings
 from risk_producer.wire import FIELD, decode
 from risk_worker import balance
 from risk_worker.balance import Books, Life, Range, fill, size
-from risk_worker.sqlstate import judge
+from risk_worker.sqlstate import judge, sqlstate_of
 
 PAGE: Final = 1_000
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
@@ -269,7 +269,8 @@ def _explained() -> Iterator[None]:
         raise BooksUnavailable(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise BooksUnavailable(f"the database: {first_line} ({judge(error.sqlstate)[1]})") from error
+        _, why = judge(error.sqlstate or sqlstate_of(str(error)))
+        raise BooksUnavailable(f"the database: {first_line} ({why})") from error
 
 
 def _shown(hole: Range) -> str:

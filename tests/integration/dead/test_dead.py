@@ -123,6 +123,34 @@ def test_the_list_can_be_filtered(
     assert done.stderr.startswith("4 dead letters, 1 shown" if "--limit" in filters else f"{len(expected)} ")
 
 
+@pytest.mark.parametrize("command", ["retry", "drop"])
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["--trader", "a"], ["2-0", "4-0"]),
+        (["--reason", "NO_POISON"], ["2-0", "4-0", "5-0"]),
+        (["--older-than", "1h"], ["5-0"]),
+        (["--newer-than", "1h", "--reason", "not a snapshot"], ["6-0"]),
+    ],
+)
+def test_retry_and_drop_take_the_same_filters(
+    letters: DeadLetters,
+    database_url: str,
+    db: psycopg.Connection,
+    command: str,
+    filters: list[str],
+    expected: list[str],
+) -> None:
+    allow(db)
+    db.execute("UPDATE risk_dead_letter SET failed_at = now() - interval '2 hours' WHERE entry_id = '5-0'")
+    foreseen = run(database_url, command, *filters, "--dry-run")
+    assert (foreseen.exit_code, sorted(ids(foreseen))) == (0, expected)
+    assert dead(db) == ["2-0", "4-0", "5-0", "6-0"]
+    run(database_url, command, *filters, *(["--yes"] if command == "drop" else []))
+    still = ["6-0"] if command == "retry" and "6-0" in expected else []
+    assert dead(db) == sorted({"2-0", "4-0", "5-0", "6-0"} - set(expected) | set(still))
+
+
 def test_json_has_the_original_bytes(letters: DeadLetters, database_url: str) -> None:
     listed = json.loads(run(database_url, "list", "--json").stdout)
     assert [letter["entry_id"] for letter in listed] == ["2-0", "4-0", "5-0", "6-0"]
@@ -296,6 +324,12 @@ def test_an_absent_database_is_said_in_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(DatabaseTrouble):
         DeadLetters("postgresql://nobody@127.0.0.1:1/none").drop(Wanted())
+
+
+def test_a_database_that_is_missing_says_what_to_do(database_url: str) -> None:
+    done = run(f"{database_url}_nowhere", "list")
+    assert done.exit_code == 2
+    assert "does not exist (the database does not exist: create it or check POSTGRES_URL)" in done.stderr
 
 
 def test_a_database_without_the_tables_says_what_to_do(empty_database_url: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
@@ -54,6 +55,8 @@ CAREFUL = [
     "before risk_worker.store:_insert_what_can_be",
     "before risk_worker.store:_insert#1",
     "after risk_worker.store:_insert#1",
+    "before risk_worker.store:_save_state",  # history has its half, state has not
+    "after risk_worker.store:_save_state",
     "after risk_worker.store:_insert#2",
     "after risk_worker.store:_insert_what_can_be#1",
     "before risk_worker.store:_bury",
@@ -61,6 +64,18 @@ CAREFUL = [
     "after risk_worker.store:PostgresStore.save",
     "before risk_worker.source:StreamSource.acknowledge",
     "after risk_worker.source:StreamSource.acknowledge",
+]
+
+# A batch that cannot be stored just now.
+LATER = [
+    "before risk_worker.store:PostgresStore.close",  # the transaction failed, the connection is still there
+    "before risk_worker.source:StreamSource.failed",
+    "after risk_worker.source:StreamSource.failed",
+    "before risk_worker.store:PostgresStore.save#2",
+    "before risk_worker.drain:_Pipelined.rewind",
+    "after risk_worker.drain:_Pipelined.rewind",
+    "before risk_worker.drain:_Outage.goes_on",
+    "after risk_worker.source:StreamSource.read#3",
 ]
 
 REFUSED = wire.encode(
@@ -118,6 +133,27 @@ def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
     books.check()
 
 
+@pytest.mark.parametrize("point", LATER)
+def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
+    point: str,
+    books: Books,
+    db: psycopg.Connection,
+    environ: dict[str, str],
+    redis_url: str,
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    books.report(10)
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    drain_and_die(point, environ, tmp_path)
+    with psycopg.connect(database_url, autocommit=True) as repairer:
+        repairer.execute("SET default_transaction_read_only = off")
+        repairer.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+    drain_all(redis_url, database_url)
+    books.check(duplicates=0)
+
+
 # A worker, from its start over the end of a shift to its stop. Each of its lives ends at the next point, so
 # that each has to put in order what the one before left behind.
 LIVES = [
@@ -125,10 +161,12 @@ LIVES = [
     "before risk_worker.migrations:up",
     "after risk_worker.migrations:up",
     "before risk_worker.jobs:Roster.put_back",
+    "after risk_worker.jobs:Roster._bury_the_dead",
     "before rq.queue:Queue.enqueue_call",  # holding the roster's lock, the old job deleted
     "after rq.queue:Queue.enqueue_call",
     "after risk_worker.rq_worker:DrainWorker.bootstrap",
     "before risk_worker.rq_worker:DrainWorker.execute_job",  # taken off the queue, not yet begun
+    "after risk_worker.rq_worker:DrainWorker._register_again",
     "after risk_worker.rq_worker:DrainWorker.prepare_execution",
     "before risk_worker.rq_worker:DrainWorker.perform_job",
     "after risk_worker.drain:_Pipelined.next",  # in the middle of a shift

@@ -119,6 +119,23 @@ def test_a_serialization_failure_is_retried(database_url: str, db: psycopg.Conne
         assert store.save(batch("a", seq=2)).duplicates == 0
 
 
+def test_a_session_that_an_operator_ends_amid_a_batch_is_made_anew(
+    database_url: str, store: PostgresStore, db: psycopg.Connection
+) -> None:
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("LOCK TABLE risk_state IN ACCESS EXCLUSIVE MODE")
+        saving = thread.submit(store.save, batch("a", "b"))
+        wait_for_a_waiter(db)
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'riskstream-worker' AND datname = current_database()"
+        )
+        with pytest.raises(StoreUnavailable, match=r"administrator command .*an operator stepped in"):
+            saving.result(20)
+    assert store.save(batch("a", "b")).duplicates == 0
+    assert db.execute(DEAD).fetchall() == []
+
+
 def test_a_read_only_server_is_waited_for(database_url: str, db: psycopg.Connection) -> None:
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))

@@ -213,6 +213,29 @@ def test_a_partition_that_is_no_longer_configured_is_looked_at_too(
     assert verify.sums() == (20, 0, 0, 0, 20, 0, 0, 0)
 
 
+def test_what_is_stored_twice_is_named(
+    verify: Verify, producer: RiskProducer, redis_url: str, database_url: str, db: psycopg.Connection
+) -> None:
+    for number in range(1, 4):
+        producer.push(snapshot("a", number))
+    drain_all(redis_url, database_url)
+    db.execute(
+        "CREATE TEMP TABLE again AS SELECT * FROM risk_state_history WHERE seq = 2;"
+        "UPDATE again SET recorded_at = recorded_at + interval '1 hour';"
+        "INSERT INTO risk_state_history SELECT * FROM again"
+    )
+    assert verify.sums() == (3, 4, 0, 0, 0, 0, 1, 0)
+    [repeated] = verify.said()["repeated"]
+    assert repeated == {"trader_id": "a", "epoch": repeated["epoch"], "duplicates": 1}
+    assert "1 stored twice" in verify.run().stdout
+
+
+def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url: str) -> None:
+    done = verify.run(POSTGRES_URL=f"{database_url}_nowhere")
+    assert done.exit_code == 2
+    assert "create it or check POSTGRES_URL" in done.stderr
+
+
 @pytest.mark.parametrize("setting", ["REDIS_URL", "POSTGRES_URL"])
 def test_without_a_server_nothing_is_said_about_the_books(verify: Verify, setting: str) -> None:
     url = {"REDIS_URL": "redis://127.0.0.1:1/0", "POSTGRES_URL": "postgresql://x@127.0.0.1:1/x"}[setting]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -98,14 +97,6 @@ def started_drains(client: Any) -> bool:
     return bool(job == b"started")
 
 
-def waits_for_a_lock(database_url: str) -> bool:
-    with psycopg.connect(database_url) as db:
-        waiting = db.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        ).fetchone()
-    return waiting is not None and waiting[0] > 0
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -168,38 +159,6 @@ def test_another_worker_takes_over_after_kill_9_within_30_s(
     holder.kill()
     trader.reports(10)
     wait_until(lambda: stored() == (10, 10, 10), 30, "the other one drains")
-
-
-def test_a_frozen_worker_is_replaced_and_does_no_harm_when_it_thaws(
-    new_worker: Callable[..., WorkerProcess],
-    client: Any,
-    trader: Trader,
-    stored: Callable[[], tuple[int, int, int]],
-) -> None:
-    first = new_worker()
-    wait_until(lambda: started_drains(client), 20, "the first worker drains")
-    first.signal(signal.SIGSTOP)
-    new_worker()
-    trader.reports(10)
-    wait_until(lambda: stored() == (10, 10, 10), 30, "the other one drains")
-    first.signal(signal.SIGCONT)
-    trader.reports(1000)
-    wait_until(lambda: stored() == (1010, 1010, 1010), 10, "both drain")
-    wait_until(lambda: client.xlen(KEYS.snapshots) == 0, 10, "everything is acknowledged")
-    assert client.hget(KEYS.counters, "stored") == b"1010"
-
-
-def test_a_second_signal_while_postgres_hangs_ends_the_worker(
-    new_worker: Callable[..., WorkerProcess], client: Any, trader: Trader, database_url: str
-) -> None:
-    worker = new_worker(RISK_DRAIN_TIMEOUT_S="2")
-    wait_until(lambda: started_drains(client), 20, "the worker drains")
-    with psycopg.connect(database_url) as db:
-        db.execute("LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE")
-        trader.reports(5)
-        wait_until(lambda: waits_for_a_lock(database_url), 10, "the batch is in hand")
-        worker.stop(timeout_s=8)
-    assert client.xlen(KEYS.snapshots) == 5, "untouched: they are stored by the next worker"
 
 
 def test_a_foreign_job_is_refused_and_the_drain_goes_on(
