@@ -447,9 +447,11 @@ def _sheet(accepted: Mapping[Life, int], books: Books) -> Table:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], None]]:
-    """SIGTERM and SIGHUP interrupt like Ctrl-C, until the function given is called: then none does."""
+    """SIGTERM and SIGHUP interrupt like Ctrl-C, the first of them alone, and none any more once the function
+    given is called."""
 
     def interrupt(*_: object) -> None:
+        ignore()
         raise KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
