@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from risk_producer.snapshot import RiskSnapshot
 from risk_worker.batch import decode_entries
 from risk_worker.source import StreamSource
 from risk_worker.store import PostgresStore
-from tests.support import crash
 from tests.support.books import KEYS, Books, drain_all
+from tests.support.template import CRASHED, Template
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 
-CRASH = str(Path(crash.__file__))
+DrainAndDie = Callable[[str], None]
 
 # A batch on its quick way: read, decode, COPY into history, state, COMMIT, acknowledge.
 QUICK = [
@@ -92,18 +93,29 @@ def environ(redis_url: str, database_url: str) -> dict[str, str]:
     return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 
 
-def drain_and_die(point: str, environ: dict[str, str], tmp_path: Path) -> None:
-    drain = WorkerProcess(tmp_path / "log", environ, [sys.executable, CRASH, point, "drain"])
-    with drain:
-        assert drain.wait(20) == crash.CRASHED, f"{point} was not reached; log:\n{drain.log}"
+@pytest.fixture(scope="module")
+def template() -> Iterator[Template]:
+    with Template() as started:
+        yield started
+
+
+@pytest.fixture
+def drain_and_die(template: Template, environ: dict[str, str], tmp_path: Path) -> Iterator[DrainAndDie]:
+    def run(point: str) -> None:
+        log = tmp_path / "log"
+        template.start("drain", log, environ, crash_at=point)
+        assert template.ended() == CRASHED, f"{point} was not reached; log:\n{log.read_text()}"
+
+    yield run
+    template.stop()
 
 
 @pytest.mark.parametrize("point", QUICK)
 def test_a_batch_is_stored_once_wherever_its_drain_dies(
-    point: str, books: Books, environ: dict[str, str], redis_url: str, database_url: str, tmp_path: Path
+    point: str, books: Books, drain_and_die: DrainAndDie, redis_url: str, database_url: str
 ) -> None:
     books.report(100)
-    drain_and_die(point, environ, tmp_path)
+    drain_and_die(point)
     books.report(5)
     drain_all(redis_url, database_url, batch_size=20)
     books.check()
@@ -115,10 +127,9 @@ def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
     books: Books,
     client: Any,
     db: psycopg.Connection,
-    environ: dict[str, str],
+    drain_and_die: DrainAndDie,
     redis_url: str,
     database_url: str,
-    tmp_path: Path,
 ) -> None:
     db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'refused')")
     books.report(2)
@@ -127,7 +138,7 @@ def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
         store.save(decode_entries(source.stream, source.read()))  # and was not acknowledged
     books.poison(b"nonsense")
     books.poison(REFUSED)
-    drain_and_die(point, environ, tmp_path)
+    drain_and_die(point)
     books.report(5)
     drain_all(redis_url, database_url)
     books.check()
@@ -138,15 +149,14 @@ def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
     point: str,
     books: Books,
     db: psycopg.Connection,
-    environ: dict[str, str],
+    drain_and_die: DrainAndDie,
     redis_url: str,
     database_url: str,
-    tmp_path: Path,
 ) -> None:
     books.report(10)
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
-    drain_and_die(point, environ, tmp_path)
+    drain_and_die(point)
     with psycopg.connect(database_url, autocommit=True) as repairer:
         repairer.execute("SET default_transaction_read_only = off")
         repairer.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
@@ -170,7 +180,7 @@ LIVES = [
     "after risk_worker.rq_worker:DrainWorker.prepare_execution",
     "before risk_worker.rq_worker:DrainWorker.perform_job",
     "after risk_worker.drain:_Pipelined.next",  # in the middle of a shift
-    "after risk_worker.drain:drain",
+    "after risk_worker.jobs:drain",
     "after risk_worker.rq_worker:DrainWorker.perform_job",  # the job is done and gone
     "before risk_worker.jobs:Roster.put_back#2",
     "before rq.queue:Queue.enqueue_call#2",
@@ -186,19 +196,21 @@ LAST_MOMENTS = [
 
 @pytest.mark.slow
 def test_a_worker_may_die_at_every_point_of_its_life(
-    client: Any, empty_database_url: str, environ: dict[str, str], tmp_path: Path
+    template: Template, client: Any, empty_database_url: str, environ: dict[str, str], tmp_path: Path
 ) -> None:
     environ = {**environ, "POSTGRES_URL": empty_database_url}
     books = Books(client, empty_database_url)
     for number, point in enumerate([*LIVES, *LAST_MOMENTS]):
         books.report(10)
-        command = [sys.executable, CRASH, point, "worker"]
-        with WorkerProcess(tmp_path / f"{number}.log", environ, command) as worker:
+        log = tmp_path / f"{number}.log"
+        pid = template.start("worker", log, environ, crash_at=point)
+        try:
             if point in LAST_MOMENTS:
                 wait_until(lambda: is_drained(client), 10, f"the drain before {point}")
-                worker.signal(signal.SIGTERM)
-            status = worker.wait(15)
-            assert status == crash.CRASHED, f"{point} was not reached; log:\n{worker.log}"
+                os.kill(pid, signal.SIGTERM)
+            assert template.ended() == CRASHED, f"{point} was not reached; log:\n{log.read_text()}"
+        finally:
+            template.stop()
     books.report(10)
     with WorkerProcess(tmp_path / "last.log", environ) as worker:
         wait_until(books.balance, 5, "the last one to drain")
@@ -211,7 +223,7 @@ def is_drained(client: Any) -> bool:
     return bool(status == b"started" and client.xlen(KEYS.snapshots) == 0)
 
 
-def test_a_point_that_is_not_reached_is_seen(books: Books, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_point_that_is_not_reached_is_seen(books: Books, drain_and_die: DrainAndDie) -> None:
     books.report(1)
     with pytest.raises(AssertionError, match="was not reached"):
-        drain_and_die("after risk_worker.store:_copy#99", environ, tmp_path)
+        drain_and_die("after risk_worker.store:_copy#99")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,19 +56,25 @@ def held_by(client: Any, pid: int) -> bool:
 @pytest.mark.timeout(60 + RESTARTS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "in good order"])
 def test_what_workers_leave_behind_does_not_grow(
-    number: signal.Signals, client: Any, redis_url: str, database_url: str
+    number: signal.Signals, client: Any, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     books = Books(client, database_url)
-    with Template({"REDIS_URL": redis_url, "POSTGRES_URL": database_url}) as template:
+    environ = {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    with Template() as template:
+
+        def start() -> int:
+            return template.start("worker of a migrated database", tmp_path / "log", environ)
+
         for life in range(RESTARTS):
-            pid = template.start()
+            pid = start()
             wait_until(lambda pid=pid: held_by(client, pid), 5, f"life {life} drains")  # type: ignore[misc]
             if life == FEW:
                 left_by_few = sizes(client)
             books.report(1)  # it may be in the middle of this one
             os.kill(pid, number)
+            books.report(1)  # wakes one that waits for something to do
             assert template.ended() == (-number if number == signal.SIGKILL else 0)
-        template.start()
+        start()
         wait_until(books.balance, 5, "the last one drains")
         left_by_all = sizes(client)
     books.check()
