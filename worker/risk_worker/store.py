@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("riskstream.store")
 
 CONNECT_TIMEOUT_S: Final = 5
+UNIQUE_VIOLATION: Final = "23505"
 # libpq's parameters of the connection, whatever the URL says.
 _CONNECTION: Final[dict[str, str | int]] = {
     "application_name": "riskstream-worker",
@@ -78,7 +79,7 @@ _SAVE_HISTORY: Final = """
         trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
         trading_paused, paused_until, last_reset_time, trace_id, reason, merged
     FROM staging ORDER BY trader_id, recorded_at, epoch, seq
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING
 """
 _SAVE_STATE: Final = """
     INSERT INTO risk_state AS state (
@@ -149,10 +150,11 @@ class PostgresStore:
             except psycopg.Error as error:
                 if _judge(error)[0] is not Verdict.DATA:
                     raise
+                refused_at_once = error.sqlstate != UNIQUE_VIOLATION  # else some rows are there already
             with connection.transaction():
                 # A deferred constraint has to speak while the row at fault can still be found.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                inserted, refused = _insert_what_can_be(connection, rows)
+                inserted, refused = _insert_what_can_be(connection, rows, refused=refused_at_once)
                 dead = [*batch.dead, *refused]
                 _bury(connection, batch.stream, dead)
             return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
@@ -234,22 +236,29 @@ def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
     return inserted
 
 
-def _insert_what_can_be(connection: psycopg.Connection, rows: Sequence[_Row]) -> tuple[int, list[DeadLetter]]:
+def _insert_what_can_be(
+    connection: psycopg.Connection, rows: Sequence[_Row], *, refused: bool = False
+) -> tuple[int, list[DeadLetter]]:
     """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
 
-    Each try is a savepoint. One bad row among n takes at most 2·ceil(log2 n) + 1 tries.
+    Each try is a savepoint. refused: whether all of them together were refused already, so that they need
+    not be tried again; a row is blamed only for a try of its own. With the one before, one bad row among n
+    takes at most 2·ceil(log2 n) + 1 tries (two, where it is alone).
     Returns (inserted, dead letters).
     """
-    try:
-        with connection.transaction():
-            return _insert(connection, rows), []
-    except psycopg.Error as error:
-        if _judge(error)[0] is not Verdict.DATA:
-            raise
-        if len(rows) == 1:
-            [row] = rows
-            letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot)
-            return 0, [letter]
+    if not refused or len(rows) == 1:
+        try:
+            with connection.transaction():
+                return _insert(connection, rows), []
+        except psycopg.Error as error:
+            if _judge(error)[0] is not Verdict.DATA:
+                raise
+            if len(rows) == 1:
+                [row] = rows
+                letter = DeadLetter(
+                    row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot
+                )
+                return 0, [letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
     right, right_dead = _insert_what_can_be(connection, rows[middle:])
