@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,13 +10,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from risk_producer import AsyncRiskProducer, RiskProducer
+from risk_producer import AsyncRiskProducer
 from tests.conftest import MakeValkey
 from tests.support.producers import Threaded, snapshot, stream_of
 
@@ -99,25 +97,17 @@ def test_a_child_forked_in_an_event_loop_has_its_own_life(
     assert epochs[1] == epochs[2] == epochs[4] < epochs[3]
 
 
-def _save_in_a_process(redis_url: str, trader_id: str) -> None:
-    """Leaves it to the end of the process to send."""
-    producer = RiskProducer(redis_url)
-    for number in range(100):
-        assert producer.save(snapshot(trader_id, number))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(redis_url: str, redis_client: redis.Redis, method: str) -> None:
-    context: Any = multiprocessing.get_context(method)
-    processes = [
-        context.Process(target=_save_in_a_process, args=(redis_url, f"t{number}")) for number in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-        process.close()
+    """From an interpreter of its own: a fork of this one would take along whatever other tests left in it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.children", method, redis_url],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
     stored = stream_of(redis_client)
     for trader_id in ("t0", "t1"):
         assert [wire.seq for wire in stored if wire.trader_id == trader_id] == list(range(1, 101))
