@@ -177,9 +177,10 @@ def test_one_bad_row_is_found_wherever_it_is(
 def test_what_another_unique_index_refuses_is_a_dead_letter_and_not_taken_for_a_replay(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
-    db.execute("CREATE UNIQUE INDEX ON risk_state_history (trace_id)")
+    db.execute("CREATE UNIQUE INDEX ON risk_state_history (trace_id, recorded_at)")
     first, second, third = (
-        msgspec.structs.replace(snapshot("a", seq), trace_id=trace) for seq, trace in enumerate("xxy", 1)
+        msgspec.structs.replace(snapshot("a", seq), trace_id=trace, recorded_at=START)
+        for seq, trace in enumerate("xxy", 1)
     )
     outcome = store.save(batch_of(first, second, third))
     assert [letter.snapshot for letter in outcome.dead] == [second]
