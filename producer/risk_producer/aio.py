@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 from risk_producer import postgres_state
 from risk_producer.buffer import Item
@@ -35,7 +33,6 @@ class AsyncRiskProducer(ProducerCore):
         """Who waits for room in the buffer, or for something to arrive in Redis."""
         self._task: asyncio.Task[None] | None = None
         self._stream: AsyncTraderStream | None = None
-        _producers.add(self)
 
     # Saving: in the trader's task.
 
@@ -246,6 +243,13 @@ class AsyncRiskProducer(ProducerCore):
             if self._stream is not None and self._client is None:
                 await self._stream.close()
 
+    def _end(self, deadline: float) -> None:
+        """There is no loop any more that could send what is left; but it is said."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._count_unsent()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -273,16 +277,3 @@ class AsyncBoundTrader:
     async def load(self) -> LoadedState | None:
         """producer.load() of this trader."""
         return await self._producer.load(self.trader_id)
-
-
-_producers: WeakSet[AsyncRiskProducer] = WeakSet()
-
-
-@atexit.register
-def _count_what_is_left() -> None:
-    """Of producers that nobody closed: there is no loop any more that could send it, but it is said."""
-    for producer in list(_producers):
-        with producer._lock:
-            if not producer._closed:
-                producer._closed = True
-                producer._count_unsent()

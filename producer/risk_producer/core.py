@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing import parent_process, util
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final, Literal, Self
@@ -234,6 +236,10 @@ class ProducerCore:
         """Let the flusher look at the buffer; start it if it is not there. With the lock held."""
         raise NotImplementedError
 
+    def _end(self, deadline: float) -> None:
+        """The process ends, and nobody closed this: do what can be done by then (monotonic, in seconds)."""
+        raise NotImplementedError
+
     # Accepting
 
     def _accept(self, snapshot: RiskSnapshot) -> Item | None:
@@ -394,4 +400,19 @@ def _after_fork_in_child() -> None:
         producer._after_fork_in_child()
 
 
+def _end_all() -> None:
+    deadline = monotonic() + CLOSE_TIMEOUT_S  # for all of them together
+    for producer in list(_producers):
+        producer._end(deadline)
+
+
+def _end_all_in_child(_: object = None) -> None:
+    """The processes of multiprocessing that are forked end without atexit."""
+    util.Finalize(None, _end_all, exitpriority=0)
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_end_all)
+util.register_after_fork(_end_all, _end_all_in_child)
+if parent_process() is not None:
+    _end_all_in_child()

@@ -38,8 +38,8 @@ class Keys:
     def epochs(self) -> str:
         """Hash trader_id -> the last epoch given out (ms since 1970, or one more than the last).
 
-        Its field "" is no trader, nor a life that of ``admitted``: a text, longer than what Redis keeps in a
-        small hash's list. In that list it would find a field by trying all, for each of hundreds of traders.
+        Its field "" is no trader, and that of ``admitted`` no life: it holds a text too long for the list
+        that Redis makes of a small hash, in which it would find a trader by trying all.
         """
         return self._key("epochs")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
-from multiprocessing import parent_process, util
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
-from weakref import WeakSet
 
 from risk_producer import postgres_state
 from risk_producer.buffer import Item
@@ -37,7 +34,6 @@ class RiskProducer(ProducerCore):
         """When the flusher, as nothing came, goes to sleep until save() wakes it; monotonic."""
         self._thread: threading.Thread | None = None
         self._stream: TraderStream | None = None
-        _producers.add(self)
 
     # Saving: in the trader's thread.
 
@@ -231,6 +227,9 @@ class RiskProducer(ProducerCore):
         self._collector.retire(self)
         return sent
 
+    def _end(self, deadline: float) -> None:
+        self.close(max(0.0, deadline - monotonic()))
+
     def __enter__(self) -> Self:
         return self
 
@@ -258,23 +257,3 @@ class BoundTrader:
     def load(self) -> LoadedState | None:
         """producer.load() of this trader."""
         return self._producer.load(self.trader_id)
-
-
-_producers: WeakSet[RiskProducer] = WeakSet()
-
-
-def _close_all() -> None:
-    deadline = monotonic() + CLOSE_TIMEOUT_S  # for all of them together
-    for producer in list(_producers):
-        producer.close(max(0.0, deadline - monotonic()))
-
-
-def _close_all_in_child(_: object = None) -> None:
-    """The processes of multiprocessing that are forked end without atexit."""
-    util.Finalize(None, _close_all, exitpriority=0)
-
-
-atexit.register(_close_all)
-util.register_after_fork(_close_all, _close_all_in_child)
-if parent_process() is not None:
-    _close_all_in_child()

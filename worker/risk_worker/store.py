@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("riskstream.store")
 
 CONNECT_TIMEOUT_S: Final = 5
-UNIQUE_VIOLATION: Final = "23505"
 # libpq's parameters of the connection, whatever the URL says.
 _CONNECTION: Final[dict[str, str | int]] = {
     "application_name": "riskstream-worker",
@@ -150,7 +149,8 @@ class PostgresStore:
             except psycopg.Error as error:
                 if _judge(error)[0] is not Verdict.DATA:
                     raise
-                refused_at_once = error.sqlstate != UNIQUE_VIOLATION  # else some rows are there already
+                # Otherwise it may be that some rows are there already, and all of them sound.
+                refused_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
             with connection.transaction():
                 # A deferred constraint has to speak while the row at fault can still be found.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
