@@ -24,8 +24,8 @@ from benchmarks.servers import Servers
 RQ_ROWS = 300
 FASTSTREAM_ROWS = 20_000
 HISTORY_ROWS = 10_000_000
-PUSHES = 3
-"""Pairs of push and yardstick a run: two busy processes on shared cores, so single ones vary by a quarter."""
+PUSH_PAIRS = 3
+"""A run, of push and yardstick: they take seconds, and single ones lie up to a third off their median."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _note_cpu(samples: Samples, who: str, run: Drained) -> None:
 
 
 def _pushes(samples: Samples, servers: Servers, runs: int, rows: Sequence[bytes]) -> None:
-    for _ in range(PUSHES * runs):
+    for _ in range(PUSH_PAIRS * runs):
         samples.note("raw_xadd_per_s", raw_xadd_rate(servers, rows))
         samples.note("push_per_s", push_rate(servers, len(rows)))
     samples.compare("push_vs_raw_xadd", "push_per_s", "raw_xadd_per_s")
