@@ -134,7 +134,7 @@ def saving(
     pause: bool = False,
     on_full: OnFull = "block",
     stream_maxlen: int = 1_000_000,
-    buffer_size: int = 512,
+    buffer_size: int = 1_024,
     spool_fsync: Fsync | None = None,
 ) -> Iterator[Call]:
     """RiskProducer.save()."""

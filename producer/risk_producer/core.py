@@ -73,7 +73,7 @@ class ProducerCore:
         client: Any = None,
         partitions: int = 1,
         stream_maxlen: int = 1_000_000,
-        buffer_size: int = 512,
+        buffer_size: int = 1_024,
         save_timeout_s: float = 5.0,
         on_full: OnFull = "block",
         spool_dir: Path | str | None = None,

@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1_000_000
     buffer_size: Annotated[
         int, env("RISK_BUFFER_SIZE", "Snapshots a producer holds in memory", ge=1, le=1_000_000)
-    ] = 512
+    ] = 1_024
     save_timeout_s: Annotated[
         float,
         env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),

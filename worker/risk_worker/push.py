@@ -21,7 +21,6 @@ from risk_producer.snapshot import RiskSnapshot
 from risk_worker.lines import Form, SnapshotLines, UnreadableFile
 
 FLUSH_TIMEOUT_S: Final = 2.0
-BUFFER_SIZE_MIN: Final = 4_096  # a file is in a hurry; a trader's 512 would mean smaller batches
 TRY_AGAIN_EVERY_S: Final = 0.05
 SHOW_EVERY_LINES: Final = 1_000
 INTERRUPTED: Final = 130
@@ -98,9 +97,7 @@ def _check(lines: SnapshotLines, result: Result, screen: Screen) -> None:
 
 def _send(settings: Settings, lines: SnapshotLines, result: Result, screen: Screen, *, wait: bool) -> None:
     # Whatever traders do: a file's snapshots are neither refused in a hurry nor merged.
-    patient = msgspec.structs.replace(
-        settings, buffer_size=max(settings.buffer_size, BUFFER_SIZE_MIN), on_full="block"
-    )
+    patient = msgspec.structs.replace(settings, on_full="block")
     with RiskProducer.from_settings(patient) as producer:
         with _interruptible(result):
             for number, snapshot in _good(lines, result, screen):

@@ -17,13 +17,15 @@ local batch = cjson.decode(ARGV[2])
 local ids, own, lives, of, seqs, merged = batch.traders, batch.epochs, batch.lives, batch.of, batch.seqs, batch.merged
 local done = redis.call('HMGET', admitted, unpack(lives))
 local known = redis.call('HMGET', epochs, unpack(ids))
+for i = 1, #ids do done[i] = tonumber(done[i] or 0) end
 
+local call = redis.call -- a local is quicker, and this is the part that is paid for each entry
 local count, added, conflated, newest = 0, 0, 0, {}
 for at = 1, #seqs do
   local i, seq = of[at], seqs[at]
-  if seq > tonumber(done[i] or 0) then
+  if seq > done[i] then
     if added >= room then break end
-    redis.call('XADD', snapshots, '*', 's', ARGV[PAYLOADS + at])
+    call('XADD', snapshots, '*', 's', ARGV[PAYLOADS + at])
     added = added + 1
     if merged then conflated = conflated + merged[at] end
     done[i] = seq
