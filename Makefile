@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
-BENCH  := $(VENV)/.installed-bench
+# For the demo alone, and for everything else. A stamp says that an extra is installed.
+DEMO   := $(VENV)/.installed-embedded
+DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench bench-large save-cost growth chaos clean
@@ -11,19 +12,21 @@ BENCH  := $(VENV)/.installed-bench
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## build .venv with everything the project needs
+install: $(DEV) ## build .venv with everything the project needs
 
-$(STAMP): pyproject.toml constraints.txt
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "riskstream needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-demo: $(STAMP) ## the whole thing on embedded servers: traders, a worker killed half-way, the balance sheet
+demo: $(DEMO) ## the whole thing on embedded servers: traders, a worker killed half-way, the balance sheet
 	$(BIN)/riskstream demo
 
-check: $(STAMP) ## format, lint, types, import rules
+check: $(DEV) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,25 +37,21 @@ TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,2)
 test: check ## every check and the whole test suite, on servers it starts by itself
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-$(BENCH): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@touch $@
-
-bench: $(BENCH) ## measure against the yardsticks: 6 minutes
+bench: $(DEV) ## measure against the yardsticks: 6 minutes
 	$(BIN)/riskstream bench
 
-bench-large: $(BENCH) ## the same, and with a history of 10 million rows: 7 minutes
+bench-large: $(DEV) ## the same, and with a history of 10 million rows: 7 minutes
 	$(BIN)/riskstream bench --large --markdown
 
-save-cost: $(BENCH) ## what save() costs the trader, idle and under load
+save-cost: $(DEV) ## what save() costs the trader, idle and under load
 	$(BIN)/python -m benchmarks.save_cost
 
-growth: $(BENCH) ## rows/s as things grow, drawn into docs/growth.png
+growth: $(DEV) ## rows/s as things grow, drawn into docs/growth.png
 	$(BIN)/python -m benchmarks.growth
 
 SECONDS ?= 600
 SEED ?= 7
-chaos: $(STAMP) ## faults drawn from a seed, then the books must balance: make chaos SECONDS=600 SEED=7
+chaos: $(DEV) ## faults drawn from a seed, then the books must balance: make chaos SECONDS=600 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 clean: ## remove .venv, caches and the demo's data

@@ -55,7 +55,7 @@ def main() -> None:
     into: Path = arguments.into or CHECKOUT / (".riskstream" if arguments.quick else "docs")
     figures, picture = into / "growth.json", into / "growth.png"
     if not plot.installed():
-        parser.error("matplotlib is not installed: pip install -e '.[bench]'")
+        parser.error("matplotlib is not installed: pip install -e '.[dev]'")
     if not arguments.redraw:
         into.mkdir(parents=True, exist_ok=True)
         with Servers() as servers:

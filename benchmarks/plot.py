@@ -21,7 +21,7 @@ _PANELS: Final = {
 
 
 def installed() -> bool:
-    """Whether the extra `bench` is there."""
+    """Whether matplotlib is there."""
     return importlib.util.find_spec("matplotlib") is not None
 
 

@@ -69,7 +69,7 @@ def _drains(samples: Samples, servers: Servers, runs: int, rows: Sequence[bytes]
     text = copy_text(rows)
     with_faststream = faststream_batches.installed()
     if not with_faststream:
-        print("FastStream is not installed (pip install -e '.[bench]'): left out", file=sys.stderr)
+        print("FastStream is not installed (pip install -e '.[dev]'): left out", file=sys.stderr)
     for _ in range(runs):
         samples.note("copy_rows_per_s", copy_rate(servers, text))
         one = drained(servers, rows)

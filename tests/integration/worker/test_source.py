@@ -64,19 +64,23 @@ def test_redis_that_lost_its_data_is_read_from_the_beginning(client: Any) -> Non
 
 def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders(client: Any) -> None:
     source = StreamSource(client, 0, batch_size=5_000, block_s=0.01)
-    pipeline = client.pipeline()
-    for number in range(5_000):
-        pipeline.xadd(KEYS.snapshots, {b"s": payload(f"trader-{number % 1700}-größer", number + 1)})
-    pipeline.execute()
-    entries = list(source.read())
-    while source.more:
-        entries += source.read()
-    batch = decode_entries(source.stream, entries)
-    assert len(batch) == 5_000
-    for _ in range(2):
-        source.acknowledge(batch, Outcome((), duplicates=0))
-    assert client.hgetall(KEYS.counters) == {b"batches": b"1", b"stored": b"5000"}
-    assert sum(map(int, client.hvals(KEYS.attempts))) == 5_000
+    traders = [f"trader-{number}-größer" for number in range(2_500)]
+    for first_seq in (1, 3):
+        pipeline = client.pipeline()
+        for seq in (first_seq, first_seq + 1):
+            for trader in traders:
+                pipeline.xadd(KEYS.snapshots, {b"s": payload(trader, seq)})
+        pipeline.execute()
+        entries = list(source.read())
+        while source.more:
+            entries += source.read()
+        batch = decode_entries(source.stream, entries)
+        assert len(batch) == 5_000
+        for _ in range(2):
+            source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.hgetall(KEYS.counters) == {b"batches": b"2", b"stored": b"10000"}
+    assert client.hgetall(KEYS.attempts) == {trader.encode(): b"4" for trader in traders}
+    assert set(client.hgetall(KEYS.latency_ms)) == {trader.encode() for trader in traders}
     assert client.xlen(KEYS.snapshots) == 0
 
 
