@@ -13,7 +13,8 @@ A folder of append-only segments, numbered from 1. A segment is a magic text and
 
 A life is one start of a producer on this folder. An epoch is on disk before anything is sent under it, so
 what is sent again after a crash has the same identity, and is passed over wherever it is known. The end of a
-segment may be torn: a record that is not whole was not accepted. When the segments grow too big, what is
+segment may be torn: a record that is not whole was not accepted. Damage elsewhere costs the records that it
+touches. When the segments grow too big, what is
 still needed is written anew into one.
 
 Not thread-safe: its owner holds a lock. Writing goes to the page cache, which outlives the process but not
@@ -26,6 +27,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +49,7 @@ EpochOf = Callable[[int, str], int | None]
 _MAGIC: Final = b"riskspool 1\n"
 _FRAME: Final = Struct("<II")
 _HEAD: Final = Struct("<cQQ")
+_KINDS: Final = re.compile(b"[SLDR]")
 _BODY_MAX: Final = 64 * 1024
 _FSYNC_EVERY_S: Final = 1.0
 _RETRY_EVERY_S: Final = 1.0
@@ -297,7 +300,8 @@ class Spool:
 
     def _read(self) -> Replay:
         replay = Replay()
-        waiting: dict[tuple[int, str], list[Item]] = {}
+        waiting: dict[tuple[int, str], dict[int, Item]] = {}
+        """(life, trader_id) -> seq -> item."""
         done: dict[tuple[int, str], int] = {}
         for path in sorted(self._folder.glob("*.segment")):
             number = int(path.stem)
@@ -310,9 +314,8 @@ class Spool:
             for kind, life, value, text in _records(data, path):
                 if kind == b"R":  # this segment stands for all before it
                     waiting = {
-                        key: kept
+                        key: {seq: item for seq, item in items.items() if item.segment == number}
                         for key, items in waiting.items()
-                        if (kept := [item for item in items if item.segment == number])
                     }
                 elif kind == b"S":
                     self._read_snapshot(replay, waiting, number, life, value, text)
@@ -322,7 +325,7 @@ class Spool:
                     key = (life, text.decode())
                     done[key] = max(value, done.get(key, 0))
         for key, items in waiting.items():
-            replay.items += [item for item in items if item.seq > done.get(key, 0)]
+            replay.items += [item for item in _survivors(items) if item.seq > done.get(key, 0)]
         replay.items.sort(key=lambda item: item.life)
         if replay.items:
             log.warning("The spool in %s holds %d snapshots to send", self._folder, len(replay.items))
@@ -331,7 +334,7 @@ class Spool:
     def _read_snapshot(
         self,
         replay: Replay,
-        waiting: dict[tuple[int, str], list[Item]],
+        waiting: dict[tuple[int, str], dict[int, Item]],
         number: int,
         life: int,
         epoch: int,
@@ -347,10 +350,16 @@ class Spool:
         item.size = _FRAME.size + _HEAD.size + len(payload)
         if epoch:
             replay.epochs[life, wire.trader_id] = epoch
-        before = waiting.setdefault((life, wire.trader_id), [])
-        while before and before[-1].seq >= item.seq - item.merged:  # merged into this one, or written anew
-            before.pop()
-        before.append(item)
+        waiting.setdefault((life, wire.trader_id), {})[item.seq] = item  # it may have been written anew
+
+
+def _survivors(items: Mapping[int, Item]) -> list[Item]:
+    """Without those that were merged into a later one, by seq."""
+    survivors: list[Item] = []
+    for seq in sorted(items, reverse=True):
+        if not survivors or seq < survivors[-1].seq - survivors[-1].merged:
+            survivors.append(items[seq])
+    return survivors[::-1]
 
 
 def _record(kind: bytes, life: int, number: int, text: bytes) -> bytes:
@@ -359,20 +368,43 @@ def _record(kind: bytes, life: int, number: int, text: bytes) -> bytes:
 
 
 def _records(data: bytes, path: Path) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """(kind, life, number, text) of each whole record, up to the first that is torn."""
+    """(kind, life, number, text) of each whole record. Damage between them is passed over, and said."""
     at = len(_MAGIC)
     if data[:at] != _MAGIC:
         if data:
             log.critical("%s is no segment of a spool: left out", path)
         return
+    damaged = False
     while at < len(data):
-        body = b""
-        if at + _FRAME.size <= len(data):
-            length, checksum = _FRAME.unpack_from(data, at)
-            body = data[at + _FRAME.size : at + _FRAME.size + length]
-        if not body or length > _BODY_MAX or len(body) < length or crc32(body) != checksum:
+        body = _body(data, at)
+        if body is not None:
+            at += _FRAME.size + len(body)
+            kind, life, number = _HEAD.unpack_from(body)
+            if not (kind == b"R" and damaged):  # what is lost here may be in the segments before
+                yield kind, life, number, body[_HEAD.size :]
+            continue
+        whole = _next_record(data, at + 1)
+        if whole is None:
             log.warning("%s ends with %d bytes of a record that is not whole", path, len(data) - at)
             return
-        kind, life, number = _HEAD.unpack_from(body)
-        yield kind, life, number, body[_HEAD.size :]
-        at += _FRAME.size + length
+        damaged = True
+        log.critical("%s is damaged: what the %d bytes from %d on held is lost", path, whole - at, at)
+        at = whole
+
+
+def _body(data: bytes, at: int) -> bytes | None:
+    """The body of the record that begins there; None: none does that is whole."""
+    begin = at + _FRAME.size
+    if begin > len(data):
+        return None
+    length, checksum = _FRAME.unpack_from(data, at)
+    if not _HEAD.size <= length <= _BODY_MAX:
+        return None
+    body = data[begin : begin + length]
+    return body if len(body) == length and crc32(body) == checksum else None
+
+
+def _next_record(data: bytes, at: int) -> int | None:
+    """Where the next whole record begins; None: there is none."""
+    begins = (kind.start() - _FRAME.size for kind in _KINDS.finditer(data, at + _FRAME.size))
+    return next((begin for begin in begins if _body(data, begin) is not None), None)
