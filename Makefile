@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# For the demo alone, and for everything else. A stamp says that an extra is installed.
-DEMO   := $(VENV)/.installed-embedded
+# Stamps of what is installed: for everything; and for the demo, which does with less where that is all there is.
 DEV    := $(VENV)/.installed-dev
+DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install demo test check bench bench-large save-cost growth chaos clean
 
 help: ## show this help
@@ -14,12 +15,10 @@ help: ## show this help
 
 install: $(DEV) ## build .venv with everything the project needs
 
-$(BIN)/pip:
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "riskstream needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 

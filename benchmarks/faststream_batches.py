@@ -23,7 +23,7 @@ BATCH: Final = 500
 
 
 def installed() -> bool:
-    """Whether the extra `bench` is there."""
+    """Whether FastStream is there."""
     return importlib.util.find_spec("faststream") is not None
 
 

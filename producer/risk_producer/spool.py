@@ -388,7 +388,13 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[bytes, int, int, bytes]]
             log.warning("%s ends with %d bytes of a record that is not whole", path, len(data) - at)
             return
         damaged = True
-        log.critical("%s is damaged: what the %d bytes from %d on held is lost", path, whole - at, at)
+        log.critical(
+            "%s is damaged: what the %d bytes from %d on held is lost; where it was the note of an epoch, "
+            "what was sent under it may be stored twice",
+            path,
+            whole - at,
+            at,
+        )
         at = whole
 
 

@@ -123,6 +123,25 @@ def test_a_changed_byte_costs_the_record_that_it_is_in(
         second.crash()
 
 
+def test_damage_to_what_is_settled_sends_it_again_under_the_same_identity(tmp_path: Path) -> None:
+    first = Crashing(tmp_path)
+    life = first.spool.life
+    first.accept("t1", 0)
+    first.spool.claimed([(life, "t1")], [77])
+    begin = first.spool.size
+    first.spool.settled({(life, "t1"): 1}, first.buffer.items)
+    first.accept("t1", 1)
+    first.crash()
+    [path] = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[begin + 20] ^= 0x10
+    path.write_bytes(data)
+    second = Crashing(tmp_path)
+    assert [(item.life, item.seq) for item in second.replayed.items] == [(life, 1), (life, 2)]
+    assert second.replayed.epochs == {(life, "t1"): 77}
+    second.crash()
+
+
 def test_damage_in_a_segment_written_anew_is_made_good_by_the_old_one(tmp_path: Path) -> None:
     first = Crashing(tmp_path)
     for number in range(4):
