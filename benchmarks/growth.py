@@ -43,14 +43,14 @@ def main() -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(prog="benchmarks.growth", description="Measure how the rate changes.")
     parser.add_argument("--rows", type=int, help="snapshots of each run (default 200,000)")
-    parser.add_argument("--runs", type=int, help="runs of each point (default 3)")
+    parser.add_argument("--runs", type=int, help="runs of each point (default 5)")
     parser.add_argument("--quick", action="store_true", help="a few points, 5,000 rows, 1 run")
     parser.add_argument(
         "--into", type=Path, help="folder of the two files (default docs; quick: .riskstream)"
     )
     parser.add_argument("--redraw", action="store_true", help="only draw, from the figures of last time")
     arguments = parser.parse_args()
-    rows, runs, grid = (5_000, 1, QUICK) if arguments.quick else (200_000, 3, Grid())
+    rows, runs, grid = (5_000, 1, QUICK) if arguments.quick else (200_000, 5, Grid())
     rows, runs = arguments.rows or rows, arguments.runs or runs
     into: Path = arguments.into or CHECKOUT / (".riskstream" if arguments.quick else "docs")
     figures, picture = into / "growth.json", into / "growth.png"
