@@ -54,6 +54,8 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s"
     )
+    # RQ says so at each of an idle worker's glances at the queue.
+    logging.getLogger("rq.worker").addFilter(lambda record: "cleaning" not in str(record.msg))
 
 
 @cli.command()

@@ -50,7 +50,10 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
         over = stream.is_empty if until_empty else _shift_is_over(rq)
         with contextlib.suppress(SourceUnavailable):  # the next shift will do
             stream.forget()
-        return drain(stream, store, stop=stop, over=over, patience=patience)
+        settled = drain(stream, store, stop=stop, over=over, patience=patience)
+    if settled:
+        log.info("Partition %d: %d snapshots in this shift", partition, settled)
+    return settled
 
 
 def _shift_is_over(rq: Redis) -> Callable[[], bool]:

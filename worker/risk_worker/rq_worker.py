@@ -4,7 +4,8 @@
     rq worker -w risk_worker.rq_worker.DrainWorker risk-drain
     rq worker-pool -w risk_worker.rq_worker.DrainWorker risk-drain -n 2
 
-all do the same: wait for Redis and Postgres, migrate, put the drain jobs on the queue, work.
+all do the same: wait for Postgres, migrate, put the drain jobs on the queue, work. The first one waits for
+Redis too; RQ's own commands want it there.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         super().bootstrap(*args, **kwargs)
         self._roster = Roster(self.connection, settings.partitions, worker=self.name)
         self._roster.put_back(wait=True)
+        log.info(
+            "Ready: drains what waits in %d partition(s), stands by for what other workers hold",
+            settings.partitions,
+        )
 
     def work(self, *args: Any, burst: bool = False, **kwargs: Any) -> bool:
         """Work until stopped. RQ's own loop gives up when Redis is away for long; this one comes back."""

@@ -89,7 +89,7 @@ def stored(database_url: str) -> Callable[[], tuple[int, int, int]]:
 
 
 def listens(worker: WorkerProcess) -> bool:
-    return "cleaning registries" in worker.log
+    return "Ready: " in worker.log
 
 
 def started_drains(client: Any) -> bool:
