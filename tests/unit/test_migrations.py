@@ -27,11 +27,20 @@ def test_new_refuses_other_names(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_new_and_dump_need_a_checkout(tmp_path: Path) -> None:
-    with pytest.raises(MigrationError, match="run this in a checkout"):
-        migrations.new("x", folder=tmp_path / "nowhere")
-    with pytest.raises(MigrationError, match="run this in a checkout"):
-        migrations.dump("postgresql://u@h/x", folder=tmp_path / "nowhere")
+def test_new_and_dump_write_below_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    says = f"there is no folder {tmp_path}/db/migrations: run this at the top of a checkout"
+    with pytest.raises(MigrationError, match=says):
+        migrations.new("x")
+    with pytest.raises(MigrationError, match=says):
+        migrations.dump("postgresql://u@h/x")
+
+    here = tmp_path / "db" / "migrations"
+    here.mkdir(parents=True)
+    assert Path(migrations.new("x")).parent == here
+    monkeypatch.setattr(migrations, "schema_of", lambda _url, *, folder: f"-- of {folder}\n")
+    assert migrations.dump("postgresql://u@h/x") == str(tmp_path / "db" / "schema.sql")
+    assert (tmp_path / "db" / "schema.sql").read_text() == f"-- of {here}\n"
 
 
 def test_says_that_dbmate_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
