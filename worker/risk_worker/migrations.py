@@ -24,6 +24,7 @@ import psycopg
 
 from risk_producer.errors import RiskError
 from risk_producer.settings import mask
+from risk_worker.sqlstate import judge, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
 
@@ -171,7 +172,12 @@ def _connect(url: str) -> psycopg.Connection:
 
 
 def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())
+    """What libpq says in several lines, as sentences; and what to do, where that is known."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    said = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
+    said = said.removesuffix(".")
+    sqlstate = sqlstate_of(str(error))
+    return f"{said} ({judge(sqlstate)[1]})" if sqlstate else said
 
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
