@@ -13,20 +13,28 @@ import fakeredis
 import pytest
 from rich.console import Console
 
+from risk_producer.keys import Keys
 from risk_worker import demo, embedded
 from risk_worker.demo import Demo, DemoFailed, Screen
 from risk_worker.meter import Meter
 
 
-def test_the_time_of_a_line_goes_on_after_the_traders_have_ended(tmp_path: Path) -> None:
+def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_end(tmp_path: Path) -> None:
     said = io.StringIO()
     screen = Screen(Console(file=said))
     with fakeredis.FakeRedis() as client, ExitStack() as stack:
         play = Demo(screen, stack, tmp_path, seconds=20, traders=1, rate=1)
         play._meter = Meter(client)
         play._began = monotonic() - 30
-        play._watch(lambda: True, None, 1)
-    assert said.getvalue().startswith(" 30.0 s  accepted 0")
+        with screen.live():
+            play._watch(lambda: True, None, 1)
+            client.hset(Keys(0).counters, "accepted", 7)
+            play._watch(lambda: True, None, 1)
+            client.hset(Keys(0).counters, "accepted", 8)
+            play._watch(lambda: True, None, 1)
+    first, last = said.getvalue().splitlines()
+    assert first.startswith(" 30.0 s  accepted 0  ")
+    assert last.startswith(" 30.0 s  accepted 8  ")
 
 
 @pytest.mark.parametrize(

@@ -393,6 +393,7 @@ class Screen:
         self._console = console
         self._live: Live | None = None
         self._last_line = 0.0
+        self._unsaid = ""
 
     @property
     def width(self) -> int:
@@ -404,9 +405,11 @@ class Screen:
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Where show() shows."""
+        """Where show() shows; the last of it in any case."""
         if not self._console.is_terminal:
             yield
+            if self._unsaid:
+                self.say(self._unsaid)
             return
         with Live(console=self._console, refresh_per_second=8) as self._live:
             yield
@@ -416,13 +419,16 @@ class Screen:
         """How things stand."""
         if self._live is not None:
             self._live.update(_panel(reading, elapsed_s, seconds, worker))
-        elif monotonic() - self._last_line >= LINE_EVERY_S:
+            return
+        self._unsaid = (
+            f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
+            f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
+            f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
+        )
+        if monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
-            self.say(
-                f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
-                f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
-                f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
-            )
+            self.say(self._unsaid)
+            self._unsaid = ""
 
 
 def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
