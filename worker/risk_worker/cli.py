@@ -340,12 +340,17 @@ def verify(trader: str | None, as_json: bool) -> None:
     show_default=True,
     help="auto: by the file's ending, else by its first character.",
 )
-@click.option("--no-wait", is_flag=True, help="Stop at the first line for which there is no room.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Give up instead: at the first line that finds no room within RISK_SAVE_TIMEOUT_S, and on what is "
+    "not in Redis 2 s after the last line.",
+)
 def push(file: Path, dry_run: bool, form: str, no_wait: bool) -> None:
     """Push snapshots from FILE (or - for standard input): JSON lines, or CSV with a header row.
 
-    When the stream is full, it waits until there is room. A line that is no snapshot is reported with its
-    number, the others go through, and the exit status is 1.
+    When the stream is full, and while Redis is away or cannot be used, it waits without end; Ctrl-C gives up.
+    A line that is no snapshot is reported with its number, the others go through, and the exit status is 1.
     """
     from risk_worker import push as module
 

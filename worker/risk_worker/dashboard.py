@@ -8,8 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from redis.exceptions import RedisError
+
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
+from risk_worker.exporter import connect
 from risk_worker.web import Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -49,7 +52,32 @@ def application(url: str, login: tuple[str, str] | None = None) -> Any:
         add_basic_auth(flask, *login, realm="riskstream")
     flask.register_blueprint(blueprint)
     setup_rq_connection(flask)
+    _say_when_redis_is_away(flask, url)
     return flask
+
+
+def _say_when_redis_is_away(flask: Any, url: str) -> None:
+    """Every page answers 503 and why then; the log says once that it went, and once that it is back."""
+    client = connect(url)  # rq-dashboard's own waits without end where Redis is frozen
+    answered = True
+
+    def look() -> None:
+        nonlocal answered
+        client.ping()
+        if not answered:
+            log.warning("Redis answers again")
+        answered = True
+
+    def say(error: RedisError) -> tuple[str, int, dict[str, str]]:
+        nonlocal answered
+        said = f"Redis at {mask(url)} does not answer: {error}"
+        if answered:
+            log.error("%s", said)
+        answered = False
+        return f"{said}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+
+    flask.before_request(look)
+    flask.register_error_handler(RedisError, say)
 
 
 def _read_json_only() -> None:

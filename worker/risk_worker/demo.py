@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
 import psycopg
@@ -34,7 +34,7 @@ from risk_producer.keys import Keys
 from risk_producer.settings import CONFIG_FILE, Settings
 from risk_worker import balance, embedded, migrations
 from risk_worker.balance import Books, Life
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Watchdog
+from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
 from risk_worker.meter import Meter, Reading
 from risk_worker.traders import Report
 
@@ -113,13 +113,15 @@ class Demo:
         self._tell_how_to_look_further(dashboard_url, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
-                while worker.running:
-                    sleep(LOOK_EVERY_S)
+                self._keep(worker)
         return 0 if balanced else 1
 
     def _start_servers(self) -> None:
         self._screen.say(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
-        valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
+        try:
+            valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
+        except FolderInUse as error:
+            raise DemoFailed(f"{error}. Is it a demo with --keep? --data names another folder.") from None
         postgres = self._stack.enter_context(EmbeddedPostgres(self._data / "postgres", database="risk"))
         self._redis_url, self._database_url = valkey.url, postgres.url
         migrations.up(self._database_url)
@@ -203,7 +205,7 @@ class Demo:
         deadline = monotonic() + timeout_s
         while True:
             self._reading = self._meter.read()
-            elapsed_s = min(monotonic() - self._began, self._seconds)
+            elapsed_s = monotonic() - self._began
             self._screen.show(self._reading, elapsed_s, self._seconds, worker.pid if worker else None)
             if until():
                 return
@@ -212,6 +214,18 @@ class Demo:
             if monotonic() > deadline:
                 said = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
                 raise DemoFailed(f"no progress within {timeout_s:.0f} s{said}")
+            sleep(LOOK_EVERY_S)
+
+    def _keep(self, worker: Child) -> NoReturn:
+        """Until Ctrl-C: with the worker, and without it when somebody stops it to see the stream fill."""
+        while worker.running:
+            sleep(LOOK_EVERY_S)
+        worker.stop()  # its pid may soon be another's
+        self._screen.say(
+            f"Worker {worker.pid} has ended, the rest keeps running. To start another: "
+            f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} riskstream worker"
+        )
+        while True:
             sleep(LOOK_EVERY_S)
 
     def _show_books(self, reports: list[Report]) -> bool:
@@ -254,7 +268,7 @@ class Demo:
         if not pauses:
             return None
         trader_id, reason = pauses[0]
-        self._screen.say(f"{len(pauses)} times a trader paused, the first was {trader_id}: {reason}.")
+        self._screen.say(f"{_paused(len(pauses), trader_id)}: {reason}.")
         return str(trader_id)
 
     def _draw_equity(self, trader_id: str) -> None:
@@ -379,6 +393,7 @@ class Screen:
         self._console = console
         self._live: Live | None = None
         self._last_line = 0.0
+        self._unsaid = ""
 
     @property
     def width(self) -> int:
@@ -390,9 +405,11 @@ class Screen:
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Where show() shows."""
+        """Where show() shows; the last of it in any case."""
         if not self._console.is_terminal:
             yield
+            if self._unsaid:
+                self.say(self._unsaid)
             return
         with Live(console=self._console, refresh_per_second=8) as self._live:
             yield
@@ -402,13 +419,16 @@ class Screen:
         """How things stand."""
         if self._live is not None:
             self._live.update(_panel(reading, elapsed_s, seconds, worker))
-        elif monotonic() - self._last_line >= LINE_EVERY_S:
+            return
+        self._unsaid = (
+            f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
+            f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
+            f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
+        )
+        if monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
-            self.say(
-                f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
-                f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
-                f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
-            )
+            self.say(self._unsaid)
+            self._unsaid = ""
 
 
 def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
@@ -422,11 +442,17 @@ def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | Non
     grid.add_row("rows/s", f"{reading.rows_per_s:,.0f}", "")
     grid.add_row("latency", _ms(reading.p50_ms), f"p50, accept to commit; p99 {_ms(reading.p99_ms)}")
     grid.add_row("worker", str(worker) if worker else Text("killed", style="bold red"), "")
-    return Panel(grid, title=f"riskstream, {elapsed_s:.0f} of {seconds:g} s", expand=False)
+    return Panel(grid, title=f"riskstream, {min(elapsed_s, seconds):.0f} of {seconds:g} s", expand=False)
 
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"≤ {value:,.4g} ms"
+
+
+def _paused(count: int, first: str) -> str:
+    if count == 1:
+        return f"Once a trader paused, {first}"
+    return f"{count:,} times a trader paused, the first was {first}"
 
 
 def _sheet(accepted: Mapping[Life, int], books: Books) -> Table:

@@ -58,6 +58,10 @@ class EmbeddedServerError(RiskError):
     """The server did not start; the message has the end of its log."""
 
 
+class FolderInUse(EmbeddedServerError):
+    """Another server runs on the folder; the message says who started it, where that is known."""
+
+
 class EmbeddedServer(ABC):
     """What the two servers have in common: start, stop, and the faults that tests need.
 
@@ -106,6 +110,7 @@ class EmbeddedServer(ABC):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._folder_lock() as lock:
+                _sign(lock)
                 self._prepare(lock)
                 self._start(lock)
         except OSError as error:
@@ -260,7 +265,7 @@ class EmbeddedServer(ABC):
     @contextlib.contextmanager
     def _folder_lock(self) -> Iterator[IO[bytes]]:
         """One server a folder: the lock is held by the server's own processes."""
-        with (self.folder / f"{self.name}.lock").open("ab") as lock:
+        with (self.folder / f"{self.name}.lock").open("a+b") as lock:
             deadline = time.monotonic() + LOCK_TIMEOUT_S
             while True:
                 try:
@@ -268,8 +273,9 @@ class EmbeddedServer(ABC):
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise EmbeddedServerError(
-                            f"another {self.name} is running on {self.folder}: stop it, or use another folder"
+                        raise FolderInUse(
+                            f"another {self.name} is running on {self.folder}{_signature(lock)}: "
+                            "stop it, or use another folder"
                         ) from None
                     time.sleep(_POLL_S)
             yield lock
@@ -493,6 +499,20 @@ def free_port() -> int:
                 continue
             return port
     raise EmbeddedServerError(f"no free TCP port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _sign(lock: IO[bytes]) -> None:
+    """Leave our pid in the lock's file, for who finds it locked."""
+    lock.truncate(0)
+    lock.write(b"%d" % os.getpid())
+    lock.flush()
+
+
+def _signature(lock: IO[bytes]) -> str:
+    """Who signed it; nothing where that process has ended and left its server behind."""
+    lock.seek(0)
+    pid = lock.read(10)
+    return f", started by process {int(pid)}" if pid.isdigit() and psutil.pid_exists(int(pid)) else ""
 
 
 class _Died(Exception):

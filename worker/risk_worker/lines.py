@@ -22,6 +22,14 @@ LINE_BYTES_MAX: Final = 64 * 1024
 """No snapshot is longer: its texts have at most 1,534 characters."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_COMPRESSED: Final = {
+    b"\x1f\x8b": "gunzip -c",
+    b"BZh": "bunzip2 -c",
+    b"\xfd7zXZ\0": "xz -dc",
+    b"\x28\xb5\x2f\xfd": "zstd -dc",
+    b"PK\x03\x04": "unzip -p",
+}
+"""How such a file begins -> the command that unpacks it into a pipe."""
 _FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(RiskSnapshot))
 _REQUIRED: Final = tuple(field.name for field in msgspec.structs.fields(RiskSnapshot) if field.required)
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
@@ -51,6 +59,9 @@ class SnapshotLines:
         first = self._lines.peek()
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UnreadableFile("this is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
+        for magic, unpack in _COMPRESSED.items():
+            if first.startswith(magic):
+                raise UnreadableFile(f"it is compressed; pipe it: {unpack} FILE | riskstream push -")
         if not first:
             raise UnreadableFile(
                 "there is nothing in it but blank lines" if self._lines.number else "it is empty"

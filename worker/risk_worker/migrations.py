@@ -24,6 +24,7 @@ import psycopg
 
 from risk_producer.errors import RiskError
 from risk_producer.settings import mask
+from risk_worker.sqlstate import judge, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
 
@@ -73,10 +74,10 @@ def status(url: str, *, folder: Path | None = None) -> str:
 
 
 def new(name: str, *, folder: Path | None = None) -> str:
-    """Make an empty migration in db/migrations of the checkout. Returns its path. Raises MigrationError."""
+    """Make an empty migration in ./db/migrations. Returns its path. Raises MigrationError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", name):
         raise MigrationError(f"a migration's name is made of a-z, 0-9 and _, like add_index; got {name!r}")
-    folder = _checkout_folder(folder)
+    folder = _folder_here(folder)
     before = set(folder.glob("*.sql"))
     _run("new", name, folder=folder, environment={})
     [made] = set(folder.glob("*.sql")) - before
@@ -84,8 +85,8 @@ def new(name: str, *, folder: Path | None = None) -> str:
 
 
 def dump(url: str, *, folder: Path | None = None) -> str:
-    """Write db/schema.sql of the checkout from the database. Returns its path. Raises MigrationError."""
-    folder = _checkout_folder(folder)
+    """Write ./db/schema.sql from the database. Returns its path. Raises MigrationError."""
+    folder = _folder_here(folder)
     schema = folder.parent / "schema.sql"
     schema.write_text(schema_of(url, folder=folder))
     return str(schema)
@@ -171,7 +172,12 @@ def _connect(url: str) -> psycopg.Connection:
 
 
 def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())
+    """What libpq says in several lines, as sentences; and what to do, where that is known."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    said = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
+    said = said.removesuffix(".")
+    sqlstate = sqlstate_of(str(error))
+    return f"{said} ({judge(sqlstate)[1]})" if sqlstate else said
 
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
@@ -255,10 +261,11 @@ def _folder() -> Path:
     return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 
-def _checkout_folder(folder: Path | None) -> Path:
-    folder = folder or _CHECKOUT
+def _folder_here(folder: Path | None) -> Path:
+    """Where files are written: what is installed, or where, has no say in it."""
+    folder = folder or Path.cwd() / "db" / "migrations"
     if not folder.is_dir():
-        raise MigrationError(f"there is no folder {folder}: run this in a checkout of the project")
+        raise MigrationError(f"there is no folder {folder}: run this at the top of a checkout of the project")
     return folder
 
 

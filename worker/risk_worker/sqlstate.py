@@ -42,7 +42,7 @@ TABLE: Final[dict[str, tuple[Verdict, str]]] = {
     "54": (Verdict.DATA, "larger than Postgres can hold: an index row, a table row"),
     # Somebody has to act.
     "28": (Verdict.CONFIGURATION, "the user or password is refused: check POSTGRES_URL and pg_hba.conf"),
-    "3D": (Verdict.CONFIGURATION, "the database does not exist: create it or check POSTGRES_URL"),
+    "3D": (Verdict.CONFIGURATION, "the database does not exist: run createdb or check POSTGRES_URL"),
     "3F": (Verdict.CONFIGURATION, "the schema does not exist: check search_path, run riskstream migrate up"),
     "42501": (Verdict.CONFIGURATION, "a privilege is missing: GRANT it to the worker's role"),
     "42": (Verdict.CONFIGURATION, "the tables are not those of this version: run riskstream migrate up"),

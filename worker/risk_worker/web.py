@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import threading
@@ -29,7 +30,8 @@ class Server(ThreadingMixIn, WSGIServer):
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            taken = "; --port chooses another one" if error.errno == errno.EADDRINUSE else ""
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}{taken}") from None
         self.set_app(cast(Any, application))
 
     def server_bind(self) -> None:

@@ -329,7 +329,7 @@ def test_an_absent_database_is_said_in_one_line() -> None:
 def test_a_database_that_is_missing_says_what_to_do(database_url: str) -> None:
     done = run(f"{database_url}_nowhere", "list")
     assert done.exit_code == 2
-    assert "does not exist (the database does not exist: create it or check POSTGRES_URL)" in done.stderr
+    assert "does not exist (the database does not exist: run createdb or check POSTGRES_URL)" in done.stderr
 
 
 def test_a_database_without_the_tables_says_what_to_do(empty_database_url: str) -> None:

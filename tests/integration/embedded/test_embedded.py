@@ -26,6 +26,7 @@ from risk_worker.embedded import (
     EmbeddedServer,
     EmbeddedServerError,
     EmbeddedValkey,
+    FolderInUse,
     free_port,
     program,
 )
@@ -143,7 +144,8 @@ class TestBoth:
     ) -> None:
         monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.1)
         with kind(folder) as server:
-            with pytest.raises(EmbeddedServerError, match=f"another {kind.name} is running on"):
+            says = f"another {kind.name} is running on {folder}, started by process {os.getpid()}: stop it"
+            with pytest.raises(FolderInUse, match=says):
                 kind(folder).start()
             with pytest.raises(EmbeddedServerError, match="was started already"):
                 server.start()

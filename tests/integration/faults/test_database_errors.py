@@ -264,7 +264,7 @@ def login(db: psycopg.Connection, prefix: str, options: str = "") -> Iterator[sq
 def test_a_database_that_is_missing_is_said(database_url: str) -> None:
     with (
         PostgresStore(f"{database_url}_nowhere") as store,
-        pytest.raises(StoreMisconfigured, match=r"does not exist.* create it or check POSTGRES_URL"),
+        pytest.raises(StoreMisconfigured, match=r"does not exist.* run createdb or check POSTGRES_URL"),
     ):
         store.save(batch("a"))
 

@@ -233,7 +233,7 @@ def test_what_is_stored_twice_is_named(
 def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url: str) -> None:
     done = verify.run(POSTGRES_URL=f"{database_url}_nowhere")
     assert done.exit_code == 2
-    assert "create it or check POSTGRES_URL" in done.stderr
+    assert "run createdb or check POSTGRES_URL" in done.stderr
 
 
 @pytest.mark.parametrize("setting", ["REDIS_URL", "POSTGRES_URL"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import MakeValkey
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 
@@ -62,6 +63,27 @@ def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, 
             assert "/static/" in page
         assert worker.stop() == 0
         assert process.stop(5) == 0
+        assert "Traceback" not in process.log
+
+
+def test_without_redis_every_page_says_so_and_the_log_once(tmp_path: Path, make_valkey: MakeValkey) -> None:
+    server = make_valkey(requirepass="s3cret")
+    url = server.url.replace("://", "://:s3cret@")
+    says = rf"Redis at redis://:\*\*\*@127\.0\.0\.1:{server.port}/0 does not answer: .+"
+    with dashboard(tmp_path / "log", url) as process:
+        port = port_of(process)
+        get(port, "/0/data/queues.json")
+        server.kill()
+        for path in ("/", "/0/view/workers", "/0/data/queues.json", "/0/data/job/drain-0.json"):
+            with pytest.raises(urllib.error.HTTPError, match="503") as caught:
+                get(port, path)
+            with caught.value as answer:
+                assert re.fullmatch(says, answer.read().decode().rstrip("\n"))
+        server.start()
+        get(port, "/0/data/queues.json")
+        assert process.stop(5) == 0
+        assert len(re.findall(says, process.log)) == 1
+        assert process.log.count("Redis answers again") == 1
         assert "Traceback" not in process.log
 
 
