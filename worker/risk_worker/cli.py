@@ -7,6 +7,7 @@ works without the extras of the others.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -45,8 +46,10 @@ def cli() -> None:
 
 
 def _settings() -> Settings:
-    from risk_producer.settings import Settings
+    from risk_producer.settings import Settings, misspelt
 
+    for variable, meant in misspelt(os.environ).items():
+        click.echo(f"riskstream: {variable} is no setting; do you mean {meant}?", err=True)
     return Settings.load()
 
 
