@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from risk_producer.errors import ConfigurationError
+from risk_producer.keys import PARTITIONS_MAX
 
 CONFIG_FILE = "RISK_CONFIG"
 _MASK = "***"
@@ -57,7 +58,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
     ] = None
     partitions: Annotated[
-        int, env("RISK_PARTITIONS", "Streams that traders are spread over; one drain job each", ge=1, le=256)
+        int,
+        env(
+            "RISK_PARTITIONS",
+            "Streams that traders are spread over; one drain job each. The same for all traders and workers",
+            ge=1,
+            le=PARTITIONS_MAX,
+        ),
     ] = 1
     stream_maxlen: Annotated[
         int,

@@ -316,8 +316,8 @@ def _none_found(count: int, wanted: Wanted) -> None:
 def verify(trader: str | None, as_json: bool) -> None:
     """Check the books: accepted = stored + dead + conflated + in flight, nothing twice, no state behind.
 
-    It may run at any time. Exit status 0: they balance. 1: something is off, and it is named. 2: nothing can
-    be said, because Redis or Postgres could not be asked.
+    It may run at any time. Exit status 0: they balance. 1: something is off, and it is named, or nobody knows
+    the trader. 2: nothing can be said, because Redis or Postgres could not be asked.
     """
     from risk_worker import verify as module
 
