@@ -7,7 +7,11 @@ touch all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from zlib import crc32
+
+PARTITIONS_MAX: Final = 256
+"""The greatest RISK_PARTITIONS: partitions are 0 to 255."""
 
 
 def partition_of(trader_id: str, partitions: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -17,9 +18,11 @@ import msgspec
 from msgspec import Meta
 
 from risk_producer.errors import ConfigurationError
+from risk_producer.keys import PARTITIONS_MAX
 
 CONFIG_FILE = "RISK_CONFIG"
 _MASK = "***"
+_SIMILAR = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
 
 
 def env(name: str, description: str, *, secret: bool = False, **bounds: Any) -> Meta:
@@ -55,7 +58,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
     ] = None
     partitions: Annotated[
-        int, env("RISK_PARTITIONS", "Streams that traders are spread over; one drain job each", ge=1, le=256)
+        int,
+        env(
+            "RISK_PARTITIONS",
+            "Streams that traders are spread over; one drain job each. The same for all traders and workers",
+            ge=1,
+            le=PARTITIONS_MAX,
+        ),
     ] = 1
     stream_maxlen: Annotated[
         int,
@@ -249,6 +258,17 @@ _URL_SCHEMES = {
     "rq_redis_url": ("redis", "rediss", "unix"),
     "postgres_url": ("postgresql", "postgres"),
 }
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are no setting -> the setting that is spelt almost like it."""
+    known = [CONFIG_FILE, *(meta["env"] for meta in Settings.declared().values())]
+    return {
+        name: meant
+        for name in environ
+        if name.startswith(("RISK_", "REDIS_", "DB_")) and name not in known
+        for meant in get_close_matches(name, known, n=1, cutoff=_SIMILAR)
+    }
 
 
 def mask(url: str) -> str:

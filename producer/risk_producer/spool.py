@@ -86,6 +86,8 @@ class Spool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock_fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise ConfigurationError(f"RISK_SPOOL_DIR {folder} is not a folder") from None
         except OSError as error:
             raise ConfigurationError(f"RISK_SPOOL_DIR {folder} cannot be used: {error.strerror}") from None
         try:

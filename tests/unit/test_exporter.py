@@ -78,6 +78,13 @@ def test_counters_and_the_stream_by_partition(client: redis.Redis) -> None:
     assert got["risk_stream_oldest_age_seconds", ("1",)] == 0
 
 
+def test_what_no_worker_drains_is_counted(client: redis.Redis) -> None:
+    for partition in (0, 1, 2, 255):
+        client.xadd(Keys(partition).snapshots, {"s": "{}"})
+    assert samples(client, partitions=2)["risk_stream_stray_length", ()] == 2
+    assert samples(client, partitions=256)["risk_stream_stray_length", ()] == 0
+
+
 def test_age_is_that_of_the_oldest_entry(client: redis.Redis) -> None:
     seconds, _ = client.time()
     client.xadd(Keys(0).snapshots, {"s": "{}"}, id=f"{(seconds - 90) * 1000}-0")

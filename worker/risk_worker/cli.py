@@ -7,6 +7,7 @@ works without the extras of the others.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -45,8 +46,10 @@ def cli() -> None:
 
 
 def _settings() -> Settings:
-    from risk_producer.settings import Settings
+    from risk_producer.settings import Settings, misspelt
 
+    for variable, meant in misspelt(os.environ).items():
+        click.echo(f"riskstream: {variable} is no setting; do you mean {meant}?", err=True)
     return Settings.load()
 
 
@@ -315,8 +318,8 @@ def _none_found(count: int, wanted: Wanted) -> None:
 def verify(trader: str | None, as_json: bool) -> None:
     """Check the books: accepted = stored + dead + conflated + in flight, nothing twice, no state behind.
 
-    It may run at any time. Exit status 0: they balance. 1: something is off, and it is named. 2: nothing can
-    be said, because Redis or Postgres could not be asked.
+    It may run at any time. Exit status 0: they balance. 1: something is off, and it is named, or nobody knows
+    the trader. 2: nothing can be said, because Redis or Postgres could not be asked.
     """
     from risk_worker import verify as module
 

@@ -26,7 +26,7 @@ from redis.retry import Retry
 
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings, mask
-from risk_worker.source import LATENCY_BOUNDS_MS
+from risk_worker.source import LATENCY_BOUNDS_MS, stray
 from risk_worker.web import Application, Server
 
 log = logging.getLogger("riskstream.exporter")
@@ -71,6 +71,10 @@ MEANING: Final = {
         "Age of the oldest entry not yet stored; 0 when there is none. "
         "Growing: no worker drains the partition, or the database is away."
     ),
+    "risk_stream_stray_length": (
+        "Entries in partitions beyond RISK_PARTITIONS, which no worker drains. "
+        "Above 0: give all traders and workers the same RISK_PARTITIONS."
+    ),
     "risk_store_latency_seconds": "Seconds from recorded_at to COMMIT, of all snapshots stored.",
 }
 
@@ -86,7 +90,7 @@ _COUNTERS: Final = {
 
 
 class RedisCollector(Collector):
-    """Reads everything from Redis, all partitions in one pipeline, each time it is asked."""
+    """Reads everything from Redis, all partitions in one pipeline and the stray in another, when asked."""
 
     def __init__(self, client: redis.Redis, partitions: int) -> None:
         self._client = client
@@ -148,7 +152,9 @@ class RedisCollector(Collector):
             latency.add_metric([partition], buckets, total_s)
             length.add_metric([partition], answer[5])
             oldest.add_metric([partition], _age_s(answer[6], answer[7]))
-        return [attempts, failures, latest, *counters.values(), length, oldest, latency]
+        beyond = _gauge("risk_stream_stray_length")
+        beyond.add_metric([], sum(stray(self._client, len(self._partitions)).values()))
+        return [attempts, failures, latest, *counters.values(), length, oldest, beyond, latency]
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:

@@ -50,10 +50,31 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
         over = stream.is_empty if until_empty else _shift_is_over(rq)
         with contextlib.suppress(SourceUnavailable):  # the next shift will do
             stream.forget()
+            _stray.look(client, settings.partitions)
         settled = drain(stream, store, stop=stop, over=over, patience=patience)
     if settled:
         log.info("Partition %d: %d snapshots in this shift", partition, settled)
     return settled
+
+
+class _Stray:
+    """Says once, not with every shift, that snapshots wait in partitions that no worker drains."""
+
+    def __init__(self) -> None:
+        self._said: set[int] = set()
+
+    def look(self, client: Redis, partitions: int) -> None:
+        """Raises SourceUnavailable."""
+        try:
+            waiting = source.stray(client, partitions)
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+        if waiting.keys() - self._said:
+            log.error("%s.", source.stray_said(waiting, partitions))
+        self._said = set(waiting)
+
+
+_stray: Final = _Stray()
 
 
 def _shift_is_over(rq: Redis) -> Callable[[], bool]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import re
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import msgspec
@@ -26,6 +26,7 @@ from risk_producer.settings import Settings
 from risk_producer.wire import FIELD, decode
 from risk_worker import balance
 from risk_worker.balance import Books, Life, Range, fill, size
+from risk_worker.source import stray, stray_said
 from risk_worker.sqlstate import judge, sqlstate_of
 
 PAGE: Final = 1_000
@@ -34,6 +35,10 @@ SHOWN_MAX: Final = 50  # lines for a person; JSON has all
 
 class BooksUnavailable(RiskError):
     """Redis or Postgres could not be asked, so nothing can be said; the message says why."""
+
+
+class TraderUnknown(RiskError):
+    """Neither Redis nor Postgres knows of a snapshot of the trader that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,9 @@ class Report:
     """Entries that came into the stream by another way than a producer; what arrived counts as accepted."""
     dead_but_stored: int = 0
     """Dead letters of what is stored all the same, and not counted as dead: a retry that did not finish."""
+    partitions: int = 1
+    stray: Mapping[int, int] = field(default_factory=dict)
+    """partition -> entries in flight, of partitions beyond RISK_PARTITIONS: nobody will store them."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -94,9 +102,10 @@ class Report:
     def problems(self) -> list[str]:
         """What is off, one sentence each; empty: the books balance."""
         found = [problem for life in self.lives for problem in life.problems]
-        return found + [
-            f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind
-        ]
+        found += [f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind]
+        if self.stray:
+            found.append(stray_said(self.stray, self.partitions))
+        return found
 
     def as_json(self) -> str:
         """One object: the sums, then what is off in detail."""
@@ -116,6 +125,10 @@ class Report:
                 if life.duplicates
             ],
             "states_behind": list(self.states_behind),
+            "stray": [
+                {"partition": partition, "in_flight": count}
+                for partition, count in sorted(self.stray.items())
+            ],
         }
         return msgspec.json.format(msgspec.json.encode(self.totals | detail)).decode()
 
@@ -145,7 +158,7 @@ class Report:
 def verify(settings: Settings, trader: str | None = None) -> Report:
     """Read the books, of one trader or of all. What seems lost is looked at twice.
 
-    Raises BooksUnavailable, or ConfigurationError.
+    Raises BooksUnavailable, TraderUnknown, or ConfigurationError.
     """
     database_url = settings.require_database_url()
     with (
@@ -155,9 +168,11 @@ def verify(settings: Settings, trader: str | None = None) -> Report:
         ) as client,
     ):
         report = look(client, database_url, settings.partitions, trader)
-        if not any(life.lost for life in report.lives):
-            return report
-        return look(client, database_url, settings.partitions, trader)
+        if any(life.lost for life in report.lives):
+            report = look(client, database_url, settings.partitions, trader)
+    if trader is not None and not report.lives and not report.states_behind:
+        raise TraderUnknown(f"neither Redis nor Postgres knows of a snapshot of {trader!r}")
+    return report
 
 
 def look(client: redis.Redis, database_url: str, partitions: int, trader: str | None = None) -> Report:
@@ -165,7 +180,9 @@ def look(client: redis.Redis, database_url: str, partitions: int, trader: str | 
     streams = _streams(client, partitions)
     admitted = _admitted(client, streams, trader)
     waiting = _Waiting(client, streams, trader)
-    return assess(admitted, waiting.lives, balance.read(database_url, trader), waiting.foreign)
+    report = assess(admitted, waiting.lives, balance.read(database_url, trader), waiting.foreign)
+    beyond = {partition: count for partition, count in waiting.found.items() if partition >= partitions}
+    return replace(report, partitions=partitions, stray=beyond)
 
 
 def assess(
@@ -205,31 +222,37 @@ class _Waiting:
 
     def __init__(self, client: redis.Redis, streams: Sequence[Keys], trader: str | None) -> None:
         self.foreign = 0
+        self.found: Counter[int] = Counter()
+        """partition -> entries, of the trader or of all."""
         self._pairs: dict[Life, array[int]] = defaultdict(lambda: array("q"))
         for keys in streams:
             for fields in _entries(client, keys.snapshots):
-                self._add(fields, trader)
+                if self._add(fields, trader):
+                    self.found[keys.partition] += 1
 
     @property
     def lives(self) -> dict[Life, Iterable[Range]]:
         return {life: zip(pairs[0::2], pairs[1::2], strict=True) for life, pairs in self._pairs.items()}
 
-    def _add(self, fields: Mapping[bytes, bytes], trader: str | None) -> None:
+    def _add(self, fields: Mapping[bytes, bytes], trader: str | None) -> bool:
+        """Returns whether the entry is one of those that were asked for."""
         try:
             if fields.keys() != {FIELD}:
                 raise InvalidSnapshot("a foreign entry")
             snapshot = decode(fields[FIELD])
         except InvalidSnapshot:
             self.foreign += trader is None
-            return
-        if trader is None or snapshot.trader_id == trader:
-            pair = (snapshot.seq - snapshot.merged, snapshot.seq)
-            self._pairs[snapshot.trader_id, snapshot.epoch].extend(pair)
+            return trader is None
+        if trader is not None and snapshot.trader_id != trader:
+            return False
+        pair = (snapshot.seq - snapshot.merged, snapshot.seq)
+        self._pairs[snapshot.trader_id, snapshot.epoch].extend(pair)
+        return True
 
 
 def _streams(client: redis.Redis, partitions: int) -> list[Keys]:
-    """Of the partitions that are configured, and of any that once were."""
-    numbers = set(range(partitions))
+    """Of the partitions that are configured, and of any others in which something is or was."""
+    numbers = {*range(partitions), *stray(client, partitions)}
     for key in client.scan_iter(match="risk:{*}:admitted", count=PAGE):
         if found := re.fullmatch(rb"risk:\{(\d{1,3})\}:admitted", key):
             numbers.add(int(found[1]))

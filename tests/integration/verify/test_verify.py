@@ -106,7 +106,6 @@ def test_from_accepted_to_stored(
     producer.push(snapshot("a", 21))
     assert verify.sums() == (61, 60, 0, 0, 1, 0, 0, 0)
     assert verify.sums("--trader", "ü:c") == (20, 20, 0, 0, 0, 0, 0, 0)
-    assert verify.sums("--trader", "nobody") == (0,) * 8
     text = verify.run("--trader", "a")
     assert "20 stored" in text.stdout and "1 in flight" in text.stdout
     assert "✓ The books balance." in text.stdout
@@ -211,6 +210,63 @@ def test_a_partition_that_is_no_longer_configured_is_looked_at_too(
         for number in range(20):
             producer.push(snapshot(f"t{number}"))
     assert verify.sums() == (20, 0, 0, 0, 20, 0, 0, 0)
+
+
+def test_what_waits_beyond_the_partitions_is_named(
+    verify: Verify, redis_url: str, redis_client: redis.Redis
+) -> None:
+    traders = {partition_of(f"t{number}", 8): f"t{number}" for number in range(100)}
+    with RiskProducer(redis_url, partitions=8) as producer:
+        for partition, count in ((1, 1), (3, 2), (7, 1)):
+            for number in range(count):
+                producer.push(snapshot(traders[partition], number))
+    said = verify.said()
+    assert said["stray"] == [{"partition": 3, "in_flight": 2}, {"partition": 7, "in_flight": 1}]
+    done = verify.run()
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-2:] == [
+        "✗ Snapshots wait where no worker looks that has RISK_PARTITIONS=2: 2 in partition 3, "
+        "1 in partition 7. Give all traders and workers the same RISK_PARTITIONS",
+        "✗ The books do not balance.",
+    ]
+    assert verify.said("--trader", traders[1])["balanced"]
+    assert verify.said("--trader", traders[7])["stray"] == [{"partition": 7, "in_flight": 1}]
+    assert verify.run(RISK_PARTITIONS="8").exit_code == 0
+
+    redis_client.delete(Keys(3).snapshots, Keys(7).snapshots)
+    redis_client.xadd(Keys(255).snapshots, {"x": "of nobody"})
+    assert verify.said()["stray"] == [{"partition": 255, "in_flight": 1}]
+
+
+def test_the_number_of_partitions_can_be_changed(
+    redis_url: str, database_url: str, db: psycopg.Connection
+) -> None:
+    """As docs/producer.md says: drained before, and load() has the database's URL."""
+    trader = next(name for name in "abcdefgh" if partition_of(name, 2) == 1)
+    for number, partitions in enumerate((2, 1, 2), 1):
+        with RiskProducer(redis_url, partitions=partitions) as forgetful:
+            found = forgetful.load(trader)
+            assert (found and found.snapshot.daily_pnl) == {1: None, 2: None, 3: 1.0}[number]
+        with RiskProducer(redis_url, partitions=partitions, database_url=database_url) as producer:
+            found = producer.load(trader)
+            assert (found and found.snapshot.daily_pnl) == (number - 1 or None)
+            producer.push(snapshot(trader, number))
+        drain_all(redis_url, database_url)
+        done = Verify(redis_url, database_url).run(RISK_PARTITIONS=str(partitions))
+        assert (done.exit_code, "1 in flight" in done.stdout) == (0, False)
+    rows = db.execute("SELECT daily_pnl FROM risk_state_history ORDER BY epoch, seq").fetchall()
+    assert rows == [(1,), (2,), (3,)]
+    assert db.execute("SELECT daily_pnl FROM risk_state").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_a_trader_that_nobody_knows_is_a_finding(
+    verify: Verify, producer: RiskProducer, option: tuple[str, ...]
+) -> None:
+    producer.push(snapshot("a"))
+    done = verify.run("--trader", "nobody", *option)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "riskstream: neither Redis nor Postgres knows of a snapshot of 'nobody'\n"
 
 
 def test_what_is_stored_twice_is_named(

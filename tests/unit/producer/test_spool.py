@@ -240,8 +240,13 @@ def test_two_producers_do_not_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="in use by another producer"):
         Spool(tmp_path, fsync="never", max_bytes=1 << 20)
     first.crash()
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be used"):
+    with pytest.raises(ConfigurationError, match="file is not a folder"):
+        Spool(tmp_path / "file", fsync="never", max_bytes=1 << 20)
+    with pytest.raises(ConfigurationError, match="cannot be used: Not a directory"):
         Spool(tmp_path / "file" / "below", fsync="never", max_bytes=1 << 20)
 
 
