@@ -158,7 +158,7 @@ class StreamSource:
         dead: dict[str, list[str]] = defaultdict(list)
         for letter in outcome.dead:
             dead[letter.snapshot.trader_id if letter.snapshot else ""].append(letter.entry_id)
-        latency_ms = {trader: f"{_waited_ms(recorded_at, now):.3f}" for trader, recorded_at in newest.items()}
+        latency_ms = {trader: f"{_waited_ms(at, now):.3f}" for trader, at in newest.items()}
         report: dict[str, Any] = {
             "first": batch.first,
             "last": batch.last,
@@ -169,9 +169,15 @@ class StreamSource:
             "buckets": _histogram(times, now),
         }
         if self._report(report) < 0:
+            recorded_at = dict(zip(batch.ids, (each.recorded_at for each in batch.snapshots), strict=True))
+            bounds = {entry_id: _bound(_waited_ms(at, now)) for entry_id, at in recorded_at.items()}
             report["listed"] = True
-            report["stored"] = [(trader, ids, latency_ms[trader]) for trader, ids in stored.items()]
+            report["stored"] = [
+                (trader, ids, latency_ms[trader], [bounds[each] for each in ids])
+                for trader, ids in stored.items()
+            ]
             report["dead"] = list(dead.items())
+            report["buckets"] = []
             self._report(report)
 
     def failed(self, batch: Batch) -> None:
@@ -253,6 +259,12 @@ def _text(raw: bytes) -> str:
 
 def _waited_ms(recorded_at: datetime, now: datetime) -> float:
     return max(0.0, (now - recorded_at).total_seconds() * 1000)
+
+
+def _bound(waited_ms: float) -> str:
+    """Upper bound of the bucket that it belongs to."""
+    at = bisect_left(LATENCY_BOUNDS_MS, waited_ms)
+    return f"{LATENCY_BOUNDS_MS[at]:g}" if at < len(LATENCY_BOUNDS_MS) else "+Inf"
 
 
 def _histogram(times: list[datetime], now: datetime) -> list[tuple[str, int]]:

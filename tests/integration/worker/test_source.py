@@ -65,8 +65,13 @@ def test_redis_that_lost_its_data_is_read_from_the_beginning(client: Any) -> Non
 def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders(client: Any) -> None:
     source = StreamSource(client, 0, batch_size=5_000, block_s=0.01)
     traders = [f"trader-{number}-größer" for number in range(2_500)]
-    for first_seq in (1, 3):
+    for first_seq, before in (
+        (1, 0),
+        (3, 1),
+    ):  # what is before the batch is another worker's: cut off nothing
         pipeline = client.pipeline()
+        for seq in range(before):
+            pipeline.xadd(KEYS.snapshots, {b"s": payload("t", seq + 1)})
         for seq in (first_seq, first_seq + 1):
             for trader in traders:
                 pipeline.xadd(KEYS.snapshots, {b"s": payload(trader, seq)})
@@ -74,14 +79,15 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders
         entries = list(source.read())
         while source.more:
             entries += source.read()
-        batch = decode_entries(source.stream, entries)
+        batch = decode_entries(source.stream, entries[before:])
         assert len(batch) == 5_000
         for _ in range(2):
             source.acknowledge(batch, Outcome((), duplicates=0))
     assert client.hgetall(KEYS.counters) == {b"batches": b"2", b"stored": b"10000"}
     assert client.hgetall(KEYS.attempts) == {trader.encode(): b"4" for trader in traders}
     assert set(client.hgetall(KEYS.latency_ms)) == {trader.encode() for trader in traders}
-    assert client.xlen(KEYS.snapshots) == 0
+    assert sum(map(int, client.hvals(KEYS.latency_buckets))) == 10_000
+    assert client.xlen(KEYS.snapshots) == 1
 
 
 def test_two_workers_with_the_same_entries_count_each_once(client: Any) -> None:
@@ -98,6 +104,7 @@ def test_two_workers_with_the_same_entries_count_each_once(client: Any) -> None:
         source.acknowledge(batch, Outcome((), duplicates=0))
     assert client.hget(KEYS.counters, "stored") == b"10"
     assert client.hget(KEYS.attempts, "t") == b"10"
+    assert sum(map(int, client.hvals(KEYS.latency_buckets))) == 10
 
 
 def test_a_batch_at_the_head_is_cut_off_and_what_came_behind_it_stays(client: Any) -> None:

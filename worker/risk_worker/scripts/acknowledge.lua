@@ -6,9 +6,9 @@
 -- some of it, or Redis has lost its data: then the entries' ids are needed, to see which are there.
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets
--- ARGV  1: JSON of {first, last, listed, stored = {{trader, count or ids, latency}...},
+-- ARGV  1: JSON of {first, last, listed, stored = {{trader, count or ids, latency, bounds}...},
 --          dead = {{trader, count or ids}...}, duplicates, buckets = {{bound, count}...}};
---          first and last are ids; listed: there are ids, not counts
+--          first and last are ids; listed: there are ids, not counts, and a bound for each instead of buckets
 -- Returns how many entries this call took off; -1: ask again with ids.
 local stream, counters, attempts, failures, latency_ms, latency_buckets =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -24,12 +24,17 @@ if not batch.listed then
   cut = redis.call('XTRIM', stream, 'MINID', '=', batch.last) + redis.call('XDEL', stream, batch.last)
 end
 
-local function take_off(ids)
+local buckets = {}
+for _, bucket in ipairs(batch.buckets) do buckets[bucket[1]] = bucket[2] end
+
+local function take_off(ids, bounds)
   if cut then return ids end
   local taken = 0
-  for first = 1, #ids, SLICE do
-    local last = math.min(first + SLICE - 1, #ids)
-    taken = taken + redis.call('XDEL', stream, unpack(ids, first, last))
+  for at, id in ipairs(ids) do
+    if redis.call('XDEL', stream, id) == 1 then
+      taken = taken + 1
+      if bounds then buckets[bounds[at]] = (buckets[bounds[at]] or 0) + 1 end
+    end
   end
   return taken
 end
@@ -51,7 +56,7 @@ end
 
 local stored, traders, counts, latencies = 0, {}, {}, {}
 for _, of in ipairs(batch.stored) do
-  local taken = take_off(of[2])
+  local taken = take_off(of[2], of[4])
   if taken > 0 then
     traders[#traders + 1], counts[#counts + 1] = of[1], taken
     latencies[#latencies + 1] = of[1]
@@ -82,8 +87,6 @@ if stored + dead > 0 then
   if stored > 0 then redis.call('HINCRBY', counters, 'stored', stored) end
   if dead > 0 then redis.call('HINCRBY', counters, 'dead', dead) end
   if batch.duplicates > 0 then redis.call('HINCRBY', counters, 'duplicates', batch.duplicates) end
-  for _, bucket in ipairs(batch.buckets) do
-    redis.call('HINCRBY', latency_buckets, bucket[1], bucket[2])
-  end
+  for bound, count in pairs(buckets) do redis.call('HINCRBY', latency_buckets, bound, count) end
 end
 return stored + dead
