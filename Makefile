@@ -31,8 +31,9 @@ check: $(DEV) ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Each has servers of its own; an outside Redis is one for all, and gets flushed.
-TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,2)
+# Each has servers of its own; an outside Redis is one for all, and gets flushed. Tests wait more than they work, so
+# three keep two cores busy.
+TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,3)
 test: check ## every check and the whole test suite, on servers it starts by itself
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
