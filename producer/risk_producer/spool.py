@@ -14,8 +14,7 @@ A folder of append-only segments, numbered from 1. A segment is a magic text and
 A life is one start of a producer on this folder. An epoch is on disk before anything is sent under it, so
 what is sent again after a crash has the same identity, and is passed over wherever it is known. The end of a
 segment may be torn: a record that is not whole was not accepted. Damage elsewhere costs the records that it
-touches. When the segments grow too big, what is
-still needed is written anew into one.
+touches. When the segments grow too big, what is still needed is written anew into one.
 
 Not thread-safe: its owner holds a lock. Writing goes to the page cache, which outlives the process but not
 the machine; for more there is fsync.

@@ -26,7 +26,8 @@ from redis.retry import Retry
 
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings, mask
-from risk_worker.source import LATENCY_BOUNDS_MS, stray
+from risk_worker.source import LATENCY_BOUNDS_MS
+from risk_worker.stray import stray
 from risk_worker.web import Application, Server
 
 log = logging.getLogger("riskstream.exporter")

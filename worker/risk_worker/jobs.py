@@ -24,6 +24,7 @@ from risk_producer.settings import Settings
 from risk_worker import source
 from risk_worker.drain import Patience, SourceUnavailable, drain
 from risk_worker.store import PostgresStore
+from risk_worker.stray import Watch
 
 log = logging.getLogger("riskstream.jobs")
 
@@ -33,6 +34,8 @@ SHORT_SHIFT_S: Final = 1.0  # where more partitions wait for a worker than there
 
 stop: Final = threading.Event()
 """Set once, by the worker's signal handler: finish the batch in hand."""
+
+_stray: Final = Watch()
 
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
@@ -48,33 +51,13 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
     with rq, client, PostgresStore(settings.require_database_url()) as store:
         stream = source.StreamSource.from_settings(settings, client, partition)
         over = stream.is_empty if until_empty else _shift_is_over(rq)
-        with contextlib.suppress(SourceUnavailable):  # the next shift will do
+        with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
             stream.forget()
             _stray.look(client, settings.partitions)
         settled = drain(stream, store, stop=stop, over=over, patience=patience)
     if settled:
-        log.info("Partition %d: %d snapshots in this shift", partition, settled)
+        log.info("Partition %d: %d entries settled in this shift", partition, settled)
     return settled
-
-
-class _Stray:
-    """Says once, not with every shift, that snapshots wait in partitions that no worker drains."""
-
-    def __init__(self) -> None:
-        self._said: set[int] = set()
-
-    def look(self, client: Redis, partitions: int) -> None:
-        """Raises SourceUnavailable."""
-        try:
-            waiting = source.stray(client, partitions)
-        except RedisError as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        if waiting.keys() - self._said:
-            log.error("%s.", source.stray_said(waiting, partitions))
-        self._said = set(waiting)
-
-
-_stray: Final = _Stray()
 
 
 def _shift_is_over(rq: Redis) -> Callable[[], bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from time import sleep
@@ -18,7 +18,7 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 
-from risk_producer.keys import PARTITIONS_MAX, Keys
+from risk_producer.keys import Keys
 from risk_producer.wire import FIELD
 from risk_worker.batch import Batch, Entry, Outcome
 from risk_worker.drain import SourceUnavailable
@@ -44,37 +44,10 @@ _BEGINNING: Final = "0-0"
 _READ_BYTES: Final = 32 * 1024 * 1024
 _FIRST_COUNT: Final = 4
 
-_STRAY_SHOWN: Final = 10
-
 
 def connect(url: str) -> redis.Redis:
     """A client for the drain: answers that do not come are an error, not a hang."""
     return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30)
-
-
-def stray(client: redis.Redis, partitions: int) -> dict[int, int]:
-    """partition -> entries that wait in it, of partitions beyond RISK_PARTITIONS: no worker looks there.
-
-    A trader with a greater RISK_PARTITIONS put them there. Raises redis.RedisError.
-    """
-    beyond = range(partitions, PARTITIONS_MAX)
-    pipeline = client.pipeline(transaction=False)
-    for partition in beyond:
-        pipeline.xlen(Keys(partition).snapshots)
-    lengths = pipeline.execute(raise_on_error=False)  # one node of a cluster knows of some alone
-    found = zip(beyond, lengths, strict=True)
-    return {partition: length for partition, length in found if isinstance(length, int) and length}
-
-
-def stray_said(waiting: Mapping[int, int], partitions: int) -> str:
-    """What stray() found, and what to do, for a person."""
-    shown = [f"{count:,} in partition {partition}" for partition, count in sorted(waiting.items())]
-    if len(shown) > _STRAY_SHOWN:
-        shown[_STRAY_SHOWN:] = [f"and more in {len(shown) - _STRAY_SHOWN} others"]
-    return (
-        f"Snapshots wait where no worker looks that has RISK_PARTITIONS={partitions}: {', '.join(shown)}. "
-        "Give all traders and workers the same RISK_PARTITIONS"
-    )
 
 
 def _raw(answer: Any, **_options: object) -> Any:

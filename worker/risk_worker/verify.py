@@ -26,8 +26,8 @@ from risk_producer.settings import Settings
 from risk_producer.wire import FIELD, decode
 from risk_worker import balance
 from risk_worker.balance import Books, Life, Range, fill, size
-from risk_worker.source import stray, stray_said
 from risk_worker.sqlstate import judge, sqlstate_of
+from risk_worker.stray import describe, stray
 
 PAGE: Final = 1_000
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
@@ -104,7 +104,7 @@ class Report:
         found = [problem for life in self.lives for problem in life.problems]
         found += [f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind]
         if self.stray:
-            found.append(stray_said(self.stray, self.partitions))
+            found.append(describe(self.stray, self.partitions))
         return found
 
     def as_json(self) -> str:

@@ -9,12 +9,13 @@ import pytest
 from risk_producer.keys import Keys
 from risk_worker import jobs
 from risk_worker.source import connect
+from risk_worker.stray import Watch
 
 
 def test_it_is_said_once_until_it_is_over(
     redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "_stray", jobs._Stray())
+    monkeypatch.setattr(jobs, "_stray", Watch())
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("POSTGRES_URL", database_url)
 
