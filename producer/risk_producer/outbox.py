@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from risk_producer.buffer import Buffer, Item, Lane
+from risk_producer.errors import StreamUnavailable
 from risk_producer.spool import Replay, Spool
-from risk_producer.stream import BATCH_MAX, Admission, Admit, Claim, Entry
+from risk_producer.stream import BATCH_MAX, Admission, Admit, Claim, Entry, Unreadable
 from risk_producer.wire import encode
 
 FULL_POLL_S = 0.02
@@ -92,8 +93,13 @@ class Outbox:
         waiting = [way.not_before - now for way in self._ways if way.lane.queue]
         return max(0.0, min(waiting, default=0.0))
 
-    def claimed(self, call: Claim, epochs: Sequence[int]) -> None:
+    def claimed(self, call: Claim, answer: Sequence[int | Unreadable]) -> None:
         """The answer to a Claim."""
+        epochs: list[int] = []
+        for each in answer:
+            if isinstance(each, Unreadable):
+                raise StreamUnavailable(each.reason)
+            epochs.append(each)
         with self._lock:
             if self.spool is not None:
                 self.spool.claimed(call.lives, epochs)  # before anything is sent under them

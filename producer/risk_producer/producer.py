@@ -181,7 +181,7 @@ class RiskProducer(ProducerCore):
         in_redis: WireSnapshot | None = None
         in_postgres: WireSnapshot | None = None
         try:
-            payload = stream.latest(self._keys_of(trader_id), trader_id)
+            payload = stream.latest(self._keys_of(trader_id), trader_id).payload
             in_redis = None if payload is None else decode(payload)
         except (StreamUnavailable, InvalidSnapshot) as error:
             unanswered.append(("redis", str(error)))

@@ -7,10 +7,10 @@ StreamUnavailable with a reason a person can act on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import redis
@@ -58,14 +58,52 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Redis holds something for a trader that is no epoch; the reason names it and the command that repairs it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why the entries of one trader and epoch were passed over, though the stream had room.
+
+    behind: Postgres knows a newer epoch of the trader, which this Redis had lost; entries up to seq `admitted`
+    are in the stream, the others are not and will not be under this epoch.
+    unreadable: what Redis holds about this trader and epoch cannot be read; nothing of it was touched.
+    """
+
+    kind: Literal["behind", "unreadable"]
+    admitted: int
+    """The last seq that the stream has, or had, under this epoch; 0 where it is not known."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """What Redis answers about a trader's newest state."""
+
+    payload: bytes | None
+    """In the wire format; None: Redis has none."""
+    restored: bool
+    """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
+
+
 class Admit:
     """Ask to admit entries, in this order. The same Admit may be asked again after a lost answer."""
 
-    __slots__ = ("_lives", "arguments", "entries", "keys")
+    __slots__ = ("_lives", "accept_behind", "arguments", "entries", "keys")
 
-    def __init__(self, keys: Keys, maxlen: int, entries: Sequence[Entry]) -> None:
-        """maxlen: entries that the stream may hold."""
+    def __init__(
+        self, keys: Keys, maxlen: int, entries: Sequence[Entry], *, accept_behind: bool = False
+    ) -> None:
+        """maxlen: entries that the stream may hold.
+
+        accept_behind: admit also what would be skipped as "behind", to history alone; may be set later.
+        """
         self.keys = keys
+        self.accept_behind = accept_behind
         self.entries = entries
         numbers: dict[tuple[str, int], int] = {}
         of = [numbers.setdefault((each.trader_id, each.epoch), len(numbers) + 1) for each in entries]
@@ -101,6 +139,8 @@ class Admission:
     """How many entries, from the first on, are in the stream now, or were already; the rest found no room."""
     fenced: Sequence[tuple[str, int]]
     """Traders and epochs for which a newer epoch exists: their state in Redis was left to it."""
+    skipped: Mapping[tuple[str, int], Skipped] = field(default_factory=dict)
+    """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
 
 
 def script(name: str) -> str:
@@ -129,7 +169,7 @@ def _traders(call: Claim) -> list[str]:
     return [trader_id for _, trader_id in call.lives]
 
 
-def _epochs(answer: Any) -> list[int]:
+def _epochs(answer: Any) -> list[int | Unreadable]:
     return [int(epoch) for epoch in answer]
 
 
@@ -158,7 +198,7 @@ class TraderStream:
             )
         )
 
-    def claim(self, call: Claim) -> list[int]:
+    def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.lives, in their order."""
         try:
             return _epochs(self._claim(keys=[call.keys.epochs], args=_traders(call)))
@@ -172,10 +212,10 @@ class TraderStream:
         except RedisError as error:
             raise unavailable(error) from error
 
-    def latest(self, keys: Keys, trader_id: str) -> bytes | None:
-        """The newest admitted snapshot of a trader, in the wire format."""
+    def latest(self, keys: Keys, trader_id: str) -> Latest:
+        """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
         try:
-            return _payload(self._client.hget(keys.latest, trader_id))
+            return Latest(_payload(self._client.hget(keys.latest, trader_id)), restored=True)
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -201,7 +241,7 @@ class AsyncTraderStream:
             )
         )
 
-    async def claim(self, call: Claim) -> list[int]:
+    async def claim(self, call: Claim) -> list[int | Unreadable]:
         """As TraderStream.claim()."""
         try:
             return _epochs(await self._claim(keys=[call.keys.epochs], args=_traders(call)))
@@ -215,10 +255,10 @@ class AsyncTraderStream:
         except RedisError as error:
             raise unavailable(error) from error
 
-    async def latest(self, keys: Keys, trader_id: str) -> bytes | None:
+    async def latest(self, keys: Keys, trader_id: str) -> Latest:
         """As TraderStream.latest()."""
         try:
-            return _payload(await self._client.hget(keys.latest, trader_id))
+            return Latest(_payload(await self._client.hget(keys.latest, trader_id)), restored=True)
         except RedisError as error:
             raise unavailable(error) from error
 
