@@ -48,21 +48,47 @@ class Keys:
         return self._key("epochs")
 
     @property
+    def floors(self) -> str:
+        """Hash trader_id -> the epoch of the trader in Postgres, where Redis had lost it or a greater one.
+
+        The workers restore it. Its field "" is the run_id of the server that was compared with Postgres as a
+        whole; where it is missing or another, this Redis may have lost data.
+        """
+        return self._key("floors")
+
+    @property
+    def behind(self) -> str:
+        """Hash trader_id -> its epoch in Postgres, while the newest snapshot may be one of a smaller epoch.
+
+        Such an epoch was given out after Redis lost its data and before a worker restored the floors.
+        """
+        return self._key("behind")
+
+    @property
     def admitted(self) -> str:
         """Hash "epoch:trader_id" -> the last seq admitted, which is the number of snapshots accepted.
 
-        The workers drop what is older than 30 days and not of its trader's newest epoch.
+        The workers drop it a day after the trader's next epoch was given out.
         """
         return self._key("admitted")
 
     @property
-    def forget_cursor(self) -> str:
-        """Where in ``admitted`` the workers go on to look for what may be forgotten."""
-        return self._key("forget_cursor")
+    def superseded(self) -> str:
+        """List of "ms epoch:trader_id": epochs that a newer one followed, and when; the oldest first."""
+        return self._key("superseded")
+
+    @property
+    def repairs(self) -> str:
+        """Stream of what `riskstream repair` changed: who, when, what was there before."""
+        return self._key("repairs")
 
     @property
     def counters(self) -> str:
-        """Hash name -> total of the partition: accepted, conflated, stored, duplicates, dead, batches, ..."""
+        """Hash name -> total of the partition: accepted, conflated, foreign, stored, duplicates, dead, ...
+
+        foreign: entries taken off the stream that no producer had admitted. unreadable: counters that could
+        not be counted and started anew. acknowledged_ms is no total but the time of the last acknowledgement.
+        """
         return self._key("counters")
 
     @property

@@ -7,6 +7,7 @@ StreamUnavailable with a reason a person can act on.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -60,7 +61,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Redis holds something for a trader that is no epoch; the reason names it and the command that repairs it."""
+    """Redis holds what is no epoch for a trader; the reason names it, and the command to repair it."""
 
     reason: str
 
@@ -69,8 +70,8 @@ class Unreadable:
 class Skipped:
     """Why the entries of one trader and epoch were passed over, though the stream had room.
 
-    behind: Postgres knows a newer epoch of the trader, which this Redis had lost; entries up to seq `admitted`
-    are in the stream, the others are not and will not be under this epoch.
+    behind: Postgres knows a newer epoch of the trader, which this Redis had lost; entries up to seq
+    `admitted` are in the stream, the others are not and will not be under this epoch.
     unreadable: what Redis holds about this trader and epoch cannot be read; nothing of it was touched.
     """
 
@@ -93,7 +94,7 @@ class Latest:
 class Admit:
     """Ask to admit entries, in this order. The same Admit may be asked again after a lost answer."""
 
-    __slots__ = ("_lives", "accept_behind", "arguments", "entries", "keys")
+    __slots__ = ("_batch", "_lives", "_payloads", "accept_behind", "entries", "keys", "maxlen")
 
     def __init__(
         self, keys: Keys, maxlen: int, entries: Sequence[Entry], *, accept_behind: bool = False
@@ -103,12 +104,13 @@ class Admit:
         accept_behind: admit also what would be skipped as "behind", to history alone; may be set later.
         """
         self.keys = keys
-        self.accept_behind = accept_behind
+        self.maxlen = maxlen
         self.entries = entries
+        self.accept_behind = accept_behind
         numbers: dict[tuple[str, int], int] = {}
         of = [numbers.setdefault((each.trader_id, each.epoch), len(numbers) + 1) for each in entries]
         self._lives = list(numbers)
-        batch: dict[str, Sequence[object]] = {
+        self._batch: dict[str, object] = {
             "traders": [trader_id for trader_id, _ in numbers],
             "epochs": [str(epoch) for _, epoch in numbers],
             "lives": [f"{epoch}:{trader_id}" for trader_id, epoch in numbers],
@@ -117,18 +119,36 @@ class Admit:
         }
         merged = [each.merged for each in entries]
         if any(merged):
-            batch["merged"] = merged
-        self.arguments: list[bytes | int] = [
-            maxlen,
-            msgspec.json.encode(batch),
-            *(each.payload for each in entries),
-        ]
+            self._batch["merged"] = merged
+        self._payloads = [each.payload for each in entries]
+
+    @property
+    def arguments(self) -> list[bytes | int]:
         """ARGV of admit.lua."""
+        if self.accept_behind:
+            self._batch["accept_behind"] = True
+        return [self.maxlen, msgspec.json.encode(self._batch), *self._payloads]
 
     def admission(self, answer: Any) -> Admission:
         """The answer of admit.lua."""
-        count, fenced = answer
-        return Admission(int(count), [self._lives[int(number) - 1] for number in fenced])
+        count, fenced, skipped = answer
+        return Admission(
+            int(count),
+            [self._lives[int(number) - 1] for number in fenced],
+            dict(map(self._skipped, skipped)),
+        )
+
+    def _skipped(self, answer: Any) -> tuple[tuple[str, int], Skipped]:
+        trader_id, epoch = life = self._lives[int(answer[0]) - 1]
+        if _text(answer[1]) == "behind":
+            reason = (
+                f"Redis had lost the epochs of trader {trader_id!r}: it gave out {epoch}, and Postgres knows "
+                f"{_text(answer[3])}"
+            )
+            return life, Skipped("behind", int(answer[2]), reason)
+        name, value = _text(answer[2]), _text(answer[3])
+        field_name = f"{epoch}:{trader_id}" if name == "admitted" else trader_id
+        return life, Skipped("unreadable", 0, _unreadable(self.keys, name, field_name, value, trader_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +163,10 @@ class Admission:
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
 
 
-def script(name: str) -> str:
-    """The text of a script in scripts/."""
-    return resources.files("risk_producer").joinpath("scripts", f"{name}.lua").read_text()
+def script(name: str, package: str = "risk_producer") -> str:
+    """The text of a script in scripts/ of a package, with what all scripts have in common before it."""
+    reading = resources.files("risk_producer").joinpath("scripts", "reading.lua")
+    return reading.read_text() + resources.files(package).joinpath("scripts", f"{name}.lua").read_text()
 
 
 def check_url(url: str) -> None:
@@ -162,19 +183,80 @@ def unavailable(error: RedisError) -> StreamUnavailable:
 
 
 def _admit_keys(keys: Keys) -> list[str]:
-    return [keys.snapshots, keys.latest, keys.epochs, keys.admitted, keys.counters]
+    return [keys.snapshots, keys.latest, keys.epochs, keys.admitted, keys.counters, keys.floors]
+
+
+def _claim_keys(keys: Keys) -> list[str]:
+    return [keys.epochs, keys.floors, keys.superseded]
 
 
 def _traders(call: Claim) -> list[str]:
     return [trader_id for _, trader_id in call.lives]
 
 
-def _epochs(answer: Any) -> list[int | Unreadable]:
-    return [int(epoch) for epoch in answer]
+def _epochs(call: Claim, answer: Any) -> list[int | Unreadable]:
+    epochs: list[int | Unreadable] = []
+    for (_, trader_id), each in zip(call.lives, answer, strict=True):
+        if isinstance(each, list):
+            name, value = map(_text, each)
+            epochs.append(Unreadable(_unreadable(call.keys, name, trader_id, value, trader_id)))
+        else:
+            epochs.append(int(each))
+    return epochs
+
+
+def _unreadable(keys: Keys, name: str, field_name: str, value: str, trader_id: str) -> str:
+    key = getattr(keys, name)
+    return (
+        f"field {field_name!r} of {key} in Redis holds {value!r}, which is no number that can be used; "
+        f"the command to repair it: riskstream repair {shlex.quote(trader_id)}"
+    )
+
+
+def _text(raw: bytes | str) -> str:
+    """A client of the trader's may decode responses."""
+    return raw if isinstance(raw, str) else raw.decode()
 
 
 def _payload(raw: bytes | str | None) -> bytes | None:
-    return raw.encode() if isinstance(raw, str) else raw  # a client of the trader's may decode responses
+    return raw.encode() if isinstance(raw, str) else raw
+
+
+def _ask_latest(pipeline: Any, keys: Keys, trader_id: str) -> None:
+    pipeline.hget(keys.latest, trader_id)
+    pipeline.hget(keys.floors, "")
+    pipeline.hget(keys.behind, trader_id)
+    pipeline.info("server")
+
+
+def _latest(answer: Any, trader_id: str) -> Latest:
+    """The answers to HGET latest, HGET floors of the marker, HGET behind, INFO server."""
+    payload, marker, behind, server = answer
+    for each in (payload, marker, behind):
+        if isinstance(each, RedisError):
+            raise each
+    payload = _payload(payload)
+    if behind is not None and not _is_at_least(payload, _text(behind)):
+        raise StreamUnavailable(
+            f"after Redis lost its data it gave out an epoch to {trader_id!r} that is smaller than "
+            f"{_text(behind)} in Postgres, so which snapshot is the newest cannot be known until the trader "
+            f"has sent another one; or riskstream repair {shlex.quote(trader_id)} decides for Postgres"
+        )
+    # Where the user may not run INFO, or the server does not tell, any marker has to do.
+    run_id = server.get("run_id") if isinstance(server, dict) else None
+    return Latest(payload, marker is not None and (run_id is None or _text(marker) == _text(run_id)))
+
+
+class _Epoch(msgspec.Struct):
+    epoch: int
+
+
+def _is_at_least(payload: bytes | None, epoch: str) -> bool:
+    """Whether a payload has this epoch or a greater one."""
+    try:
+        return payload is not None and msgspec.json.decode(payload, type=_Epoch).epoch >= int(epoch)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return False
 
 
 class TraderStream:
@@ -201,7 +283,7 @@ class TraderStream:
     def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.lives, in their order."""
         try:
-            return _epochs(self._claim(keys=[call.keys.epochs], args=_traders(call)))
+            return _epochs(call, self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -215,7 +297,9 @@ class TraderStream:
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
         try:
-            return Latest(_payload(self._client.hget(keys.latest, trader_id)), restored=True)
+            pipeline = self._client.pipeline(transaction=False)
+            _ask_latest(pipeline, keys, trader_id)
+            return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -244,7 +328,7 @@ class AsyncTraderStream:
     async def claim(self, call: Claim) -> list[int | Unreadable]:
         """As TraderStream.claim()."""
         try:
-            return _epochs(await self._claim(keys=[call.keys.epochs], args=_traders(call)))
+            return _epochs(call, await self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
         except RedisError as error:
             raise unavailable(error) from error
 
@@ -258,7 +342,9 @@ class AsyncTraderStream:
     async def latest(self, keys: Keys, trader_id: str) -> Latest:
         """As TraderStream.latest()."""
         try:
-            return Latest(_payload(await self._client.hget(keys.latest, trader_id)), restored=True)
+            pipeline = self._client.pipeline(transaction=False)
+            _ask_latest(pipeline, keys, trader_id)
+            return _latest(await pipeline.execute(raise_on_error=False), trader_id)
         except RedisError as error:
             raise unavailable(error) from error
 

@@ -278,7 +278,7 @@ def _saved(store: PostgresStore, batch: Batch) -> Outcome:
 def _bury_again(connection: psycopg.Connection, letter: Letter, dead: DeadLetter) -> str:
     """save() has left the letter as it was: give it today's reason. Returns that."""
     reason = _reason(letter, dead)
-    snapshot = dead.snapshot
+    snapshot = dead.identity
     now = {
         "reason": reason.replace("\0", "\\0"),
         "sqlstate": dead.sqlstate,
@@ -292,7 +292,7 @@ def _bury_again(connection: psycopg.Connection, letter: Letter, dead: DeadLetter
 
 def _reason(letter: Letter, dead: DeadLetter) -> str:
     """Of an entry with foreign fields the letter holds a JSON list of them: the first reason says more."""
-    foreign = dead.snapshot is None and letter.payload.startswith(b"[")
+    foreign = dead.identity is None and letter.payload.startswith(b"[")
     return letter.reason if foreign else dead.reason
 
 

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +18,9 @@ import redis
 from redis.exceptions import RedisError
 
 from risk_producer.keys import Keys
-from risk_producer.wire import FIELD
-from risk_worker.batch import Batch, Entry, Outcome
+from risk_producer.stream import script
+from risk_producer.wire import FIELD, WireSnapshot
+from risk_worker.batch import Batch, Entry, Identity, Outcome
 from risk_worker.drain import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ LATENCY_BOUNDS_MS: Final = (
     *(500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 30_000, 60_000, 300_000, 3_600_000),
 )
 
-FORGET_AFTER_MS: Final = 30 * 24 * 3600 * 1000
-"""How long at the least Redis remembers what it admitted of a life that a newer one has followed."""
-FORGET_PAGE: Final = 250
+FORGET_AFTER_MS: Final = 24 * 3600 * 1000
+"""How long at the least Redis remembers what it admitted under an epoch after a newer one was given out."""
+FORGET_PAGE: Final = 1_000
 
 _BEGINNING: Final = "0-0"
 
@@ -75,9 +75,8 @@ class StreamSource:
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
         self._after = _BEGINNING
-        scripts = resources.files("risk_worker").joinpath("scripts")
-        self._acknowledge = client.register_script(scripts.joinpath("acknowledge.lua").read_text())
-        self._forget = client.register_script(scripts.joinpath("forget.lua").read_text())
+        self._acknowledge = client.register_script(script("acknowledge", "risk_worker"))
+        self._forget = client.register_script(script("forget", "risk_worker"))
 
     @classmethod
     def from_settings(cls, settings: Settings, client: redis.Redis, partition: int) -> StreamSource:
@@ -121,17 +120,30 @@ class StreamSource:
         now = datetime.now(UTC)
         dead_ids = {letter.entry_id for letter in outcome.dead}
         stored: dict[str, list[str]] = defaultdict(list)
-        newest: dict[str, datetime] = {}
+        newest: dict[str, WireSnapshot] = {}
+        highest: dict[tuple[str, int], int] = {}
         times: list[datetime] = []
         for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
             if entry_id not in dead_ids:
-                stored[snapshot.trader_id].append(entry_id)
-                newest[snapshot.trader_id] = snapshot.recorded_at
+                trader_id = snapshot.trader_id
+                stored[trader_id].append(entry_id)
                 times.append(snapshot.recorded_at)
+                known = newest.get(trader_id)
+                if known is None or known.epoch != snapshot.epoch or known.seq < snapshot.seq:
+                    newest[trader_id] = snapshot
+                    life = (trader_id, snapshot.epoch)
+                    highest[life] = max(snapshot.seq, highest.get(life, 0))
         dead: dict[str, list[str]] = defaultdict(list)
+        unidentified = 0
         for letter in outcome.dead:
-            dead[letter.snapshot.trader_id if letter.snapshot else ""].append(letter.entry_id)
-        latency_ms = {trader: f"{_waited_ms(at, now):.3f}" for trader, at in newest.items()}
+            if (identity := letter.identity) is None:
+                unidentified += 1
+                dead[""].append(letter.entry_id)
+                continue
+            dead[identity.trader_id].append(letter.entry_id)
+            life = (identity.trader_id, identity.epoch)
+            highest[life] = max(identity.seq, highest.get(life, 0))
+        latency_ms = {trader: f"{_waited_ms(of.recorded_at, now):.3f}" for trader, of in newest.items()}
         report: dict[str, Any] = {
             "first": batch.first,
             "last": batch.last,
@@ -140,17 +152,31 @@ class StreamSource:
             "dead": [(trader, len(ids)) for trader, ids in dead.items()],
             "duplicates": outcome.duplicates,
             "buckets": _histogram(times, now),
+            "lives": [f"{epoch}:{trader}" for trader, epoch in highest],
+            "highest": list(highest.values()),
+            "unidentified": unidentified,
         }
         if self._report(report) < 0:
+            numbers = {life: number for number, life in enumerate(highest, 1)}
             recorded_at = dict(zip(batch.ids, (each.recorded_at for each in batch.snapshots), strict=True))
             bounds = {entry_id: _bound(_waited_ms(at, now)) for entry_id, at in recorded_at.items()}
-            report["listed"] = True
-            report["stored"] = [
-                (trader, ids, latency_ms[trader], [bounds[each] for each in ids])
-                for trader, ids in stored.items()
-            ]
-            report["dead"] = list(dead.items())
-            report["buckets"] = []
+            identities: dict[str, WireSnapshot | Identity] = dict(
+                zip(batch.ids, batch.snapshots, strict=True)
+            )
+            identities |= {each.entry_id: each.identity for each in outcome.dead if each.identity}
+            report |= {
+                "listed": True,
+                "stored": [
+                    (trader, ids, latency_ms[trader], [bounds[each] for each in ids])
+                    for trader, ids in stored.items()
+                ],
+                "dead": list(dead.items()),
+                "buckets": [],
+                "identities": {
+                    entry_id: (numbers[each.trader_id, each.epoch], each.seq)
+                    for entry_id, each in identities.items()
+                },
+            }
             self._report(report)
 
     def failed(self, batch: Batch) -> None:
@@ -164,7 +190,7 @@ class StreamSource:
             pipeline.hincrby(self._keys.attempts, trader_id, count)
             pipeline.hincrby(self._keys.failures, trader_id, count)
         try:
-            pipeline.execute()
+            pipeline.execute(raise_on_error=False)  # a counter that cannot be counted is no reason to wait
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
@@ -176,7 +202,8 @@ class StreamSource:
         keys = self._keys
         try:
             answer: Any = self._forget(
-                keys=[keys.admitted, keys.epochs, keys.forget_cursor], args=[FORGET_AFTER_MS, FORGET_PAGE]
+                keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
+                args=[FORGET_AFTER_MS, FORGET_PAGE],
             )
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
@@ -195,6 +222,7 @@ class StreamSource:
                         keys.failures,
                         keys.latency_ms,
                         keys.latency_buckets,
+                        keys.admitted,
                     ],
                     args=[msgspec.json.encode(report)],
                 )

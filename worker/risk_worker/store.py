@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from risk_producer.settings import mask
 from risk_producer.wire import WireSnapshot
-from risk_worker.batch import Batch, DeadLetter, Outcome
+from risk_worker.batch import Batch, DeadLetter, Identity, Outcome
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 
@@ -255,9 +255,9 @@ def _insert_what_can_be(
                 raise
             if len(rows) == 1:
                 [row] = rows
-                letter = DeadLetter(
-                    row.entry_id, _first_line(error), row.payload, error.sqlstate, row.snapshot
-                )
+                s = row.snapshot
+                identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
+                letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, identity)
                 return 0, [letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
@@ -302,30 +302,41 @@ def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> N
 
 
 def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
-    """Insert dead letters; one that is there already is left alone."""
+    """Insert dead letters; one that is there already is left alone.
+
+    Where the texts in one of them are at fault, each goes alone: with an escaped reason, and without its
+    trader only where the database cannot hold that. The payload, which holds everything, is just bytes.
+    """
     if not letters:
         return
     try:
         with connection.transaction(), connection.cursor() as cursor:
             cursor.executemany(_SAVE_DEAD, [_grave(stream, letter) for letter in letters])
+        return
     except psycopg.Error as error:
         if _judge(error)[0] is not Verdict.DATA:
             raise
-        # The texts in one of them are at fault. The payload, which holds all of them, is just bytes.
-        with connection.cursor() as cursor:
-            cursor.executemany(_SAVE_DEAD, [_plain_grave(stream, letter) for letter in letters])
+    for letter in letters:
+        try:
+            with connection.transaction():
+                connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason)))
+        except psycopg.Error as error:
+            if _judge(error)[0] is not Verdict.DATA:
+                raise
+            connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason), named=False))
 
 
-def _grave(stream: str, letter: DeadLetter) -> tuple[object, ...]:
-    s = letter.snapshot
-    who = (s.trader_id, s.epoch, s.seq) if s else (None, None, None)
-    return (stream, letter.entry_id, letter.reason, letter.sqlstate, *who, letter.payload)
+def _grave(
+    stream: str, letter: DeadLetter, reason: str | None = None, *, named: bool = True
+) -> tuple[object, ...]:
+    identity = letter.identity
+    whose = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
+    return (stream, letter.entry_id, reason or letter.reason, letter.sqlstate, *whose, letter.payload)
 
 
-def _plain_grave(stream: str, letter: DeadLetter) -> tuple[object, ...]:
-    """As _grave, with nothing in it that a database could refuse, whatever its encoding."""
-    reason = letter.reason.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
-    return (stream, letter.entry_id, reason, letter.sqlstate, None, None, None, letter.payload)
+def _escaped(text: str) -> str:
+    """With nothing in it that a database could refuse, whatever its encoding."""
+    return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _judge(error: psycopg.Error) -> tuple[Verdict, str]:

@@ -1,23 +1,63 @@
 -- Admits a batch to the capped stream, in order, as far as there is room. May be repeated: what was admitted
--- before is passed over. Never trims, never goes beyond maxlen.
+-- before is passed over. Never trims, never goes beyond maxlen. Everything is checked before the first write.
 --
--- KEYS  snapshots, latest, epochs, admitted, counters
+-- KEYS  snapshots, latest, epochs, admitted, counters, floors
 -- ARGV  1: maxlen
 --       2: JSON of {traders = {id...}, epochs = {text...}, lives = {"epoch:id"...},
---                   of = {number of its trader...}, seqs, merged}; the first three by trader, 1, 2, ...,
---          the others by entry; merged may be left out: all are 0
+--                   of = {number of its trader...}, seqs, merged, accept_behind}; the first three by trader,
+--          1, 2, ..., the others by entry; merged may be left out: all are 0
 --       3...: the payloads, by entry
--- Returns how many entries, from the first on, are admitted now, and the numbers of the traders fenced:
--- those for which a newer epoch was given out. Their history goes on, their state is the newer one's.
-local snapshots, latest, epochs, admitted, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Returns {count, fenced, skipped}: how many entries, from the first on, are admitted now or passed over; the
+-- numbers of the traders for which a newer epoch was given out (their history goes on, their state is the newer
+-- one's); and, for traders of which no entry was admitted, {number, "behind", last seq admitted, floor} where
+-- Postgres knows a newer epoch that this Redis had lost, or {number, "unreadable", name of the hash, value}.
+local snapshots, latest, epochs, admitted, counters, floors =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local PAYLOADS = 2
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, without it by trying all'
-local room = tonumber(ARGV[1]) - redis.call('XLEN', snapshots)
 local batch = cjson.decode(ARGV[2])
 local ids, own, lives, of, seqs, merged = batch.traders, batch.epochs, batch.lives, batch.of, batch.seqs, batch.merged
-local done = redis.call('HMGET', admitted, unpack(lives))
-local known = redis.call('HMGET', epochs, unpack(ids))
-for i = 1, #ids do done[i] = tonumber(done[i] or 0) end
+local length = redis.pcall('XLEN', snapshots)
+local done = redis.pcall('HMGET', admitted, unpack(lives))
+local known = redis.pcall('HMGET', epochs, unpack(ids))
+local kind = redis.call('TYPE', latest).ok
+if type(length) == 'table' or done.err or known.err or (kind ~= 'hash' and kind ~= 'none') then
+  return wrong_type(KEYS, { 'stream', 'hash', 'hash', 'hash' })
+end
+local room = tonumber(ARGV[1]) - length
+
+local fenced, skipped, new_epochs, is_fenced = {}, {}, {}, {}
+for i = 1, #ids do
+  local last, unreadable, behind = number(done[i]), nil, nil
+  if not last then unreadable = { 'admitted', done[i] } end
+  if known[i] ~= own[i] and not unreadable then
+    local newest, mine, text = number(known[i]), number(own[i]), redis.pcall('HGET', floors, ids[i])
+    if type(text) == 'table' then return wrong_type({ floors }, { 'hash' }) end
+    local floor = number(text)
+    if not newest then
+      unreadable = { 'epochs', known[i] }
+    elseif not floor then
+      unreadable = { 'floors', text }
+    elseif not mine then
+      unreadable = { 'epochs', own[i] }
+    elseif mine >= newest and mine >= floor then
+      new_epochs[#new_epochs + 1], new_epochs[#new_epochs + 2] = ids[i], own[i] -- Redis has lost its data
+    elseif newest > floor or batch.accept_behind
+      or redis.call('HEXISTS', admitted, text .. ':' .. ids[i]) == 1 then
+      fenced[#fenced + 1], is_fenced[i] = i, true
+    else
+      behind = text
+    end
+  end
+  if unreadable then
+    skipped[#skipped + 1] = { i, 'unreadable', unreadable[1], shown(unreadable[2]) }
+    last = math.huge
+  elseif behind then
+    skipped[#skipped + 1] = { i, 'behind', last, behind }
+    last = math.huge
+  end
+  done[i] = last
+end
 
 local call = redis.call -- a local is quicker, and this is the part that is paid for each entry
 local count, added, conflated, newest = 0, 0, 0, {}
@@ -34,29 +74,26 @@ for at = 1, #seqs do
   count = count + 1
 end
 
-local fenced, new_done, new_latest = {}, {}, {}
-for i = 1, #ids do
-  local fence = false
-  if known[i] ~= own[i] then
-    fence = tonumber(known[i] or 0) > tonumber(own[i])
-    if fence then
-      fenced[#fenced + 1] = i
-    else
-      redis.call('HSET', epochs, '', QUICK, ids[i], own[i]) -- Redis has lost its data
-    end
-  end
-  local at = newest[i]
-  if at then
-    new_done[#new_done + 1] = lives[i]
-    new_done[#new_done + 1] = done[i]
-    if not fence then
-      new_latest[#new_latest + 1] = ids[i]
-      new_latest[#new_latest + 1] = ARGV[PAYLOADS + at]
-    end
+local new_done, new_latest = {}, {}
+for i, at in pairs(newest) do
+  new_done[#new_done + 1] = lives[i]
+  new_done[#new_done + 1] = done[i]
+  if not is_fenced[i] then
+    new_latest[#new_latest + 1] = ids[i]
+    new_latest[#new_latest + 1] = ARGV[PAYLOADS + at]
   end
 end
-if #new_done > 0 then redis.call('HSET', admitted, '', QUICK, unpack(new_done)) end
-if #new_latest > 0 then redis.call('HSET', latest, unpack(new_latest)) end
-if added > 0 then redis.call('HINCRBY', counters, 'accepted', added + conflated) end
-if conflated > 0 then redis.call('HINCRBY', counters, 'conflated', conflated) end
-return { count, fenced }
+if #new_epochs > 0 then call('HSET', epochs, '', QUICK, unpack(new_epochs)) end
+if #new_done > 0 then call('HSET', admitted, '', QUICK, unpack(new_done)) end
+if #new_latest > 0 then call('HSET', latest, unpack(new_latest)) end
+
+-- A counter that cannot be counted starts anew: it never hinders what it counts.
+local function add(name, amount)
+  if type(redis.pcall('HINCRBY', counters, name, amount)) == 'table' then
+    redis.pcall('HSET', counters, name, amount)
+    redis.pcall('HINCRBY', counters, 'unreadable', 1)
+  end
+end
+if added > 0 then add('accepted', added + conflated) end
+if conflated > 0 then add('conflated', conflated) end
+return { count, fenced, skipped }

@@ -26,6 +26,8 @@ def payload(trader: str, seq: int) -> bytes:
 @pytest.fixture
 def client(redis_url: str) -> Any:
     with connect(redis_url) as connected:
+        admitted = dict.fromkeys(["1:t", *(f"1:trader-{number}-größer" for number in range(2_500))], 10_000)
+        connected.hset(KEYS.admitted, mapping=admitted)
         yield connected
 
 
@@ -83,7 +85,9 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders
         assert len(batch) == 5_000
         for _ in range(2):
             source.acknowledge(batch, Outcome((), duplicates=0))
-    assert client.hgetall(KEYS.counters) == {b"batches": b"2", b"stored": b"10000"}
+    counters = client.hgetall(KEYS.counters)
+    assert int(counters.pop(b"acknowledged_ms")) > 0
+    assert counters == {b"batches": b"2", b"stored": b"10000"}
     assert client.hgetall(KEYS.attempts) == {trader.encode(): b"4" for trader in traders}
     assert set(client.hgetall(KEYS.latency_ms)) == {trader.encode() for trader in traders}
     assert sum(map(int, client.hvals(KEYS.latency_buckets))) == 10_000

@@ -15,7 +15,7 @@ from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.wire import WireSnapshot
 from risk_worker import store as module
-from risk_worker.batch import Batch
+from risk_worker.batch import Batch, Identity
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.store import PostgresStore
 
@@ -158,8 +158,8 @@ def test_one_bad_row_is_found_wherever_it_is(
         good[place] = msgspec.structs.replace(good[place], reason="\0")  # 22021: Postgres cannot hold it
         outcome = store.save(batch_of(*good))
         [letter] = outcome.dead
-        assert letter.snapshot is not None
-        assert letter.snapshot.seq == place + 1
+        assert letter.identity is not None
+        assert letter.identity.seq == place + 1
         assert letter.sqlstate is not None
         assert letter.sqlstate[:2] in ("22", "23")
         assert letter.payload == f"payload of {place + 1}".encode()
@@ -183,7 +183,7 @@ def test_what_another_unique_index_refuses_is_a_dead_letter_and_not_taken_for_a_
         for seq, trace in enumerate("xxy", 1)
     )
     outcome = store.save(batch_of(first, second, third))
-    assert [letter.snapshot for letter in outcome.dead] == [second]
+    assert [letter.identity for letter in outcome.dead] == [Identity("a", second.epoch, second.seq)]
     assert outcome.duplicates == 0
     assert rows(db, "SELECT seq FROM risk_state_history ORDER BY seq") == [(1,), (3,)]
 

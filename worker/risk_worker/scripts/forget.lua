@@ -1,22 +1,27 @@
--- Looks at the next page of the lives of which Redis knows what it admitted, and forgets those that are both
--- old and not their trader's newest. So a producer that starts anew leaves nothing behind for ever. Calls
--- follow one another through the whole hash, and then again from its beginning.
+-- Forgets what Redis admitted of producers that a newer one followed long ago, so that a producer that starts
+-- anew leaves nothing behind for ever. The list has them in the order in which they were followed.
 --
--- KEYS  admitted, epochs, cursor
--- ARGV  1: age in ms from which on an epoch is old; 2: about how many to look at
+-- KEYS  superseded, admitted, epochs, snapshots
+-- ARGV  1: for how many ms it is remembered at the least; 2: how many to look at
 -- Returns how many were forgotten.
-local admitted, epochs, cursor = KEYS[1], KEYS[2], KEYS[3]
+local superseded, admitted, epochs, snapshots = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local wrong = wrong_type(KEYS, { 'list', 'hash', 'hash', 'stream' })
+if wrong then return wrong end
 local time = redis.call('TIME')
-local oldest = tonumber(time[1]) * 1000 - tonumber(ARGV[1])
+local before = tonumber(time[1]) * 1000 - tonumber(ARGV[1])
+-- What is still in the stream came before the oldest entry or with it: acknowledging has to know it.
+local head = redis.call('XRANGE', snapshots, '-', '+', 'COUNT', 1)[1]
+if head then before = math.min(before, tonumber(string.match(head[1], '^%d+'))) end
 
-local page = redis.call('HSCAN', admitted, redis.call('GET', cursor) or '0', 'COUNT', ARGV[2])
-local forgotten = 0
-for at = 1, #page[2], 2 do
-  local field = page[2][at]
-  local epoch, trader = string.match(field, '^(%d+):(.*)$')
-  if epoch and tonumber(epoch) < oldest and redis.call('HGET', epochs, trader) ~= epoch then
-    forgotten = forgotten + redis.call('HDEL', admitted, field)
-  end
+local looked, forgotten = 0, {}
+local list = redis.call('LRANGE', superseded, 0, tonumber(ARGV[2]) - 1)
+for _, text in ipairs(list) do
+  local at, epoch, trader = string.match(text, '^(%d+) (%d+):(.*)$')
+  local followed = at and number(at)
+  if followed and followed >= before then break end
+  looked = looked + 1
+  if followed and redis.call('HGET', epochs, trader) ~= epoch then forgotten[#forgotten + 1] = epoch .. ':' .. trader end
 end
-redis.call('SET', cursor, page[1])
-return forgotten
+if looked > 0 then redis.call('LTRIM', superseded, looked, -1) end
+if #forgotten > 0 then return redis.call('HDEL', admitted, unpack(forgotten)) end
+return 0
