@@ -58,9 +58,10 @@ class Keys:
 
     @property
     def behind(self) -> str:
-        """Hash trader_id -> its epoch in Postgres, while the newest snapshot may be one of a smaller epoch.
+        """Hash trader_id -> the epoch from which on its newest snapshot is known again.
 
-        Such an epoch was given out after Redis lost its data and before a worker restored the floors.
+        Until then the newest one may be in history under an epoch smaller than the one of its state: Redis
+        had lost its data, and gave that epoch out before a worker restored the floors.
         """
         return self._key("behind")
 

@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from risk_producer.errors import ConfigurationError, StreamUnavailable
 from risk_producer.keys import Keys
+from risk_producer.wire import NUMBER_MAX
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -183,7 +184,10 @@ def unavailable(error: RedisError) -> StreamUnavailable:
 
 
 def _admit_keys(keys: Keys) -> list[str]:
-    return [keys.snapshots, keys.latest, keys.epochs, keys.admitted, keys.counters, keys.floors]
+    return [
+        *(keys.snapshots, keys.latest, keys.epochs, keys.admitted),
+        *(keys.counters, keys.floors, keys.behind),
+    ]
 
 
 def _claim_keys(keys: Keys) -> list[str]:
@@ -236,7 +240,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
         if isinstance(each, RedisError):
             raise each
     payload = _payload(payload)
-    if behind is not None and not _is_at_least(payload, _text(behind)):
+    if behind is not None and (epoch_in(payload) or 0) < (number_in(behind) or NUMBER_MAX):
         raise StreamUnavailable(
             f"after Redis lost its data it gave out an epoch to {trader_id!r} that is smaller than "
             f"{_text(behind)} in Postgres, so which snapshot is the newest cannot be known until the trader "
@@ -251,12 +255,23 @@ class _Epoch(msgspec.Struct):
     epoch: int
 
 
-def _is_at_least(payload: bytes | None, epoch: str) -> bool:
-    """Whether a payload has this epoch or a greater one."""
+_epoch_decoder = msgspec.json.Decoder(_Epoch)
+
+
+def epoch_in(payload: bytes | None) -> int | None:
+    """The epoch in a payload; None where there is none, or it cannot be read."""
     try:
-        return payload is not None and msgspec.json.decode(payload, type=_Epoch).epoch >= int(epoch)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-        return False
+        return None if payload is None else _epoch_decoder.decode(payload).epoch
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def number_in(raw: bytes | str | None) -> int | None:
+    """The number in a field of Redis, as the scripts read it; None where there is none that can be used."""
+    text = raw.decode("latin-1") if isinstance(raw, bytes) else raw
+    if text is None or not 0 < len(text) <= 16 or not (text.isascii() and text.isdigit()):
+        return None
+    return number if (number := int(text)) <= NUMBER_MAX else None
 
 
 class TraderStream:

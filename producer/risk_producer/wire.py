@@ -30,7 +30,8 @@ from risk_producer.snapshot import (
 FIELD: Final = b"s"
 VERSION: Final = 1
 
-_BIGINT_MAX: Final = 2**63 - 1
+NUMBER_MAX: Final = 2**53 - 1
+"""The greatest epoch and seq: beyond it Lua and others do not tell whole numbers apart."""
 _INT_MAX: Final = 2**31 - 1
 
 _Time = Annotated[datetime, Meta(tz=True)]
@@ -41,8 +42,8 @@ class WireSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     v: int
     trader_id: Annotated[str, Meta(min_length=1, max_length=TRADER_ID_MAX)]
-    epoch: Annotated[int, Meta(ge=1, le=_BIGINT_MAX)]
-    seq: Annotated[int, Meta(ge=1, le=_BIGINT_MAX)]
+    epoch: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+    seq: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
     recorded_at: _Time
     daily_pnl: float
     drawdown_pct: float

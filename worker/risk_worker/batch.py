@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final
@@ -94,6 +95,18 @@ class Outcome:
     """Snapshots that history already had: this batch, or a part of it, had been stored before."""
 
 
+def not_given_out(epoch: int, newest: int) -> str:
+    """The reason of a dead letter whose epoch Redis did not give out."""
+    return f"epoch {epoch} was not given out to this trader (the newest is {newest})"
+
+
+def is_not_given_out(reason: str) -> bool:
+    """Whether a dead letter has that reason: whatever else changes, it is no snapshot of a producer."""
+    return (
+        re.fullmatch(r"epoch \d+ was not given out to this trader \(the newest is \d+\)", reason) is not None
+    )
+
+
 def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
     """Decode entries; a bad one becomes a dead letter and never stops the others."""
     batch = Batch(stream)
@@ -101,7 +114,8 @@ def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
         batch.first, batch.last = entries[0].id, entries[-1].id
     for entry in entries:
         if entry.defect is not None:
-            batch.dead.append(DeadLetter(entry.id, entry.defect, entry.payload))
+            identity = identity_of(entry.payload)
+            batch.dead.append(DeadLetter(entry.id, entry.defect, entry.payload, identity=identity))
             continue
         try:
             snapshot = decode(entry.payload)

@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from risk_producer.errors import ConfigurationError, RiskError
-from risk_worker.batch import Batch, DeadLetter, Entry, Outcome, decode_entries
+from risk_worker.batch import Batch, DeadLetter, Entry, Outcome, decode_entries, is_not_given_out
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 from risk_worker.store import PostgresStore
@@ -185,9 +185,7 @@ class DeadLetters:
         ):
             for chunk in _chunks(letters):
                 by_entry = {letter.entry_id: letter for letter in chunk}
-                batch = decode_entries(
-                    chunk[0].stream, [Entry(each.entry_id, each.payload) for each in chunk]
-                )
+                batch = decode_entries(chunk[0].stream, [_entry(each) for each in chunk])
                 undecodable = {each.entry_id: each for each in batch.dead}
                 batch.dead.clear()  # they are buried already
                 outcome = _saved(store, batch)
@@ -209,7 +207,7 @@ class DeadLetters:
         """What retry() would do, as far as that can be known without doing it: (letter, what, try)."""
         with connected(self._url) as connection:
             for letter in self.letters(wanted):
-                batch = decode_entries(letter.stream, [Entry(letter.entry_id, letter.payload)])
+                batch = decode_entries(letter.stream, [_entry(letter)])
                 if batch.dead:
                     yield letter, f"would stay dead: {_reason(letter, batch.dead[0])}", False
                     continue
@@ -246,6 +244,11 @@ def connected(url: str) -> Iterator[psycopg.Connection]:
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseTrouble
         raise kind(f"the database: {first_line} ({why})") from error
+
+
+def _entry(letter: Letter) -> Entry:
+    """To try it again; what no producer sent stays dead, for it could move the trader's state."""
+    return Entry(letter.entry_id, letter.payload, letter.reason if is_not_given_out(letter.reason) else None)
 
 
 def _chunks(letters: Iterator[Letter]) -> Iterator[list[Letter]]:

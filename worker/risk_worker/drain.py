@@ -43,6 +43,9 @@ class Source(Protocol):
     def read(self, *, wait: bool = True) -> Sequence[Entry]:
         """What comes next, from the stream's beginning; empty if nothing came (with wait: for a while)."""
 
+    def examine(self, batch: Batch) -> None:
+        """Make dead letters of what is well-formed and yet no producer's."""
+
     def rewind(self) -> None:
         """Read again what is not acknowledged: something after read() went wrong."""
 
@@ -148,7 +151,9 @@ class _Pipelined:
             acknowledging.result()
 
     def _read(self, *, wait: bool) -> Batch:
-        return decode_entries(self._source.stream, self._source.read(wait=wait))
+        batch = decode_entries(self._source.stream, self._source.read(wait=wait))
+        self._source.examine(batch)
+        return batch
 
     def __enter__(self) -> Self:
         return self

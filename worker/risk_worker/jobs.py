@@ -23,6 +23,7 @@ from rq.utils import parse_composite_key
 from risk_producer.settings import Settings
 from risk_worker import source
 from risk_worker.drain import Patience, SourceUnavailable, drain
+from risk_worker.floors import Floors
 from risk_worker.store import PostgresStore
 from risk_worker.stray import Watch
 
@@ -48,8 +49,9 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
         base_s=settings.backoff_base_ms / 1000,
         cap_s=settings.backoff_cap_ms / 1000,
     )
-    with rq, client, PostgresStore(settings.require_database_url()) as store:
-        stream = source.StreamSource.from_settings(settings, client, partition)
+    floors = Floors.from_settings(settings, client, partition)
+    with rq, client, floors, PostgresStore(settings.require_database_url()) as store:
+        stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
         over = stream.is_empty if until_empty else _shift_is_over(rq)
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
             stream.forget()

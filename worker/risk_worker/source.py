@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from risk_producer.stream import script
 from risk_producer.wire import FIELD, WireSnapshot
 from risk_worker.batch import Batch, Entry, Identity, Outcome
 from risk_worker.drain import SourceUnavailable
+from risk_worker.epochs import Epochs
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
@@ -65,7 +66,9 @@ class StreamSource:
         batch_size: int = 5_000,
         linger_s: float = 0.0,
         block_s: float = 1.0,
+        look: Callable[[], None] | None = None,
     ) -> None:
+        """look: called before each read, for what has to be looked after between two batches."""
         self._client = client
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
         self._keys = Keys(partition)
@@ -75,13 +78,25 @@ class StreamSource:
         self._linger_s = linger_s
         self._block_ms = max(1, round(block_s * 1000))
         self._after = _BEGINNING
+        self._look = look
+        self._epochs = Epochs(client, self._keys)
         self._acknowledge = client.register_script(script("acknowledge", "risk_worker"))
         self._forget = client.register_script(script("forget", "risk_worker"))
 
     @classmethod
-    def from_settings(cls, settings: Settings, client: redis.Redis, partition: int) -> StreamSource:
+    def from_settings(
+        cls,
+        settings: Settings,
+        client: redis.Redis,
+        partition: int,
+        look: Callable[[], None] | None = None,
+    ) -> StreamSource:
         return cls(
-            client, partition, batch_size=settings.batch_size, linger_s=settings.flush_interval_ms / 1000
+            client,
+            partition,
+            batch_size=settings.batch_size,
+            linger_s=settings.flush_interval_ms / 1000,
+            look=look,
         )
 
     @property
@@ -91,6 +106,8 @@ class StreamSource:
 
     def read(self, *, wait: bool = True) -> Sequence[Entry]:
         """What comes after the last read; with wait, it waits up to block_s for the first entry."""
+        if self._look is not None:
+            self._look()
         count = self._count
         entries = self._read(count, block_ms=self._block_ms if wait else None)
         if wait and self._linger_s and 0 < len(entries) < count:
@@ -103,6 +120,13 @@ class StreamSource:
         elif self.more and 4 * size <= _READ_BYTES:
             self._count = min(self._batch_size, 4 * count)
         return entries
+
+    def examine(self, batch: Batch) -> None:
+        """Make dead letters of snapshots whose epoch Redis did not give out to their trader."""
+        try:
+            self._epochs.examine(batch)
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def is_empty(self) -> bool:
         """Whether everything that was in the stream is stored."""

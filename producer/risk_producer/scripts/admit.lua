@@ -1,7 +1,7 @@
 -- Admits a batch to the capped stream, in order, as far as there is room. May be repeated: what was admitted
 -- before is passed over. Never trims, never goes beyond maxlen. Everything is checked before the first write.
 --
--- KEYS  snapshots, latest, epochs, admitted, counters, floors
+-- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind
 -- ARGV  1: maxlen
 --       2: JSON of {traders = {id...}, epochs = {text...}, lives = {"epoch:id"...},
 --                   of = {number of its trader...}, seqs, merged, accept_behind}; the first three by trader,
@@ -11,8 +11,8 @@
 -- numbers of the traders for which a newer epoch was given out (their history goes on, their state is the newer
 -- one's); and, for traders of which no entry was admitted, {number, "behind", last seq admitted, floor} where
 -- Postgres knows a newer epoch that this Redis had lost, or {number, "unreadable", name of the hash, value}.
-local snapshots, latest, epochs, admitted, counters, floors =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local snapshots, latest, epochs, admitted, counters, floors, behind =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PAYLOADS = 2
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, without it by trying all'
 local batch = cjson.decode(ARGV[2])
@@ -26,9 +26,9 @@ if type(length) == 'table' or done.err or known.err or (kind ~= 'hash' and kind 
 end
 local room = tonumber(ARGV[1]) - length
 
-local fenced, skipped, new_epochs, is_fenced = {}, {}, {}, {}
+local fenced, skipped, new_epochs, new_behind, is_fenced = {}, {}, {}, {}, {}
 for i = 1, #ids do
-  local last, unreadable, behind = number(done[i]), nil, nil
+  local last, unreadable, below = number(done[i]), nil, nil
   if not last then unreadable = { 'admitted', done[i] } end
   if known[i] ~= own[i] and not unreadable then
     local newest, mine, text = number(known[i]), number(own[i]), redis.pcall('HGET', floors, ids[i])
@@ -42,18 +42,21 @@ for i = 1, #ids do
       unreadable = { 'epochs', own[i] }
     elseif mine >= newest and mine >= floor then
       new_epochs[#new_epochs + 1], new_epochs[#new_epochs + 2] = ids[i], own[i] -- Redis has lost its data
-    elseif newest > floor or batch.accept_behind
-      or redis.call('HEXISTS', admitted, text .. ':' .. ids[i]) == 1 then
+    elseif newest > floor or redis.call('HEXISTS', admitted, text .. ':' .. ids[i]) == 1 then
       fenced[#fenced + 1], is_fenced[i] = i, true
+    elseif batch.accept_behind then
+      fenced[#fenced + 1], is_fenced[i] = i, true
+      -- History is newer than the state then, until a greater epoch has sent something.
+      new_behind[#new_behind + 1], new_behind[#new_behind + 2] = ids[i], string.format('%.0f', floor + 1)
     else
-      behind = text
+      below = text
     end
   end
   if unreadable then
     skipped[#skipped + 1] = { i, 'unreadable', unreadable[1], shown(unreadable[2]) }
     last = math.huge
-  elseif behind then
-    skipped[#skipped + 1] = { i, 'behind', last, behind }
+  elseif below then
+    skipped[#skipped + 1] = { i, 'behind', last, below }
     last = math.huge
   end
   done[i] = last
@@ -83,6 +86,7 @@ for i, at in pairs(newest) do
     new_latest[#new_latest + 1] = ARGV[PAYLOADS + at]
   end
 end
+if #new_behind > 0 then redis.pcall('HSET', behind, unpack(new_behind)) end
 if #new_epochs > 0 then call('HSET', epochs, '', QUICK, unpack(new_epochs)) end
 if #new_done > 0 then call('HSET', admitted, '', QUICK, unpack(new_done)) end
 if #new_latest > 0 then call('HSET', latest, unpack(new_latest)) end

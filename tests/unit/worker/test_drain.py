@@ -53,6 +53,9 @@ class ScriptedSource:
         self.more = len(batch) == 2
         return batch
 
+    def examine(self, batch: Batch) -> None:
+        pass
+
     def rewind(self) -> None:
         self.steps.append("rewind")
         self._handed = 0

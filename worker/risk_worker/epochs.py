@@ -1,0 +1,67 @@
+"""Whether Redis gave out the epoch of an entry: what was added by hand must not move a trader's state."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import redis
+
+from risk_producer.keys import Keys
+from risk_producer.stream import number_in
+from risk_producer.wire import NUMBER_MAX, WireSnapshot
+from risk_worker.batch import Batch, DeadLetter, Identity, not_given_out
+
+log = logging.getLogger("riskstream.epochs")
+
+
+class Epochs:
+    """The newest epoch of each trader of one partition, as far as a worker has asked. Not thread-safe."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._newest: dict[str, int] = {}
+
+    def examine(self, batch: Batch) -> None:
+        """Make dead letters of snapshots whose epoch Redis did not give out. Raises redis.RedisError.
+
+        Redis is asked only for traders with a newer epoch than any that was seen before.
+        """
+        newest = self._newest
+        unknown = {each.trader_id for each in batch.snapshots if each.epoch > newest.get(each.trader_id, 0)}
+        if unknown:
+            self._ask(sorted(unknown))
+            reasons = [self._reason(each) for each in batch.snapshots]
+            if any(reasons):
+                _take_out(batch, reasons)
+
+    def _ask(self, traders: list[str]) -> None:
+        answers = cast("list[Any]", self._client.hmget(self._keys.epochs, traders))
+        for trader_id, answer in zip(traders, answers, strict=True):
+            epoch = number_in(answer)
+            if epoch is None:
+                held = "has lost its newest epoch" if answer is None else "holds no epoch that can be read"
+                log.warning(
+                    "Redis %s for trader %r: the worker stores its snapshots without knowing whether their "
+                    "epoch was given out",
+                    held,
+                    trader_id,
+                )
+                epoch = NUMBER_MAX
+            self._newest[trader_id] = max(epoch, self._newest.get(trader_id, 0))
+
+    def _reason(self, snapshot: WireSnapshot) -> str | None:
+        newest = self._newest[snapshot.trader_id]
+        return not_given_out(snapshot.epoch, newest) if snapshot.epoch > newest else None
+
+
+def _take_out(batch: Batch, reasons: list[str | None]) -> None:
+    """Move the entries with a reason from the snapshots to the dead letters."""
+    rows = list(zip(batch.ids, batch.payloads, batch.snapshots, reasons, strict=True))
+    kept = [row for row in rows if row[3] is None]
+    batch.ids, batch.payloads, batch.snapshots = ([row[at] for row in kept] for at in range(3))  # type: ignore[assignment]
+    for entry_id, payload, s, reason in rows:
+        if reason is not None:
+            identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
+            batch.dead.append(DeadLetter(entry_id, reason, payload, identity=identity))

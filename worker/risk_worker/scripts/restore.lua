@@ -1,0 +1,54 @@
+-- Compares a page of Postgres' states with what this Redis knows of their traders, and restores what it had
+-- lost. Lowers nothing, and may be repeated. The marker says how far the comparison has come; whoever finds
+-- another one than expected has done nothing: another worker was quicker, or Redis lost its data meanwhile.
+--
+-- KEYS  floors, epochs, latest, admitted, behind
+-- ARGV  1: the marker expected ("": none); 2: the marker after this page;
+--       3...: trader, epoch, seq, payload, by trader
+-- Returns {the marker now, how many traders were restored}.
+local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
+if wrong then return wrong end
+local marker = redis.call('HGET', floors, '') or ''
+if marker ~= ARGV[1] then return { marker, 0 } end
+
+-- Whether a payload is this trader's and not older than (epoch, seq); nil where it cannot be read.
+local function is_newer(payload, trader, epoch, seq)
+  local readable, state = pcall(cjson.decode, payload)
+  if not readable or type(state) ~= 'table' or state.trader_id ~= trader then return nil end
+  if type(state.epoch) ~= 'number' or type(state.seq) ~= 'number' then return nil end
+  return state.epoch > epoch or (state.epoch == epoch and state.seq >= seq)
+end
+
+local restored = 0
+for at = 3, #ARGV, 4 do
+  local trader, epoch, seq, payload = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3]
+  local text = redis.call('HGET', epochs, trader)
+  local known = number(text)
+  local state = redis.call('HGET', latest, trader)
+  local last = text and number(redis.call('HGET', admitted, text .. ':' .. trader)) or 0
+  local missing = not state and (last == 0 or (known == epoch and last <= seq))
+  local lost = false
+  if not known then
+    -- It costs the trader a clear error until it is repaired; then the floor is needed.
+    lost = not ((number(redis.call('HGET', floors, trader)) or 0) >= epoch)
+    if lost then redis.call('HSET', floors, trader, ARGV[at + 1]) end
+  elseif known < epoch then
+    lost = true
+    redis.call('HSET', floors, trader, ARGV[at + 1])
+    redis.call('HSET', epochs, trader, ARGV[at + 1])
+    if known > 0 and (state or last > 0) then
+      redis.call('HSET', behind, trader, ARGV[at + 1]) -- it may have sent snapshots newer than Postgres' state
+    elseif not state or is_newer(state, trader, epoch, seq) == false then
+      redis.call('HSET', latest, trader, payload)
+    end
+  elseif missing or (state and is_newer(state, trader, epoch, seq) == false) then
+    lost = true
+    redis.call('HSET', latest, trader, payload)
+  elseif not state then
+    redis.call('HSET', behind, trader, text) -- the newest is neither in Postgres yet nor known here
+  end
+  if lost then restored = restored + 1 end
+end
+redis.call('HSET', floors, '', ARGV[2])
+return { ARGV[2], restored }
