@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Final
 
@@ -14,7 +14,7 @@ TRADER_ID_MAX: Final = 255
 TRACE_ID_MAX: Final = 255
 REASON_MAX: Final = 1024
 RECORDED_AT_MIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
-RECORDED_AT_AHEAD_MAX: Final = timedelta(days=1)
+RECORDED_AT_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     trading_paused   whether the trader has stopped trading
     paused_until     when it means to go on; None: not paused, or without an end
     last_reset_time  when daily_pnl was last set to zero; default: now
-    recorded_at      when the snapshot was taken; default: now; 2000-01-01 to one day ahead of this clock
+    recorded_at      when the snapshot was taken; default: now; in the years 2000 to 2199
     trace_id         up to 255 characters, to find the snapshot in the trader's own logs
     reason           up to 1024 characters: why the state changed
 
@@ -103,20 +103,14 @@ def check_text(name: str, value: str, most: int, *, least: int = 0) -> None:
         raise InvalidSnapshot(f"{name} must be valid Unicode, got {value!r}") from None
 
 
-_latest = RECORDED_AT_MIN
-"""The latest recorded_at allowed by the last look at the clock; what is not after it needs no other."""
-
-
 def check_recorded_at(value: datetime) -> None:
-    """Raise InvalidSnapshot for a time that only a wrong clock can give."""
-    global _latest
-    if RECORDED_AT_MIN <= value <= _latest:
-        return
-    _latest = datetime.now(UTC) + RECORDED_AT_AHEAD_MAX
-    if not RECORDED_AT_MIN <= value <= _latest:
+    """Raise InvalidSnapshot for a time outside of the years 2000 to 2199, which only a mistake can give.
+
+    The bounds are fixed, so that every machine judges alike; what its clock says about a time is a warning.
+    """
+    if not RECORDED_AT_MIN <= value < RECORDED_AT_END:
         raise InvalidSnapshot(
-            f"recorded_at must lie between 2000-01-01 and one day ahead, got {value.isoformat()}; "
-            "check this machine's clock"
+            f"recorded_at must lie between 2000-01-01 and 2199-12-31, got {value.isoformat()}"
         )
 
 

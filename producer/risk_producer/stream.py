@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from risk_producer.errors import ConfigurationError, StreamUnavailable
 from risk_producer.keys import Keys
-from risk_producer.wire import NUMBER_MAX
+from risk_producer.wire import EPOCH_MAX
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -240,7 +240,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
         if isinstance(each, RedisError):
             raise each
     payload = _payload(payload)
-    if behind is not None and (epoch_in(payload) or 0) < (number_in(behind) or NUMBER_MAX):
+    if behind is not None and (epoch_in(payload) or 0) < (number_in(behind) or EPOCH_MAX):
         raise StreamUnavailable(
             f"after Redis lost its data it gave out an epoch to {trader_id!r} that is smaller than "
             f"{_text(behind)} in Postgres, so which snapshot is the newest cannot be known until the trader "
@@ -271,7 +271,7 @@ def number_in(raw: bytes | str | None) -> int | None:
     text = raw.decode("latin-1") if isinstance(raw, bytes) else raw
     if text is None or not 0 < len(text) <= 16 or not (text.isascii() and text.isdigit()):
         return None
-    return number if (number := int(text)) <= NUMBER_MAX else None
+    return number if (number := int(text)) <= EPOCH_MAX else None
 
 
 class TraderStream:

@@ -5,7 +5,10 @@ the version. A worker reads every version ever released; tests/golden/ keeps a f
 
 Version 1: the fields of RiskSnapshot, plus ``epoch`` and ``seq`` (the identity, see docs/architecture.md)
 and, only where it is not 0, ``merged``: how many snapshots of the same trader were conflated into this one.
-Those had the seq numbers just before it, seq-merged .. seq-1.
+Those had the seq numbers just before it, seq-merged .. seq-1. In every version the identity has these names:
+trader_id, epoch, seq, merged.
+
+Whether bytes are a snapshot depends on the bytes alone: no clock is asked.
 """
 
 from __future__ import annotations
@@ -30,20 +33,26 @@ from risk_producer.snapshot import (
 FIELD: Final = b"s"
 VERSION: Final = 1
 
-NUMBER_MAX: Final = 2**53 - 1
-"""The greatest epoch and seq: beyond it Lua and others do not tell whole numbers apart."""
+EPOCH_MAX: Final = 2**53 - 1
+"""Redis' scripts count in doubles, which hold every integer up to 2**53."""
+SEQ_MAX: Final = 2**53
+
 _INT_MAX: Final = 2**31 - 1
 
 _Time = Annotated[datetime, Meta(tz=True)]
+_TraderId = Annotated[str, Meta(min_length=1, max_length=TRADER_ID_MAX)]
+_Epoch = Annotated[int, Meta(ge=1, le=EPOCH_MAX)]
+_Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
+_Merged = Annotated[int, Meta(ge=0, le=_INT_MAX)]
 
 
 class WireSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A snapshot with its identity, as read from the stream or from the latest-state hash."""
 
     v: int
-    trader_id: Annotated[str, Meta(min_length=1, max_length=TRADER_ID_MAX)]
-    epoch: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
-    seq: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+    trader_id: _TraderId
+    epoch: _Epoch
+    seq: _Seq
     recorded_at: _Time
     daily_pnl: float
     drawdown_pct: float
@@ -54,7 +63,7 @@ class WireSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_reset_time: _Time
     trace_id: Annotated[str, Meta(max_length=TRACE_ID_MAX)] = ""
     reason: Annotated[str, Meta(max_length=REASON_MAX)] = ""
-    merged: Annotated[int, Meta(ge=0, le=_INT_MAX)] = 0
+    merged: _Merged = 0
 
     @property
     def snapshot(self) -> RiskSnapshot:
@@ -151,6 +160,39 @@ def decode(payload: bytes) -> WireSnapshot:
     if wire.paused_until is not None and wire.paused_until.tzinfo is not UTC:
         _check_time("paused_until", wire.paused_until)
     return wire
+
+
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """Which snapshot an entry is, whatever is wrong with the rest of it."""
+
+    trader_id: _TraderId
+    epoch: _Epoch
+    seq: _Seq
+    merged: int = 0
+
+
+class _Identified(msgspec.Struct):
+    trader_id: _TraderId
+    epoch: _Epoch
+    seq: _Seq
+    merged: msgspec.Raw = msgspec.Raw(b"0")
+
+
+def identity_of(payload: bytes) -> Identity | None:
+    """The identity in bytes that decode() refuses; None: trader_id, epoch or seq cannot be read.
+
+    A merged that cannot be right counts as 0: the entry stands for its own seq at least.
+    """
+    try:
+        found = msgspec.json.decode(payload, type=_Identified)
+        check_text("trader_id", found.trader_id, TRADER_ID_MAX, least=1)
+    except (msgspec.MsgspecError, InvalidSnapshot, UnicodeDecodeError, RecursionError):
+        return None
+    try:
+        merged = msgspec.json.decode(found.merged, type=_Merged)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        merged = 0
+    return Identity(found.trader_id, found.epoch, found.seq, merged if merged < found.seq else 0)
 
 
 def _check_time(name: str, value: datetime) -> None:

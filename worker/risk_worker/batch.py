@@ -5,16 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta
 
 from risk_producer.errors import InvalidSnapshot
-from risk_producer.snapshot import TRADER_ID_MAX, check_text
-from risk_producer.wire import WireSnapshot, decode
-
-_BIGINT_MAX: Final = 2**63 - 1
+from risk_producer.wire import Identity, WireSnapshot, decode, identity_of
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -24,36 +19,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     defect: str | None = None
     """Why payload cannot be a snapshot (a foreign entry, a deleted one); None: try to decode it."""
-
-
-class Identity(msgspec.Struct, frozen=True, gc=False):
-    """The identity of a snapshot. It stands for the seq numbers seq-merged .. seq."""
-
-    trader_id: str
-    epoch: int
-    seq: int
-    merged: int = 0
-
-
-class _Identity(msgspec.Struct, gc=False):
-    trader_id: Annotated[str, Meta(min_length=1, max_length=TRADER_ID_MAX)]
-    epoch: Annotated[int, Meta(ge=1, le=_BIGINT_MAX)]
-    seq: Annotated[int, Meta(ge=1, le=_BIGINT_MAX)]
-    merged: object = 0
-
-
-def identity_of(payload: bytes) -> Identity | None:
-    """The identity in the bytes of field ``s``, whatever else is wrong with them; None: there is none."""
-    try:
-        found = _identity_decoder.decode(payload)
-        check_text("trader_id", found.trader_id, TRADER_ID_MAX, least=1)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidSnapshot):
-        return None
-    merged = found.merged if type(found.merged) is int and 0 <= found.merged < found.seq else 0
-    return Identity(found.trader_id, found.epoch, found.seq, merged)
-
-
-_identity_decoder = msgspec.json.Decoder(_Identity)
 
 
 @dataclass(frozen=True, slots=True)

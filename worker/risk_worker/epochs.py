@@ -9,8 +9,8 @@ import redis
 
 from risk_producer.keys import Keys
 from risk_producer.stream import number_in
-from risk_producer.wire import NUMBER_MAX, WireSnapshot
-from risk_worker.batch import Batch, DeadLetter, Identity, not_given_out
+from risk_producer.wire import EPOCH_MAX, Identity, WireSnapshot
+from risk_worker.batch import Batch, DeadLetter, not_given_out
 
 log = logging.getLogger("riskstream.epochs")
 
@@ -48,7 +48,7 @@ class Epochs:
                     held,
                     trader_id,
                 )
-                epoch = NUMBER_MAX
+                epoch = EPOCH_MAX
             self._newest[trader_id] = max(epoch, self._newest.get(trader_id, 0))
 
     def _reason(self, snapshot: WireSnapshot) -> str | None:

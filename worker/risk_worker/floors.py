@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from risk_producer.keys import Keys, partition_of
 from risk_producer.stream import epoch_in, number_in, script
-from risk_producer.wire import NUMBER_MAX, VERSION, WireSnapshot, encode
+from risk_producer.wire import EPOCH_MAX, VERSION, WireSnapshot, encode
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -153,7 +153,7 @@ class Floors:
         for row in rows:
             if partition_of(row["trader_id"], self._partitions) != self._keys.partition:
                 continue
-            if row["epoch"] > NUMBER_MAX or row["seq"] > NUMBER_MAX:
+            if row["epoch"] > EPOCH_MAX or row["seq"] > EPOCH_MAX:
                 log.critical(
                     "risk_state of trader %r has epoch %d and seq %d, which no producer can exceed: its "
                     "state does not move on any more. Correct that row and its history",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from risk_producer.keys import Keys
 from risk_producer.stream import script
-from risk_producer.wire import FIELD, WireSnapshot
-from risk_worker.batch import Batch, Entry, Identity, Outcome
+from risk_producer.wire import FIELD, Identity, WireSnapshot
+from risk_worker.batch import Batch, Entry, Outcome
+from risk_worker.clocks import Clocks
 from risk_worker.drain import SourceUnavailable
 from risk_worker.epochs import Epochs
 
@@ -80,6 +81,7 @@ class StreamSource:
         self._after = _BEGINNING
         self._look = look
         self._epochs = Epochs(client, self._keys)
+        self._clocks = Clocks()
         self._acknowledge = client.register_script(script("acknowledge", "risk_worker"))
         self._forget = client.register_script(script("forget", "risk_worker"))
 
@@ -143,65 +145,33 @@ class StreamSource:
         """Take the committed batch off the stream and count it, in one script that may be repeated."""
         now = datetime.now(UTC)
         dead_ids = {letter.entry_id for letter in outcome.dead}
-        stored: dict[str, list[str]] = defaultdict(list)
-        newest: dict[str, WireSnapshot] = {}
-        highest: dict[tuple[str, int], int] = {}
+        stored: dict[str, list[WireSnapshot]] = defaultdict(list)
         times: list[datetime] = []
         for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
             if entry_id not in dead_ids:
-                trader_id = snapshot.trader_id
-                stored[trader_id].append(entry_id)
+                stored[snapshot.trader_id].append(snapshot)
                 times.append(snapshot.recorded_at)
-                known = newest.get(trader_id)
-                if known is None or known.epoch != snapshot.epoch or known.seq < snapshot.seq:
-                    newest[trader_id] = snapshot
-                    life = (trader_id, snapshot.epoch)
-                    highest[life] = max(snapshot.seq, highest.get(life, 0))
         dead: dict[str, list[str]] = defaultdict(list)
-        unidentified = 0
         for letter in outcome.dead:
-            if (identity := letter.identity) is None:
-                unidentified += 1
-                dead[""].append(letter.entry_id)
-                continue
-            dead[identity.trader_id].append(letter.entry_id)
-            life = (identity.trader_id, identity.epoch)
-            highest[life] = max(identity.seq, highest.get(life, 0))
-        latency_ms = {trader: f"{_waited_ms(of.recorded_at, now):.3f}" for trader, of in newest.items()}
+            dead[letter.identity.trader_id if letter.identity else ""].append(letter.entry_id)
+        self._clocks.compare(batch.last, {trader: of[-1].recorded_at for trader, of in stored.items()})
+        latency_ms = {trader: f"{_waited_ms(of[-1].recorded_at, now):.3f}" for trader, of in stored.items()}
+        identities = [letter.identity for letter in outcome.dead if letter.identity is not None]
+        highest = _highest([*stored.values(), *([each] for each in identities)])
         report: dict[str, Any] = {
             "first": batch.first,
             "last": batch.last,
             "listed": False,
-            "stored": [(trader, len(ids), latency_ms[trader]) for trader, ids in stored.items()],
+            "stored": [(trader, len(of), latency_ms[trader]) for trader, of in stored.items()],
             "dead": [(trader, len(ids)) for trader, ids in dead.items()],
             "duplicates": outcome.duplicates,
             "buckets": _histogram(times, now),
             "lives": [f"{epoch}:{trader}" for trader, epoch in highest],
             "highest": list(highest.values()),
-            "unidentified": unidentified,
+            "unidentified": len(outcome.dead) - len(identities),
         }
         if self._report(report) < 0:
-            numbers = {life: number for number, life in enumerate(highest, 1)}
-            recorded_at = dict(zip(batch.ids, (each.recorded_at for each in batch.snapshots), strict=True))
-            bounds = {entry_id: _bound(_waited_ms(at, now)) for entry_id, at in recorded_at.items()}
-            identities: dict[str, WireSnapshot | Identity] = dict(
-                zip(batch.ids, batch.snapshots, strict=True)
-            )
-            identities |= {each.entry_id: each.identity for each in outcome.dead if each.identity}
-            report |= {
-                "listed": True,
-                "stored": [
-                    (trader, ids, latency_ms[trader], [bounds[each] for each in ids])
-                    for trader, ids in stored.items()
-                ],
-                "dead": list(dead.items()),
-                "buckets": [],
-                "identities": {
-                    entry_id: (numbers[each.trader_id, each.epoch], each.seq)
-                    for entry_id, each in identities.items()
-                },
-            }
-            self._report(report)
+            self._report(report | _listed(batch, outcome, latency_ms, dead, list(highest), now))
 
     def failed(self, batch: Batch) -> None:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
@@ -276,6 +246,48 @@ def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
         return Entry(entry_id.decode(), fields[1])
     shown = msgspec.json.encode([_text(text) for text in fields])
     return Entry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
+
+
+def _highest(traders: Iterable[Sequence[WireSnapshot | Identity]]) -> dict[tuple[str, int], int]:
+    """The highest seq of each (trader_id, epoch); what is of one trader comes together."""
+    highest: dict[tuple[str, int], int] = {}
+    for of in traders:
+        epochs = {each.epoch for each in of}
+        for epoch in epochs:
+            life = (of[0].trader_id, epoch)
+            seqs = [each.seq for each in of if len(epochs) == 1 or each.epoch == epoch]
+            highest[life] = max(*seqs, highest.get(life, 0))
+    return highest
+
+
+def _listed(
+    batch: Batch,
+    outcome: Outcome,
+    latency_ms: Mapping[str, str],
+    dead: Mapping[str, Sequence[str]],
+    lives: Sequence[tuple[str, int]],
+    now: datetime,
+) -> dict[str, Any]:
+    """What acknowledge.lua needs where it cannot cut the batch off as a whole: entry by entry."""
+    dead_ids = {letter.entry_id for letter in outcome.dead}
+    ids: dict[str, list[str]] = defaultdict(list)
+    bounds: dict[str, list[str]] = defaultdict(list)
+    for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
+        if entry_id not in dead_ids:
+            ids[snapshot.trader_id].append(entry_id)
+            bounds[snapshot.trader_id].append(_bound(_waited_ms(snapshot.recorded_at, now)))
+    numbers = {life: number for number, life in enumerate(lives, 1)}
+    identities: dict[str, WireSnapshot | Identity] = dict(zip(batch.ids, batch.snapshots, strict=True))
+    identities |= {each.entry_id: each.identity for each in outcome.dead if each.identity}
+    return {
+        "listed": True,
+        "stored": [(trader, of, latency_ms[trader], bounds[trader]) for trader, of in ids.items()],
+        "dead": list(dead.items()),
+        "buckets": [],
+        "identities": {
+            entry_id: (numbers[each.trader_id, each.epoch], each.seq) for entry_id, each in identities.items()
+        },
+    }
 
 
 def _text(raw: bytes) -> str:

@@ -19,8 +19,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from risk_producer.settings import mask
-from risk_producer.wire import WireSnapshot
-from risk_worker.batch import Batch, DeadLetter, Identity, Outcome
+from risk_producer.wire import Identity, WireSnapshot
+from risk_worker.batch import Batch, DeadLetter, Outcome
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 

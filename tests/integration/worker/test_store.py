@@ -13,9 +13,9 @@ import pytest
 
 from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
-from risk_producer.wire import WireSnapshot
+from risk_producer.wire import Identity, WireSnapshot
 from risk_worker import store as module
-from risk_worker.batch import Batch, Identity
+from risk_worker.batch import Batch
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.store import PostgresStore
 

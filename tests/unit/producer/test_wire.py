@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risk_producer import InvalidSnapshot, RiskSnapshot
-from risk_producer.wire import decode, encode
-from tests.golden.make import ENTRIES, PLAIN
+from risk_producer.wire import EPOCH_MAX, SEQ_MAX, Identity, decode, encode, identity_of
+from tests.golden.make import ENTRIES, PAUSED, PLAIN
 from tests.support.producers import snapshot
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1.jsonl"
@@ -40,8 +40,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     pnl=numbers,
     reason=texts,
     paused=st.booleans(),
-    epoch=st.integers(1, 2**63 - 1),
-    seq=st.integers(1, 2**63 - 1),
+    epoch=st.integers(1, EPOCH_MAX),
+    seq=st.integers(1, SEQ_MAX),
 )
 def test_what_is_written_is_read(
     trader_id: str, pnl: float, reason: str, paused: bool, epoch: int, seq: int
@@ -54,6 +54,12 @@ def test_what_is_written_is_read(
 
 def changed(**fields: Any) -> bytes:
     return msgspec.json.encode({**msgspec.json.decode(encode(PLAIN, 1, 1)), **fields})
+
+
+def damaged(at: int, by: bytes) -> bytes:
+    """A snapshot of which some bytes are others."""
+    whole = encode(PAUSED, 7, 9, 2)
+    return whole[:at] + by + whole[at + len(by) :]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +75,13 @@ def changed(**fields: Any) -> bytes:
         (changed(trader_id="x" * 256), "trader_id"),
         (changed(trader_id="a\0b"), "trader_id"),
         (changed(epoch=0), "epoch"),
-        (changed(seq=2**63), "seq"),
+        (changed(epoch=2**53), "epoch"),
+        (changed(seq=2**53 + 1), "seq"),
         (changed(seq=2, merged=2), "merged"),
         (changed(daily_pnl="1"), "daily_pnl"),
         (changed(recorded_at="2026-01-01T00:00:00"), "recorded_at"),
         (changed(recorded_at="1999-12-31T00:00:00Z"), "recorded_at"),
-        (changed(recorded_at="2999-01-01T00:00:00Z"), "recorded_at"),
+        (changed(recorded_at="2200-01-01T00:00:00Z"), "recorded_at"),
         (changed(daily_pnl=0).replace(b'"daily_pnl":0', b'"daily_pnl":1e999'), "daily_pnl|not a snapshot"),
     ],
 )
@@ -85,3 +92,52 @@ def test_what_cannot_be_read_says_why(payload: bytes, reason: str) -> None:
 
 def test_unknown_fields_of_the_same_version_are_passed_over() -> None:
     assert isinstance(decode(changed(later="addition")).snapshot, RiskSnapshot)
+
+
+@pytest.mark.parametrize("recorded_at", ["2000-01-01T00:00:00Z", "2199-12-31T23:59:59.999999Z"])
+def test_no_clock_decides_whether_bytes_are_a_snapshot(recorded_at: str) -> None:
+    assert decode(changed(recorded_at=recorded_at)).snapshot.recorded_at.year in (2000, 2199)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (changed(reason="x" * 1025), Identity("t1", 1, 1)),
+        (changed(daily_pnl="1"), Identity("t1", 1, 1)),
+        (changed(recorded_at=None, epoch=7, seq=5, merged=4), Identity("t1", 7, 5, 4)),
+        (changed(v=2), Identity("t1", 1, 1)),
+        (changed(v="x"), Identity("t1", 1, 1)),
+        (changed(seq=2, merged=2), Identity("t1", 1, 2)),
+        (changed(merged=-1), Identity("t1", 1, 1)),
+        (changed(merged="x"), Identity("t1", 1, 1)),
+        (changed(daily_pnl=0).replace(b'"daily_pnl":0', b'"daily_pnl":1e999'), Identity("t1", 1, 1)),
+        (changed(trader_id="x" * 256), None),
+        (changed(trader_id="a\0"), None),
+        (changed(trader_id=7), None),
+        (changed(epoch=2**53), None),
+        (changed(epoch=0), None),
+        (changed(epoch=1.5), None),
+        (changed(seq=0), None),
+        (changed(seq="1"), None),
+        (encode(PLAIN, 1, 1)[:-1], None),
+        (b"", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+        (b'{"a":' * 100_000, None),
+    ],
+)
+def test_the_identity_of_what_is_no_snapshot(payload: bytes, expected: Identity | None) -> None:
+    with pytest.raises(InvalidSnapshot):
+        decode(payload)
+    assert identity_of(payload) == expected
+
+
+@given(st.binary(max_size=400) | st.builds(damaged, st.integers(0, 400), st.binary(min_size=1, max_size=3)))
+def test_bytes_of_any_kind_raise_nothing_else(payload: bytes) -> None:
+    identity = identity_of(payload)
+    try:
+        wire = decode(payload)
+    except InvalidSnapshot:
+        return
+    assert identity == Identity(wire.trader_id, wire.epoch, wire.seq, wire.merged)
+    assert decode(encode(wire.snapshot, wire.epoch, wire.seq, wire.merged)).snapshot == wire.snapshot

@@ -12,7 +12,8 @@ import redis
 from risk_producer import wire
 from risk_producer.keys import Keys
 from risk_producer.snapshot import RiskSnapshot
-from risk_worker.batch import DeadLetter, Outcome, decode_entries, identity_of
+from risk_producer.wire import identity_of
+from risk_worker.batch import DeadLetter, Outcome, decode_entries
 from risk_worker.source import StreamSource
 
 KEYS = Keys(0)
