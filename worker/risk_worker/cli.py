@@ -333,6 +333,23 @@ def verify(trader: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("trader")
+@click.option("--dry-run", is_flag=True, help="Only say what would be changed.")
+def repair(trader: str, dry_run: bool) -> None:
+    """Set right what Redis holds of a trader and cannot be read, or is not its own, from Postgres.
+
+    Each change is recorded in the stream risk:{p}:repairs: who, when, and what was there before.
+    """
+    from risk_worker import repair as module
+
+    changes = module.repair(_settings(), trader, dry_run=dry_run)
+    for change in changes:
+        click.echo(str(change))
+    if not changes:
+        click.echo(f"What Redis holds of {trader!r} can be read; nothing to repair.", err=True)
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-")
 @click.option("--dry-run", is_flag=True, help="Only check the lines; send nothing.")
 @click.option(

@@ -62,8 +62,16 @@ for i = 1, #ids do
   done[i] = last
 end
 
+-- Whether more is said to be admitted than the newest state shows: then what is passed over would be lost.
+local function is_ahead(i)
+  local payload = redis.call('HGET', latest, ids[i])
+  local readable, state = pcall(cjson.decode, payload or '')
+  return readable and type(state) == 'table' and state.trader_id == ids[i]
+    and state.epoch == tonumber(own[i]) and type(state.seq) == 'number' and state.seq < done[i]
+end
+
 local call = redis.call -- a local is quicker, and this is the part that is paid for each entry
-local count, added, conflated, newest = 0, 0, 0, {}
+local count, added, conflated, newest, repeated = 0, 0, 0, {}, {}
 for at = 1, #seqs do
   local i, seq = of[at], seqs[at]
   if seq > done[i] then
@@ -73,6 +81,12 @@ for at = 1, #seqs do
     if merged then conflated = conflated + merged[at] end
     done[i] = seq
     newest[i] = at
+  elseif not repeated[i] then
+    repeated[i] = true
+    if done[i] < math.huge and is_ahead(i) then
+      skipped[#skipped + 1] = { i, 'unreadable', 'admitted', shown(string.format('%.0f', done[i])) }
+      done[i] = math.huge
+    end
   end
   count = count + 1
 end

@@ -1,0 +1,77 @@
+"""A producer as the scripts see it: it claims, admits, repeats, and does what the answers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from risk_producer.errors import StreamUnavailable
+from risk_producer.keys import Keys
+from risk_producer.snapshot import RiskSnapshot
+from risk_producer.stream import Admit, Claim, Entry, TraderStream
+from risk_producer.wire import encode
+from tests.support.producers import snapshot
+
+
+class Sender:
+    """Sends the snapshots of one trader, in order. daily_pnl numbers them; the last one may be paused."""
+
+    def __init__(
+        self, client: Any, trader_id: str, *, keys: Keys | None = None, numbered_from: int = 1
+    ) -> None:
+        self._stream = TraderStream(client)
+        self._keys = keys or Keys(0)
+        self.trader_id = trader_id
+        self.epoch: int | None = None
+        self.fenced = False
+        self.accepted: list[tuple[int, int, float]] = []
+        """(epoch, seq, number) of what Redis has taken."""
+        self._number = numbered_from
+        self._seq = 0
+        self._unsent: list[RiskSnapshot] = []
+        self._in_flight: list[tuple[RiskSnapshot, Entry]] = []
+
+    def add(self, count: int = 1, *, paused: bool = False, **fields: Any) -> None:
+        """Save snapshots; nothing is sent yet."""
+        for _ in range(count):
+            self._unsent.append(snapshot(self.trader_id, self._number, trading_paused=paused, **fields))
+            self._number += 1
+
+    def send(self) -> str | None:
+        """Send what there is. Returns why not; None: Redis has it all."""
+        for _ in range(3):
+            if self.epoch is None:
+                try:
+                    [answer] = self._stream.claim(Claim(self._keys, [(0, self.trader_id)]))
+                except StreamUnavailable as error:
+                    return str(error)
+                if not isinstance(answer, int):
+                    return answer.reason
+                self.epoch, self._seq = answer, 0
+            for each in self._unsent:
+                self._seq += 1
+                payload = encode(each, self.epoch, self._seq)
+                self._in_flight.append((each, Entry(self.trader_id, self.epoch, self._seq, 0, payload)))
+            self._unsent = []
+            if not self._in_flight:
+                return None
+            call = Admit(self._keys, 1_000_000, [entry for _, entry in self._in_flight])
+            try:
+                answer_ = self._stream.admit(call)
+            except StreamUnavailable as error:
+                return str(error)
+            skipped = answer_.skipped.get((self.trader_id, self.epoch))
+            if skipped is None:
+                self.fenced = bool(answer_.fenced)
+                self._confirm(answer_.count)
+                return None
+            if skipped.kind == "unreadable":
+                return skipped.reason
+            self._confirm(sum(entry.seq <= skipped.admitted for _, entry in self._in_flight))
+            self._unsent = [each for each, _ in self._in_flight]
+            self._in_flight = []
+            self.epoch = None
+        raise AssertionError(f"{self.trader_id} claims one epoch after the other")
+
+    def _confirm(self, count: int) -> None:
+        self.accepted += [(entry.epoch, entry.seq, each.daily_pnl) for each, entry in self._in_flight[:count]]
+        del self._in_flight[:count]
