@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
+
+from msgspec.structs import force_setattr
 
 from risk_producer.errors import StreamUnavailable
 from risk_producer.keys import Keys
@@ -29,24 +33,36 @@ class Sender:
         self._seq = 0
         self._unsent: list[RiskSnapshot] = []
         self._in_flight: list[tuple[RiskSnapshot, Entry]] = []
+        self._last: Admit | None = None
 
-    def add(self, count: int = 1, *, paused: bool = False, **fields: Any) -> None:
-        """Save snapshots; nothing is sent yet."""
+    def add(self, count: int = 1, *, paused: bool = False, recorded_off_s: float = 0.0) -> None:
+        """Save snapshots; nothing is sent yet. recorded_off_s: how much the trader's clock is off."""
         for _ in range(count):
-            self._unsent.append(snapshot(self.trader_id, self._number, trading_paused=paused, **fields))
+            made = snapshot(self.trader_id, self._number, trading_paused=paused)
+            recorded_at = made.recorded_at + timedelta(seconds=recorded_off_s)
+            force_setattr(made, "recorded_at", recorded_at)  # its own check would be by the same clock
+            self._unsent.append(made)
             self._number += 1
+
+    def claim(self) -> str | None:
+        """Get an epoch. Returns why there is none."""
+        try:
+            [answer] = self._stream.claim(Claim(self._keys, [(0, self.trader_id)]))
+        except StreamUnavailable as error:
+            return str(error)
+        if not isinstance(answer, int):
+            return answer.reason
+        self.epoch, self._seq = answer, 0
+        return None
 
     def send(self) -> str | None:
         """Send what there is. Returns why not; None: Redis has it all."""
         for _ in range(3):
             if self.epoch is None:
-                try:
-                    [answer] = self._stream.claim(Claim(self._keys, [(0, self.trader_id)]))
-                except StreamUnavailable as error:
-                    return str(error)
-                if not isinstance(answer, int):
-                    return answer.reason
-                self.epoch, self._seq = answer, 0
+                reason = self.claim()
+                if reason is not None:
+                    return reason
+            assert self.epoch is not None
             for each in self._unsent:
                 self._seq += 1
                 payload = encode(each, self.epoch, self._seq)
@@ -54,15 +70,15 @@ class Sender:
             self._unsent = []
             if not self._in_flight:
                 return None
-            call = Admit(self._keys, 1_000_000, [entry for _, entry in self._in_flight])
+            call = self._last = Admit(self._keys, 1_000_000, [entry for _, entry in self._in_flight])
             try:
-                answer_ = self._stream.admit(call)
+                answer = self._stream.admit(call)
             except StreamUnavailable as error:
                 return str(error)
-            skipped = answer_.skipped.get((self.trader_id, self.epoch))
+            skipped = answer.skipped.get((self.trader_id, self.epoch))
             if skipped is None:
-                self.fenced = bool(answer_.fenced)
-                self._confirm(answer_.count)
+                self.fenced = bool(answer.fenced)
+                self._confirm(answer.count)
                 return None
             if skipped.kind == "unreadable":
                 return skipped.reason
@@ -71,6 +87,14 @@ class Sender:
             self._in_flight = []
             self.epoch = None
         raise AssertionError(f"{self.trader_id} claims one epoch after the other")
+
+    def repeat(self) -> bool:
+        """Ask the last call again, as after a lost answer. Returns whether it had been answered in full."""
+        if self._last is None or self._in_flight or self._last.entries[0].epoch != self.epoch:
+            return False
+        with suppress(StreamUnavailable):
+            self._stream.admit(self._last)
+        return True
 
     def _confirm(self, count: int) -> None:
         self.accepted += [(entry.epoch, entry.seq, each.daily_pnl) for each, entry in self._in_flight[:count]]
