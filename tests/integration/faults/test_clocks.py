@@ -7,13 +7,11 @@ it cannot be known.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -26,13 +24,13 @@ from risk_producer.keys import Keys
 from risk_producer.settings import Settings
 from risk_producer.stream import TraderStream, script
 from risk_producer.wire import decode
-from risk_worker import source
+from risk_worker import migrations, source
 from risk_worker.floors import Floors
 from risk_worker.source import connect
 from risk_worker.verify import verify
+from tests.conftest import MakePostgres, MakeValkey
 from tests.support.books import drain_all
 from tests.support.senders import Sender
-from tests.support.wait import wait_until
 
 KEYS = Keys(0)
 SECOND, HOUR, DAY = 1, 3600, 86_400
@@ -202,55 +200,37 @@ def test_a_clock_that_is_far_off_is_worth_a_warning_and_nothing_else(
 
 
 @contextmanager
-def faked_redis(folder: Path, offset_s: int) -> Iterator[str]:
-    """A redis-server of Debian whose clock is off, by libfaketime. Yields its URL."""
-    folder.mkdir()
-    server, faketime = shutil.which("redis-server"), shutil.which("faketime")
-    assert server is not None and faketime is not None, "apt install redis-server faketime"
-    socket = folder / "redis.sock"
-    command = [faketime, "-f", f"{offset_s:+d}", server, "--port", "0", "--unixsocket", str(socket)]
-    process = subprocess.Popen(
-        [*command, "--dir", str(folder), "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"unix://{socket}"
-
-    def answers() -> bool:
-        try:
-            with redis.Redis.from_url(url) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
-
-    try:
-        wait_until(answers, what="redis-server")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+def another_clock(offset_s: int) -> Iterator[None]:
+    """What is started here has a clock that is off, by Debian's libfaketime."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    assert libraries, "apt install faketime"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(libraries[0]))
+        patch.setenv("FAKETIME", f"{offset_s:+d}")
+        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        yield
 
 
 @pytest.mark.system
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_servers_whose_clocks_are_wrong_cost_nothing_that_was_accepted(
-    database_url: str, tmp_path: Path
+    make_valkey: MakeValkey, make_postgres: MakePostgres
 ) -> None:
-    """One Redis is replaced by another that is empty, each with a clock of its own."""
-    with ExitStack() as stack:
-        urls = {
-            offset_s: stack.enter_context(faked_redis(tmp_path / str(offset_s), offset_s))
-            for offset_s in (0, *OFFSETS)
-        }
-        for offset_s, url in urls.items():
-            with redis.Redis.from_url(url) as client:
-                seconds: Any = client.time()
-                off_s = seconds[0] - datetime.now(UTC).timestamp()
-                assert abs(off_s - offset_s) < 60, "libfaketime has no effect"
-        number = 0
-        for before, after, trader in product(urls, urls, (0, -2 * DAY, 2 * DAY)):
-            for restored in MOMENTS:
-                clocks = Clocks(trader=trader, redis_before=before, redis=after)
-                scenario = Scenario(f"trader-{number}", database_url, clocks, restored)
-                scenario.run(urls[before], urls[after], shift=False)
-                number += 1
+    """One Redis is replaced by another that is empty, each with a clock of its own; so has Postgres."""
+    urls, databases = {}, {}
+    for offset_s in (0, *OFFSETS):
+        with another_clock(offset_s):
+            urls[offset_s] = make_valkey(appendfsync="no").url
+            databases[offset_s] = make_postgres().url
+        migrations.up(databases[offset_s])
+        with redis.Redis.from_url(urls[offset_s]) as client, psycopg.connect(databases[offset_s]) as db:
+            time: Any = client.time()
+            assert abs(time[0] - datetime.now(UTC).timestamp() - offset_s) < 60, "libfaketime has no effect"
+            [[now]] = db.execute("SELECT now()").fetchall()
+            assert abs((now - datetime.now(UTC)).total_seconds() - offset_s) < 60, "libfaketime has no effect"
+    cases = product(urls, urls, (0, -2 * DAY, 2 * DAY), MOMENTS)
+    for number, ((before, after, trader, restored), database) in enumerate(
+        zip(cases, cycle(databases.values()), strict=False)
+    ):
+        clocks = Clocks(trader=trader, redis_before=before, redis=after)
+        Scenario(f"trader-{number}", database, clocks, restored).run(urls[before], urls[after], shift=False)

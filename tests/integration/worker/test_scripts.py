@@ -67,7 +67,7 @@ class Scripts(RuleBasedStateMachine):
         self.spoilt: dict[tuple[str, str], bytes | None] = {}
         self.dead = 0
         self.lost = False
-        """Redis has lost its data once: a repeat goes through the stream again then, and is history's no-op."""
+        """Redis has lost its data once: a repeat goes through the stream again then, a no-op in history."""
 
     @rule(trader=st.sampled_from(TRADERS))
     def start(self, trader: str) -> None:
