@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from risk_producer import postgres_state
+from risk_producer.bound import AsyncBoundTrader, checked_trader_id
 from risk_producer.buffer import Item
 from risk_producer.core import CLOSE_TIMEOUT_S, LINGER_S, NEVER, Pending, ProducerCore, check
 from risk_producer.errors import InvalidSnapshot, StreamUnavailable
@@ -182,6 +183,7 @@ class AsyncRiskProducer(ProducerCore):
 
     async def load(self, trader_id: str) -> LoadedState | None:
         """As RiskProducer.load(). Asks Postgres in a thread."""
+        trader_id = checked_trader_id(trader_id)
         with self._lock:
             memory, epoch, place = self._in_hand(trader_id)
         if not self._persistent:
@@ -199,7 +201,7 @@ class AsyncRiskProducer(ProducerCore):
                 in_postgres = await asyncio.to_thread(postgres_state.fetch, self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
                 unanswered.append(("postgres", str(error)))
-        return Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id)
+        return self._loaded(Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id))
 
     # The end.
 
@@ -257,23 +259,3 @@ class AsyncRiskProducer(ProducerCore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-class AsyncBoundTrader:
-    """One trader's handle of an AsyncRiskProducer."""
-
-    def __init__(self, producer: AsyncRiskProducer, trader_id: str) -> None:
-        self._producer = producer
-        self.trader_id = trader_id
-
-    async def save(self, **fields: Any) -> bool:
-        """producer.save() of a RiskSnapshot with these fields, e.g. save(daily_pnl=..., ...)."""
-        return await self._producer.save(RiskSnapshot(trader_id=self.trader_id, **fields))
-
-    async def push(self, *, timeout: float | None = None, **fields: Any) -> None:
-        """producer.push() of a RiskSnapshot with these fields."""
-        await self._producer.push(RiskSnapshot(trader_id=self.trader_id, **fields), timeout)
-
-    async def load(self) -> LoadedState | None:
-        """producer.load() of this trader."""
-        return await self._producer.load(self.trader_id)

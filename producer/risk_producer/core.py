@@ -23,9 +23,9 @@ from risk_producer.metrics import Reading, collector_of
 from risk_producer.outage import Outage
 from risk_producer.outbox import Outbox
 from risk_producer.settings import Settings
-from risk_producer.snapshot import RiskSnapshot
+from risk_producer.snapshot import RiskSnapshot, with_last_reset
 from risk_producer.spool import Fsync, Spool
-from risk_producer.state import Place
+from risk_producer.state import LoadedState, Place
 from risk_producer.stream import Admission, Admit, check_url
 
 log = logging.getLogger("riskstream.producer")
@@ -205,6 +205,8 @@ class ProducerCore:
         """Somebody waits for what is in the buffer."""
         self._closed = False
         self._stopping = False
+        self._loaded_resets: dict[str, datetime] = {}
+        """last_reset_time of each trader that load() found."""
         self._replayed: dict[str, Item] = {}
         """The newest snapshot that the spool held of each trader."""
         _producers.add(self)
@@ -246,6 +248,8 @@ class ProducerCore:
         """Put a snapshot into the buffer. None: no room, or closed. With the lock held."""
         if self._closed:
             return None
+        if snapshot.last_reset_time is None:
+            snapshot = with_last_reset(snapshot, self._last_reset_time(snapshot))
         if not self._persistent:
             self._count_in_memory(snapshot)
             return self._buffer.remember(snapshot)
@@ -259,6 +263,24 @@ class ProducerCore:
         if self._buffer.depth >= self._wake_at:
             self._wake()
         return item
+
+    def _last_reset_time(self, snapshot: RiskSnapshot) -> datetime:
+        """What a snapshot without one carries on: the trader's last one, else its own recorded_at."""
+        newest = self._buffer.newest(snapshot.trader_id)
+        if newest is not None and newest.last_reset_time is not None:
+            return newest.last_reset_time
+        return self._loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
+
+    def _loaded(self, state: LoadedState | None) -> LoadedState | None:
+        """load() found this: its last_reset_time is carried on. Returns it."""
+        if state is not None and state.snapshot.last_reset_time is not None:
+            self._loaded_resets[state.snapshot.trader_id] = state.snapshot.last_reset_time
+        return state
+
+    def _reject_invalid(self, trader_id: str, error: InvalidSnapshot) -> None:
+        """A bound handle's save() answers False: a field breaks a rule, which is logged already."""
+        with self._lock:
+            self._count.refused += 1
 
     def _spool_has_room(self, spool: Spool) -> bool:
         if spool.size >= spool.max_bytes and self._on_full == "conflate":

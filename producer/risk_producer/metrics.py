@@ -16,6 +16,7 @@ the worker knows what Postgres did, and counting here as well would count twice.
 
 risk_producer_accepted_total      snapshots that Redis has taken, those merged into others included
 risk_producer_refused_total       save() answered False, or push() raised and took the snapshot back
+risk_producer_invalid_total       snapshots of this process in which a field breaks a rule; the log says which
 risk_producer_conflated_total     snapshots merged into a newer one while the buffer was full
 risk_producer_unsent_total        accepted, but still in memory when close() gave up
 risk_producer_outages_total       times that Redis went away
@@ -36,6 +37,8 @@ from weakref import WeakKeyDictionary
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from risk_producer import invalid
 
 
 @dataclass(slots=True)
@@ -159,6 +162,7 @@ def _families(total: Reading) -> Iterator[Metric]:
         ("accepted", "Snapshots that Redis has taken, merged ones included", total.accepted),
         ("refused", "Snapshots refused to the trader", total.refused),
         ("conflated", "Snapshots merged into a newer one", total.conflated),
+        ("invalid", "Snapshots refused in this process because a field breaks a rule", invalid.total()),
         ("unsent", "Snapshots accepted, and still in memory when close() gave up", total.unsent),
         ("outages", "Times that Redis went away", total.outages),
     ):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from risk_producer import postgres_state
+from risk_producer.bound import BoundTrader, checked_trader_id
 from risk_producer.buffer import Item
 from risk_producer.core import CLOSE_TIMEOUT_S, LINGER_S, NEVER, Pending, ProducerCore, check, log
 from risk_producer.errors import InvalidSnapshot, StreamUnavailable
@@ -171,7 +172,9 @@ class RiskProducer(ProducerCore):
         None: there is none, for certain. StateUnknown: somebody who would know did not answer. A state comes
         with `unanswered`: who might know a newer one and did not answer. Without a database_url, an empty
         answer of Redis counts as certain: where Redis may lose its data, give the database's URL.
+        InvalidSnapshot: trader_id is no name of a trader.
         """
+        trader_id = checked_trader_id(trader_id)
         with self._lock:
             memory, epoch, place = self._in_hand(trader_id)
             stream = self._connected() if self._persistent else None
@@ -190,7 +193,7 @@ class RiskProducer(ProducerCore):
                 in_postgres = postgres_state.fetch(self._database_url, trader_id)
             except postgres_state.PostgresUnavailable as error:
                 unanswered.append(("postgres", str(error)))
-        return Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id)
+        return self._loaded(Found(memory, epoch, place, in_redis, in_postgres, unanswered).newest(trader_id))
 
     # The end.
 
@@ -237,23 +240,3 @@ class RiskProducer(ProducerCore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class BoundTrader:
-    """One trader's handle of a producer."""
-
-    def __init__(self, producer: RiskProducer, trader_id: str) -> None:
-        self._producer = producer
-        self.trader_id = trader_id
-
-    def save(self, **fields: Any) -> bool:
-        """producer.save() of a RiskSnapshot with these fields, e.g. save(daily_pnl=..., ...)."""
-        return self._producer.save(RiskSnapshot(trader_id=self.trader_id, **fields))
-
-    def push(self, *, timeout: float | None = None, **fields: Any) -> None:
-        """producer.push() of a RiskSnapshot with these fields."""
-        self._producer.push(RiskSnapshot(trader_id=self.trader_id, **fields), timeout)
-
-    def load(self) -> LoadedState | None:
-        """producer.load() of this trader."""
-        return self._producer.load(self.trader_id)

@@ -122,7 +122,7 @@ def encode(snapshot: RiskSnapshot, epoch: int, seq: int, merged: int = 0) -> byt
             snapshot.peak_equity,
             snapshot.trading_paused,
             snapshot.paused_until,
-            snapshot.last_reset_time,
+            snapshot.last_reset_time or snapshot.recorded_at,
             snapshot.trace_id,
             snapshot.reason,
             merged,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -19,6 +20,8 @@ from risk_producer.wire import WireSnapshot, decode
 
 T = TypeVar("T")
 
+RESET = datetime(2026, 1, 1, tzinfo=UTC)
+
 
 def snapshot(trader_id: str = "t1", pnl: Any = 0.0, **fields: Any) -> RiskSnapshot:
     """A snapshot whose daily_pnl tells it from others."""
@@ -29,6 +32,7 @@ def snapshot(trader_id: str = "t1", pnl: Any = 0.0, **fields: Any) -> RiskSnapsh
             "drawdown_pct": 0.5,
             "current_equity": 99_500.0,
             "peak_equity": 100_000.0,
+            "last_reset_time": RESET,
             **fields,
         }
     )

@@ -11,9 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, Settings, StreamUnavailable
+from risk_producer.bound import SnapshotFields
 from tests.support.producers import snapshot
 
-FIELDS = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
+FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
 
 
 def producer(client: Any, **options: Any) -> AsyncRiskProducer:
@@ -113,7 +114,7 @@ def test_bind_knows_the_trader() -> None:
         async with fakeredis.FakeAsyncRedis() as client, producer(client) as traders:
             trader = traders.bind("t7")
             assert await trader.save(**FIELDS)
-            await trader.push(**{**FIELDS, "daily_pnl": 2.0})
+            await trader.push(**(FIELDS | {"daily_pnl": 2.0}))
             state = await trader.load()
             assert state is not None and state.snapshot.trader_id == "t7"
 
