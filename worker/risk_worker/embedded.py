@@ -449,8 +449,10 @@ class EmbeddedPostgres(EmbeddedServer):
     def _check_ready(self) -> None:
         import psycopg
 
+        from risk_worker import database
+
         try:
-            with psycopg.connect(self.url_of("postgres"), connect_timeout=2) as connection:
+            with database.connect(self.url_of("postgres"), database.COMMAND) as connection:
                 where = connection.execute("SHOW data_directory").fetchone()
         except psycopg.OperationalError as error:
             raise ConnectionError(str(error)) from None
@@ -458,14 +460,20 @@ class EmbeddedPostgres(EmbeddedServer):
             raise ConnectionError(f"serves {where}")
 
     def _ensure_database(self) -> None:
-        import psycopg
         from psycopg import sql
 
-        with psycopg.connect(self.url_of("postgres"), autocommit=True, connect_timeout=10) as connection:
+        from risk_worker import database
+
+        with database.connect(self.url_of("postgres"), database.COMMAND) as connection:
             name = (self.database,)
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", name).fetchone()
             if found is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+
+
+def versions() -> list[int]:
+    """Major versions of Postgres whose programs are there. See program()."""
+    return sorted(_POSTGRES_FOLDERS)
 
 
 def program(name: str, *, version: int = _POSTGRES_VERSION) -> Path:
