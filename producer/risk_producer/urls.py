@@ -50,6 +50,8 @@ def mask(url: str) -> str:
         return MASK if url else ""
     userinfo, at, tail = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
+    if any(f"{secret}=" in unquote(userinfo) for secret in _SECRET):  # the @ is within an option
+        return f"{scheme}://{MASK}"
     if re.search(r"[/?#]", user):  # the @ is not the end of a user: hide all before it
         user, colon = "", ":"
     shown = f"{user}{colon}{MASK if colon else ''}{at}"
@@ -81,6 +83,9 @@ def _mask_query(query: str) -> str:
 
 def unescape(text: str, name: str, what: str) -> str:
     """Resolve percent-escapes. name: of the setting. Raises ConfigurationError."""
+    text = text.strip(" ")  # as libpq does
+    if " " in text:
+        raise ConfigurationError(f"{name}: a blank in the {what} is written %20")
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ConfigurationError(
             f"{name}: a % in the {what} is not followed by two hexadecimal digits; {_ESCAPES}"

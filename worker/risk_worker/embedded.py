@@ -395,10 +395,16 @@ class EmbeddedPostgres(EmbeddedServer):
         user = _postgres_user()
         if user is not None:
             os.chown(beginnings, user.uid, user.gid)
-            _open_the_way(self.folder, program("postgres"))
+            _open_the_way(self.folder, self._initial_program("postgres"))
         command = [
-            *(str(program("initdb")), "-D", str(beginnings), "--username=postgres", "--auth=trust"),
-            *("--encoding=utf8", "--locale=C", "--no-sync", "--set=timezone=UTC"),
+            *(
+                str(self._initial_program("initdb")),
+                "-D",
+                str(beginnings),
+                "--username=postgres",
+                "--auth=trust",
+            ),
+            *("--encoding=utf8", "--locale=C", "--no-sync"),
         ]
         try:
             done = subprocess.run(
@@ -429,6 +435,10 @@ class EmbeddedPostgres(EmbeddedServer):
         _open_the_way(self.folder, self._program("postgres"))
         return _User(owner.st_uid, owner.st_gid).popen_arguments()
 
+    def _initial_program(self, name: str) -> Path:
+        """Of the version that makes a data folder."""
+        return program(name)
+
     def _program(self, name: str) -> Path:
         """Of the version that made the data folder."""
         return program(name, version=int((self._data / "PG_VERSION").read_text()))
@@ -439,6 +449,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "port": self.port,
             "unix_socket_directories": "",
             "logging_collector": False,
+            "timezone": "UTC",
             **self.config,
         }
         command = [str(self._program("postgres")), "-D", str(self._data)]
@@ -601,7 +612,8 @@ def _open_the_way(folder: Path, executable: Path) -> None:
         _allow(above, 0o001)
     installed = executable.parent.parent
     # An installation made under a strict umask is closed as a whole; else one look is enough.
-    if executable.stat().st_mode & 0o005 != 0o005 or not (installed / "share").stat().st_mode & 0o004:
+    share = installed / "share"
+    if executable.stat().st_mode & 0o005 != 0o005 or (share.exists() and not share.stat().st_mode & 0o004):
         libraries = installed.parent.with_suffix(".libs")  # where a wheel keeps them
         for path in (libraries, *libraries.rglob("*"), installed, *installed.rglob("*")):
             if path.exists():  # not a link to nowhere

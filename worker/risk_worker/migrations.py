@@ -165,9 +165,9 @@ def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
     if found and not applied:
         raise MigrationError(
             f"the database {connection.info.dbname} has tables of another program under names that "
-            f"riskstream needs ({', '.join(found)}), and no migration was applied. Move them to another schema, run "
-            "riskstream migrate up again, and copy their rows: docs/migrating.md has the statements. Nothing "
-            "was changed"
+            f"riskstream needs ({', '.join(found)}), and no migration was applied. Move them to another "
+            "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the "
+            "statements. Nothing was changed"
         )
 
 
