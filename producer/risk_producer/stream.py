@@ -145,7 +145,10 @@ class TraderStream:
         """
         return cls(
             redis_client(
-                url, answer_timeout_s=ANSWER_TIMEOUT_S, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1
+                url,
+                answer_timeout_s=_TIMEOUTS["socket_timeout"],
+                connect_timeout_s=_TIMEOUTS["socket_connect_timeout"],
+                retries=1,
             )
         )
 

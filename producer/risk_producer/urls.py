@@ -140,12 +140,12 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
     hosts, ports = [], []
     for place in parts.hosts.split(","):
         host, port = _host_and_port(place, name)
-        hosts.append(unescape(host, name, "host"))
-        ports.append(unescape(port, name, "port"))
+        hosts.append(host)
+        ports.append(port)
     if any(hosts) or len(hosts) > 1:
-        said["host"] = ",".join(hosts)
+        said["host"] = unescape(",".join(hosts), name, "host")
     if any(ports) or len(ports) > 1:
-        said["port"] = ",".join(ports)
+        said["port"] = unescape(",".join(ports), name, "port")
     if parts.dbname:
         said["dbname"] = unescape(parts.dbname, name, "database's name")
     for piece in parts.query.split("&") if parts.query else []:
@@ -198,7 +198,7 @@ def with_option(url: str, key: str, value: str, name: str = "POSTGRES_URL") -> s
 def postgres_connection(
     url: str, *, application_name: str, connect_timeout_s: int, name: str = "POSTGRES_URL"
 ) -> dict[str, Any]:
-    """Arguments for psycopg.connect(): what the URL says, and over it what riskstream needs everywhere.
+    """Keyword arguments for psycopg to connect with: what the URL says, and what riskstream needs.
 
     The texts are UTF-8 whatever the database's encoding is, and of several hosts the one that can be written
     to is meant, unless the URL or PGTARGETSESSIONATTRS says which. Raises ConfigurationError.

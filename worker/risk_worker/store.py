@@ -178,6 +178,7 @@ class PostgresStore:
 
         replay: whether an earlier transaction may have written what this one does.
         """
+        connection.unreplicated = False
         with connection.transaction():
             if connection.pooled:
                 connection.execute(_STAGING_OF_TRANSACTION)
