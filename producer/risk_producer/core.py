@@ -17,6 +17,7 @@ from weakref import WeakSet
 from prometheus_client import CollectorRegistry
 
 from risk_producer.buffer import Buffer, Item, OnFull
+from risk_producer.connect import check_redis_url
 from risk_producer.errors import InvalidSnapshot, ProducerClosed, StreamFull, StreamUnavailable
 from risk_producer.keys import Keys, partition_of
 from risk_producer.metrics import Reading, collector_of
@@ -26,7 +27,7 @@ from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot, with_last_reset
 from risk_producer.spool import Fsync, Spool
 from risk_producer.state import LoadedState, Place
-from risk_producer.stream import Admission, Admit, check_url
+from risk_producer.stream import Admission, Admit
 
 log = logging.getLogger("riskstream.producer")
 
@@ -106,7 +107,7 @@ class ProducerCore:
         if persistent and (redis_url is None) == (client is None):
             raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
         if redis_url is not None:
-            check_url(redis_url)
+            check_redis_url(redis_url, "redis_url")
         self._redis_url = redis_url
         self._client = client
         self._partitions = partitions

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from risk_producer.errors import ConfigurationError
+from risk_producer.urls import postgres_connection
 from risk_producer.wire import VERSION, WireSnapshot
 
 CONNECT_TIMEOUT_S: Final = 3
 ANSWER_TIMEOUT_MS: Final = 3_000
 
+# For this transaction alone: behind a connection pooler others use the same session next.
+_BEGIN: Final = (
+    f"BEGIN READ ONLY; SET LOCAL statement_timeout = {ANSWER_TIMEOUT_MS}; SET LOCAL timezone = 'UTC'"
+)
 _QUERY: Final = """
     SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
            trading_paused, paused_until, last_reset_time, trace_id, reason
@@ -31,14 +37,18 @@ def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
             "psycopg is not installed; run: pip install 'psycopg[binary]', or leave the database's URL out"
         ) from None
     try:
+        parameters = postgres_connection(
+            database_url, application_name="riskstream-trader", connect_timeout_s=CONNECT_TIMEOUT_S
+        )
         with psycopg.connect(
-            database_url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            options=f"-c statement_timeout={ANSWER_TIMEOUT_MS} -c timezone=UTC",
-            row_factory=dict_row,
+            **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
         ) as connection:
+            connection.execute(_BEGIN)
             row = connection.execute(_QUERY, (trader_id,)).fetchone()
-    except psycopg.Error as error:
+    except psycopg.errors.UntranslatableCharacter:
+        return None  # the database's encoding does not have this name, so nothing is stored under it
+    except ConfigurationError as error:
+        raise PostgresUnavailable(str(error)) from None
+    except (psycopg.Error, UnicodeError) as error:
         raise PostgresUnavailable(f"{type(error).__name__}: {str(error).strip()}") from None
     return None if row is None else WireSnapshot(v=VERSION, **row)

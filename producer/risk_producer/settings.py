@@ -8,20 +8,25 @@ Nothing is read when a module is imported: `Settings.load()` reads.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
+from risk_producer.connect import check_redis_url
 from risk_producer.errors import ConfigurationError
 from risk_producer.keys import PARTITIONS_MAX
+from risk_producer.urls import MASK, mask, postgres_parameters, with_option
+
+__all__ = ["Settings", "env", "mask", "misspelt"]
 
 CONFIG_FILE = "RISK_CONFIG"
-_MASK = "***"
+_PORTS = r"^\d{1,5}(,\d{1,5})*$"
 _SIMILAR = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
 
 
@@ -48,8 +53,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         env("POSTGRES_URL", "Postgres as a libpq URL; takes precedence over DB_*", secret=True),
     ] = None
-    db_host: Annotated[str | None, env("DB_HOST", "Postgres host, where POSTGRES_URL is not set")] = None
-    db_port: Annotated[int, env("DB_PORT", "Postgres port", ge=1, le=65535)] = 5432
+    db_host: Annotated[
+        str | None,
+        env("DB_HOST", "Postgres host, where POSTGRES_URL is not set; or a socket's folder, or a list h1,h2"),
+    ] = None
+    db_port: Annotated[str, env("DB_PORT", "Postgres port; or a list, one for each host", pattern=_PORTS)] = (
+        "5432"
+    )
     db_user: Annotated[str | None, env("DB_USER", "Postgres user")] = None
     db_password: Annotated[str | None, env("DB_PASSWORD", "Postgres password", secret=True)] = None
     db_name: Annotated[str | None, env("DB_NAME", "Postgres database")] = None
@@ -146,11 +156,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             variable = meta["env"]
             key = variable.lower()
             if key in from_file:
-                values[field] = from_file.pop(key)
+                value = from_file.pop(key)
+                values[field] = str(value) if field == "db_port" and type(value) is int else value
                 origins[field] = f"{key} in {environ[CONFIG_FILE]}"
             if environ.get(variable, "") != "":
                 values[field] = environ[variable].strip()
                 origins[field] = variable
+            _check_text(values.get(field), origins.get(field, ""))
         known = {meta["env"].lower() for meta in cls.declared().values()}
         for key in from_file:
             if key not in known:
@@ -182,7 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             elif isinstance(value, bool):
                 text = str(value).lower()
             else:
-                text = (mask(value) if "://" in str(value) else _MASK) if meta["secret"] else str(value)
+                text = (mask(value) if "://" in str(value) else MASK) if meta["secret"] else str(value)
             shown[meta["env"]] = text
         return shown
 
@@ -192,24 +204,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.postgres_url is not None:
             url = self.postgres_url
         elif self.db_host is not None:
-            user = quote(self.db_user or "postgres", safe="")
-            password = f":{quote(self.db_password, safe='')}" if self.db_password else ""
-            name = quote(self.db_name or self.db_user or "postgres", safe="")
-            if self.db_host.startswith("/"):
-                where = f"{user}{password}@:{self.db_port}/{name}?host={quote(self.db_host, safe='')}"
-            else:
-                host = f"[{self.db_host}]" if ":" in self.db_host else self.db_host
-                where = f"{user}{password}@{host}:{self.db_port}/{name}"
-            url = f"postgresql://{where}"
+            url = self._url_of_parts()
         else:
             return None
         if self.postgres_sslmode is None:
             return url
-        parts = urlsplit(url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        if any(key == "sslmode" for key, _ in query):
-            return url
-        return urlunsplit(parts._replace(query=urlencode([*query, ("sslmode", self.postgres_sslmode)])))
+        return with_option(url, "sslmode", self.postgres_sslmode)
+
+    def _url_of_parts(self) -> str:
+        """DB_* as a URL. What could be read as something else in a URL goes into its query."""
+        user, password, name = (
+            quote(text, safe="")
+            for text in (
+                self.db_user or "postgres",
+                self.db_password or "",
+                self.db_name or self.db_user or "postgres",
+            )
+        )
+        host, port = self.db_host or "", self.db_port
+        login = f"{user}:{password}" if password else user
+        if re.fullmatch(r"[A-Za-z0-9._-]+", host) and port.isdigit():
+            return f"postgresql://{login}@{host}:{port}/{name}"
+        return f"postgresql://{login}@/{name}?host={quote(host, safe=',')}&port={quote(port, safe=',')}"
 
     @property
     def persistent(self) -> bool:
@@ -237,27 +253,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return url
 
     def _check_urls(self, origins: Mapping[str, str]) -> None:
-        for field, schemes in _URL_SCHEMES.items():
+        for field in ("redis_url", "rq_redis_url"):
             url = getattr(self, field)
-            if url is None:
-                continue
-            try:
-                parts = urlsplit(url)
-                _ = parts.port
-            except ValueError as error:
-                raise ConfigurationError(f"{origins.get(field, field)} is not a URL: {error}") from None
-            if parts.scheme not in schemes:
-                raise ConfigurationError(
-                    f"{origins.get(field, field)} expects a URL that starts with "
-                    f"{' or '.join(f'{scheme}://' for scheme in schemes)}"
-                )
-
-
-_URL_SCHEMES = {
-    "redis_url": ("redis", "rediss", "unix"),
-    "rq_redis_url": ("redis", "rediss", "unix"),
-    "postgres_url": ("postgresql", "postgres"),
-}
+            if url is not None:
+                check_redis_url(url, origins.get(field, field))
+        if self.postgres_url is not None:
+            postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
+        if self.db_host is not None:
+            postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
 
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
@@ -271,39 +274,33 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def mask(url: str) -> str:
-    """The URL with its password hidden, for logs and errors; also a password in its query."""
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    if ":" in userinfo:
-        userinfo = f"{userinfo.partition(':')[0]}:{_MASK}"
-    query = urlencode(
-        [
-            (key, _MASK if key in ("password", "sslpassword") else value)
-            for key, value in parse_qsl(parts.query)
-        ],
-        safe="/*",
-    )
-    return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{host}", query=query))
-
-
 def _read_file(path: str | None) -> dict[str, Any]:
     if not path:
         return {}
     try:
-        content = msgspec.json.decode(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigurationError(
-            f"{CONFIG_FILE} names {path}, which cannot be read: {error.strerror}"
-        ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{CONFIG_FILE} names {path}, which is not JSON: {error}") from None
+        raw = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which cannot be read: {why}") from None
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} must hold a JSON object")
     flags = content.pop("feature_flags", {})
     if not isinstance(flags, dict) or set(flags) - {"enable_persistence"}:
         raise ConfigurationError(f"feature_flags in {path} expects an object with enable_persistence")
     return {**content, **flags}
+
+
+def _check_text(value: object, origin: str) -> None:
+    """Bytes of the environment that are not UTF-8 come as surrogates, which nothing can send on."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{origin} contains bytes that are not UTF-8") from None
 
 
 def _check(cls: type[Settings], field: str, value: Any, origin: str) -> None:
@@ -329,6 +326,8 @@ def _expected(annotated: Any) -> str:
         return "one of " + ", ".join(get_args(plain))
     kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[options[0]]
     meta = metas[0]
+    if meta.pattern == _PORTS:
+        kind = "a whole number"
     if meta.ge is not None:
         kind += f" from {meta.ge}"
     if meta.gt is not None:

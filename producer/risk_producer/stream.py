@@ -18,12 +18,11 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from risk_producer.errors import ConfigurationError, StreamUnavailable
+from risk_producer.connect import redis_client
+from risk_producer.errors import StreamUnavailable
 from risk_producer.keys import Keys
 from risk_producer.wire import EPOCH_MAX
 
@@ -170,14 +169,6 @@ def script(name: str, package: str = "risk_producer") -> str:
     return reading.read_text() + resources.files(package).joinpath("scripts", f"{name}.lua").read_text()
 
 
-def check_url(url: str) -> None:
-    """Raise ConfigurationError for what is no URL of a Redis. Connects to nobody."""
-    try:
-        parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise ConfigurationError(f"the URL of Redis cannot be used: {error}") from None
-
-
 def unavailable(error: RedisError) -> StreamUnavailable:
     """The error for the trader."""
     return StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -290,8 +281,11 @@ class TraderStream:
         wrong then is said.
         """
         return cls(
-            redis.Redis.from_url(
-                url, **_TIMEOUTS, retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+            redis_client(
+                url,
+                answer_timeout_s=_TIMEOUTS["socket_timeout"],
+                connect_timeout_s=_TIMEOUTS["socket_connect_timeout"],
+                retries=1,
             )
         )
 
@@ -335,7 +329,7 @@ class AsyncTraderStream:
     def connect(cls, url: str) -> AsyncTraderStream:
         """As TraderStream.connect()."""
         return cls(
-            redis.asyncio.Redis.from_url(
+            redis.asyncio.Redis.from_url(  # noqa: TID251
                 url, **_TIMEOUTS, retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
             )
         )

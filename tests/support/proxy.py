@@ -44,6 +44,10 @@ class Proxy:
         user, at, _ = self._target.netloc.rpartition("@")
         return urlunsplit(self._target._replace(netloc=f"{user}{at}{host}"))
 
+    def lead_to(self, url: str) -> None:
+        """New connections go to the server of this URL; those that are there stay where they are."""
+        self._target = urlsplit(url)
+
     def cut(self) -> None:
         """Reset all connections."""
         with self._lock:

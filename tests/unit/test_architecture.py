@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+MAKERS = {"connect.py", "postgres_state.py", "database.py"}
 
 
 @pytest.mark.parametrize("package", ["producer/risk_producer", "worker/risk_worker"])
@@ -17,3 +19,17 @@ def test_every_module_has_its_noun_in_the_table(package: str) -> None:
     named = {name.split("/")[-1] for row in rows for name in row.split("|")[1].replace(",", " ").split()}
     modules = {path.name for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
     assert modules - named == set()
+
+
+@pytest.mark.parametrize("package", ["producer/risk_producer", "worker/risk_worker"])
+def test_only_the_makers_make_a_connection(package: str) -> None:
+    """What ruff's list of banned names cannot see: a constructor, and a name bound otherwise."""
+    made = re.compile(
+        r"\bRedis\(|\bConnectionPool\(|psycopg\.connect\(|Connection\.connect\(|\bRedis\.from_url\("
+    )
+    found = {
+        path.name
+        for path in (ROOT / package).glob("*.py")
+        if any(made.search(line) and "noqa: TID251" not in line for line in path.read_text().splitlines())
+    }
+    assert found <= MAKERS

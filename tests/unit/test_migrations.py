@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from risk_worker import migrations
+from risk_worker import database, migrations
 from risk_worker.migrations import MigrationError
 
 
@@ -71,11 +71,11 @@ def test_why_there_is_no_connection_reads_as_sentences_and_says_what_to_do(
     def refuse(*_arguments: object, **_options: object) -> None:
         raise psycopg.OperationalError(libpq)
 
-    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(database.Connection, "connect", refuse)
     with pytest.raises(MigrationError) as caught:
         migrations.wait_for("postgresql://h/x", timeout_s=0.01)
-    assert str(caught.value) == f"the database postgresql://h/x did not let us in for 0 s: {says}"
-    assert caplog.messages == [f"waiting for the database postgresql://h/x: {says}"]
+    assert str(caught.value) == f"the database postgresql://h/x could not be used within 0 s: {says}"
+    assert caplog.messages == [f"Waiting for the database postgresql://h/x: {says}"]
     with pytest.raises(MigrationError) as caught:
         migrations.up("postgresql://h/x")
     assert str(caught.value) == f"cannot connect to the database postgresql://h/x: {says}"

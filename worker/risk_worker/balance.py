@@ -15,6 +15,8 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from risk_worker import database
+
 Life = tuple[str, int]
 """(trader_id, epoch)"""
 
@@ -150,7 +152,7 @@ def read(url: str, trader: str | None = None) -> Books:
     Raises psycopg.Error.
     """
     of_trader = {"trader": trader}
-    with psycopg.connect(url, connect_timeout=5, application_name="riskstream") as connection:
+    with database.connect(url, database.COMMAND) as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         history: dict[Life, tuple[int, int, int]] = {}
         suspects: list[Life] = []

@@ -34,7 +34,7 @@ def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str
             PASSWORD,
         )
     with Server(application(url, login), host=host, port=port) as server:
-        log.info("Serving http://%s:%d, read from %s", host, server.server_port, mask(url))
+        log.info("Serving %s, read from %s", server.url, mask(url))
         server.serve_until_signalled()
     log.info("Stopped")
 
@@ -90,7 +90,13 @@ def _read_json_only() -> None:
     rq.serializers.DefaultSerializer = rq.serializers.PickleSerializer = rq.serializers.JSONSerializer
     import rq_dashboard.web
 
+    rq_dashboard.web.from_url = _connect_as_everything_does
     rq_dashboard.web.config.serializer = rq.serializers.JSONSerializer
+
+
+def _connect_as_everything_does(url: str, **_options: object) -> tuple[None, Any]:
+    """What rq-dashboard calls to connect; it names the kind of server first, and does not use that."""
+    return None, connect(url)
 
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:

@@ -19,12 +19,12 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from risk_producer.errors import ConfigurationError, RiskError
+from risk_worker import database
 from risk_worker.batch import Batch, DeadLetter, Entry, Outcome, decode_entries, is_not_given_out
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 from risk_worker.store import PostgresStore
 
-CONNECT_TIMEOUT_S: Final = 5
 CHUNK_LETTERS: Final = 500
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 _FETCHED_AT_ONCE: Final = 10  # an entry may have some megabytes
@@ -235,9 +235,7 @@ class DeadLetters:
 def connected(url: str) -> Iterator[psycopg.Connection]:
     """A connection; what goes wrong comes out as DatabaseTrouble or ConfigurationError, said in one line."""
     try:
-        with psycopg.connect(
-            url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="riskstream"
-        ) as connection:
+        with database.connect(url, database.COMMAND) as connection:
             yield connection
     except psycopg.Error as error:
         verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))

@@ -21,18 +21,17 @@ from time import monotonic, sleep
 from typing import Any, Final, NoReturn, cast
 
 import msgspec
-import psycopg
-import redis
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from risk_producer.connect import redis_client
 from risk_producer.errors import RiskError
 from risk_producer.keys import Keys
 from risk_producer.settings import CONFIG_FILE, Settings
-from risk_worker import balance, embedded, migrations
+from risk_worker import balance, database, embedded, migrations
 from risk_worker.balance import Books, Life
 from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
 from risk_worker.meter import Meter, Reading
@@ -125,7 +124,9 @@ class Demo:
         postgres = self._stack.enter_context(EmbeddedPostgres(self._data / "postgres", database="risk"))
         self._redis_url, self._database_url = valkey.url, postgres.url
         migrations.up(self._database_url)
-        self._client = self._stack.enter_context(redis.Redis.from_url(self._redis_url, socket_timeout=5))
+        self._client = self._stack.enter_context(
+            redis_client(self._redis_url, answer_timeout_s=5, connect_timeout_s=5, retries=10)
+        )
         self._meter = Meter(self._client)
         self._reading = self._meter.read()
         self._screen.say(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
@@ -263,7 +264,7 @@ class Demo:
     def _tell_of_pauses(self) -> str | None:
         """What history knows of them. Returns a trader that paused."""
         lives = dict(zip(self._names, self._epochs(), strict=True))
-        with psycopg.connect(self._database_url, connect_timeout=5) as connection:
+        with database.connect(self._database_url, database.COMMAND) as connection:
             pauses = connection.execute(_PAUSES, (list(lives), list(lives.values()))).fetchall()
         if not pauses:
             return None
@@ -276,7 +277,7 @@ class Demo:
 
         epoch = self._epochs()[self._names.index(trader_id)]
         width = min(self._screen.width, 100)
-        with psycopg.connect(self._database_url, connect_timeout=5) as connection:
+        with database.connect(self._database_url, database.COMMAND) as connection:
             wanted = {"trader_id": trader_id, "epoch": epoch, "points": 2 * width}
             points = connection.execute(_EQUITY, wanted).fetchall()
         if len(points) < 2:

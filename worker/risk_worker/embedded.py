@@ -395,10 +395,16 @@ class EmbeddedPostgres(EmbeddedServer):
         user = _postgres_user()
         if user is not None:
             os.chown(beginnings, user.uid, user.gid)
-            _open_the_way(self.folder, program("postgres"))
+            _open_the_way(self.folder, self._initial_program("postgres"))
         command = [
-            *(str(program("initdb")), "-D", str(beginnings), "--username=postgres", "--auth=trust"),
-            *("--encoding=utf8", "--locale=C", "--no-sync", "--set=timezone=UTC"),
+            *(
+                str(self._initial_program("initdb")),
+                "-D",
+                str(beginnings),
+                "--username=postgres",
+                "--auth=trust",
+            ),
+            *("--encoding=utf8", "--locale=C", "--no-sync"),
         ]
         try:
             done = subprocess.run(
@@ -429,6 +435,10 @@ class EmbeddedPostgres(EmbeddedServer):
         _open_the_way(self.folder, self._program("postgres"))
         return _User(owner.st_uid, owner.st_gid).popen_arguments()
 
+    def _initial_program(self, name: str) -> Path:
+        """Of the version that makes a data folder."""
+        return program(name)
+
     def _program(self, name: str) -> Path:
         """Of the version that made the data folder."""
         return program(name, version=int((self._data / "PG_VERSION").read_text()))
@@ -439,6 +449,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "port": self.port,
             "unix_socket_directories": "",
             "logging_collector": False,
+            "timezone": "UTC",
             **self.config,
         }
         command = [str(self._program("postgres")), "-D", str(self._data)]
@@ -449,8 +460,10 @@ class EmbeddedPostgres(EmbeddedServer):
     def _check_ready(self) -> None:
         import psycopg
 
+        from risk_worker import database
+
         try:
-            with psycopg.connect(self.url_of("postgres"), connect_timeout=2) as connection:
+            with database.connect(self.url_of("postgres"), database.COMMAND) as connection:
                 where = connection.execute("SHOW data_directory").fetchone()
         except psycopg.OperationalError as error:
             raise ConnectionError(str(error)) from None
@@ -458,14 +471,20 @@ class EmbeddedPostgres(EmbeddedServer):
             raise ConnectionError(f"serves {where}")
 
     def _ensure_database(self) -> None:
-        import psycopg
         from psycopg import sql
 
-        with psycopg.connect(self.url_of("postgres"), autocommit=True, connect_timeout=10) as connection:
+        from risk_worker import database
+
+        with database.connect(self.url_of("postgres"), database.COMMAND) as connection:
             name = (self.database,)
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", name).fetchone()
             if found is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+
+
+def versions() -> list[int]:
+    """Major versions of Postgres whose programs are there. See program()."""
+    return sorted(_POSTGRES_FOLDERS)
 
 
 def program(name: str, *, version: int = _POSTGRES_VERSION) -> Path:
@@ -593,7 +612,8 @@ def _open_the_way(folder: Path, executable: Path) -> None:
         _allow(above, 0o001)
     installed = executable.parent.parent
     # An installation made under a strict umask is closed as a whole; else one look is enough.
-    if executable.stat().st_mode & 0o005 != 0o005 or not (installed / "share").stat().st_mode & 0o004:
+    share = installed / "share"
+    if executable.stat().st_mode & 0o005 != 0o005 or (share.exists() and not share.stat().st_mode & 0o004):
         libraries = installed.parent.with_suffix(".libs")  # where a wheel keeps them
         for path in (libraries, *libraries.rglob("*"), installed, *installed.rglob("*")):
             if path.exists():  # not a link to nowhere

@@ -20,10 +20,9 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from risk_producer.connect import redis_client
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings, mask
 from risk_worker.source import LATENCY_BOUNDS_MS
@@ -165,19 +164,14 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         connect(url) as client,
         Server(application(client, settings.partitions), host=host, port=port) as server,
     ):
-        log.info("Serving http://%s:%d/metrics, read from %s", host, server.server_port, mask(url))
+        log.info("Serving %s/metrics, read from %s", server.url, mask(url))
         server.serve_until_signalled()
     log.info("Stopped")
 
 
 def connect(url: str) -> redis.Redis:
     """A client that gives up soon: Prometheus waits for the answer, and asks again."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=REDIS_TIMEOUT_S,
-        socket_connect_timeout=REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
 
 
 def application(client: redis.Redis, partitions: int) -> Application:

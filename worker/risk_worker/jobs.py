@@ -20,6 +20,7 @@ from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.utils import parse_composite_key
 
+from risk_producer.connect import redis_client
 from risk_producer.settings import Settings
 from risk_worker import source
 from risk_worker.drain import Patience, SourceUnavailable, drain
@@ -42,7 +43,7 @@ _stray: Final = Watch()
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job: drain a partition for a shift, or until it is empty. Returns how many entries were settled."""
     settings = Settings.load()
-    rq = Redis.from_url(settings.require_rq_redis_url(), socket_timeout=5)
+    rq = redis_client(settings.require_rq_redis_url(), answer_timeout_s=5, connect_timeout_s=5, retries=10)
     client = source.connect(settings.require_redis_url())
     patience = Patience(
         retries=settings.max_retries,

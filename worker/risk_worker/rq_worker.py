@@ -30,6 +30,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import WorkerStatus
 
+from risk_producer.connect import redis_client
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
 from risk_worker import jobs, migrations
@@ -200,7 +201,7 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     settings.require_database_url()
     url = settings.require_rq_redis_url()
     settings.require_redis_url()
-    with Redis.from_url(url, socket_connect_timeout=5) as connection:
+    with redis_client(url, answer_timeout_s=5, connect_timeout_s=5, retries=10) as connection:
         _wait_for_redis(connection, url)
         worker = DrainWorker([QUEUE], connection=connection)
         worker.work(burst=burst)

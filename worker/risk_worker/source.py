@@ -17,6 +17,7 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 
+from risk_producer.connect import redis_client
 from risk_producer.keys import Keys
 from risk_producer.stream import script
 from risk_producer.wire import FIELD, Identity, WireSnapshot
@@ -49,7 +50,7 @@ _FIRST_COUNT: Final = 4
 
 def connect(url: str) -> redis.Redis:
     """A client for the drain: answers that do not come are an error, not a hang."""
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30)
+    return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
 
 
 def _raw(answer: Any, **_options: object) -> Any:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from risk_producer.settings import mask
+from risk_producer.errors import ConfigurationError
+from risk_producer.urls import mask
 from risk_producer.wire import Identity, WireSnapshot
+from risk_worker import database
 from risk_worker.batch import Batch, DeadLetter, Outcome
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.sqlstate import Verdict, judge, sqlstate_of
@@ -29,20 +30,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 log = logging.getLogger("riskstream.store")
-
-CONNECT_TIMEOUT_S: Final = 5
-# libpq's parameters of the connection, whatever the URL says.
-_CONNECTION: Final[dict[str, str | int]] = {
-    "application_name": "riskstream-worker",
-    "connect_timeout": CONNECT_TIMEOUT_S,
-    # What a database in another encoding cannot hold is then its error, not Python's.
-    "client_encoding": "utf8",
-    # A server whose machine or network is gone says nothing at all, and TCP would wait for hours.
-    "keepalives_idle": 10,  # seconds
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,  # ms
-}
 
 # History's columns with their types, but for those the database fills in.
 _COLUMNS: Final = {
@@ -63,9 +50,15 @@ _COLUMNS: Final = {
 }
 _TYPES: Final = [kind.split()[0] for kind in _COLUMNS.values()]
 
-_CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT DELETE ROWS").format(
+_CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT ").format(
     sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
 )
+# Behind a connection pooler the next transaction may run on another connection of the server.
+_STAGING_OF_SESSION: Final = _CREATE_STAGING + sql.SQL("DELETE ROWS")
+_STAGING_OF_TRANSACTION: Final = _CREATE_STAGING + sql.SQL("DROP")
+# A transaction that finds all its rows there already may write nothing, and then its COMMIT waits for no
+# standby. This makes it write, so that its COMMIT speaks for what an earlier one wrote.
+_WRITE_SOMETHING: Final = "SELECT pg_logical_emit_message(true, 'riskstream', '')"
 _COPY: Final = "COPY {} (" + ", ".join(_COLUMNS) + ") FROM STDIN (FORMAT binary)"
 _COPY_HISTORY: Final = sql.SQL(_COPY.format("risk_state_history"))
 _COPY_STAGING: Final = sql.SQL(_COPY.format("staging"))
@@ -103,15 +96,6 @@ _SAVE_DEAD: Final = """
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
-# Only a commit that is on disk may be acknowledged. Timeouts, so that a hang becomes an error, and so that a
-# worker that freezes in a transaction does not keep its successor from the rows in it.
-_PREPARE_SESSION: Final = """
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-    SET statement_timeout = '30s';
-    SET lock_timeout = '10s';
-    SET idle_in_transaction_session_timeout = '10s';
-    SET client_min_messages = warning
-"""
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
@@ -131,7 +115,7 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connection: psycopg.Connection | None = None
+        self._connection: database.Connection | None = None
 
     def save(self, batch: Batch) -> Outcome:
         """Store the batch in one transaction; rows that cannot be stored become dead letters in it.
@@ -142,7 +126,7 @@ class PostgresStore:
         with self._judged():
             connection = self._connected()
             try:
-                with connection.transaction():
+                with self._transaction(connection, replay=bool(batch.dead)):
                     _insert_quickly(connection, rows)
                     _bury(connection, batch.stream, batch.dead)
                 return Outcome(batch.dead, duplicates=0)
@@ -151,7 +135,7 @@ class PostgresStore:
                     raise
                 # Otherwise it may be that some rows are there already, and all of them sound.
                 refused_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
-            with connection.transaction():
+            with self._transaction(connection, replay=True):
                 # A deferred constraint has to speak while the row at fault can still be found.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 inserted, refused = _insert_what_can_be(connection, rows, refused=refused_at_once)
@@ -173,24 +157,39 @@ class PostgresStore:
     ) -> None:
         self.close()
 
-    def _connected(self) -> psycopg.Connection:
+    def _connected(self) -> database.Connection:
         if self._connection is None or self._connection.closed:
             try:
-                connection = psycopg.connect(
-                    make_conninfo(self._url, **_CONNECTION), autocommit=True, prepare_threshold=None
-                )
-            except psycopg.ProgrammingError:
-                # libpq's message repeats the URL, password and all.
-                said = f"POSTGRES_URL is not one that libpq can read: {mask(self._url)}"
-                raise StoreMisconfigured(said) from None
+                connection = database.connect(self._url, database.STORE)
+            except ConfigurationError as error:
+                raise StoreMisconfigured(str(error)) from None
             try:
-                connection.execute(_PREPARE_SESSION)
-                connection.execute(_CREATE_STAGING)
+                if not connection.pooled:
+                    connection.execute(_STAGING_OF_SESSION)
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: database.Connection, *, replay: bool) -> Iterator[None]:
+        """A transaction whose end means that it is committed wherever it has to be.
+
+        replay: whether an earlier transaction may have written what this one does.
+        """
+        connection.unreplicated = False
+        with connection.transaction():
+            if connection.pooled:
+                connection.execute(_STAGING_OF_TRANSACTION)
+            if replay:
+                connection.execute(_WRITE_SOMETHING)
+            yield
+        if connection.unreplicated:
+            raise StoreUnavailable(
+                "the batch is committed, but the wait for the synchronous standby was cancelled, so it may "
+                "not be replicated; it is stored again until the standby has confirmed it"
+            )
 
     @contextlib.contextmanager
     def _judged(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ import psycopg
 import redis
 from redis.exceptions import RedisError
 
+from risk_producer.connect import redis_client
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings
@@ -163,8 +164,8 @@ def verify(settings: Settings, trader: str | None = None) -> Report:
     database_url = settings.require_database_url()
     with (
         _explained(),
-        redis.Redis.from_url(
-            settings.require_redis_url(), socket_timeout=30, socket_connect_timeout=5
+        redis_client(
+            settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5, retries=10
         ) as client,
     ):
         report = look(client, database_url, settings.partitions, trader)

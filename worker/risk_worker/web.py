@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
@@ -28,10 +29,13 @@ class Server(ThreadingMixIn, WSGIServer):
     def __init__(self, application: Application, *, host: str, port: int) -> None:
         """Listen on host and port; 0 takes a free one, which server_port tells. Raises ConfigurationError."""
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            taken = "; --port chooses another one" if error.errno == errno.EADDRINUSE else ""
-            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}{taken}") from None
+            address = host.removeprefix("[").removesuffix("]")
+            self.address_family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((address, port), _Handler)
+        except (OSError, UnicodeError) as error:
+            taken = "; --port chooses another one" if getattr(error, "errno", 0) == errno.EADDRINUSE else ""
+            why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+            raise ConfigurationError(f"cannot listen on {_place(host, port)}: {why}{taken}") from None
         self.set_app(cast(Any, application))
 
     def server_bind(self) -> None:
@@ -40,6 +44,11 @@ class Server(ThreadingMixIn, WSGIServer):
         host, port = self.socket.getsockname()[:2]
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
+
+    @property
+    def url(self) -> str:
+        """http://host:port, with an IPv6 address in brackets."""
+        return f"http://{_place(self.server_name, self.server_port)}"
 
     def serve_until_signalled(self) -> None:
         """Until SIGTERM or SIGINT, where this is the main thread, or until shutdown() is called."""
@@ -56,6 +65,10 @@ class Server(ThreadingMixIn, WSGIServer):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 class _Handler(WSGIRequestHandler):

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from risk_worker import migrations
+from risk_producer.errors import ConfigurationError
+from risk_worker import balance, database, migrations
 from risk_worker.embedded import EmbeddedPostgres
-from risk_worker.migrations import MigrationError
 from tests.conftest import MakePostgres
 
 MAKE_HYPERTABLE = "SELECT risk_history_to_hypertable()"
@@ -38,6 +38,10 @@ def insert_days(connection: psycopg.Connection, days: range) -> None:
         )
 
 
+def check_ready(url: str) -> None:
+    database.connect(url, database.STORE).close()
+
+
 def connect(url: str) -> psycopg.Connection:
     return psycopg.connect(url, autocommit=True)
 
@@ -47,7 +51,7 @@ def test_without_timescaledb_it_stays_a_plain_table_and_says_so(make_postgres: M
     assert migrations.up(url).endswith("risk_state_history is a plain table")
     with connect(url) as connection:
         assert one(connection, MAKE_HYPERTABLE) == "plain table: this server does not have TimescaleDB"
-    migrations.check_ready(url)
+    check_ready(url)
 
 
 class TestWithTimescale:
@@ -75,7 +79,7 @@ class TestWithTimescale:
         assert one(connection, indexes) == 1
         interval = "SELECT time_interval FROM timescaledb_information.dimensions"
         assert one(connection, interval) == timedelta(days=7)
-        migrations.check_ready(url)
+        check_ready(url)
 
     def test_is_append_only_in_its_chunks_too(self, connection: psycopg.Connection) -> None:
         insert_days(connection, range(10))
@@ -187,7 +191,7 @@ class TestFindingTheWay:
             said = one(connection, MAKE_HYPERTABLE)
             assert said == "plain table: TimescaleDB is not in shared_preload_libraries"
             assert one(connection, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0
-        migrations.check_ready(server.url)
+        check_ready(server.url)
         assert "hypertable" in migrations.down(server.url)
 
     def test_created_but_not_preloaded_is_refused(self, server: EmbeddedPostgres) -> None:
@@ -195,8 +199,10 @@ class TestFindingTheWay:
         migrations.up(server.url)
         with connect(server.url) as connection:
             connection.execute("CREATE EXTENSION timescaledb")
-        for do in (migrations.check_ready, migrations.up, migrations.down):
-            with pytest.raises(MigrationError, match="shared_preload_libraries = 'timescaledb' and restart"):
+        for do in (check_ready, migrations.up, migrations.down, balance.read):
+            with pytest.raises(
+                ConfigurationError, match="shared_preload_libraries = 'timescaledb' and restart"
+            ):
                 do(server.url)
 
     def test_loaded_after_rows_are_there(self, server: EmbeddedPostgres) -> None:

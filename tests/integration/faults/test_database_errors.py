@@ -15,9 +15,9 @@ from psycopg import sql
 
 from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
-from risk_worker import migrations
-from risk_worker import store as module
+from risk_worker import database, migrations
 from risk_worker.batch import Batch
+from risk_worker.database import Purpose
 from risk_worker.drain import Patience, StoreMisconfigured, StoreUnavailable
 from risk_worker.embedded import EmbeddedPostgres
 from risk_worker.store import PostgresStore
@@ -54,8 +54,8 @@ def store(database_url: str) -> Iterator[PostgresStore]:
 
 def impatient(monkeypatch: pytest.MonkeyPatch, **timeouts: str) -> None:
     """Shorten the time-outs of the store's sessions."""
-    more = "".join(f"; SET {name} = '{value}'" for name, value in timeouts.items())
-    monkeypatch.setattr(module, "_PREPARE_SESSION", module._PREPARE_SESSION + more)
+    settings = {**database.STORE.settings, **timeouts}
+    monkeypatch.setattr(database, "STORE", Purpose(database.STORE.application_name, settings))
 
 
 def wait_for_a_waiter(db: psycopg.Connection) -> None:

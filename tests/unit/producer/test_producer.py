@@ -69,7 +69,7 @@ def test_one_of_url_and_client() -> None:
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port/0"])
 @pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
 def test_a_url_that_is_none_is_said_at_once(kind: type[ProducerCore], url: str) -> None:
-    with pytest.raises(ConfigurationError, match="URL of Redis"):
+    with pytest.raises(ConfigurationError, match="redis_url expects"):
         kind(url, registry=CollectorRegistry())
 
 

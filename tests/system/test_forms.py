@@ -1,0 +1,94 @@
+"""Every form of POSTGRES_URL and DB_* leads every command to the same database."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from risk_worker.embedded import EmbeddedPostgres
+from tests.support.debian import DebianPostgres, certificate, pgbouncer
+from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
+from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+Running = tuple[EmbeddedPostgres, Site]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Debian's Postgres 15 with a certificate."""
+    with server_folder() as folder, server_folder() as sockets:
+        sockets.chmod(0o777)
+        cert, key = certificate(sockets)
+        key.chmod(0o600)
+        server = DebianPostgres(
+            folder,
+            config={
+                **QUICK_POSTGRES,
+                "listen_addresses": "127.0.0.1,::1",
+                "unix_socket_directories": str(sockets),
+                "ssl": True,
+                "ssl_cert_file": str(cert),
+                "ssl_key_file": str(key),
+            },
+        )
+        if os.geteuid() == 0:
+            shutil.chown(key, "pgserver" if _has_user("pgserver") else "postgres")
+        with server:
+            prepare(server)
+            yield server, Site(server.port, sockets, tmp_path_factory.mktemp("files"), tls=cert)
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def make_database(server: EmbeddedPostgres) -> str:
+    url = Databases(server.url).create()
+    with psycopg.connect(url) as db:
+        db.execute("CREATE SCHEMA risk")
+    return name_in(url)
+
+
+@pytest.mark.parametrize("name", [*FORMS, *WITH_TLS])
+def test_a_form(name: str, site: Running, redis_url: str) -> None:
+    server, place = site
+    form = (FORMS | WITH_TLS)[name]
+    assert use(form(replace(place, database=make_database(server))), redis_url) == ALL_OK
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("name", POOLED)
+def test_a_pooler(name: str, mode: str, site: Running, redis_url: str) -> None:
+    server, place = site
+    with (
+        server_folder() as folder,
+        pgbouncer(folder, place.port, {"plain": RAW_PASSWORD}, mode=mode) as port,
+    ):
+        environment = POOLED[name](replace(place, database=make_database(server), pooler_port=port))
+        assert use(environment, redis_url) == ALL_OK
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "LATIN9"])
+def test_an_encoding(encoding: str, site: Running, redis_url: str) -> None:
+    server, place = site
+    name = f"in_{encoding.lower()}"
+    with psycopg.connect(server.url, autocommit=True) as db:
+        db.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE 'C'").format(
+                sql.Identifier(name), sql.Literal(encoding)
+            )
+        )
+    assert use(FORMS["plain"](replace(place, database=name)), redis_url) == ALL_OK
