@@ -105,6 +105,11 @@ class StreamSource:
             self._count = min(self._batch_size, 4 * count)
         return entries
 
+    def length(self) -> int:
+        """Entries that wait. Raises redis.RedisError."""
+        length: Any = self._client.xlen(self.stream)
+        return int(length)
+
     def is_empty(self) -> bool:
         """Whether everything that was in the stream is stored."""
         try:
