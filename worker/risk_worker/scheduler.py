@@ -169,8 +169,8 @@ class DrainScheduler:
         if not self._connection.exists(key):
             return True
         why = self._is_dead(key)
-        if why is None and (age_s := self._heartbeat_age_s(key)) > self._lease_s:
-            why = (logging.WARNING, "%s has not been heard of for %d s: its name is free", key, age_s)
+        if why is None and (age_s := _age_s(self._connection.hget(key, "last_heartbeat"))) > self._lease_s:
+            why = (logging.WARNING, "%s has not been heard of for %.0f s: its name is free", key, age_s)
         if why is None:
             return False
         log.log(*why)
@@ -294,8 +294,8 @@ class DrainScheduler:
         return Condition.IN_TRANSIT if status == JobStatus.QUEUED.value else Condition.ABANDONED
 
     def _watch_leases(self, seen: Iterable[_Seen]) -> None:
-        """A lease lives while Redis has not let its execution expire and while its score changes, by the clock
-        of this process: the holder's own clock may be wrong."""
+        """A lease lives while Redis has not let its execution expire and while its score changes, as seen by
+        the clock of this process: the holder's own clock may be wrong."""
         now = self._clock()
         leases = dict(lease for each in seen for lease in each.leases)
         with self._connection.pipeline(transaction=False) as pipeline:
@@ -356,13 +356,26 @@ class DrainScheduler:
         dead = key != f"rq:worker:{self.worker}" if pid == os.getpid() else not _runs(pid)
         return (logging.WARNING, "%s is dead", key) if dead else None
 
-    def _heartbeat_age_s(self, key: str) -> float:
-        """Infinite where there is none, or it cannot be read."""
-        raw = self._connection.hget(key, "last_heartbeat")
-        try:
-            return float((datetime.now(UTC) - utcparse(raw.decode())).total_seconds())
-        except (AttributeError, ValueError, TypeError):
-            return float("inf")
+
+def workers_alive(connection: Redis) -> int:
+    """How many workers were heard of within their lease. Raises redis.RedisError."""
+    client: Any = connection
+    pipeline = client.pipeline(transaction=False)
+    try:
+        keys = client.smembers(WORKERS_KEY)
+    except ResponseError:
+        return 0
+    for key in keys:
+        pipeline.hget(key, "last_heartbeat")
+    return sum(_age_s(raw) <= LEASE_S for raw in pipeline.execute(raise_on_error=False))
+
+
+def _age_s(heartbeat: Any) -> float:
+    """Seconds since a worker's last_heartbeat; infinite where there is none, or it cannot be read."""
+    try:
+        return float((datetime.now(UTC) - utcparse(heartbeat.decode())).total_seconds())
+    except (AttributeError, ValueError, TypeError):
+        return math.inf
 
 
 @cache
