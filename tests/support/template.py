@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from risk_worker import jobs, migrations
 from risk_worker.cli import cli
+from risk_worker.scheduler import DrainScheduler
 from tests.support.books import drain_all
 
 CRASHED = 137  # as a process killed for its memory
@@ -81,8 +82,7 @@ def _drain() -> None:
 def _worker() -> None:
     """With short shifts, to come to the end of one; it does not wait long for what the one before left."""
     jobs.SHIFT_S = 0.5  # type: ignore[misc]
-    jobs.Roster.LOCK_S = 0.5  # type: ignore[misc]
-    jobs.Roster.LIMBO_S = 0.3  # type: ignore[misc]
+    DrainScheduler.TRANSIT_S = 0.3  # type: ignore[misc]
     cli(["worker"])
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fakeredis
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from rq.utils import utcformat
 
 from risk_producer.keys import Keys
-from risk_worker.exporter import MEANING, application
+from risk_worker.exporter import MEANING, RedisCollector, application
+from risk_worker.meter import Meter
 from risk_worker.source import LATENCY_BOUNDS_MS
 
 
@@ -140,9 +143,119 @@ def test_without_redis_there_is_no_number_but_that(
         assert samples(client) == {("risk_up", ("redis",)): 0}
 
 
-def test_a_foreign_key_where_a_hash_should_be_is_not_taken_for_zero(client: redis.Redis) -> None:
-    client.set(Keys(0).counters, "oops")
-    assert samples(client) == {("risk_up", ("redis",)): 0}
+BAD_VALUES: list[Any] = [b"abc", b"", b"nan", b"inf", b"1e999", b"\xff\xfe", b"12 monkeys", b"0x10"]
+
+
+def replace(client: redis.Redis, key: str, kind: str) -> None:
+    """Put a value of another type in the place of a key."""
+    client.delete(key)
+    kinds: dict[str, Any] = {
+        "string": lambda: client.set(key, b"\xff"),
+        "list": lambda: client.rpush(key, "x"),
+        "set": lambda: client.sadd(key, "x"),
+        "zset": lambda: client.zadd(key, {"x": 1}),
+        "hash": lambda: client.hset(key, "x", "y"),
+        "stream": lambda: client.xadd(key, {"x": "y"}),
+    }
+    kinds[kind]()
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "set", "zset", "hash", "stream"])
+@pytest.mark.parametrize(
+    "name", ["attempts", "failures", "latency_ms", "counters", "latency_buckets", "snapshots"]
+)
+def test_a_key_of_another_type_costs_its_own_numbers_alone(
+    client: redis.Redis, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if (name == "snapshots") == (kind == "stream") and kind in ("hash", "stream"):
+        return  # the right type
+    fill(client, 0)
+    fill(client, 1)
+    key = getattr(Keys(0), name)
+    replace(client, key, kind)
+    got = samples(client, partitions=2)
+    assert got["risk_up", ("redis",)] == 1
+    assert got["risk_unreadable_fields", ()] == 1
+    assert key in caplog.text
+    assert got["risk_snapshots_accepted_total", ("1",)] == 20
+    assert got["risk_stream_length", ("1",)] == 5
+    if name == "counters":
+        assert ("risk_snapshots_accepted_total", ("0",)) not in got, "no number is better than a wrong one"
+    if name == "snapshots":
+        assert got["risk_partition_stalled_seconds", ("0",)] == float("inf")
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_a_field_that_is_no_number_is_named_and_the_others_are_shown(
+    client: redis.Redis, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client)
+    client.hset(Keys(0).counters, "stored", value)
+    client.hset(Keys(0).attempts, b"\xff\x00t", value)
+    client.hset(Keys(0).latency_buckets, "1", value)
+    got = samples(client)
+    assert got["risk_unreadable_fields", ()] == 3
+    assert got["risk_snapshots_accepted_total", ("0",)] == 20
+    assert ("risk_snapshots_stored_total", ("0",)) not in got
+    assert got["risk_persistence_attempts_total", ("postgres", "t1")] == 7
+    assert "'stored' of risk:{0}:counters" in caplog.text
+    reading = Meter(client).read()
+    assert (reading.accepted, reading.stored, reading.in_flight) == (0, 0, 5)
+
+
+def test_what_cannot_be_read_is_named_once_and_again_each_minute(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.hset(Keys(0).counters, "stored", "abc")
+    serve = application(client, 1)
+    for _ in range(3):
+        list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(RedisCollector, "SAY_AGAIN_S", 0.0)
+    list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+    assert len(caplog.records) == 2
+
+
+def test_ready_says_which_partition_is_not_drained(client: redis.Redis) -> None:
+    assert get(client, "/readyz") == ("200 OK", "ready\n")
+    seconds, _ = client.time()
+    client.xadd(Keys(1).snapshots, {"s": "{}"}, id=f"{(seconds - 365) * 1000}-0")
+    client.xadd(Keys(1).snapshots, {"s": "{}"})
+    client.set(Keys(2).snapshots, "x")
+    status, body = get(client, "/readyz", partitions=3)
+    assert status == "503 Service Unavailable"
+    first, second = body.splitlines()
+    assert first == "Partition 1 has not been drained for 6 min (2 snapshots wait)"
+    assert second.startswith("Partition 2 cannot be drained: Redis' key risk:{2}:snapshots cannot be read")
+    with _Away() as away:
+        serve = application(away, 1)
+        away.failing = redis.ConnectionError("refused")
+        statuses: list[str] = []
+        body = b"".join(
+            serve(
+                {"REQUEST_METHOD": "GET", "PATH_INFO": "/readyz"}, lambda status, _: statuses.append(status)
+            )
+        ).decode()
+    assert (statuses, body) == (["503 Service Unavailable"], "Redis does not answer: refused\n")
+
+
+def test_workers_are_counted_by_their_heartbeats(client: redis.Redis) -> None:
+    def worker(name: str, heartbeat: Any) -> None:
+        client.sadd("rq:workers:risk-drain", f"rq:worker:{name}")
+        client.hset(f"rq:worker:{name}", "last_heartbeat", heartbeat)
+
+    now = datetime.now(UTC)
+    worker("alive", utcformat(now))
+    worker("dead", utcformat(now - timedelta(seconds=30)))
+    worker("odd", "yesterday")
+    client.set("rq:worker:wrong", "x")
+    client.sadd("rq:workers:risk-drain", "rq:worker:wrong", b"\xff")
+    assert samples(client)["risk_workers", ()] == 1
+    client.hset("risk:drain-jobs", mapping={"enqueued": 3, "failed": 1})
+    assert samples(client)["risk_drain_jobs_failed_total", ()] == 1
+    client.delete("rq:workers:risk-drain")
+    client.set("rq:workers:risk-drain", "x")
+    assert samples(client)["risk_workers", ()] == 0
 
 
 def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -82,17 +82,19 @@ def drain(
     stop: threading.Event,
     over: Callable[[], bool],
     patience: Patience | None = None,
+    outage: Outage | None = None,
 ) -> int:
     """Work until the shift is over or stop is set; the batch in hand is always finished.
 
-    Returns how many entries were settled. An outage of either side is waited out: it is logged when it
-    begins and when it ends, and the shift does not end during one.
+    Returns how many entries were settled. An outage of either side is logged when it begins, while it
+    lasts and when it ends; the shift may end amid it, as it may be of this partition alone.
+    outage: that of the shifts before.
     """
     patience = patience or Patience()
-    outage = _Outage(stop, patience)
+    outage = outage or Outage(patience)
     settled = 0
     with _Pipelined(source) as pipelined, _rare_collections():
-        while not stop.is_set() and (outage.under_way or not over()):
+        while not stop.is_set() and not over():
             try:
                 batch = pipelined.next()
                 if batch:
@@ -101,7 +103,8 @@ def drain(
                     settled += len(batch)
             except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
                 pipelined.rewind()
-                outage.goes_on(error)
+                outage.goes_on(error, source.stream)
+                _pause(outage.wait_s, lambda: stop.is_set() or over())
             else:
                 outage.ends()
     return settled
@@ -199,32 +202,29 @@ def _save(
     return outcome
 
 
-class _Outage:
+class Outage:
     """Says when it began, why it goes on, and when it ended; waits a little longer each time in between."""
 
     SAY_AGAIN_S: Final = 60.0
 
-    def __init__(self, stop: threading.Event, patience: Patience) -> None:
-        self._stop = stop
+    def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._began: float | None = None
-        self._wait_s = 0.0
+        self._next_wait_s = 0.0
         self._said = ""
         self._said_at = 0.0
+        self.wait_s = 0.0
+        """How long to wait before the next try."""
 
-    @property
-    def under_way(self) -> bool:
-        return self._began is not None
-
-    def goes_on(self, error: Exception) -> None:
+    def goes_on(self, error: Exception, stream: str) -> None:
         if self._began is None:
             self._began = monotonic()
-            self._wait_s = self._patience.base_s
+            self._next_wait_s = self._patience.base_s
         if str(error) != self._said or monotonic() - self._said_at > self.SAY_AGAIN_S:
             self._said, self._said_at = str(error), monotonic()
-            log.critical("Not storing: %s. Snapshots wait in the stream.", error)
-        _pause(backoff.full_jitter(self._wait_s), self._stop)
-        self._wait_s = min(self._wait_s * 2, self._patience.cap_s)
+            log.critical("Not storing: %s. Snapshots wait in the stream %s.", error, stream)
+        self.wait_s = backoff.full_jitter(self._next_wait_s)
+        self._next_wait_s = min(self._next_wait_s * 2, self._patience.cap_s)
 
     def ends(self) -> None:
         if self._began is not None:
@@ -233,12 +233,12 @@ class _Outage:
             self._said = ""
 
 
-def _pause(seconds: float, stop: threading.Event) -> None:
-    """Wait, but not beyond stop.
+def _pause(seconds: float, ends: Callable[[], bool]) -> None:
+    """Wait, but not on when ends() is true.
 
     Not by stop.wait(): a signal handler sets stop in this thread, and would wait for the lock that the
     interrupted wait() holds.
     """
     until = monotonic() + seconds
-    while not stop.is_set() and (left := until - monotonic()) > 0:
+    while not ends() and (left := until - monotonic()) > 0:
         sleep(min(left, 0.05))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 import redis
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from risk_producer.keys import Keys, partition_of
 from risk_producer.stream import epoch_in, number_in, script
 from risk_producer.wire import EPOCH_MAX, VERSION, WireSnapshot, encode
+from risk_worker import database
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,7 +62,7 @@ class Floors:
         self._keys = Keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script("restore", "risk_worker"))
-        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+        self._connection: database.Connection | None = None
         self._look_at = 0.0
         self._said_at = 0.0
         self._restored = 0
@@ -144,8 +144,9 @@ class Floors:
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url)
-        return self._connection.execute(_PAGE_OF_STATES, (after, PAGE)).fetchall()
+            self._connection = database.connect(self._url, database.STORE)
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(_PAGE_OF_STATES, (after, PAGE)).fetchall()
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
@@ -207,16 +208,6 @@ class Floors:
                 len(new),
                 shown,
             )
-
-
-def connect(url: str) -> psycopg.Connection[dict[str, Any]]:
-    """A connection for reading states; times come in UTC. Raises psycopg.Error."""
-    conninfo = make_conninfo(
-        url, application_name="riskstream-worker", connect_timeout=5, client_encoding="utf8"
-    )
-    connection = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
-    connection.execute("SET statement_timeout = '10s'; SET TIME ZONE 'UTC'")
-    return connection
 
 
 def payload_of(row: dict[str, Any]) -> bytes:

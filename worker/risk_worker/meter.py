@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
 import redis
 
 from risk_producer.keys import Keys
+from risk_worker.counters import number, numbers
 
 RATE_WINDOW_S: Final = 2.0
 
@@ -33,7 +35,10 @@ class Reading:
 
 
 class Meter:
-    """Reads the counters of all partitions. Raises redis.RedisError. Not thread-safe."""
+    """Reads the counters of all partitions; what is no number counts as 0. Raises redis.RedisError.
+
+    Not thread-safe.
+    """
 
     def __init__(self, client: redis.Redis, partitions: int = 1) -> None:
         self._client = client
@@ -67,16 +72,22 @@ class Meter:
             pipeline.hgetall(keys.counters)
             pipeline.hgetall(keys.latency_buckets)
             pipeline.xlen(keys.snapshots)
-        answers: list[Any] = pipeline.execute()
-        counters: dict[str, int] = {}
-        buckets: dict[float, int] = {}
-        for of_partition in answers[0::3]:
-            for name, count in of_partition.items():
-                counters[name.decode()] = counters.get(name.decode(), 0) + int(count)
-        for of_partition in answers[1::3]:
-            for bound, count in of_partition.items():
-                buckets[float(bound)] = buckets.get(float(bound), 0) + int(count)
-        return counters, buckets, sum(answers[2::3])
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        counters: Counter[str] = Counter()
+        buckets: Counter[float] = Counter()
+        unreadable: list[str] = []
+        in_flight = 0
+        for keys, at in zip(self._partitions, range(0, len(answers), 3), strict=True):
+            of_counters, of_buckets, length = answers[at : at + 3]
+            for name, count in numbers(of_counters, keys.counters, unreadable).items():
+                counters[name] += int(count)
+            for bound, count in numbers(of_buckets, keys.latency_buckets, unreadable).items():
+                if (upper := number(bound) if bound != "+Inf" else inf) is not None:
+                    buckets[upper] += int(count)
+            in_flight += length if isinstance(length, int) else 0
+        if all(isinstance(answer, Exception) for answer in answers):
+            raise answers[0]
+        return dict(counters), dict(buckets), in_flight
 
     def _rate(self, stored: int) -> float:
         now = monotonic()

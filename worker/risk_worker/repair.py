@@ -17,14 +17,16 @@ from typing import Any, Final, cast
 
 import psycopg
 import redis
+from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
+from risk_producer.connect import redis_client
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.keys import Keys, partition_of
 from risk_producer.settings import Settings
 from risk_producer.stream import number_in, script
 from risk_producer.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
-from risk_worker import floors
+from risk_worker import database, floors
 
 KEPT: Final = 1_000
 """How many changes risk:{p}:repairs holds."""
@@ -84,12 +86,10 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
     keys = Keys(partition_of(trader_id, settings.partitions))
     try:
         with (
-            redis.Redis.from_url(
-                settings.require_redis_url(), socket_timeout=30, socket_connect_timeout=5
-            ) as client,
-            floors.connect(database_url) as database,
+            redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,
+            database.connect(database_url, database.COMMAND) as connection,
         ):
-            return _Repair(client, database, keys, trader_id).run(dry_run=dry_run)
+            return _Repair(client, connection, keys, trader_id).run(dry_run=dry_run)
     except RedisError as error:
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
@@ -99,10 +99,10 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
 
 class _Repair:
     def __init__(
-        self, client: redis.Redis, database: psycopg.Connection[dict[str, Any]], keys: Keys, trader_id: str
+        self, client: redis.Redis, connection: database.Connection, keys: Keys, trader_id: str
     ) -> None:
         self._client: Any = client
-        self._database = database
+        self._connection = connection
         self._keys = keys
         self._trader_id = trader_id
         self._by = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -148,7 +148,7 @@ class _Repair:
         keys, trader = self._keys, self._trader_id
         # What moves, moves from the stream into Postgres: so the stream is read first.
         in_stream = _InStream() if keys.snapshots in aside else self._in_stream()
-        row = self._database.execute(_STATE, (trader,)).fetchone()
+        row = self._rows(_STATE, (trader,)).fetchone()
         state = None if row is None else decode(floors.payload_of(row))
 
         def held(key: str) -> bytes | None:
@@ -219,8 +219,11 @@ class _Repair:
                 new = b"%d" % last if last else None
                 yield Change(self._keys.admitted, f"{epoch}:{self._trader_id}", raw, new, why)
 
+    def _rows(self, query: str, parameters: Any) -> psycopg.Cursor[dict[str, Any]]:
+        return self._connection.cursor(row_factory=dict_row).execute(query, parameters)
+
     def _last_stored(self, epoch: int) -> int:
-        row = self._database.execute(_LAST_SEQ, {"trader": self._trader_id, "epoch": epoch}).fetchone()
+        row = self._rows(_LAST_SEQ, {"trader": self._trader_id, "epoch": epoch}).fetchone()
         return 0 if row is None or row["seq"] is None else int(row["seq"])
 
     def _in_stream(self) -> _InStream:

@@ -131,6 +131,11 @@ class StreamSource:
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
+    def length(self) -> int:
+        """Entries that wait. Raises redis.RedisError."""
+        length: Any = self._client.xlen(self.stream)
+        return int(length)
+
     def is_empty(self) -> bool:
         """Whether everything that was in the stream is stored."""
         try:

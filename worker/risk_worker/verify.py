@@ -25,7 +25,7 @@ from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings
 from risk_producer.wire import FIELD, decode
-from risk_worker import balance
+from risk_worker import balance, progress
 from risk_worker.balance import Books, Life, Range, fill, size
 from risk_worker.sqlstate import judge, sqlstate_of
 from risk_worker.stray import describe, stray
@@ -86,6 +86,8 @@ class Report:
     partitions: int = 1
     stray: Mapping[int, int] = field(default_factory=dict)
     """partition -> entries in flight, of partitions beyond RISK_PARTITIONS: nobody will store them."""
+    stalled: Sequence[str] = ()
+    """A sentence for each partition that is not drained."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -106,7 +108,7 @@ class Report:
         found += [f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind]
         if self.stray:
             found.append(describe(self.stray, self.partitions))
-        return found
+        return [*found, *self.stalled]
 
     def as_json(self) -> str:
         """One object: the sums, then what is off in detail."""
@@ -126,6 +128,7 @@ class Report:
                 if life.duplicates
             ],
             "states_behind": list(self.states_behind),
+            "stalled": list(self.stalled),
             "stray": [
                 {"partition": partition, "in_flight": count}
                 for partition, count in sorted(self.stray.items())
@@ -183,7 +186,8 @@ def look(client: redis.Redis, database_url: str, partitions: int, trader: str | 
     waiting = _Waiting(client, streams, trader)
     report = assess(admitted, waiting.lives, balance.read(database_url, trader), waiting.foreign)
     beyond = {partition: count for partition, count in waiting.found.items() if partition >= partitions}
-    return replace(report, partitions=partitions, stray=beyond)
+    stalled = progress.problems(client, partitions)
+    return replace(report, partitions=partitions, stray=beyond, stalled=stalled)
 
 
 def assess(

@@ -75,7 +75,7 @@ LATER = [
     "before risk_worker.store:PostgresStore.save#2",
     "before risk_worker.drain:_Pipelined.rewind",
     "after risk_worker.drain:_Pipelined.rewind",
-    "before risk_worker.drain:_Outage.goes_on",
+    "before risk_worker.drain:Outage.goes_on",
     "after risk_worker.source:StreamSource.read#3",
 ]
 
@@ -170,9 +170,9 @@ LIVES = [
     "before risk_worker.migrations:wait_for",
     "before risk_worker.migrations:up",
     "after risk_worker.migrations:up",
-    "before risk_worker.jobs:Roster.put_back",
-    "after risk_worker.jobs:Roster._bury_the_dead",
-    "before rq.queue:Queue.enqueue_call",  # holding the roster's lock, the old job deleted
+    "before risk_worker.scheduler:DrainScheduler.ensure_enqueued",
+    "after risk_worker.scheduler:DrainScheduler.remove_dead_workers",
+    "before rq.queue:Queue.enqueue_call",  # watching the old job, which is still there
     "after rq.queue:Queue.enqueue_call",
     "after risk_worker.rq_worker:DrainWorker.bootstrap",
     "before risk_worker.rq_worker:DrainWorker.execute_job",  # taken off the queue, not yet begun
@@ -182,7 +182,7 @@ LIVES = [
     "after risk_worker.drain:_Pipelined.next",  # in the middle of a shift
     "after risk_worker.jobs:drain",
     "after risk_worker.rq_worker:DrainWorker.perform_job",  # the job is done and gone
-    "before risk_worker.jobs:Roster.put_back#2",
+    "before risk_worker.scheduler:DrainScheduler.ensure_enqueued#2",
     "before rq.queue:Queue.enqueue_call#2",
     "after risk_worker.rq_worker:DrainWorker.execute_job",
 ]

@@ -12,6 +12,7 @@ from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
 from risk_worker.batch import Batch, Entry, Outcome
 from risk_worker.drain import (
+    Outage,
     Patience,
     SourceUnavailable,
     StoreMisconfigured,
@@ -85,8 +86,15 @@ class ScriptedStore:
         return Outcome(batch.dead, duplicates=0)
 
 
-def run(source: ScriptedSource, store: ScriptedStore, over: Callable[[], bool] | None = None) -> int:
-    return drain(source, store, stop=threading.Event(), over=over or source.empty, patience=QUICK)
+def run(
+    source: ScriptedSource,
+    store: ScriptedStore,
+    over: Callable[[], bool] | None = None,
+    outage: Outage | None = None,
+) -> int:
+    return drain(
+        source, store, stop=threading.Event(), over=over or source.empty, patience=QUICK, outage=outage
+    )
 
 
 def test_everything_is_stored_in_order_and_acknowledged_after_the_commit() -> None:
@@ -114,10 +122,18 @@ def test_after_the_retries_the_entries_stay_pending_and_come_again(caplog: pytes
     assert "Storing again" in caplog.text
 
 
-def test_a_shift_does_not_end_during_an_outage() -> None:
+def test_a_shift_may_end_during_an_outage_which_may_be_of_this_partition_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     source, store = ScriptedSource([entry(1)]), ScriptedStore()
     source.faults["read"] = [SourceUnavailable("gone")] * 3
-    assert run(source, store, over=lambda: "rewind" in source.steps) == 1
+    outage = Outage(QUICK)
+    assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
+    source.steps.clear()
+    assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
+    assert caplog.text.count("Not storing: gone. Snapshots wait in the stream") == 1, "once, not each shift"
+    assert run(source, store, outage=outage) == 1
+    assert "Storing again" in caplog.text
 
 
 def test_an_acknowledgement_that_failed_is_repeated_with_its_batch() -> None:
