@@ -212,6 +212,10 @@ def test_a_key_of_another_type_is_named_and_put_aside(
         drain_all(redis_url, database_url)
         client.delete(key)
         TYPES[kind](client, key)
+        if name != "snapshots":
+            entry = {"s": encode(snapshot(f"{kind}-waits", 1), 1, 1)}
+            client.xadd(KEYS.snapshots, entry)
+            assert drain_all(redis_url, database_url) == 1, "what waits in the stream is stored all the same"
         for sender in senders:
             sender.add(2)
             reason = sender.send()
