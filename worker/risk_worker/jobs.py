@@ -51,6 +51,7 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
     )
     floors = Floors.from_settings(settings, client, partition)
     with rq, client, floors, PostgresStore(settings.require_database_url()) as store:
+        floors.look()
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
         over = stream.is_empty if until_empty else _shift_is_over(rq)
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
