@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
 import psycopg
 import redis
@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
+from risk_producer.errors import RiskError
 from risk_producer.keys import Keys, partition_of
 from risk_producer.stream import epoch_in, number_in, script
 from risk_producer.wire import EPOCH_MAX, VERSION, WireSnapshot, encode
@@ -62,7 +63,7 @@ class Floors:
         self._keys = Keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script("restore", "risk_worker"))
-        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+        self._connection: psycopg.Connection | None = None
         self._look_at = 0.0
         self._said_at = 0.0
         self._restored = 0
@@ -81,7 +82,7 @@ class Floors:
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
-        except (RedisError, psycopg.Error) as error:
+        except (RedisError, psycopg.Error, RiskError) as error:
             self.close()
             done = True
             if monotonic() >= self._said_at:
@@ -145,7 +146,7 @@ class Floors:
     def _page(self, after: str) -> list[dict[str, Any]]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._url)
-        return self._connection.execute(_PAGE_OF_STATES, (after, PAGE)).fetchall()
+        return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
@@ -209,14 +210,20 @@ class Floors:
             )
 
 
-def connect(url: str) -> psycopg.Connection[dict[str, Any]]:
-    """A connection for reading states; times come in UTC. Raises psycopg.Error."""
+def connect(url: str) -> psycopg.Connection:
+    """A connection for reading states. Raises psycopg.Error."""
     conninfo = make_conninfo(
         url, application_name="riskstream-worker", connect_timeout=5, client_encoding="utf8"
     )
-    connection = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
-    connection.execute("SET statement_timeout = '10s'; SET TIME ZONE 'UTC'")
-    return connection
+    return psycopg.connect(conninfo, autocommit=True)
+
+
+def rows_of(
+    connection: psycopg.Connection, query: LiteralString, parameters: Sequence[object] | dict[str, object]
+) -> list[dict[str, Any]]:
+    """The rows by name."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
 
 
 def payload_of(row: dict[str, Any]) -> bytes:

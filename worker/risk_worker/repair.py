@@ -98,9 +98,7 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
 
 
 class _Repair:
-    def __init__(
-        self, client: redis.Redis, database: psycopg.Connection[dict[str, Any]], keys: Keys, trader_id: str
-    ) -> None:
+    def __init__(self, client: redis.Redis, database: psycopg.Connection, keys: Keys, trader_id: str) -> None:
         self._client: Any = client
         self._database = database
         self._keys = keys
@@ -148,7 +146,7 @@ class _Repair:
         keys, trader = self._keys, self._trader_id
         # What moves, moves from the stream into Postgres: so the stream is read first.
         in_stream = _InStream() if keys.snapshots in aside else self._in_stream()
-        row = self._database.execute(_STATE, (trader,)).fetchone()
+        row = next(iter(floors.rows_of(self._database, _STATE, (trader,))), None)
         state = None if row is None else decode(floors.payload_of(row))
 
         def held(key: str) -> bytes | None:
@@ -220,8 +218,9 @@ class _Repair:
                 yield Change(self._keys.admitted, f"{epoch}:{self._trader_id}", raw, new, why)
 
     def _last_stored(self, epoch: int) -> int:
-        row = self._database.execute(_LAST_SEQ, {"trader": self._trader_id, "epoch": epoch}).fetchone()
-        return 0 if row is None or row["seq"] is None else int(row["seq"])
+        asked = {"trader": self._trader_id, "epoch": epoch}
+        [row] = floors.rows_of(self._database, _LAST_SEQ, asked)
+        return int(row["seq"] or 0)
 
     def _in_stream(self) -> _InStream:
         found = _InStream()
