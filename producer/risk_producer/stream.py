@@ -1,6 +1,6 @@
 """The trader's side of Redis: claim epochs, admit a batch, read the newest admitted snapshot.
 
-What is asked of Redis is a value (Claim, Admit), so that the threaded and the asyncio producer ask the same.
+What is asked of Redis is a value (Claim, Admit), so that the same may be asked again.
 Every trouble that Redis can have, from a refused connection to "OOM command not allowed", comes out as
 StreamUnavailable with a reason a person can act on.
 """
@@ -15,8 +15,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -321,48 +319,3 @@ class TraderStream:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-class AsyncTraderStream:
-    """TraderStream for asyncio."""
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
-        self._claim = client.register_script(script("claim"))
-        self._admit = client.register_script(script("admit"))
-
-    @classmethod
-    def connect(cls, url: str) -> AsyncTraderStream:
-        """As TraderStream.connect()."""
-        return cls(
-            redis.asyncio.Redis.from_url(
-                url, **_TIMEOUTS, retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-            )
-        )
-
-    async def claim(self, call: Claim) -> list[int | Unreadable]:
-        """As TraderStream.claim()."""
-        try:
-            return _epochs(call, await self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def admit(self, call: Admit) -> Admission:
-        """As TraderStream.admit()."""
-        try:
-            return call.admission(await self._admit(keys=_admit_keys(call.keys), args=call.arguments))
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def latest(self, keys: Keys, trader_id: str) -> Latest:
-        """As TraderStream.latest()."""
-        try:
-            pipeline = self._client.pipeline(transaction=False)
-            _ask_latest(pipeline, keys, trader_id)
-            return _latest(await pipeline.execute(raise_on_error=False), trader_id)
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
