@@ -55,6 +55,7 @@ def drained(
             if part
         ]
         for worker, number, part in workers:
+            servers.note(part, Keys(number))
             servers.fill(part[:1], Keys(number).snapshots)
             worker.tell(1)
             worker.hear()

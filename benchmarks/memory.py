@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.servers import STREAM, Servers
+from risk_producer.keys import Keys
 
 
 def worker_rss_mb(servers: Servers, payloads: Sequence[bytes]) -> float:
     """Megabytes of RSS at the most of a worker process that drains the whole backlog."""
     servers.empty()
+    servers.note(payloads, Keys(0))
     servers.fill(payloads)
     script = (
         "import resource, subprocess, sys\n"

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from risk_producer.keys import Keys
-from risk_producer.wire import FIELD
+from risk_producer.wire import FIELD, decode
 from risk_worker import migrations
 from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.source import connect
@@ -79,6 +79,17 @@ class Servers:
             for payload in payloads[first : first + 500]:
                 pipeline.xadd(stream, {field: payload})
             pipeline.execute()
+
+    def note(self, payloads: Sequence[bytes], keys: Keys) -> None:
+        """Note epochs and seqs as the script that admits them would have."""
+        epochs: dict[str, int] = {}
+        admitted: dict[str, int] = {}
+        for each in map(decode, payloads):
+            epochs[each.trader_id] = max(each.epoch, epochs.get(each.trader_id, 0))
+            life = f"{each.epoch}:{each.trader_id}"
+            admitted[life] = max(each.seq, admitted.get(life, 0))
+        self.redis.hset(keys.epochs, mapping=epochs)
+        self.redis.hset(keys.admitted, mapping=admitted)
 
 
 def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:

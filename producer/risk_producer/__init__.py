@@ -4,7 +4,6 @@ from risk_producer import RiskProducer, RiskSnapshot
 """
 
 from risk_producer.aio import AsyncRiskProducer
-from risk_producer.core import Health
 from risk_producer.errors import (
     ConfigurationError,
     InvalidSnapshot,
@@ -14,7 +13,9 @@ from risk_producer.errors import (
     StreamFull,
     StreamUnavailable,
 )
+from risk_producer.process import close_on_sigterm
 from risk_producer.producer import RiskProducer
+from risk_producer.session import Health
 from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.state import LoadedState
@@ -33,4 +34,5 @@ __all__ = [
     "StateUnknown",
     "StreamFull",
     "StreamUnavailable",
+    "close_on_sigterm",
 ]

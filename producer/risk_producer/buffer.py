@@ -2,15 +2,16 @@
 
 Not thread-safe: its owner holds a lock, for moments only.
 
-One lane a partition, each in the order of arrival. What the flusher took away counts against the size until
-it is settled, so that the bound is a bound on what memory holds.
+One lane a partition, each in the order of arrival. What is on its way to Redis stays where it is until it is
+settled, so that nothing is ever between two places, and the bound is a bound on what memory holds.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import islice
+from time import monotonic
 from typing import Literal
 
 from risk_producer.keys import Keys, partition_of
@@ -22,45 +23,57 @@ OnFull = Literal["block", "refuse", "conflate"]
 class Item:
     """A snapshot in the buffer, and how many older ones it stands for."""
 
-    __slots__ = ("changed", "done", "into", "life", "merged", "segment", "seq", "size", "snapshot")
+    __slots__ = (
+        *("changed", "done", "into", "life", "lost", "merged", "sent"),
+        *("segment", "seq", "since", "size", "snapshot"),
+    )
 
-    def __init__(self, snapshot: RiskSnapshot, life: int = 0) -> None:
+    def __init__(self, snapshot: RiskSnapshot, life: int = 0, since: float = 0.0) -> None:
         self.snapshot = snapshot
         self.merged = 0
         self.life = life
         """Which life of a producer it belongs to; lives are told apart only where there is a spool."""
+        self.since = since
+        """When it, or the oldest that it stands for, was accepted; monotonic, in seconds."""
         self.seq = 0
-        """Its seq, if it has one already: the spool gives it when it writes the snapshot down."""
+        """Its seq, if it has one for good: the spool gives it when it writes the snapshot down."""
         self.segment = 0
         """The oldest segment of the spool that is needed for it; 0: none."""
         self.size = 0
         """Bytes that it takes in the spool."""
         self.changed = True
         """Whether it differs from the trader's one before it in what must never be dropped."""
+        self.sent = False
+        """Redis may have its bytes already: it is neither merged nor withdrawn."""
         self.into: Item | None = None
         """The item that it was merged into."""
         self.done = False
-        """Nothing more will become of it: Redis has it, or it was withdrawn."""
+        """Nothing more will become of it: Redis has it, or it was withdrawn, or it cannot be sent."""
+        self.lost = False
+        """It cannot be sent."""
 
     @property
-    def arrived(self) -> bool:
-        """Whether Redis has it, or the newer one that it was merged into."""
+    def survivor(self) -> Item:
+        """The item itself, or the newer one that it was merged into."""
         item = self
         while item.into is not None:
             item = item.into
-        return item.done
+        return item
+
+    @property
+    def arrived(self) -> bool:
+        """Whether Redis has it, or the newer one that it was merged into, or it is lost or withdrawn."""
+        return self.survivor.done
 
 
 class Lane:
     """The queue of one partition."""
 
-    __slots__ = ("keys", "queue", "taken")
+    __slots__ = ("keys", "queue")
 
     def __init__(self, partition: int) -> None:
         self.keys = Keys(partition)
         self.queue: deque[Item] = deque()
-        self.taken: list[Item] = []
-        """Items on their way, older than any in the queue."""
 
 
 class Trader:
@@ -85,7 +98,7 @@ class Buffer:
         self.size = size
         self.lanes = [Lane(partition) for partition in range(partitions)]
         self.depth = 0
-        """Snapshots held: queued, or taken and not settled."""
+        """Snapshots held: waiting, or on their way."""
         self.conflated = 0
         """Snapshots that were merged into a newer one."""
         self.life = 0
@@ -93,19 +106,19 @@ class Buffer:
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
 
-    def put(self, snapshot: RiskSnapshot) -> Item | None:
+    def put(self, snapshot: RiskSnapshot, now: float = 0.0) -> Item | None:
         """Append a snapshot; None where there is no room. Conflates first, if that is the policy."""
         trader = self._traders.get(snapshot.trader_id)
         if trader is None:
             trader = self._meet(snapshot.trader_id)
-        item = Item(snapshot, self.life)
+        item = Item(snapshot, self.life, now)
         if self._conflating:
             item.changed = _differ(trader.newest, snapshot)
         if self.depth >= self.size:
             if not self._conflating:
                 return None
             tail = trader.tail
-            if tail is not None and not tail.changed and tail.life == self.life:
+            if tail is not None and not (tail.changed or tail.sent) and tail.life == self.life:
                 self._replace(trader, tail, item)
                 return tail
             if not self.conflate():
@@ -119,47 +132,47 @@ class Buffer:
     def restore(self, items: Sequence[Item]) -> None:
         """Queue what a spool held, whatever the size. None of it is ever merged: an earlier life may have
         sent it already, and a survivor must not claim to stand for what is stored."""
+        now = monotonic()
         for item in items:
             trader_id = item.snapshot.trader_id
             trader = self._traders.get(trader_id) or self._meet(trader_id)
+            item.since = now
             trader.lane.queue.append(item)
             trader.newest, trader.tail = item.snapshot, item
             self.depth += 1
 
-    def take(self, lane: Lane, most: int) -> Sequence[Item]:
-        """Take the oldest items away, to send them. settle() says what became of them."""
-        queue = lane.queue
-        lane.taken = [queue.popleft() for _ in range(min(most, len(queue)))]
-        for item in lane.taken:
+    def settle(self, lane: Lane, items: Sequence[Item]) -> None:
+        """Redis has these items: forget them. May be repeated, also after it was interrupted."""
+        for item in items:
+            item.done = True
             trader = self._traders[item.snapshot.trader_id]
+            trader.settled = item.snapshot
             if trader.tail is item:
                 trader.tail = None
-        return lane.taken
+        self._forget_done(lane, len(items))
 
-    def peek(self, lane: Lane, most: int) -> Sequence[Item]:
-        """The oldest items, left where they are."""
-        return list(islice(lane.queue, most))
+    def drop(self, lane: Lane, item: Item) -> None:
+        """Forget an item that cannot be sent. May be repeated."""
+        item.done = item.lost = True
+        trader = self._traders[item.snapshot.trader_id]
+        if trader.tail is item:
+            trader.tail = None
+        self._forget_done(lane, 1)
 
-    def settle(self, lane: Lane, count: int) -> None:
-        """The first of the taken items have arrived: forget them. The others are the oldest again."""
-        arrived, left = lane.taken[:count], lane.taken[count:]
-        for item in arrived:
-            item.done = True
-            self._traders[item.snapshot.trader_id].settled = item.snapshot
-        for item in reversed(left):
-            lane.queue.appendleft(item)
-            trader = self._traders[item.snapshot.trader_id]
-            if trader.newest is item.snapshot:
-                trader.tail = item
-        lane.taken = []
-        self.depth -= len(arrived)
+    def _forget_done(self, lane: Lane, count: int) -> None:
+        queue, before = lane.queue, len(lane.queue)
+        while queue and queue[0].done:
+            queue.popleft()
+        if before - len(queue) < count:  # the others are behind those of a trader that is held back
+            lane.queue = deque(item for item in queue if not item.done)
+        self.depth = sum(len(each.queue) for each in self.lanes)
 
     def withdraw(self, item: Item) -> bool:
         """Take an item out as if it had never come. False: it is on its way, or has its seq already, or
         conflation relies on it."""
         trader = self._traders[item.snapshot.trader_id]
         queue = trader.lane.queue
-        if item.done or item.seq or item.into is not None or item not in queue:
+        if item.done or item.seq or item.sent or item.into is not None or item not in queue:
             return False
         later = islice(queue, queue.index(item) + 1, None)
         heir = next((other for other in later if other.snapshot.trader_id == item.snapshot.trader_id), item)
@@ -169,17 +182,20 @@ class Buffer:
         self.depth -= 1
         item.done = True
         trader.newest, trader.tail = trader.settled, None
-        for other in chain(trader.lane.taken, trader.lane.queue):
+        for other in queue:
             if other.snapshot.trader_id == item.snapshot.trader_id:
                 other.changed = _differ(trader.newest, other.snapshot)
                 trader.newest, trader.tail = other.snapshot, other
-        if trader.tail in trader.lane.taken:
-            trader.tail = None
         return True
+
+    def oldest(self) -> Item | None:
+        """The item that has waited for the longest."""
+        heads = [lane.queue[0] for lane in self.lanes if lane.queue]
+        return min(heads, key=lambda item: item.since, default=None)
 
     def items(self) -> list[Item]:
         """Everything held, the oldest of a lane first."""
-        return [item for lane in self.lanes for item in chain(lane.taken, lane.queue)]
+        return [item for lane in self.lanes for item in lane.queue]
 
     def newest(self, trader_id: str) -> RiskSnapshot | None:
         """The newest snapshot accepted of a trader, sent or not."""
@@ -202,9 +218,14 @@ class Buffer:
             kept: deque[Item] = deque()
             for item in reversed(lane.queue):
                 heir = newer.get(item.snapshot.trader_id)
-                if heir is not None and heir.life == item.life and not item.changed:
+                if (
+                    heir is not None
+                    and heir.life == item.life
+                    and not (item.changed or item.sent or heir.sent)
+                ):
                     heir.merged += item.merged + 1
                     heir.segment = min(heir.segment, item.segment)
+                    heir.since = item.since
                     item.into = heir
                     self.conflated += 1
                     self.depth -= 1

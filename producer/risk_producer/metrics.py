@@ -16,11 +16,13 @@ the worker knows what Postgres did, and counting here as well would count twice.
 
 risk_producer_accepted_total      snapshots that Redis has taken, those merged into others included
 risk_producer_refused_total       save() answered False, or push() raised and took the snapshot back
-risk_producer_invalid_total       snapshots of this process in which a field breaks a rule; the log says which
 risk_producer_conflated_total     snapshots merged into a newer one while the buffer was full
-risk_producer_unsent_total        accepted, but still in memory when close() gave up
+risk_producer_invalid_total       snapshots of this process in which a field breaks a rule; the log says which
+risk_producer_unsent_total        accepted, and never sent: close() gave up, or they cannot be encoded
+risk_producer_unknown_total       sent, but not answered when close() gave up: Redis may have them
 risk_producer_outages_total       times that Redis went away
 risk_producer_buffered            snapshots in memory that Redis has not confirmed
+risk_producer_oldest_age_seconds  how long the oldest of them has waited; over a minute: the log says why
 risk_producer_fenced              traders for which a newer producer has taken over
 risk_producer_backend{backend}    producers whose backend is postgres, or memory, just now
 """
@@ -31,8 +33,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, cast
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -49,8 +50,10 @@ class Reading:
     refused: int = 0
     conflated: int = 0
     unsent: int = 0
+    unknown: int = 0
     outages: int = 0
     buffered: int = 0
+    oldest_s: float = 0.0
     fenced: int = 0
     on_postgres: int = 0
     """Producers whose backend is postgres."""
@@ -64,19 +67,23 @@ class Reading:
         """Sum another one up with this one."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.oldest_s = max(self.oldest_s, other.oldest_s)
         self.attempts.update(other.attempts)
         self.failures.update(other.failures)
         self.latency_ms.update(other.latency_ms)
 
 
 _NUMBERS = (
-    *("accepted", "refused", "conflated", "unsent", "outages"),
+    *("accepted", "refused", "conflated", "unsent", "unknown", "outages"),
     *("buffered", "fenced", "on_postgres", "on_memory"),
 )
 
 
 class Source(Protocol):
-    """A producer, as the collector sees it."""
+    """A producer's session, as the collector sees it."""
+
+    ended: bool
+    """It will have nothing new to tell."""
 
     def reading(self) -> Reading:
         """A copy of what it has to tell now."""
@@ -85,37 +92,49 @@ class Source(Protocol):
 class ProducerCollector(Collector):
     """Sums up the producers of one registry. Made by collector_of()."""
 
+    fields = _NUMBERS
+    """What it sums up: a collector of another copy of this module is used where it sums up the same."""
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sources: set[Source] = set()
         self._past = Reading()
 
     def watch(self, source: Source) -> None:
         """Read this producer too, from now on."""
         with self._lock:
+            self._retire_ended()
             self._sources.add(source)
 
-    def retire(self, source: Source) -> None:
-        """The producer is closed: keep its totals and let it go."""
-        with self._lock:
-            if source not in self._sources:
-                return
-            self._sources.remove(source)
-            last = source.reading()
-            last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
-            self._past.add(last)
+    def retire(self) -> None:
+        """A producer ended: keep its totals and let it go. Never waits: while in use, it is left to later"""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._retire_ended()
+            finally:
+                self._lock.release()
 
-    def forget_past(self) -> None:
-        """After a fork, in the child: what was counted before is the parent's."""
-        self._lock = threading.Lock()
+    def forget(self) -> None:
+        """After a fork, in the child: the producers and what was counted before are the parent's."""
+        self._lock = threading.RLock()
+        self._sources = set()
         self._past = Reading()
+
+    def _retire_ended(self) -> None:
+        for source in [each for each in self._sources if each.ended]:
+            if source in self._sources:
+                self._sources.discard(source)
+                last = source.reading()
+                last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
+                self._past.add(last)
 
     def collect(self) -> Iterable[Metric]:
         """What Prometheus asks for."""
         total = Reading()
         with self._lock:
+            self._retire_ended()
             total.add(self._past)
-            for source in self._sources:
+            for source in list(self._sources):
                 total.add(source.reading())
         return _families(total)
 
@@ -124,19 +143,24 @@ class ProducerCollector(Collector):
         return _families(Reading())
 
 
-_collectors: WeakKeyDictionary[CollectorRegistry, ProducerCollector] = WeakKeyDictionary()
-_collectors_lock = threading.Lock()
+_ATTRIBUTE = "_riskstream_collector"
+"""Where a registry keeps its collector: every copy of this module, after a reload, finds the same one."""
+
+_collectors_lock = threading.RLock()
 
 
 def collector_of(registry: CollectorRegistry | None) -> ProducerCollector:
     """The one collector of a registry; None: Prometheus' default registry."""
     registry = REGISTRY if registry is None else registry
     with _collectors_lock:
-        collector = _collectors.get(registry)
-        if collector is None:
-            collector = ProducerCollector()
-            registry.register(collector)
-            _collectors[registry] = collector
+        known: Any = getattr(registry, _ATTRIBUTE, None)
+        if known is not None and getattr(known, "fields", None) == ProducerCollector.fields:
+            return cast("ProducerCollector", known)
+        if known is not None:  # of another version of this module
+            registry.unregister(known)
+        collector = ProducerCollector()
+        registry.register(collector)
+        setattr(registry, _ATTRIBUTE, collector)
         return collector
 
 
@@ -163,12 +187,16 @@ def _families(total: Reading) -> Iterator[Metric]:
         ("refused", "Snapshots refused to the trader", total.refused),
         ("conflated", "Snapshots merged into a newer one", total.conflated),
         ("invalid", "Snapshots refused in this process because a field breaks a rule", invalid.total()),
-        ("unsent", "Snapshots accepted, and still in memory when close() gave up", total.unsent),
+        ("unsent", "Snapshots accepted, and never sent", total.unsent),
+        ("unknown", "Snapshots sent, and not answered when close() gave up", total.unknown),
         ("outages", "Times that Redis went away", total.outages),
     ):
         yield CounterMetricFamily(f"risk_producer_{name}", text, value=value)
     yield GaugeMetricFamily(
         "risk_producer_buffered", "Snapshots in memory, not confirmed by Redis", value=total.buffered
+    )
+    yield GaugeMetricFamily(
+        "risk_producer_oldest_age_seconds", "How long the oldest of them has waited", value=total.oldest_s
     )
     yield GaugeMetricFamily(
         "risk_producer_fenced", "Traders for which a newer producer has taken over", value=total.fenced

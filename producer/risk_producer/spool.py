@@ -70,6 +70,8 @@ class Spool:
     def __init__(self, folder: Path, *, fsync: Fsync, max_bytes: int) -> None:
         """Raises ConfigurationError where the folder cannot be used."""
         self.fsync = fsync
+        self.say: Callable[..., None] = log.log
+        """Where messages go: level, text, arguments. Its owner may hold a lock, and then writes no log."""
         self.failed: str | None = None
         """Why snapshots are in memory only; None: they are on disk."""
         self.size = 0
@@ -113,7 +115,8 @@ class Spool:
         held: everything that is still needed, to write it anew once the disk works again.
         """
         trader_id = item.snapshot.trader_id
-        item.seq = self._seqs[trader_id] = self._seqs.get(trader_id, 0) + 1
+        seq = self._seqs.get(trader_id, 0) + 1
+        self._seqs[trader_id] = item.seq = seq
         if self.failed is not None:
             if monotonic() >= self._retry_at:
                 self.rewrite(held(), epoch_of)
@@ -122,6 +125,9 @@ class Spool:
             self._write(self._accepted(item, epoch_of))
         except OSError as error:
             self.fail(error)
+        except BaseException as error:  # whatever it is, it may have come in the middle of a record
+            self.fail(error)
+            raise
         else:
             item.segment = item.segment or self._newest
 
@@ -136,7 +142,8 @@ class Spool:
             for (life, trader_id), epoch in zip(lives, epochs, strict=True)
         )
         if self.failed is not None and not self._remove(list(self._sizes)):
-            log.critical(
+            self.say(
+                logging.CRITICAL,
                 "The spool in %s can be neither written nor removed: should this process die before it can, "
                 "remove the folder before the next start, or its snapshots are stored twice",
                 self._folder,
@@ -184,7 +191,7 @@ class Spool:
         self._remove(other for other in list(self._sizes) if other != number)
         if self.failed is not None:
             self.failed = None
-            log.warning("The spool in %s works again", self._folder)
+            self.say(logging.WARNING, "The spool in %s works again", self._folder)
 
     def duplicate_to_sync(self, *, now: bool) -> int | None:
         """A file descriptor to fsync, without the lock, and to close; None: nothing is due."""
@@ -218,7 +225,10 @@ class Spool:
     def _accepted(self, item: Item, epoch_of: EpochOf) -> bytes:
         snapshot = item.snapshot
         epoch = epoch_of(item.life, snapshot.trader_id) or 0
-        payload = encode(snapshot, epoch or 1, item.seq, item.merged)
+        try:
+            payload = encode(snapshot, epoch or 1, item.seq, item.merged)
+        except (TypeError, ValueError, OverflowError):  # it cannot be sent either, and there it is told
+            return b""
         record = _record(b"S", item.life, epoch, payload)
         item.size = len(record)
         return record
@@ -230,6 +240,9 @@ class Spool:
             self._write(b"".join(records))
         except OSError as error:
             self.fail(error)
+        except BaseException as error:  # whatever it is, it may have come in the middle of a record
+            self.fail(error)
+            raise
 
     def _write(self, data: bytes) -> None:
         if self._fd is None or self._sizes[self._newest] >= self._segment_max:
@@ -273,12 +286,17 @@ class Spool:
             finally:
                 os.close(fd)
 
-    def fail(self, error: OSError) -> None:
+    def fail(self, error: BaseException) -> None:
         """The disk fails: from now on snapshots are in memory only, until it works again."""
         self._retry_at = monotonic() + _RETRY_EVERY_S
         if self.failed is None:
-            log.critical("The spool in %s fails, snapshots are in memory only: %s", self._folder, error)
-        self.failed = str(error)
+            self.say(
+                logging.CRITICAL,
+                "The spool in %s fails, snapshots are in memory only: %s",
+                self._folder,
+                error,
+            )
+        self.failed = str(error) or type(error).__name__
         if self._fd is not None:  # its end may be torn: write no more to it
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):

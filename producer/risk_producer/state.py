@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Literal
 
-from risk_producer.errors import StateUnknown
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.wire import WireSnapshot
+from risk_producer import postgres_state
+from risk_producer.errors import InvalidSnapshot, StateUnknown
+from risk_producer.keys import Keys
+from risk_producer.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
+from risk_producer.wire import WireSnapshot, decode
+
+if TYPE_CHECKING:
+    from risk_producer.flusher import Flusher
+
+EPOCH_TIMEOUT_S: Final = 2.0
+"""How long load() waits until Redis has given an epoch to what is in the spool."""
+
+NOT_RESTORED: Final = (
+    "Redis is new or has lost its data, and no worker has restored the traders' states from Postgres; "
+    "start a worker, or give the database's URL"
+)
 
 Place = Literal["memory", "spool", "redis", "postgres"]
 
@@ -28,45 +42,118 @@ class LoadedState:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The answers of the places that were asked. memory: what this producer holds, and under which epoch."""
+class Stored:
+    """A state that was found in Redis or in Postgres."""
 
-    memory: RiskSnapshot | None
-    epoch: int | None
-    held_in: Place = "memory"
-    redis: WireSnapshot | None = None
-    postgres: WireSnapshot | None = None
-    unanswered: Sequence[tuple[Place, str]] = ()
-    """Places that could not be asked, and why."""
+    epoch: int
+    seq: int
+    snapshot: RiskSnapshot
+    place: Place
 
-    def newest(self, trader_id: str) -> LoadedState | None:
-        """The newest by (epoch, seq). None is certain; StateUnknown where it would not be.
 
-        This producer's memory is newer than all that is stored, except when a newer producer exists. What an
-        earlier life left in the spool may have no epoch yet: then the time tells.
-        """
-        stored = max(
-            ((wire, place) for wire, place in ((self.redis, "redis"), (self.postgres, "postgres")) if wire),
-            key=lambda found: (found[0].epoch, found[0].seq),
-            default=None,
+def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedState | None:
+    """The newest state of a trader by (epoch, seq); None: there is none, for certain.
+
+    StateUnknown: it cannot be known now. InvalidSnapshot: trader_id is no trader's. A producer's own memory
+    is newer than all that is stored, except where a newer producer exists. Waits for Redis and Postgres.
+    """
+    trader_id = plain_text("trader_id", trader_id, TRADER_ID_MAX, least=1)
+    session = flusher.session
+    memory, epoch, held_in = session.in_hand(trader_id)
+    if not session.options.persistent:
+        return None if memory is None else _loaded(memory, "memory", ())
+    if held_in == "spool" and epoch is None:
+        epoch = _await_epoch(flusher, trader_id)
+    unanswered: list[tuple[Place, str]] = []
+    found: list[Stored] = []
+    restored, in_redis = True, False
+    try:
+        keys = session.keys_of(trader_id)
+        latest = flusher.transport.connected().latest(keys, trader_id)
+        restored, in_redis = latest.restored, latest.payload is not None
+        if latest.payload is not None:
+            found.append(_of_redis(latest.payload, trader_id, keys))
+    except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
+        unanswered.append(("redis", _reason(error)))
+    if database_url is None:
+        if not restored:
+            unanswered.append(("postgres", NOT_RESTORED))
+    elif memory is None or not in_redis or not restored:
+        try:
+            row = postgres_state.fetch(database_url, trader_id)
+            if row is not None:
+                found.append(_stored(row, trader_id, "postgres", "risk_state"))
+        except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
+            unanswered.append(("postgres", _reason(error)))
+    state = _newest(trader_id, memory, epoch, held_in, found, unanswered)
+    if state is not None:
+        session.loaded(state.snapshot)
+    return state
+
+
+def _newest(
+    trader_id: str,
+    memory: RiskSnapshot | None,
+    epoch: int | None,
+    held_in: Place,
+    found: Sequence[Stored],
+    unanswered: Sequence[tuple[Place, str]],
+) -> LoadedState | None:
+    stored = max(found, key=lambda each: (each.epoch, each.seq), default=None)
+    places = tuple(place for place, _ in unanswered)
+    if memory is not None and (stored is None or epoch is None or epoch >= stored.epoch):
+        return _loaded(memory, held_in, places)
+    if stored is not None:
+        return _loaded(stored.snapshot, stored.place, places)
+    if unanswered:
+        reasons = "; ".join(f"{place}: {reason}" for place, reason in unanswered)
+        raise StateUnknown(f"whether {trader_id!r} has a state cannot be known now ({reasons})")
+    return None
+
+
+def _await_epoch(flusher: Flusher, trader_id: str) -> int:
+    """The epoch of what an earlier process left in the spool: without it there is no order.
+
+    By time it cannot be told what is newer: a clock may have been replaced.
+    """
+    session = flusher.session
+
+    def epoch() -> int | None:
+        return session.in_hand(trader_id)[1]
+
+    session.hurry()
+    if flusher.can_wait():
+        session.waiters.wait_for(lambda: epoch() is not None or session.ended, monotonic() + EPOCH_TIMEOUT_S)
+    known = epoch()
+    if known is None:
+        why = session.held_reason(trader_id) or session.outage_reason or "Redis has not answered yet"
+        raise StateUnknown(
+            f"the spool holds snapshots of {trader_id!r} that have no epoch yet, so whether a newer state is "
+            f"stored cannot be known now ({why})"
         )
-        snapshot: RiskSnapshot
-        source: Place
-        if self.memory is not None and (stored is None or not self._is_older_than(stored[0])):
-            snapshot, source = self.memory, self.held_in
-        elif stored is not None:
-            snapshot, source = stored[0].snapshot, "redis" if stored[1] == "redis" else "postgres"
-        elif self.unanswered:
-            reasons = "; ".join(f"{place}: {reason}" for place, reason in self.unanswered)
-            raise StateUnknown(f"whether {trader_id!r} has a state cannot be known now ({reasons})")
-        else:
-            return None
-        age_s = (datetime.now(UTC) - snapshot.recorded_at).total_seconds()
-        return LoadedState(snapshot, source, age_s, tuple(place for place, _ in self.unanswered))
+    return known
 
-    def _is_older_than(self, stored: WireSnapshot) -> bool:
-        """Whether memory is older than what is stored."""
-        if self.epoch is not None:
-            return self.epoch < stored.epoch
-        assert self.memory is not None
-        return self.held_in == "spool" and self.memory.recorded_at < stored.recorded_at
+
+def _of_redis(payload: bytes, trader_id: str, keys: Keys) -> Stored:
+    return _stored(decode(payload), trader_id, "redis", f"field {trader_id!r} of {keys.latest} in Redis")
+
+
+def _stored(wire: WireSnapshot, trader_id: str, place: Place, where: str) -> Stored:
+    if wire.trader_id != trader_id:
+        raise InvalidSnapshot(
+            f"{where} holds a snapshot of {wire.trader_id!r}; the command to repair it: "
+            f"riskstream repair {trader_id}"
+        )
+    return Stored(wire.epoch, wire.seq, wire.snapshot, place)
+
+
+def _loaded(snapshot: RiskSnapshot, source: Place, unanswered: tuple[str, ...]) -> LoadedState:
+    age_s = (datetime.now(UTC) - snapshot.recorded_at).total_seconds()
+    return LoadedState(snapshot, source, age_s, unanswered)
+
+
+def _reason(error: Exception) -> str:
+    """Without the name of the class where the message says all."""
+    if isinstance(error, (StateUnknown, InvalidSnapshot)) or type(error).__name__.endswith("Unavailable"):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

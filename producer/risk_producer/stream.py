@@ -1,6 +1,6 @@
 """The trader's side of Redis: claim epochs, admit a batch, read the newest admitted snapshot.
 
-What is asked of Redis is a value (Claim, Admit), so that the threaded and the asyncio producer ask the same.
+What is asked of Redis is a value (Claim, Admit), so that the same may be asked again.
 Every trouble that Redis can have, from a refused connection to "OOM command not allowed", comes out as
 StreamUnavailable with a reason a person can act on.
 """
@@ -15,10 +15,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from risk_producer.connect import redis_client
@@ -31,13 +27,6 @@ ANSWER_TIMEOUT_S: Final = 2.0
 
 BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
-
-
-_TIMEOUTS: Final[dict[str, Any]] = {
-    "socket_timeout": ANSWER_TIMEOUT_S,
-    "socket_connect_timeout": ANSWER_TIMEOUT_S,
-    "decode_responses": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +271,7 @@ class TraderStream:
         """
         return cls(
             redis_client(
-                url,
-                answer_timeout_s=_TIMEOUTS["socket_timeout"],
-                connect_timeout_s=_TIMEOUTS["socket_connect_timeout"],
-                retries=1,
+                url, answer_timeout_s=ANSWER_TIMEOUT_S, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1
             )
         )
 
@@ -312,51 +298,10 @@ class TraderStream:
         except RedisError as error:
             raise unavailable(error) from error
 
+    def rehearse(self) -> None:
+        """Do all that comes before the first connection, so that what it needs is imported."""
+        self._client.connection_pool.make_connection()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-class AsyncTraderStream:
-    """TraderStream for asyncio."""
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
-        self._claim = client.register_script(script("claim"))
-        self._admit = client.register_script(script("admit"))
-
-    @classmethod
-    def connect(cls, url: str) -> AsyncTraderStream:
-        """As TraderStream.connect()."""
-        return cls(
-            redis.asyncio.Redis.from_url(  # noqa: TID251
-                url, **_TIMEOUTS, retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-            )
-        )
-
-    async def claim(self, call: Claim) -> list[int | Unreadable]:
-        """As TraderStream.claim()."""
-        try:
-            return _epochs(call, await self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def admit(self, call: Admit) -> Admission:
-        """As TraderStream.admit()."""
-        try:
-            return call.admission(await self._admit(keys=_admit_keys(call.keys), args=call.arguments))
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def latest(self, keys: Keys, trader_id: str) -> Latest:
-        """As TraderStream.latest()."""
-        try:
-            pipeline = self._client.pipeline(transaction=False)
-            _ask_latest(pipeline, keys, trader_id)
-            return _latest(await pipeline.execute(raise_on_error=False), trader_id)
-        except RedisError as error:
-            raise unavailable(error) from error
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -46,6 +46,8 @@ class Books:
             )
             pipeline.xadd(KEYS.snapshots, {b"s": wire.encode(made, epoch=1, seq=seq)})
             self._reported.append((trader, seq))
+            pipeline.hset(KEYS.admitted, f"1:{trader}", seq)
+            pipeline.hset(KEYS.epochs, trader, 1)
         pipeline.execute()
 
     def poison(self, payload: bytes) -> None:
@@ -82,14 +84,19 @@ class Books:
 
 @contextmanager
 def draining(
-    redis_url: str, database_url: str, *, batch_size: int = 5_000, patience: Patience = PATIENCE
+    redis_url: str,
+    database_url: str,
+    *,
+    batch_size: int = 5_000,
+    patience: Patience = PATIENCE,
+    look: Callable[[], None] | None = None,
 ) -> Iterator[Thread]:
     """A drain in a thread, as the worker runs it; stopped at the end."""
     stop = Event()
 
     def run() -> None:
         with connect(redis_url) as client, PostgresStore(database_url) as store:
-            source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
+            source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05, look=look)
             drain(source, store, stop=stop, over=lambda: False, patience=patience)
 
     thread = Thread(target=run, name="drain", daemon=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from itertools import zip_longest
 from typing import Any, cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from risk_producer.keys import Keys
 from risk_producer.stream import number_in
@@ -37,17 +39,22 @@ class Epochs:
                 _take_out(batch, reasons)
 
     def _ask(self, traders: list[str]) -> None:
-        answers = cast("list[Any]", self._client.hmget(self._keys.epochs, traders))
-        for trader_id, answer in zip(traders, answers, strict=True):
+        try:
+            answers = cast("list[Any]", self._client.hmget(self._keys.epochs, traders))
+        except (
+            ResponseError
+        ) as error:  # the key is no hash, and what waits in the stream is stored all the same
+            log.error("The worker cannot see which epochs were given out: %s %s", self._keys.epochs, error)
+            answers = []
+        for trader_id, answer in zip_longest(traders, answers):
             epoch = number_in(answer)
             if epoch is None:
-                held = "has lost its newest epoch" if answer is None else "holds no epoch that can be read"
-                log.warning(
-                    "Redis %s for trader %r: the worker stores its snapshots without knowing whether their "
-                    "epoch was given out",
-                    held,
-                    trader_id,
-                )
+                if answers:
+                    log.warning(
+                        "Redis holds no epoch of trader %r that can be read: the worker stores its snapshots "
+                        "without knowing whether their epoch was given out",
+                        trader_id,
+                    )
                 epoch = EPOCH_MAX
             self._newest[trader_id] = max(epoch, self._newest.get(trader_id, 0))
 

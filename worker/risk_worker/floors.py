@@ -12,13 +12,14 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
 import psycopg
 import redis
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
+from risk_producer.errors import RiskError
 from risk_producer.keys import Keys, partition_of
 from risk_producer.stream import epoch_in, number_in, script
 from risk_producer.wire import EPOCH_MAX, VERSION, WireSnapshot, encode
@@ -81,7 +82,7 @@ class Floors:
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
-        except (RedisError, psycopg.Error) as error:
+        except (RedisError, psycopg.Error, RiskError) as error:
             self.close()
             done = True
             if monotonic() >= self._said_at:
@@ -145,8 +146,7 @@ class Floors:
     def _page(self, after: str) -> list[dict[str, Any]]:
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self._url, database.STORE)
-        with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_PAGE_OF_STATES, (after, PAGE)).fetchall()
+        return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
@@ -208,6 +208,14 @@ class Floors:
                 len(new),
                 shown,
             )
+
+
+def rows_of(
+    connection: psycopg.Connection, query: LiteralString, parameters: Sequence[object] | dict[str, object]
+) -> list[dict[str, Any]]:
+    """The rows by name."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
 
 
 def payload_of(row: dict[str, Any]) -> bytes:

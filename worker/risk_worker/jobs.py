@@ -68,6 +68,7 @@ def _drain(settings: Settings, partition: int, over: Over) -> int:
     floors = Floors.from_settings(settings, client, partition)
     outage = _outages.setdefault(partition, Outage(patience))
     with client, floors, PostgresStore(settings.require_database_url()) as store:
+        floors.look()
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
             stream.forget()

@@ -17,7 +17,6 @@ from typing import Any, Final, cast
 
 import psycopg
 import redis
-from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from risk_producer.connect import redis_client
@@ -99,7 +98,7 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
 
 class _Repair:
     def __init__(
-        self, client: redis.Redis, connection: database.Connection, keys: Keys, trader_id: str
+        self, client: redis.Redis, connection: psycopg.Connection, keys: Keys, trader_id: str
     ) -> None:
         self._client: Any = client
         self._connection = connection
@@ -148,7 +147,7 @@ class _Repair:
         keys, trader = self._keys, self._trader_id
         # What moves, moves from the stream into Postgres: so the stream is read first.
         in_stream = _InStream() if keys.snapshots in aside else self._in_stream()
-        row = self._rows(_STATE, (trader,)).fetchone()
+        row = next(iter(floors.rows_of(self._connection, _STATE, (trader,))), None)
         state = None if row is None else decode(floors.payload_of(row))
 
         def held(key: str) -> bytes | None:
@@ -219,12 +218,10 @@ class _Repair:
                 new = b"%d" % last if last else None
                 yield Change(self._keys.admitted, f"{epoch}:{self._trader_id}", raw, new, why)
 
-    def _rows(self, query: str, parameters: Any) -> psycopg.Cursor[dict[str, Any]]:
-        return self._connection.cursor(row_factory=dict_row).execute(query, parameters)
-
     def _last_stored(self, epoch: int) -> int:
-        row = self._rows(_LAST_SEQ, {"trader": self._trader_id, "epoch": epoch}).fetchone()
-        return 0 if row is None or row["seq"] is None else int(row["seq"])
+        asked = {"trader": self._trader_id, "epoch": epoch}
+        [row] = floors.rows_of(self._connection, _LAST_SEQ, asked)
+        return int(row["seq"] or 0)
 
     def _in_stream(self) -> _InStream:
         found = _InStream()

@@ -260,9 +260,9 @@ def _highest(traders: Iterable[Sequence[WireSnapshot | Identity]]) -> dict[tuple
     for of in traders:
         epochs = {each.epoch for each in of}
         for epoch in epochs:
+            same = of if len(epochs) == 1 else [each for each in of if each.epoch == epoch]
             life = (of[0].trader_id, epoch)
-            seqs = [each.seq for each in of if len(epochs) == 1 or each.epoch == epoch]
-            highest[life] = max(*seqs, highest.get(life, 0))
+            highest[life] = max(max([each.seq for each in same]), highest.get(life, 0))
     return highest
 
 

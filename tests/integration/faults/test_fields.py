@@ -168,7 +168,11 @@ def run_field_case(system: System, name: str, value: bytes | None, number: int) 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_bad_field_costs_one_trader_a_clear_error(name: str, system: System) -> None:
     """Some of the values; RISK_TEST_FIELDS=all takes each of them."""
-    chosen = list(BAD) if os.environ.get("RISK_TEST_FIELDS") else ["text", "2^53", "no UTF-8", "another's"]
+    chosen = (
+        list(BAD)
+        if os.environ.get("RISK_TEST_FIELDS")
+        else ["text", "2^53-1", "2^53", "no UTF-8", "another's"]
+    )
     for number, value in enumerate(chosen):
         run_field_case(system, name, None if value == "another's" else BAD[value], number)
     system.verify()
@@ -212,6 +216,10 @@ def test_a_key_of_another_type_is_named_and_put_aside(
         drain_all(redis_url, database_url)
         client.delete(key)
         TYPES[kind](client, key)
+        if name != "snapshots":
+            entry = {"s": encode(snapshot(f"{kind}-waits", 1), 1, 1)}
+            client.xadd(KEYS.snapshots, entry)
+            assert drain_all(redis_url, database_url) == 1, "what waits in the stream is stored all the same"
         for sender in senders:
             sender.add(2)
             reason = sender.send()

@@ -73,7 +73,7 @@ POISON = {
     "seq 0": changed(seq=0),
     "seq beyond bigint": changed(seq=2**63),
     "epoch beyond bigint": changed(epoch=2**63),
-    "seq that a double cannot hold": changed(seq=2**53),
+    "seq that a double cannot hold": changed(seq=2**53 + 1),
     "epoch that a double cannot hold": changed(epoch=2**53),
     "merged beyond int": changed(merged=2**31, seq=2**40),
     "merged more than came before": changed(merged=3, seq=2),

@@ -18,7 +18,7 @@ from risk_producer import (
 )
 from risk_producer.keys import Keys, partition_of
 from risk_producer.stream import Admission, Admit
-from tests.support.producers import Bench, Producer, snapshot
+from tests.support.producers import Bench, Producer, mark_restored, snapshot
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)
@@ -42,7 +42,6 @@ class Trouble:
         self.lose_answers = 0
         self.calls: list[Admit] = []
         stream = producer.stream
-        self._is_async = "Async" in type(stream).__name__
         for name in ("claim", "admit", "latest"):
             setattr(stream, name, self._before(getattr(stream, name)))
 
@@ -63,11 +62,7 @@ class Trouble:
             check(arguments)
             return after(method(*arguments))
 
-        async def call_async(*arguments: Any) -> Any:
-            check(arguments)
-            return after(await method(*arguments))
-
-        return call_async if self._is_async else call
+        return call
 
 
 def metric(producer: Producer, name: str, **labels: str) -> float | None:
@@ -298,6 +293,9 @@ def test_redis_that_lost_its_data_learns_the_epoch_again(bench: Bench) -> None:
 
 def test_load_says_where_the_state_came_from(bench: Bench) -> None:
     producer = bench.producer()
+    with pytest.raises(StateUnknown, match="no worker has restored"):
+        producer.load("t1")
+    mark_restored(bench.redis)
     assert producer.load("t1") is None
     paused = snapshot("t1", 1, trading_paused=True, reason="limit")
     assert producer.save(paused)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.producers import stream_of
+from tests.support.producers import mark_restored, stream_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "producer.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -22,6 +22,7 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example(number: int, redis_url: str, redis_client: redis.Redis) -> None:
+    mark_restored(redis_client)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", EXAMPLES[number]],
         env={"REDIS_URL": redis_url},

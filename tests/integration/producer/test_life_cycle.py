@@ -47,8 +47,10 @@ def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: r
 def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Redis) -> None:
     producer = Threaded(redis_url=redis_url)
     producer.push(snapshot("t1", 1))
-    with producer.inner._lock:  # so that something is in the buffer, and the lock is held, while it forks
-        producer.inner._buffer.put(snapshot("t1", 2))
+    with (
+        producer.inner._session._lock
+    ):  # so that something is in the buffer, and the lock is held, while it forks
+        assert producer.save(snapshot("t1", 2))
         child = os.fork()
         if child == 0:
             status = 1
@@ -161,7 +163,7 @@ def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
         capture_output=True,
         text=True,
     )
-    assert "Closed with 1 snapshots that Redis does not have" in done.stderr
+    assert "Closed with 1 snapshots that were never sent" in done.stderr
 
 
 def test_close_by_two_threads(redis_url: str, redis_client: redis.Redis) -> None:

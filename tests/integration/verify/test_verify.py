@@ -111,6 +111,24 @@ def test_from_accepted_to_stored(
     assert "✓ The books balance." in text.stdout
 
 
+def test_a_well_formed_entry_that_breaks_a_rule_is_counted_once_and_found_by_its_trader(
+    verify: Verify, producer: RiskProducer, redis_client: redis.Redis, redis_url: str, database_url: str
+) -> None:
+    for number in (1, 2):
+        producer.push(snapshot("a", number))
+    keys = Keys(partition_of("a", PARTITIONS))
+    newest: Any = redis_client.hget(keys.latest, "a")
+    redis_client.delete(keys.snapshots)
+    epoch = wire.decode(newest).epoch
+    redis_client.xadd(keys.snapshots, {"s": wire.encode(snapshot("a", 1), epoch, 1)})
+    too_long = newest.replace(b'"reason":""', b'"reason":"' + b"x" * 1_025 + b'"')
+    redis_client.xadd(keys.snapshots, {"s": too_long})
+    drain_all(redis_url, database_url)
+    assert verify.sums() == (2, 1, 1, 0, 0, 0, 0, 0)
+    listed = CliRunner().invoke(cli, ["dead", "list", "--trader", "a"], env={"POSTGRES_URL": database_url})
+    assert f"a/{epoch}/2" in listed.output
+
+
 def test_dead_conflated_and_foreign_are_accounted_for(
     verify: Verify, redis_url: str, redis_client: redis.Redis, database_url: str, db: psycopg.Connection
 ) -> None:

@@ -14,10 +14,12 @@ from risk_producer.keys import Keys
 from risk_producer.stream import Admission, Admit, Claim, Entry, Skipped, TraderStream, Unreadable
 from risk_producer.wire import decode, encode
 from risk_worker import floors as module
+from risk_worker import jobs
 from risk_worker.floors import Floors
 from risk_worker.source import connect
-from tests.support.books import drain_all
+from tests.support.books import drain_all, draining
 from tests.support.producers import snapshot
+from tests.support.wait import wait_until
 
 KEYS = Keys(0)
 FAR = 2**52
@@ -330,3 +332,23 @@ def test_a_state_that_no_producer_can_exceed_is_named(
         floors.compare()
     assert "'a'" in caplog.text and "no producer can exceed" in caplog.text
     assert isinstance(Trader(client).claim(), int)
+
+
+def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
+    client: Any, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
+    far_ahead(client)
+    trader = Trader(client)
+    trader.claim()
+    trader.send()
+    with Floors(client, database_url, 0, 1) as floors, draining(redis_url, database_url, look=floors.look):
+        wait_until(lambda: client.xlen(KEYS.snapshots) == 0)
+        client.flushall()
+        wait_until(lambda: client.hget(KEYS.floors, "a") == b"%d" % (FAR + 1))
+    client.flushall()
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("POSTGRES_URL", database_url)
+    jobs.drain_partition(0, until_empty=True)
+    assert trader.stream.latest(KEYS, "a").restored
+    assert not trader.paused

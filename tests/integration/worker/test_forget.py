@@ -22,7 +22,7 @@ KEYS = Keys(0)
 DAY_MS = 24 * 3600 * 1000
 NOW_MS = int(time.time() * 1000)
 OLD, NEWEST = NOW_MS - 31 * DAY_MS, NOW_MS - DAY_MS
-LONG_AGO, RECENTLY = NOW_MS - DAY_MS - 60_000, NOW_MS - DAY_MS + 60_000
+LONG_AGO, RECENTLY = NOW_MS - DAY_MS - 60_000, NOW_MS - DAY_MS // 2
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,8 @@ from risk_producer.snapshot import RiskSnapshot
 from risk_worker.batch import Outcome, decode_entries
 from risk_worker.drain import SourceUnavailable
 from risk_worker.source import StreamSource, connect
+from tests.conftest import MakeValkey
+from tests.support.senders import Sender
 
 KEYS = Keys(0)
 
@@ -139,3 +141,75 @@ def test_what_came_after_redis_lost_its_data_is_not_taken_off(client: Any) -> No
 def test_a_server_that_is_not_there_is_said_so() -> None:
     with connect("redis://127.0.0.1:1/0") as nobody, pytest.raises(SourceUnavailable):
         StreamSource(nobody, 0).read()
+
+
+def counted(client: Any) -> dict[str, int]:
+    found = {name.decode(): int(count) for name, count in client.hgetall(KEYS.counters).items()}
+    found.pop("acknowledged_ms", None)
+    return found
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["cut off as one", "one by one"])
+def test_what_no_producer_admitted_is_counted_as_foreign_and_the_totals_balance(
+    client: Any, whole: bool
+) -> None:
+    sender = Sender(client, "a")
+    sender.add(3)
+    assert sender.send() is None
+    assert sender.epoch is not None
+    source = StreamSource(client, 0, batch_size=100, block_s=0.01)
+    source._count = 100
+    foreign: list[dict[bytes, bytes]] = [{b"s": b"nonsense"}, {b"x": b"y"}]
+    if not whole:
+        in_its_name = wire.decode(client.hget(KEYS.latest, "a"))
+        foreign += [
+            {
+                b"s": wire.encode(cast("RiskSnapshot", in_its_name), sender.epoch, 9)
+            },  # a seq that it never had
+            {
+                b"s": wire.encode(cast("RiskSnapshot", in_its_name), sender.epoch - 1, 1)
+            },  # an epoch without one
+            {b"s": payload("nobody", 1)},
+        ]
+    for fields in foreign:
+        client.xadd(KEYS.snapshots, fields)
+    sender.add(1)
+    assert sender.send() is None
+    batch = decode_entries(source.stream, source.read())
+    source.examine(batch)
+    for _ in range(2):
+        source.acknowledge(batch, Outcome(batch.dead, duplicates=0))
+    counters = counted(client)
+    assert counters["foreign"] == len(foreign)
+    assert counters["accepted"] == 4
+    assert counters["accepted"] + counters["foreign"] == counters["stored"] + counters["dead"]
+    assert client.xlen(KEYS.snapshots) == 0
+
+
+def test_redis_out_of_memory_refuses_a_batch_as_a_whole_and_takes_an_acknowledgement(
+    make_valkey: MakeValkey,
+) -> None:
+    server = make_valkey(appendfsync="no", maxmemory_policy="noeviction")
+    with connect(server.url) as client:
+        sender = Sender(client, "a")
+        sender.add(10)
+        assert sender.send() is None
+        source = StreamSource(client, 0, batch_size=100, block_s=0.01)
+        source._count = 100
+        batch = decode_entries(source.stream, source.read())
+        client.config_set("maxmemory", 1)
+        before = client.hgetall(KEYS.admitted)
+        sender.add(10)
+        assert "OutOfMemory" in (sender.send() or "")
+        newcomer = Sender(client, "b")
+        newcomer.add()
+        assert "OutOfMemory" in (newcomer.send() or "")
+        assert client.hgetall(KEYS.admitted) == before
+        assert client.xlen(KEYS.snapshots) == 10
+        source.acknowledge(batch, Outcome((), duplicates=0))
+        assert client.xlen(KEYS.snapshots) == 0
+        counters = counted(client)
+        assert (counters["stored"], counters["accepted"]) == (10, 10)
+        client.config_set("maxmemory", 0)
+        assert (sender.send(), newcomer.send()) == (None, None)
+        assert client.xlen(KEYS.snapshots) == 11

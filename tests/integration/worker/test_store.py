@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from math import ceil, log2
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psycopg
@@ -14,10 +14,12 @@ import pytest
 from risk_producer import wire
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.wire import Identity, WireSnapshot
+from risk_worker import migrations
 from risk_worker import store as module
-from risk_worker.batch import Batch
+from risk_worker.batch import Batch, Entry, decode_entries
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
 from risk_worker.store import PostgresStore
+from tests.support.servers import Databases, name_in, with_name
 
 STREAM = "risk:{0}:snapshots"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -238,3 +240,48 @@ def test_a_commit_is_on_disk_before_it_is_acknowledged(database_url: str, db: ps
             assert store._connected().execute("SHOW synchronous_commit").fetchone() == ("on",)
     finally:
         db.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+
+
+@pytest.fixture(params=["LATIN1", "SQL_ASCII"])
+def narrow_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """A migrated database that cannot hold every text, or does not know what it holds."""
+    url = databases.create()
+    name = name_in(url)
+    with psycopg.connect(with_name(url, "postgres"), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{name}"'.encode())
+        made = f"CREATE DATABASE \"{name}\" ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        admin.execute(f"{made} TEMPLATE template0".encode())
+    migrations.up(url)
+    yield url
+    databases.drop(url)
+
+
+def test_a_text_that_the_database_cannot_hold_is_one_dead_letter_with_its_identity(narrow_url: str) -> None:
+    sound, of_reason = snapshot("größer", 1), snapshot("größer", 2, reason="5 € at 東京")
+    of_trader = snapshot("東京", 3, reason="€")
+    entries = [
+        Entry(f"{number}-0", wire.encode(cast("RiskSnapshot", each), 1, each.seq))
+        for number, each in enumerate((sound, of_reason, of_trader), 1)
+    ]
+    entries.append(Entry("4-0", entries[1].payload.replace(b'"seq":2', b'"seq":4')))
+    entries.append(Entry("5-0", '{"v": 1, "trader_id": "größer", "epoch": 1, "seq": 5, "€": "€"}'.encode()))
+    with PostgresStore(narrow_url) as store, psycopg.connect(narrow_url, client_encoding="utf8") as db:
+        for _ in range(2):
+            outcome = store.save(decode_entries(STREAM, entries))
+        stored = rows(db, "SELECT seq FROM risk_state_history ORDER BY 1")
+        dead = rows(db, "SELECT entry_id, trader_id, epoch, seq, payload FROM risk_dead_letter ORDER BY 1")
+        [[encoding]] = rows(db, "SHOW server_encoding")
+    by_entry = {entry.id: entry.payload for entry in entries}
+    assert all(payload == by_entry[entry_id] for entry_id, _, _, _, payload in dead)
+    if encoding == "SQL_ASCII":  # it takes any bytes
+        assert stored == [(1,), (2,), (3,), (4,)]
+        assert [row[:4] for row in dead] == [("5-0", "größer", 1, 5)]
+        return
+    assert stored == [(1,)]
+    assert [row[:4] for row in dead] == [
+        ("2-0", "größer", 1, 2),
+        ("3-0", None, 1, 3),  # the database cannot hold whose it is; the payload says it
+        ("4-0", "größer", 1, 4),
+        ("5-0", "größer", 1, 5),
+    ]
+    assert len(outcome.dead) == 4

@@ -86,7 +86,7 @@ class Outgoing(RuleBasedStateMachine):
         call = self.outbox.next_call(self.now)
         if isinstance(call, Claim):
             if not lost:
-                self.outbox.claimed(call, [self._claim() for _ in call.lives])
+                self.outbox.claimed(call, [self._claim() for _ in call.lives], self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:

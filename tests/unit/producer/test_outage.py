@@ -6,22 +6,22 @@ from bisect import bisect_left
 
 from risk_producer.outage import Outage
 
-AWAY = ConnectionError("away")
+AWAY = "away"
 
 
 def test_waits_double_from_a_twentieth_of_a_second_to_two_seconds() -> None:
     outage = Outage()
     for most in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
-        assert most / 2 <= outage.goes_on(AWAY) <= most
+        assert most / 2 <= outage.record_failure(AWAY, 0.0) <= most
 
 
 def test_the_next_outage_begins_with_short_waits_again() -> None:
     outage = Outage()
     for _ in range(10):
-        outage.goes_on(AWAY)
-    outage.ends()
+        outage.record_failure(AWAY, 0.0)
+    outage.record_success(1.0)
     assert not outage.under_way
-    assert outage.goes_on(AWAY) <= 0.05
+    assert outage.record_failure(AWAY, 0.0) <= 0.05
     assert outage.count == 2
 
 
@@ -31,7 +31,7 @@ def test_a_thousand_producers_do_not_stampede() -> None:
     for _ in range(1000):
         outage, now = Outage(), 0.0
         while now < 20:
-            now += outage.goes_on(AWAY)
+            now += outage.record_failure(AWAY, 0.0)
             if now > 5:
                 tries.append(now)
     tries.sort()

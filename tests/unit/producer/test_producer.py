@@ -43,7 +43,7 @@ def test_persistence_off_keeps_state_in_memory_and_sends_nothing(
         labels = {"trader_id": "t1", "backend": "memory"}
         assert registry.get_sample_value("risk_persistence_attempts_total", labels) == 1001
         assert registry.get_sample_value("risk_producer_backend", {"backend": "memory"}) == 1
-        assert producer._thread is None
+        assert not producer._flusher.runs()
     assert not caplog.records
 
 
@@ -58,7 +58,7 @@ def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RISK_ON_FULL", "refuse")
     with RiskProducer.from_env(registry=CollectorRegistry()) as producer:
         assert producer.health().buffer_size == 7
-        assert producer._on_full == "refuse"
+        assert producer._session.options.on_full == "refuse"
 
 
 def test_one_of_url_and_client() -> None:

@@ -165,8 +165,7 @@ def test_writing_anew_keeps_what_is_needed_and_no_more(tmp_path: Path) -> None:
     for number in range(20):
         first.accept("t1", number)
     lane = first.buffer.lanes[0]
-    first.buffer.take(lane, 15)
-    first.buffer.settle(lane, 15)
+    first.buffer.settle(lane, first.buffer.items()[:15])
     before = first.spool.size
     first.spool.rewrite(first.buffer.items(), lambda life, trader_id: 5)
     assert first.spool.size < before
@@ -187,8 +186,7 @@ def test_a_crash_between_writing_anew_and_removing(tmp_path: Path) -> None:
     [old] = segments(tmp_path)
     data = old.read_bytes()
     lane = first.buffer.lanes[0]
-    first.buffer.take(lane, 2)
-    first.buffer.settle(lane, 2)
+    first.buffer.settle(lane, first.buffer.items()[:2])
     first.spool.rewrite(first.buffer.items(), no_epoch)
     old.write_bytes(data)
     (tmp_path / "000000000099.new").write_bytes(b"half")
@@ -205,8 +203,7 @@ def test_segments_are_removed_once_redis_has_them(tmp_path: Path) -> None:
     for number in range(3000):
         item = first.accept("t1", number)
         if number % 10 == 9:
-            first.buffer.take(lane, 10)
-            first.buffer.settle(lane, 10)
+            first.buffer.settle(lane, first.buffer.items()[:10])
             first.spool.settled({(item.life, "t1"): item.seq}, first.buffer.items)
         assert len(segments(tmp_path)) <= 2
         assert first.spool.size == sum(path.stat().st_size for path in segments(tmp_path)) < 256 * 1024
@@ -225,9 +222,10 @@ def test_the_record_of_a_merged_snapshot_stays_until_the_survivor_is_settled(tmp
     for number in range(4):
         first.accept("t1", number)
     lane = first.buffer.lanes[0]
-    first.buffer.take(lane, 1)
+    oldest = first.buffer.items()[:1]
+    oldest[0].sent = True
     assert first.buffer.conflate() == 2
-    first.buffer.settle(lane, 1)
+    first.buffer.settle(lane, oldest)
     first.spool.settled({(first.spool.life, "t1"): 1}, first.buffer.items)
     first.crash()
     second = Crashing(tmp_path)
@@ -309,17 +307,12 @@ def test_what_was_sent_and_not_answered_is_not_stored_twice(bench: Bench, tmp_pa
     first = bench.producer(spool_dir=tmp_path)
     stream = first.stream
     admit = stream.admit
-    asynchronous = bench.flavour == "asyncio"
 
     def lose(call: Any) -> Any:
         admit(call)
         raise StreamUnavailable("lost")
 
-    async def lose_async(call: Any) -> Any:
-        await admit(call)
-        raise StreamUnavailable("lost")
-
-    stream.admit = lose_async if asynchronous else lose
+    stream.admit = lose
     for number in range(5):
         assert first.save(snapshot("t1", number))
     wait_until(lambda: len(bench.stored()) == 5)
@@ -507,7 +500,7 @@ def test_no_file_descriptor_is_left_to_sync_with(
 def test_fsync(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str) -> None:
     monkeypatch.setattr("risk_producer.spool._FSYNC_EVERY_S", 0.0)
     synced: list[int] = []
-    monkeypatch.setattr("risk_producer.core.os.fsync", synced.append)
+    monkeypatch.setattr("risk_producer.session.os.fsync", synced.append)
     producer = bench.producer(spool_dir=tmp_path, spool_fsync=fsync)
     for number in range(3):
         assert producer.save(snapshot("t1", number))

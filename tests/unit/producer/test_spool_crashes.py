@@ -8,27 +8,20 @@ import tempfile
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from prometheus_client import CollectorRegistry
 
 from risk_producer.buffer import OnFull
-from risk_producer.core import ProducerCore
+from risk_producer.session import Options, ProducerSession
+from risk_producer.spool import Spool
 from risk_producer.stream import Admission, Admit, Claim, Entry
 from risk_producer.wire import decode
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b")
-
-
-class Still(ProducerCore):
-    """A producer whose flusher is the test."""
-
-    def _wake(self) -> None:
-        pass
 
 
 class Crashes(RuleBasedStateMachine):
@@ -38,7 +31,7 @@ class Crashes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="riskstream-test-"))
-        self.producer: Still | None = None
+        self.producer: ProducerSession | None = None
 
     @initialize(
         on_full=st.sampled_from(get_args(OnFull)),
@@ -48,12 +41,8 @@ class Crashes(RuleBasedStateMachine):
         most=st.sampled_from([2_000, 1 << 20]),
     )
     def begin(self, on_full: OnFull, size: int, maxlen: int, segment: int, most: int) -> None:
-        self.options: dict[str, Any] = {
-            "on_full": on_full,
-            "buffer_size": size,
-            "stream_maxlen": maxlen,
-            "spool_max_bytes": most,
-        }
+        self.options = Options(on_full=on_full, buffer_size=size, stream_maxlen=maxlen)
+        self.most = most
         self.segment, self.maxlen = segment, maxlen
         self.number = self.epoch = self.life = self.length = 0
         self.now = 0.0
@@ -66,14 +55,12 @@ class Crashes(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.life += 1
-        self.producer = Still(
-            "redis://nobody", spool_dir=self.folder, registry=CollectorRegistry(), **self.options
-        )
-        assert self.producer._spool is not None
-        self.producer._spool._segment_max = self.segment
+        spool = Spool(self.folder, fsync="never", max_bytes=self.most)
+        spool._segment_max = self.segment
+        self.producer = ProducerSession(self.options, spool)
 
     @property
-    def going(self) -> Still:
+    def going(self) -> ProducerSession:
         assert self.producer is not None
         return self.producer
 
@@ -82,7 +69,7 @@ class Crashes(RuleBasedStateMachine):
         for trader_id, reason in saves:
             self.number += 1
             made = snapshot(trader_id, self.number, reason=reason)
-            if self.going._accept(made) is not None:
+            if self.going.accept(made) is not None:
                 self.accepted[trader_id, self.life].append(made.daily_pnl)
                 self.reasons[made.daily_pnl] = reason
                 self.life_of[made.daily_pnl] = self.life
@@ -95,7 +82,7 @@ class Crashes(RuleBasedStateMachine):
         if isinstance(call, Claim):
             epochs = [self._claim() for _ in call.lives]
             if not lost:
-                outbox.claimed(call, epochs)
+                outbox.claimed(call, epochs, self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:
@@ -126,11 +113,11 @@ class Crashes(RuleBasedStateMachine):
     @rule(torn=st.none() | st.binary(max_size=40))
     def end(self, torn: bytes | None) -> None:
         """A crash, perhaps in the middle of writing a record; or a close() that gives up."""
-        assert self.going._spool is not None
+        assert self.going.spool is not None
         if torn is None:
-            self.going._count_unsent()
+            assert self.going.end()
         else:
-            self.going._spool.abandon()
+            self.going.spool.abandon()
             for newest in sorted(self.folder.glob("*.segment"))[-1:]:
                 with newest.open("ab") as file:
                     file.write(torn)
@@ -140,6 +127,7 @@ class Crashes(RuleBasedStateMachine):
     def the_disk_works(self) -> None:
         if self.producer is not None:
             assert self.going.health().spool == "on"
+            assert self.going.account().balanced
 
     def teardown(self) -> None:
         try:
@@ -155,7 +143,8 @@ class Crashes(RuleBasedStateMachine):
             self.drain()
             self.ask(lost=False)
         assert not self.going._buffer.depth
-        assert self.going._count_unsent()
+        assert self.going.end()
+        assert self.going.all_confirmed()
         assert not list(self.folder.glob("*.segment"))
         epochs: dict[tuple[str, int], set[int]] = defaultdict(set)
         stored: dict[tuple[str, int], list[tuple[int, int, float]]] = defaultdict(list)

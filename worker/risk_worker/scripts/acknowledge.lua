@@ -76,7 +76,7 @@ local function add(hash, fields, amounts)
       local sum = number(known[at - first + 1])
       if not sum then sum, unreadable = 0, unreadable + 1 end
       sums[#sums + 1] = fields[at]
-      sums[#sums + 1] = string.format('%.0f', math.min(sum + amounts[at], LIMIT - 1))
+      sums[#sums + 1] = math.min(sum + amounts[at], LIMIT - 1)
     end
     redis.pcall('HSET', hash, unpack(sums))
   end
