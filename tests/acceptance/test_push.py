@@ -31,6 +31,7 @@ def write_file(path: Path) -> None:
                 "drawdown_pct": 0.5,
                 "current_equity": number,
                 "peak_equity": 2 * number,
+                "trading_paused": False,
                 "recorded_at": (began + timedelta(milliseconds=number)).isoformat(),
                 "trace_id": f"line {number + 1}",
             }

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 from click.testing import CliRunner, Result
@@ -27,7 +28,8 @@ STREAM = Keys(0).snapshots
 
 def line(number: int, **changes: Any) -> str:
     fields = {"trader_id": f"t{number % 3}", "daily_pnl": number, "drawdown_pct": 0}
-    return json.dumps(fields | {"current_equity": 1, "peak_equity": 1, "trace_id": str(number)} | changes)
+    fields |= {"current_equity": 1, "peak_equity": 1, "trace_id": str(number), "trading_paused": False}
+    return json.dumps(fields | {"recorded_at": "2026-01-31T09:30:00Z"} | changes)
 
 
 def written(folder: Path, lines: int, name: str = "in.jsonl") -> Path:
@@ -76,7 +78,10 @@ def test_bad_lines_are_named_and_the_others_go_through(
 
 
 def test_standard_input_and_csv(redis_url: str, redis_client: redis.Redis) -> None:
-    csv = b"trader_id,daily_pnl,drawdown_pct,current_equity,peak_equity,trading_paused\na,1,2,3,4,true\n"
+    csv = (
+        b"trader_id,daily_pnl,drawdown_pct,current_equity,peak_equity,trading_paused,recorded_at\n"
+        b"a,1,2,3,4,true,2026-01-31T09:30:00Z\n"
+    )
     assert push(stdin=csv, REDIS_URL=redis_url).exit_code == 0
     assert push("-", "--format", "csv", stdin=csv, REDIS_URL=redis_url).exit_code == 0
     assert push("-", stdin=line(7).encode(), REDIS_URL=redis_url).exit_code == 0
@@ -85,6 +90,71 @@ def test_standard_input_and_csv(redis_url: str, redis_client: redis.Redis) -> No
         ("a", True),
         ("t1", False),
     ]
+
+
+def test_what_a_record_of_the_past_does_not_say_is_not_made_up(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    frame = b"trader_id,daily_pnl,drawdown_pct,current_equity,peak_equity\na,1,2,3,4\n"
+    done = push(stdin=frame, REDIS_URL=redis_url)
+    assert done.exit_code == 1
+    assert "no column trading_paused, recorded_at" in done.stderr
+    assert "--recorded-at now" in done.stderr
+    assert "--trading-paused false" in done.stderr
+    gaps = frame.replace(b"equity\n", b"equity,trading_paused,recorded_at\n").replace(b"4\n", b"4,,\n")
+    done = push(stdin=gaps, REDIS_URL=redis_url)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("line 2: trading_paused, recorded_at must be given; ")
+    assert not arrived(redis_client)
+    for content in (frame, gaps, line(1, recorded_at=None, trading_paused=None).encode()):
+        done = push("--recorded-at", "now", "--trading-paused", "true", stdin=content, REDIS_URL=redis_url)
+        assert done.exit_code == 0, done.output
+    assert [snapshot.trading_paused for snapshot in arrived(redis_client)] == [True] * 3
+    for option in (["--recorded-at", "yesterday"], ["--trading-paused", "maybe"]):
+        assert push(*option, stdin=frame, REDIS_URL=redis_url).exit_code == 2
+
+
+def test_of_a_file_with_broken_quotes_nothing_is_sent(
+    tmp_path: Path, redis_url: str, redis_client: redis.Redis
+) -> None:
+    path = tmp_path / "in.csv"
+    header = "trader_id,daily_pnl,drawdown_pct,current_equity,peak_equity,trading_paused,recorded_at"
+    row = "a,1,2,3,4,f,2026-01-31 09:30:00+00"
+    path.write_text(f'{header}\n{row}\n"{row}\n{row}\n')
+    done = push(path, REDIS_URL=redis_url)
+    assert done.exit_code == 1
+    assert "in.csv: line 3: a quote is never closed" in done.stderr
+    assert not arrived(redis_client)
+    done = push(stdin=path.read_bytes() + b'"\n', REDIS_URL=redis_url)  # as a pipe, and the quote closed
+    assert done.exit_code == 1
+    assert [snapshot.trader_id for snapshot in arrived(redis_client)] == ["a"]
+
+
+def test_refused_lines_are_reported_once(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    push(stdin=line(1, daily_pnl="inf").encode(), REDIS_URL=redis_url)
+    assert not [record for record in caplog.records if "refused" in record.getMessage()]
+
+
+def test_an_export_of_the_table_is_pushed_as_new_snapshots(
+    redis_url: str, redis_client: redis.Redis, database_url: str
+) -> None:
+    columns = (
+        "trader_id, recorded_at, epoch, seq, trace_id, reason, daily_pnl, drawdown_pct, current_equity, "
+        "peak_equity, trading_paused, paused_until, last_reset_time"
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            f"INSERT INTO risk_state_history ({columns}) VALUES ('a', '2026-01-31 09:30:00.25+00', 7, 1, '', "
+            "'the \"first\"\nof two', -5, 0.1, 1, 2, true, '2026-02-01+00', '2026-01-31+00')"
+        )
+        with connection.cursor().copy("COPY risk_state_history TO STDOUT (FORMAT csv, HEADER)") as copy:
+            exported = b"".join(bytes(block) for block in copy)
+    done = push(stdin=exported, REDIS_URL=redis_url)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith("Not read: epoch, seq, merged, stored_at. ")
+    [got] = arrived(redis_client)
+    assert (got.trader_id, got.trading_paused, got.reason) == ("a", True, 'the "first"\nof two')
+    assert (got.seq, got.recorded_at.isoformat()) == (1, "2026-01-31T09:30:00.250000+00:00")
 
 
 def test_the_ending_tells_the_form_unless_it_is_given(tmp_path: Path, redis_url: str) -> None:

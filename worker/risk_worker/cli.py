@@ -366,15 +366,33 @@ def repair(trader: str, dry_run: bool) -> None:
     help="Give up instead: at the first line that finds no room within RISK_SAVE_TIMEOUT_S, and on what is "
     "not in Redis 2 s after the last line.",
 )
-def push(file: Path, dry_run: bool, form: str, no_wait: bool) -> None:
+@click.option(
+    "--recorded-at",
+    type=click.Choice(["now"]),
+    help="A record without recorded_at is of the time at which it is read. Else it is bad.",
+)
+@click.option(
+    "--trading-paused",
+    type=click.Choice(["false", "true"]),
+    help="What a record without trading_paused means. Else it is bad.",
+)
+def push(
+    file: Path, dry_run: bool, form: str, no_wait: bool, recorded_at: str | None, trading_paused: str | None
+) -> None:
     """Push snapshots from FILE (or - for standard input): JSON lines, or CSV with a header row.
 
     When the stream is full, and while Redis is away or cannot be used, it waits without end; Ctrl-C gives up.
     A line that is no snapshot is reported with its number, the others go through, and the exit status is 1.
+    Of a CSV file whose quotes are broken nothing is used.
     """
     from risk_worker import push as module
+    from risk_worker.lines import Defaults
 
-    sys.exit(module.push(_settings(), file, dry_run=dry_run, form=form, wait=not no_wait))
+    defaults = Defaults(
+        recorded_now=recorded_at == "now",
+        trading_paused=None if trading_paused is None else trading_paused == "true",
+    )
+    sys.exit(module.push(_settings(), file, dry_run=dry_run, form=form, wait=not no_wait, defaults=defaults))
 
 
 @cli.command()

@@ -18,7 +18,7 @@ from risk_producer.errors import ConfigurationError, RiskError
 from risk_producer.producer import RiskProducer
 from risk_producer.settings import Settings
 from risk_producer.snapshot import RiskSnapshot
-from risk_worker.lines import Form, SnapshotLines, UnreadableFile
+from risk_worker.lines import Defaults, Form, SnapshotLines, UnreadableFile
 
 FLUSH_TIMEOUT_S: Final = 2.0
 TRY_AGAIN_EVERY_S: Final = 0.05
@@ -32,11 +32,20 @@ class CannotOpen(RiskError):
     """The file cannot be opened; the message says why."""
 
 
-def push(settings: Settings, file: Path, *, dry_run: bool, form: str, wait: bool = True) -> int:
+def push(
+    settings: Settings,
+    file: Path,
+    *,
+    dry_run: bool,
+    form: str,
+    wait: bool = True,
+    defaults: Defaults | None = None,
+) -> int:
     """Push the file's snapshots; - is standard input. Returns the exit status.
 
     0: all lines went through. 1: some did not, each is named on stderr. 130: interrupted.
     form: jsonl, csv, or auto. wait: when there is no room, go on waiting; else stop at that line.
+    defaults: what a record means that lacks recorded_at or trading_paused.
     """
     if not dry_run and not settings.persistent:
         raise ConfigurationError(
@@ -45,7 +54,7 @@ def push(settings: Settings, file: Path, *, dry_run: bool, form: str, wait: bool
     if not dry_run:
         settings.require_redis_url()
     with _opened(file) as stream, Screen(_size(file)) as screen:
-        lines = SnapshotLines(stream, _form(file, form))
+        lines = SnapshotLines(stream, _form(file, form), defaults, screen.say)
         result = Result()
         try:
             if dry_run:
