@@ -191,7 +191,8 @@ class TestWhatDbmateIsTold:
 
     @pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
     def test_sslmodes_that_allow_a_server_without_ssl(self, empty_database_url: str, sslmode: str) -> None:
-        migrations.up(f"{empty_database_url}?sslmode={sslmode}&gssencmode=disable&keepalives=1")
+        plain, _, _ = empty_database_url.partition("?")
+        migrations.up(f"{plain}?sslmode={sslmode}&gssencmode=disable&keepalives=1")
         assert tables_of(empty_database_url) >= TABLES
 
     def test_several_hosts(self, empty_database_url: str) -> None:
