@@ -8,7 +8,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check bench bench-large save-cost growth chaos clean
+.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: $(DEV) ## format, lint, types, import rules
 TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,3)
 test: check ## every check and the whole test suite, on servers it starts by itself
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+
+test-system: $(DEV) ## what needs servers of Debian: forms of connecting, clocks; 30 minutes at most
+	timeout 1800 $(BIN)/pytest tests -m system --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 bench: $(DEV) ## measure against the yardsticks: 6 minutes
 	$(BIN)/riskstream bench

@@ -121,6 +121,18 @@ def redis_client(
     return Redis.from_pool(pool)
 
 
+def adopt(client: Redis) -> Redis:
+    """Make a client that another library made behave as those of redis_client() do on a wrong server.
+
+    Its new connections are of the maker's kind, and answers are bytes. Returns the same client.
+    """
+    pool: Any = client.connection_pool
+    kinds = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+    pool.connection_class = kinds.get(pool.connection_class, pool.connection_class)
+    pool.connection_kwargs["decode_responses"] = False
+    return client
+
+
 def check_redis_url(url: str, name: str = "REDIS_URL") -> None:
     """Raise ConfigurationError, which names the setting, for a URL that cannot work. Connects to nothing."""
     _options(url, name)

@@ -297,6 +297,8 @@ def _read_file(path: str | None) -> dict[str, Any]:
 def _check_text(value: object, origin: str) -> None:
     """Bytes of the environment that are not UTF-8 come as surrogates, which nothing can send on."""
     if isinstance(value, str):
+        if "\0" in value:
+            raise ConfigurationError(f"{origin} contains a zero byte")
         try:
             value.encode()
         except UnicodeEncodeError:

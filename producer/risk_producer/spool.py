@@ -98,9 +98,14 @@ class Spool:
             raise ConfigurationError(
                 f"RISK_SPOOL_DIR {folder} is in use by another producer; give each a folder of its own"
             ) from None
-        for path in folder.glob("*.new"):
-            path.unlink()
-        self._replay = self._read()
+        try:
+            self._check_names()
+            for path in folder.glob("*.new"):
+                path.unlink()
+            self._replay = self._read()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
         lives = [life for life, _ in self._replay.epochs] + [item.life for item in self._replay.items]
         self.life = max([*self._sizes, *lives, 0]) + 1
         """The number of this life."""
@@ -316,6 +321,15 @@ class Spool:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012d}.segment"
+
+    def _check_names(self) -> None:
+        """A copy of a segment is none: read as one, it would stand for others in a wrong order."""
+        for path in sorted([*self._folder.glob("*.segment"), *self._folder.glob("*.new")]):
+            if not (re.fullmatch(r"[0-9]{12,}", path.stem) and path.is_file()):
+                raise ConfigurationError(
+                    f"RISK_SPOOL_DIR {self._folder} holds {path.name}, which is no part of a spool: "
+                    "move it away"
+                )
 
     def _read(self) -> Replay:
         replay = Replay()

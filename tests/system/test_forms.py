@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from risk_worker import migrations
 from risk_worker.embedded import EmbeddedPostgres
-from tests.support.debian import DebianPostgres, certificate, pgbouncer
+from tests.support.debian import POSTGRES, DebianPostgres, certificate, pgbouncer
 from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
 
@@ -92,3 +94,26 @@ def test_an_encoding(encoding: str, site: Running, redis_url: str) -> None:
             )
         )
     assert use(FORMS["plain"](replace(place, database=name)), redis_url) == ALL_OK
+
+
+def test_the_schema_is_dumped_by_the_servers_own_pg_dump(site: Running) -> None:
+    """A newer one would write options that this server and others refuse."""
+    server, _ = site
+    url = Databases(server.url).create()
+    migrations.up(url)
+    assert migrations._pg_dump_folder(15, "") == [str(POSTGRES)]
+    dumped = migrations.schema_of(url)
+    assert "attver" not in dumped
+    copy = Databases(server.url).create()
+    with psycopg.connect(copy, autocommit=True) as db:
+        db.execute("SELECT pg_catalog.set_config('search_path', 'public', false)")
+    done = subprocess.run(
+        [POSTGRES / "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", copy],
+        input=dumped,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert migrations.schema_of(copy) == dumped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -105,3 +106,36 @@ def test_the_files_have_both_ways_and_stand_in_order() -> None:
         text = path.read_text()
         assert text.count("-- migrate:up\n") == 1
         assert text.count("-- migrate:down\n") == 1
+
+
+class TestWhichPgDump:
+    """The server's own version where it is there, otherwise the least that is newer."""
+
+    @pytest.mark.parametrize(
+        ("server", "there", "chosen"),
+        [
+            (15, [18, 15, 16], 15),
+            (15, [18, 14, 16], 16),
+            (17, [16, 18, 15], 18),
+            (18, [15, 18], 18),
+            (19, [15, 18], None),
+        ],
+    )
+    def test_is_chosen(
+        self,
+        server: int,
+        there: list[int],
+        chosen: int | None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("risk_worker.embedded.versions", list)
+        monkeypatch.setattr(migrations, "_DEBIAN", tmp_path / "none")
+        for version in there:
+            folder = tmp_path / str(version)
+            folder.mkdir()
+            program = folder / "pg_dump"
+            program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}.4 (Debian {version}.4-1)'\n")
+            program.chmod(0o755)
+        path = os.pathsep.join(str(tmp_path / str(version)) for version in there)
+        assert migrations._pg_dump_folder(server, path) == ([str(tmp_path / str(chosen))] if chosen else [])

@@ -109,6 +109,6 @@ def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"

@@ -57,7 +57,7 @@ MIGRATE: Final = Purpose("riskstream-migrate", {})
 _LOOK: Final = """
     SELECT pg_backend_pid(),
            EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
-               AND current_setting('timescaledb.max_background_workers', true) IS NULL,
+               AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers'),
            current_setting('synchronous_commit') = 'off',
            current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~ 'linux'
 """

@@ -38,6 +38,8 @@ _LOG_EVERY_S: Final = 10.0
 # In a wheel the SQL files are inside the package; in a checkout they are where dbmate looks by itself.
 _PACKAGED: Final = Path(__file__).parent / "_db" / "migrations"
 _CHECKOUT: Final = Path(__file__).parents[2] / "db" / "migrations"
+# Where Debian keeps the programs of several versions beside one another.
+_DEBIAN: Final = Path("/usr/lib/postgresql")
 # What lib/pq knows of libpq's parameters, beyond what is always said.
 _LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
 
@@ -161,25 +163,29 @@ def _connected(url: str) -> Iterator[database.Connection]:
 
 def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
     """Tables of these names that no migration made: dbmate would stop at them with "already exists"."""
-    [(applied, found)] = connection.execute(_FOREIGN_TABLES).fetchall()
-    if found and not applied:
-        raise MigrationError(
-            f"the database {connection.info.dbname} has tables of another program under names that "
-            f"riskstream needs ({', '.join(found)}), and no migration was applied. Move them to another "
-            "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the "
-            "statements. Nothing was changed"
-        )
+    [(ledger, found)] = connection.execute(_TABLES).fetchall()
+    if not found:
+        return
+    if ledger:
+        first = min(path.name.partition("_")[0] for path in _folder().glob("*.sql"))
+        applied = connection.execute("SELECT version::text FROM schema_migrations").fetchall()
+        if (first,) in applied:
+            return
+    raise MigrationError(
+        f"the database {connection.info.dbname} has tables of another program under names that riskstream "
+        f"needs ({', '.join(found)}), and no migration of riskstream was applied. Move them to another "
+        "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the statements. "
+        "Nothing was changed"
+    )
 
 
-# Where dbmate puts its own table: in the schema that is the first of the search path.
-_FOREIGN_TABLES: Final = """
-    SELECT to_regclass('schema_migrations') IS NOT NULL,
-           array(
-               SELECT relname::text FROM pg_class
-               WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
-                 AND relname IN ('risk_state', 'risk_state_history', 'risk_dead_letter')
-               ORDER BY 1
-           )
+# In the schema that is the first of the search path, where dbmate and the migrations put their tables.
+_TABLES: Final = """
+    SELECT bool_or(relname = 'schema_migrations'),
+           array_agg(relname::text ORDER BY relname) FILTER (WHERE relname <> 'schema_migrations')
+    FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter')
 """
 
 
@@ -298,7 +304,7 @@ def _pg_dump_folder(version: int, path: str) -> list[str]:
     version is taken where it is there, otherwise the least that is newer. Empty: there is none.
     """
     folders = [Path(each) for each in path.split(os.pathsep) if each]
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian keeps them beside one another
+    folders += sorted(_DEBIAN.glob("*/bin"))
     with contextlib.suppress(ModuleNotFoundError):
         from risk_worker.embedded import program, versions  # needs the extra "embedded"
 

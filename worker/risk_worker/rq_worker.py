@@ -34,7 +34,7 @@ from rq.queue import Queue
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import WorkerStatus
 
-from risk_producer.connect import redis_client
+from risk_producer.connect import adopt, redis_client
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
 from risk_worker import jobs, migrations, progress, source
@@ -77,6 +77,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             raise ConfigurationError(f"DrainWorker works on the queue {QUEUE} alone, got {', '.join(names)}")
         if connection is None and queues and isinstance(queues[0], Queue):
             connection = queues[0].connection
+        if connection is not None:
+            adopt(connection)  # made by `rq worker`
         options |= {
             "serializer": "json",
             "job_class": DrainJob,

@@ -19,6 +19,7 @@ from risk_worker.batch import DeadLetter, Entry, decode_entries
 from risk_worker.cli import cli
 from risk_worker.dead import DatabaseTrouble, DeadLetters, Wanted
 from risk_worker.store import PostgresStore
+from tests.support.servers import with_name
 
 STREAM = "risk:{0}:snapshots"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -327,7 +328,7 @@ def test_an_absent_database_is_said_in_one_line() -> None:
 
 
 def test_a_database_that_is_missing_says_what_to_do(database_url: str) -> None:
-    done = run(f"{database_url}_nowhere", "list")
+    done = run(with_name(database_url, "nowhere"), "list")
     assert done.exit_code == 2
     assert "does not exist (the database does not exist: run createdb or check POSTGRES_URL)" in done.stderr
 

@@ -24,6 +24,7 @@ from risk_worker.cli import cli
 from risk_worker.drain import drain
 from risk_worker.source import StreamSource, connect
 from risk_worker.store import PostgresStore
+from tests.support.servers import with_name
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PARTITIONS = 2
@@ -305,7 +306,7 @@ def test_what_is_stored_twice_is_named(
 
 
 def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url: str) -> None:
-    done = verify.run(POSTGRES_URL=f"{database_url}_nowhere")
+    done = verify.run(POSTGRES_URL=with_name(database_url, "nowhere"))
     assert done.exit_code == 2
     assert "run createdb or check POSTGRES_URL" in done.stderr
 

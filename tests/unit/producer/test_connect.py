@@ -10,12 +10,21 @@ from contextlib import contextmanager
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
+from redis.maint_notifications import MaintNotificationsConfig
 
 from risk_producer import AsyncRiskProducer, RiskProducer
-from risk_producer.connect import REDIS_ERRORS, NotSupported, ServerTooOld, check_redis_url, redis_client
+from risk_producer.connect import (
+    REDIS_ERRORS,
+    NotSupported,
+    ServerTooOld,
+    adopt,
+    check_redis_url,
+    redis_client,
+)
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings
 
+QUIET = MaintNotificationsConfig(enabled=False)
 WRONG = {
     "redis://127.0.0.1:6379/0?timeout=5": "option timeout that cannot be used",
     "redis://h/0?socket_timeuot=5": "option socket_timeuot that cannot be used",
@@ -219,6 +228,18 @@ class TestAServer:
         ):
             for _ in range(2):  # the second call is answered as the first one only on a new connection
                 with pytest.raises(redis.RedisError, match=r"(?i)read.only|MASTER|UNBLOCKED|loading"):
+                    client.set("x", 1)
+
+    def test_that_is_the_wrong_one_is_left_by_an_adopted_client_too(self) -> None:
+        with (
+            server_that_says(hello(b"7.2.4"), b"-READONLY x\r\n") as url,
+            redis.Redis.from_url(
+                url, decode_responses=True, driver_info=None, maint_notifications_config=QUIET
+            ) as client,
+        ):
+            assert adopt(client) is client
+            for _ in range(2):
+                with pytest.raises(redis.ReadOnlyError):
                     client.set("x", 1)
 
     def test_that_refuses_one_command_keeps_the_connection(self) -> None:

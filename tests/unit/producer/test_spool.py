@@ -534,3 +534,17 @@ def test_a_forked_child_leaves_the_spool_to_its_parent(tmp_path: Path) -> None:
         assert os.waitpid(child, 0)[1] == 0
         with pytest.raises(ConfigurationError):
             Spool(tmp_path, fsync="never", max_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("name", ["000000000001-copy.segment", "x.segment", "z.new", "1.segment"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_foreign_name_in_the_folder_is_named(name: str, kind: str, tmp_path: Path) -> None:
+    """Also where it is a folder; once it is gone the same process can use the spool."""
+    foreign = tmp_path / name
+    foreign.mkdir() if kind == "folder" else foreign.write_bytes(b"RISKSPOOL")
+    options: dict[str, Any] = {"client": fakeredis.FakeRedis(), "spool_dir": tmp_path}
+    with pytest.raises(ConfigurationError, match=f"RISK_SPOOL_DIR .* holds {name}"):
+        RiskProducer(**options, registry=CollectorRegistry())
+    assert foreign.exists()
+    foreign.rmdir() if kind == "folder" else foreign.unlink()
+    RiskProducer(**options, registry=CollectorRegistry()).close()
