@@ -94,12 +94,13 @@ def _shift_is_over(rq: Redis) -> Callable[[], bool]:
     away, which RQ needs at the end of a shift."""
     began = monotonic()
     looked = began
+    is_over = False
 
     def over() -> bool:
-        nonlocal looked
+        nonlocal looked, is_over
         now = monotonic()
-        if now - looked < min(SHORT_SHIFT_S, SHIFT_S):
-            return False
+        if is_over or now - looked < min(SHORT_SHIFT_S, SHIFT_S):
+            return is_over
         looked = now
         try:
             others_wait = bool(rq.llen(f"rq:queue:{QUEUE}"))
@@ -107,7 +108,8 @@ def _shift_is_over(rq: Redis) -> Callable[[], bool]:
             others_wait = False
         except RedisError:
             return False
-        return others_wait or now - began >= SHIFT_S
+        is_over = others_wait or now - began >= SHIFT_S
+        return is_over
 
     return over
 

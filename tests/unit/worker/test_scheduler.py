@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import fakeredis
@@ -75,6 +76,10 @@ def test_a_job_that_is_absent_is_enqueued_once(scheduler: DrainScheduler, client
     assert is_queued_once(client)
 
 
+def set_field(field: Any, value: bytes, client: Any) -> None:
+    client.hset(JOB, field, value)
+
+
 BAD_JOBS: dict[str, Callable[[Any], Any]] = {
     "a remnant": lambda client: client.hset(JOB, "status", "started"),
     "a remnant of a heartbeat": lambda client: client.hset(JOB, "last_heartbeat", "x"),
@@ -82,7 +87,7 @@ BAD_JOBS: dict[str, Callable[[Any], Any]] = {
     "a list": lambda client: client.rpush(JOB, "x"),
     "a stream": lambda client: client.xadd(JOB, {"x": "y"}),
     **{
-        f"{field} {value!r}": lambda client, field=field, value=value: client.hset(JOB, field, value)
+        f"{field!r} {value!r}": partial(set_field, field, value)
         for field, value in [
             *((field, b"\xff\xfe") for field in ("status", "origin", "created_at", "timeout", "data")),
             *((field, b"abc") for field in ("status", "created_at", "enqueued_at", "timeout", "result_ttl")),
