@@ -509,10 +509,13 @@ def _streams(client: redis.Redis, partitions: int) -> list[Keys]:
 
 
 def _entries(client: redis.Redis, stream: str) -> Iterator[Mapping[bytes, bytes]]:
-    """The fields of each entry from the stream's beginning to its end, a page at a time."""
-    after = "-"
+    """The fields of each entry that the stream has by now, a page at a time."""
+    newest = cast(list[Any], client.xrevrange(stream, count=1))
+    if not newest:
+        return
+    after, end = "-", newest[0][0].decode()  # traders may add quicker than this reads
     while True:
-        page = cast(list[Any], client.xrange(stream, min=after, count=PAGE))
+        page = cast(list[Any], client.xrange(stream, min=after, max=end, count=PAGE))
         for _, fields in page:
             yield fields
         if len(page) < PAGE:
