@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
@@ -36,9 +36,30 @@ Undo = Callable[[], None]
 class System:
     """Everything that runs. A context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, *, rate: float, appendfsync: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rate: float,
+        appendfsync: str,
+        workers: Sequence[str] = WORKERS,
+        producers: Sequence[str] = PRODUCERS,
+        partitions: int = PARTITIONS,
+        traders_each: int = TRADERS_EACH,
+        maxlen: int = 1500,
+        batch_size: int = 100,
+        linked: bool = True,
+    ) -> None:
+        """linked: by links that can be cut; otherwise workers and producers reach the servers directly."""
         self.folder = folder
         self.rate = rate
+        self.workers = workers
+        self.producers = producers
+        self.partitions = partitions
+        self._traders_each = traders_each
+        self._maxlen = maxlen
+        self._batch_size = batch_size
+        self._linked = linked
         self._appendfsync = appendfsync
         self.poison_sure: dict[str, bytes] = {}
         """Entry id -> payload, of what was added by hand."""
@@ -76,26 +97,26 @@ class System:
         self.execute(f"ALTER TABLE risk_state_history ADD CONSTRAINT no_poison CHECK (reason <> '{POISON}')")
         self.links = {
             name: enter(Link(self._port_of("postgres" if name.endswith("postgres") else "redis")))
-            for name in LINKS
+            for name in (LINKS if self._linked else ())
         }
         database = self.postgres.url.replace(
-            f":{self.postgres.port}/", f":{self.links['worker-postgres'].port}/"
+            f":{self.postgres.port}/", f":{self._way('worker-postgres', self.postgres.port)}/"
         )
         common = {
-            "RISK_PARTITIONS": str(PARTITIONS),
-            "RISK_STREAM_MAXLEN": "1500",
+            "RISK_PARTITIONS": str(self.partitions),
+            "RISK_STREAM_MAXLEN": str(self._maxlen),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         self._worker_environment = {
             **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self.links['worker-redis'].port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{self._way('worker-redis', self.redis.port)}/0",
             "POSTGRES_URL": database,
-            "RISK_BATCH_SIZE": "100",
+            "RISK_BATCH_SIZE": str(self._batch_size),
             "RISK_DRAIN_TIMEOUT_S": "5",
         }
         self._producer_environment = {
             **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self.links['producer-redis'].port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{self._way('producer-redis', self.redis.port)}/0",
         }
         self._operator_environment = {
             **common,
@@ -104,18 +125,21 @@ class System:
         }
         self.processes = {
             name: enter(WorkerProcess(self.folder / f"{name}.log", self._worker_environment))
-            for name in WORKERS
+            for name in self.workers
         }
-        for name in PRODUCERS:
-            if name != PRODUCERS[0]:  # that one has memory alone
+        for name in self.producers:
+            if name != self.producers[0]:  # that one has memory alone
                 self._spools[name] = self.folder / f"spool-{name}"
             self.processes[name] = enter(self._producer(name))
+
+    def _way(self, link: str, port: int) -> int:
+        return self.links[link].port if self._linked else port
 
     def _port_of(self, server: str) -> Callable[[], int]:
         return lambda: self.postgres.port if server == "postgres" else self.redis.port
 
     def _producer(self, name: str) -> WorkerProcess:
-        traders = [f"{name}-trader-{number}" for number in range(TRADERS_EACH)]
+        traders = [f"{name}-trader-{number}" for number in range(self._traders_each)]
         self._lives += 1
         notes = self.folder / f"notes-{name}-{self._lives}"
         command = [
@@ -124,7 +148,7 @@ class System:
             "tests.chaos.producer",
             str(notes),
             name,
-            str(self.rate / 3),
+            str(self.rate / len(self.producers)),
             *traders,
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
@@ -141,9 +165,9 @@ class System:
 
     def begin(self, fault: Fault) -> Undo:
         """Let it happen. Returns what undoes it."""
-        if fault.target in WORKERS:
+        if fault.target in self.workers:
             return self._hit_worker(fault)
-        if fault.target in PRODUCERS:
+        if fault.target in self.producers:
             return self._hit_producer(fault)
         if fault.target in LINKS:
             return self._hit_link(fault)
@@ -157,12 +181,12 @@ class System:
 
     def supervise(self) -> None:
         """As whatever runs workers: bring back those that ended by themselves. See how commands ended."""
-        for name in WORKERS:
+        for name in self.workers:
             worker = self.processes[name]
             if name not in self._down and not worker.running:
                 self.seen[f"worker ended by itself with status {worker.wait(1)}"] += 1
                 worker.start()
-        for name in PRODUCERS:
+        for name in self.producers:
             if name not in self._down and not self.processes[name].running:
                 self.wrong.append(f"{name} ended by itself: {self.processes[name].log[-1500:]}")
                 self._down.add(name)
@@ -310,7 +334,7 @@ class System:
     def _add_by_hand(self, fault: Fault) -> Undo:
         chance = random.Random(fault.number)
         with self.client() as client, contextlib.suppress(redis.RedisError):
-            keys = Keys(chance.randrange(PARTITIONS))
+            keys = Keys(chance.randrange(self.partitions))
             if fault.kind == "copy by hand":
                 latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
                 for payload in sorted(latest.values())[: chance.randint(1, 4)]:
@@ -357,11 +381,11 @@ class System:
 
     def stop_producers(self) -> None:
         """SIGTERM; each says what is left, and nothing may be."""
-        for name in PRODUCERS:
+        for name in self.producers:
             self._down.add(name)
             if self.processes[name].running:
                 self.processes[name].signal(signal.SIGTERM)
-        for process in [*(self.processes[name] for name in PRODUCERS), *self._zombies]:
+        for process in [*(self.processes[name] for name in self.producers), *self._zombies]:
             try:
                 status = process.wait(70)
             except AssertionError as error:
@@ -374,16 +398,18 @@ class System:
 
     def stop_workers(self) -> None:
         """SIGTERM, to all at once; everything is healthy, so they leave in good order."""
-        for name in WORKERS:
+        for name in self.workers:
             self._down.add(name)
             self.processes[name].signal(signal.SIGTERM)
-        for name in WORKERS:
+        for name in self.workers:
             self._ended(name, self.processes[name])
 
     def in_flight(self) -> int:
         """Entries in the streams."""
         with self.client() as client:
-            lengths: list[Any] = [client.xlen(Keys(partition).snapshots) for partition in range(PARTITIONS)]
+            lengths: list[Any] = [
+                client.xlen(Keys(partition).snapshots) for partition in range(self.partitions)
+            ]
             return sum(lengths)
 
     @contextlib.contextmanager

@@ -49,7 +49,7 @@ def run(environ: dict[str, str], *command: str, **more: str) -> subprocess.Compl
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_encoding_makes_a_command_fail(environ: dict[str, str], command: list[str]) -> None:
     done = run(environ, *command, PYTHONIOENCODING="latin-1")
-    assert done.returncode == (1 if command[0] == "verify" else 0)
+    assert done.returncode == 0
     assert b"Traceback" not in done.stderr
 
 
