@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from typing import Any, Final, cast
 import psycopg
 import redis
 
+from risk_producer import RiskSnapshot, wire
 from risk_producer.keys import Keys
 from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from risk_worker.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
@@ -29,6 +31,9 @@ from tests.support.worker import WorkerProcess
 PARTITIONS: Final = 2
 TRADERS_EACH: Final = 4
 ROOT: Final = Path(__file__).parents[2]
+OFFSETS_S: Final = (-2 * 86_400, -3_600, -1, 3_600, 20 * 3_600)
+"""How far a clock is off; a trader's not by more than what a snapshot may be ahead."""
+LIBFAKETIME: Final = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketimeMT.so.1")
 
 Undo = Callable[[], None]
 
@@ -65,6 +70,8 @@ class System:
         """Entry id -> payload, of what was added by hand."""
         self.poison_perhaps: set[bytes] = set()
         """Payloads for which no answer came."""
+        self.foreign: set[str] = set()
+        """Traces of sound snapshots that no producer sent."""
         self.wrong: list[str] = []
         """What was seen while it ran that must not be."""
         self.seen: Counter[str] = Counter()
@@ -175,6 +182,7 @@ class System:
             "postgres": self._hit_postgres,
             "redis": self._hit_redis,
             "stream": self._add_by_hand,
+            "fields": self._spoil_fields,
             "operator": self._operate,
             "nothing": self._be_calm,
         }[fault.target](fault)
@@ -207,6 +215,8 @@ class System:
         if fault.kind == "freeze":
             process.signal(signal.SIGSTOP)
             return lambda: process.signal(signal.SIGCONT)
+        if fault.kind == "clocks":
+            return self._shift_clock(fault)
         self._down.add(fault.target)
         if fault.kind == "kill -9 amid a batch":
             with self._nothing_commits():
@@ -225,6 +235,26 @@ class System:
             self._down.discard(fault.target)
 
         return start
+
+    def _shift_clock(self, fault: Fault) -> Undo:
+        """The worker is killed and started with another clock; at the end likewise, with the right one."""
+        if not LIBFAKETIME.exists():
+            raise EmbeddedServerError("libfaketime is not installed")
+        offset_s = OFFSETS_S[fault.number % len(OFFSETS_S)]
+        shifted = {
+            "LD_PRELOAD": str(LIBFAKETIME),
+            "FAKETIME": f"{offset_s:+d}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self._replace_worker(fault.target, shifted)
+        return lambda: self._replace_worker(fault.target, {})
+
+    def _replace_worker(self, name: str, environment: dict[str, str]) -> None:
+        if self.processes[name].running:
+            self.processes[name].kill()
+        self.processes[name] = self._stack.enter_context(
+            WorkerProcess(self.folder / f"{name}.log", self._worker_environment | environment)
+        )
 
     @contextlib.contextmanager
     def _nothing_commits(self) -> Iterator[None]:
@@ -250,6 +280,10 @@ class System:
         old = self.processes[name]
         if not old.running:
             return _nothing
+        if fault.kind in ("values", "clocks"):
+            order = self.folder / f"{fault.kind}-{name}"
+            order.write_text(str(OFFSETS_S[fault.number % len(OFFSETS_S)]))
+            return order.unlink
         if fault.kind == "kill -9":
             self._down.add(name)
             old.kill()
@@ -322,8 +356,18 @@ class System:
         if fault.kind == "freeze":
             self.redis.pause()
             return self.redis.resume
+        if fault.kind == "READONLY":
+            with self.client() as client:
+                client.replicaof("127.0.0.1", "1")  # where nothing listens: its data stays
+
+            def promote() -> None:
+                with self.client() as client:
+                    client.replicaof("NO", "ONE")
+
+            return promote
         with self.client() as client:
-            client.config_set("maxmemory", 1)
+            used: int = client.info("memory")["used_memory"]
+            client.config_set("maxmemory", 1 if fault.kind == "out of memory" else used + 2**16)
 
         def heal() -> None:
             with self.client() as client:
@@ -331,10 +375,71 @@ class System:
 
         return heal
 
+    def _spoil_fields(self, fault: Fault) -> Undo:
+        """Values that neither a producer nor a worker writes."""
+        chance = random.Random(fault.number)
+        keys = Keys(chance.randrange(self.partitions))
+        bad = chance.choice([b"abc", b"", b"-7", b"1.5", b"9" * 40, b"\xff\xfe", str(2**63).encode()])
+        with self.client() as client:
+            epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
+            if not epochs:
+                return _nothing
+            trader, epoch = chance.choice(sorted(epochs.items()))
+            if fault.kind == "foreign counters":  # repaired by nobody
+                key = chance.choice(
+                    [keys.counters, keys.attempts, keys.failures, keys.latency_ms, keys.latency_buckets]
+                )
+                names = sorted(self._hash(client, key)) or [trader]
+                client.hset(key, cast(str, chance.choice(names)), cast(str, bad))
+                return _nothing
+            key, name, value = chance.choice(
+                [
+                    (keys.epochs, trader, epoch),
+                    (keys.admitted, epoch + b":" + trader, client.hget(keys.admitted, epoch + b":" + trader)),
+                ]
+            )
+            if value is None:
+                return _nothing
+            client.hset(key, cast(str, name), cast(str, bad))
+
+        def put_back() -> None:
+            with self.client() as client:
+                if client.hget(key, cast(str, name)) == bad:
+                    client.hset(key, cast(str, name), cast(str, value))
+
+        return put_back
+
+    @staticmethod
+    def _hash(client: redis.Redis, key: str) -> dict[bytes, bytes]:
+        return cast(dict[bytes, bytes], client.hgetall(key))
+
+    def _add_foreign(self, client: redis.Redis, keys: Keys, chance: random.Random) -> None:
+        """A sound snapshot of a trader that exists, with an epoch that was never given out."""
+        epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
+        if not epochs:
+            return
+        trader, epoch = chance.choice(sorted(epochs.items()))
+        trace = f"foreign.{chance.randrange(2**63):x}"
+        snapshot = RiskSnapshot(
+            trader_id=trader.decode(),
+            daily_pnl=0.0,
+            drawdown_pct=0.0,
+            current_equity=-1.0,
+            peak_equity=0.0,
+            trace_id=trace,
+        )
+        given_out = int(epoch) if epoch.isdigit() else 0
+        never = chance.choice([given_out + 10**9 + chance.randrange(10**6), 9 * 10**18])
+        self.foreign.add(trace)
+        client.xadd(keys.snapshots, {"s": wire.encode(snapshot, never, 1)})
+
     def _add_by_hand(self, fault: Fault) -> Undo:
         chance = random.Random(fault.number)
         with self.client() as client, contextlib.suppress(redis.RedisError):
             keys = Keys(chance.randrange(self.partitions))
+            if fault.kind == "foreign entries":
+                self._add_foreign(client, keys, chance)
+                return _nothing
             if fault.kind == "copy by hand":
                 latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
                 for payload in sorted(latest.values())[: chance.randint(1, 4)]:
