@@ -15,16 +15,16 @@ from benchmarks.servers import Servers
 
 _FILL = """
     INSERT INTO risk_state_history (
-        trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity, trading_paused,
-        last_reset_time
+        trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, last_reset_time
     )
     SELECT 'a', '2026-01-01'::timestamptz + seq * interval '1 second', 1, seq, 0, 0, 0, 0, false, '2026-01-01'
     FROM generate_series(1, %(rows)s) AS seq WHERE {}
 """
 _STATE = """
     INSERT INTO risk_state (
-        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity, trading_paused,
-        last_reset_time
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, last_reset_time
     )
     SELECT trader_id, epoch, seq, recorded_at, 0, 0, 0, 0, false, last_reset_time
     FROM risk_state_history ORDER BY recorded_at DESC LIMIT 1
