@@ -15,7 +15,6 @@ A killed process may lose the line that it was about to write, never one that it
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection
@@ -23,10 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import psycopg
-
-from risk_producer.errors import InvalidSnapshot
-from risk_producer.wire import decode
 
 Content = tuple[str, datetime, float, float]
 """trader_id, recorded_at, daily_pnl, current_equity"""
@@ -103,11 +100,12 @@ def compare(
                 wrong.append(f"{trace} is stored as {content}, and was sent as {told.tried[trace]}")
         dead: set[str] = set()
         for (payload,) in connection.execute("SELECT payload FROM risk_dead_letter"):
-            with contextlib.suppress(InvalidSnapshot):
-                letter = decode(payload)
-                dead.add(letter.trace_id)
-                if poison is not None and letter.trace_id in told.promised and letter.reason != poison:
-                    wrong.append(f"{letter.trace_id} was acknowledged and is a dead letter")
+            trace, reason = trace_of(payload)
+            if trace is None:
+                continue
+            dead.add(trace)
+            if poison is not None and trace in told.promised and reason != poison:
+                wrong.append(f"{trace} was acknowledged and is a dead letter")
         for (trace,) in connection.execute("SELECT trace_id FROM risk_state"):
             if trace in foreign:
                 wrong.append(f"{trace} is a state, and no producer sent it")
@@ -119,3 +117,17 @@ def compare(
         f"{trace} was refused and is stored" for trace in told.refused if stored[trace] or trace in dead
     ]
     return wrong
+
+
+class _Named(msgspec.Struct):
+    trace_id: str
+    reason: str = ""
+
+
+def trace_of(payload: bytes) -> tuple[str | None, str]:
+    """(trace_id, reason) of a dead letter; the trace is None where it names none."""
+    try:
+        named = msgspec.json.decode(payload, type=_Named)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, ""
+    return named.trace_id, named.reason

@@ -16,11 +16,9 @@ from typing import Final
 import psycopg
 import redis
 
-from risk_producer.errors import InvalidSnapshot
 from risk_producer.keys import partition_of
-from risk_producer.wire import decode
 from risk_worker.embedded import EmbeddedServerError
-from tests.chaos.oracle import Told, compare
+from tests.chaos.oracle import Told, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.system import System, Undo
@@ -180,7 +178,7 @@ def _check(system: System, result: Result) -> None:
         result.wrong.append(f"after a retry verify counts {after['dead']} dead letters of {left}")
     result.wrong += [
         f"{trace} is a dead letter after a retry"
-        for trace in map(_trace, _dead(system).values())
+        for trace, _ in map(trace_of, _dead(system).values())
         if trace in told.tried
     ]
     result.wrong += compare(told, system.postgres.url, system.foreign, POISON)
@@ -199,17 +197,10 @@ def _dead(system: System) -> dict[str, bytes]:
     return {name: bytes(payload) for name, payload in rows}
 
 
-def _trace(payload: bytes) -> str | None:
-    try:
-        return decode(payload).trace_id
-    except InvalidSnapshot:
-        return None
-
-
 def _compare_poison(system: System, told: Told) -> Iterator[str]:
     """Each entry added by hand is a dead letter with its own bytes, and there are no others."""
     sent = told.tried.keys() | system.foreign
-    found = {name: payload for name, payload in _dead(system).items() if _trace(payload) not in sent}
+    found = {name: payload for name, payload in _dead(system).items() if trace_of(payload)[0] not in sent}
     for name, payload in system.poison_sure.items():
         if found.pop(name, None) != payload:
             yield f"the poison {name} is not among the dead letters as it was"

@@ -24,6 +24,8 @@ class Number(float):
 class NotATime(datetime):
     """As pandas' NaT: it passes for a datetime and is none."""
 
+    year = month = day = hour = minute = second = microsecond = property(lambda _self: float("nan"))
+
     def utcoffset(self) -> None:
         return None
 

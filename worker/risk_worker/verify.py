@@ -361,7 +361,12 @@ class _Admitted:
                     self._check_epoch(keys.epochs, name, value)
             for name, value in self._fields(f"risk:{{{keys.partition}}}:behind"):
                 if trader is None or name == trader.encode(errors="surrogateescape"):
-                    self.findings.append(f"{_text(name)}: {_text(value)}")
+                    whose = _text(name)
+                    self.findings.append(
+                        f"{whose}: Redis lost data, and which of its snapshots is the newest is not certain "
+                        f"({keys.snapshots.replace('snapshots', 'behind')} has {_text(value)}); "
+                        f"run riskstream repair {whose}"
+                    )
 
     def now(self, lives: Sequence[Life]) -> list[int | None]:
         """The last seq that was admitted by now; 0: the life is not known; None: it cannot be told."""

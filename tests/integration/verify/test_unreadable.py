@@ -88,12 +88,13 @@ def test_an_epoch_that_is_no_number_and_a_trader_that_is_held_back_are_named(
     redis_url: str, redis_client: redis.Redis, database_url: str
 ) -> None:
     redis_client.hset(KEYS.epochs, mapping={"a": "abc", "b": 7, "": "a text"})
-    redis_client.hset("risk:{0}:behind", "c", "epoch 5 is not above 9")
+    redis_client.hset("risk:{0}:behind", "c", "5")
     status, said = verify(redis_url, database_url)
     assert status == 1
     assert said["findings"] == [
         "risk:{0}:epochs, field a: abc is no number that can be counted with; run riskstream repair a",
-        "c: epoch 5 is not above 9",
+        "c: Redis lost data, and which of its snapshots is the newest is not certain "
+        "(risk:{0}:behind has 5); run riskstream repair c",
     ]
 
 
