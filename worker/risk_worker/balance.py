@@ -72,8 +72,9 @@ _TURNED_UP: Final = """
     WHERE seq BETWEEN first AND last
 """
 
+# No producer sends as much as 64 kB; of a payload that is larger nothing is read.
 _LETTERS: Final = """
-    SELECT trader_id, epoch, seq, payload
+    SELECT trader_id, epoch, seq, CASE WHEN octet_length(payload) <= 65536 THEN payload ELSE '' END
     FROM risk_dead_letter
     WHERE trader_id IS NOT NULL AND epoch IS NOT NULL AND seq IS NOT NULL
       AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
@@ -370,7 +371,7 @@ def _read_letters(connection: psycopg.Connection, asked: Mapping[str, Any]) -> d
     letters: dict[Life, list[Range]] = defaultdict(list)
     decoder = msgspec.json.Decoder(_Wire)
     with connection.cursor("letters") as cursor:
-        cursor.itersize = 10  # a payload may have some megabytes
+        cursor.itersize = 500
         for trader_id, epoch, seq, payload in cursor.execute(_LETTERS, asked):
             try:
                 merged = decoder.decode(payload).merged
