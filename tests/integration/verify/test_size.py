@@ -44,7 +44,8 @@ class Recorder:
         def explain(connection: Any, query: str, parameters: Any) -> None:
             [(plans,)] = execute(connection, f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters)
             for node in nodes(plans[0]["Plan"]):
-                self.kinds.add(node["Node Type"])
+                if "unnest" in query:  # a loop over what is in an array; others look up a key
+                    self.kinds.add(node["Node Type"])
                 removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
                 self.rows += (node["Actual Rows"] + removed) * node["Actual Loops"]
 
@@ -80,7 +81,7 @@ def test_the_rows_that_are_read_grow_as_the_history_does(
                 db.execute("DELETE FROM risk_state_history")
             db.execute(INSERT.format(*shape, count).encode())
         recorder = Recorder(database_url, monkeypatch)
-        assert "WindowAgg" not in recorder.kinds
+        assert not recorder.kinds & {"WindowAgg", "Nested Loop"}
         assert sum(account.stored for account in recorder.books.lives.values()) == count
         read.append(recorder.rows)
     assert read[1] < 5 * read[0]
