@@ -8,7 +8,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos clean
+.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos soak clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,10 @@ SECONDS ?= 600
 SEED ?= 7
 chaos: $(DEV) ## faults drawn from a seed, then the books must balance: make chaos SECONDS=600 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+SOAK_SECONDS ?= 1800
+soak: $(DEV) ## a steady load with kills and restarts: the books balance and nothing grew; SOAK_SECONDS=1800
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 clean: ## remove .venv, caches and the demo's data
 	rm -rf $(VENV) .riskstream .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

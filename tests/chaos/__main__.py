@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.run import report, run
+from tests.chaos.schedule import KINDS
 
 
 def main() -> int:
@@ -21,8 +22,16 @@ def main() -> int:
         "--rate", type=float, default=200.0, help="snapshots a second, all producers together"
     )
     parser.add_argument("--appendfsync", choices=["always", "everysec", "no"], default="always")
+    parser.add_argument(
+        "--kinds",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        help=f"only these faults, with commas between: {', '.join({each.name: 0 for each in KINDS})}",
+    )
     parser.add_argument("--keep", action="store_true", help="keep logs, notes and data, whatever comes out")
     options = parser.parse_args()
+    if unknown := set(options.kinds) - {each.name for each in KINDS}:
+        parser.error(f"there are no faults of the kind {', '.join(sorted(unknown))}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # so that nothing is left running
     folder = Path(tempfile.mkdtemp(prefix="riskstream-chaos-"))
@@ -33,6 +42,7 @@ def main() -> int:
         seconds=options.seconds,
         rate=options.rate,
         appendfsync=options.appendfsync,
+        kinds=options.kinds,
         say=lambda line: print(line, flush=True),
     )
     print(report(result), flush=True)

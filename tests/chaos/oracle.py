@@ -6,6 +6,7 @@
     saved trace                                  save() said True: likewise, or if a flush() came after it
     spooled trace                                accepted with a spool on disk: a promise, whatever comes
     no    trace                                  refused: it must never be stored
+    error ...                                    an exception that save() or push() may not raise
     begin n / end n                              flush() was called / said True
     closed                                       close() said True: nothing was left
 
@@ -16,15 +17,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import psycopg
-
-from risk_producer.errors import InvalidSnapshot
-from risk_producer.wire import decode
 
 Content = tuple[str, datetime, float, float]
 """trader_id, recorded_at, daily_pnl, current_equity"""
@@ -48,6 +47,8 @@ class Told:
     tried: dict[str, Content] = field(default_factory=dict)
     promised: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+    """What was raised in a trading loop."""
 
     def read(self, path: Path) -> None:
         """Add one producer's file."""
@@ -63,6 +64,8 @@ class Told:
                 self.promised.add(rest[0])
             elif word in ("later", "saved"):
                 pending.append(rest[0])
+            elif word == "error":
+                self.errors.append(line)
             elif word == "no":
                 self.refused.add(rest[0])
             elif word == "begin":
@@ -73,12 +76,15 @@ class Told:
                 self.promised.update(pending)
 
 
-def compare(told: Told, database_url: str) -> list[str]:
+def compare(
+    told: Told, database_url: str, foreign: Collection[str] = (), poison: str | None = None
+) -> list[str]:
     """Row by row: each promise exactly once, in history or among the dead letters; nothing that nobody tried.
 
-    Returns what is wrong, one sentence each.
+    foreign: traces of entries that no producer sent; none of them is a state. poison: the reason of what may
+    be a dead letter; None: anything may. Returns what is wrong, one sentence each.
     """
-    wrong: list[str] = []
+    wrong: list[str] = list(told.errors)
     stored: Counter[str] = Counter()
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
@@ -86,11 +92,23 @@ def compare(told: Told, database_url: str) -> list[str]:
         )
         for trace, *content in rows:
             stored[trace] += 1
+            if trace in foreign:
+                continue
             if trace not in told.tried:
                 wrong.append(f"{trace} is stored, and nobody sent it")
             elif told.tried[trace] != tuple(content):
                 wrong.append(f"{trace} is stored as {content}, and was sent as {told.tried[trace]}")
-        dead = set(_traces(row[0] for row in connection.execute("SELECT payload FROM risk_dead_letter")))
+        dead: set[str] = set()
+        for (payload,) in connection.execute("SELECT payload FROM risk_dead_letter"):
+            trace, reason = trace_of(payload)
+            if trace is None:
+                continue
+            dead.add(trace)
+            if poison is not None and trace in told.promised and reason != poison:
+                wrong.append(f"{trace} was acknowledged and is a dead letter")
+        for (trace,) in connection.execute("SELECT trace_id FROM risk_state"):
+            if trace in foreign:
+                wrong.append(f"{trace} is a state, and no producer sent it")
     for trace in told.promised:
         if stored[trace] == 0 and trace not in dead:
             wrong.append(f"{trace} was acknowledged and is lost")
@@ -101,9 +119,15 @@ def compare(told: Told, database_url: str) -> list[str]:
     return wrong
 
 
-def _traces(payloads: Iterable[bytes]) -> Iterable[str]:
-    for payload in payloads:
-        try:
-            yield decode(payload).trace_id
-        except InvalidSnapshot:
-            continue
+class _Named(msgspec.Struct):
+    trace_id: str
+    reason: str = ""
+
+
+def trace_of(payload: bytes) -> tuple[str | None, str]:
+    """(trace_id, reason) of a dead letter; the trace is None where it names none."""
+    try:
+        named = msgspec.json.decode(payload, type=_Named)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, ""
+    return named.trace_id, named.reason

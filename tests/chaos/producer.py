@@ -7,16 +7,18 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from risk_producer import RiskProducer, RiskSnapshot, StreamFull, StreamUnavailable
+from risk_producer import InvalidSnapshot, RiskProducer, RiskSnapshot, StreamFull, StreamUnavailable
 from tests.chaos.oracle import Notes
+from tests.chaos.values import disguise, spoil
 
 POISON: Final = "poison"
 """A reason that the chaos' database does not take."""
 POISON_SHARE: Final = 0.003
+WRONG_SHARE: Final = 0.3
 CLOSE_TIMEOUT_S: Final = 60.0
 FLUSH_EVERY: Final = 40
 
@@ -24,18 +26,33 @@ FLUSH_EVERY: Final = 40
 class Trader:
     """One trading loop. Every second one uses save() and a flush() now and then, the others push()."""
 
-    def __init__(self, producer: RiskProducer, notes: Notes, life: str, name: str, period_s: float) -> None:
+    def __init__(
+        self, producer: RiskProducer, notes: Notes, life: str, name: str, period_s: float, orders: Path
+    ) -> None:
         self._producer = producer
         self._notes = notes
         self._life = life
         self._name = name
         self._period_s = period_s
+        self._orders = orders
         self._count = 0
 
     def run(self, stop: threading.Event, *, saving: bool) -> None:
+        try:
+            self._trade(stop, saving=saving)
+        except BaseException as error:
+            self._notes.write("error", self._name, repr(error).replace("\n", " "))
+            raise
+
+    def _trade(self, stop: threading.Event, *, saving: bool) -> None:
         due_s = time.monotonic()
         while not stop.is_set():
-            snapshot = self._next()
+            fields = self._next()
+            if self._told("values") is not None:
+                if random.random() < WRONG_SHARE:
+                    self._be_refused(fields)
+                fields = disguise(fields, random.Random())
+            snapshot = RiskSnapshot(**fields)
             content = (snapshot.trader_id, snapshot.recorded_at.isoformat(), snapshot.daily_pnl)
             self._notes.write("try", snapshot.trace_id, *content, snapshot.current_equity)
             if saving:
@@ -44,6 +61,24 @@ class Trader:
                 self._push(snapshot)
             due_s = max(due_s + self._period_s, time.monotonic() - 1)
             stop.wait(max(0.0, due_s - time.monotonic()))
+
+    def _told(self, kind: str) -> str | None:
+        """What the chaos wants of this process just now; None: nothing of that kind."""
+        try:
+            return (self._orders / f"{kind}-{self._life.partition('.')[0]}").read_text()
+        except FileNotFoundError:
+            return None
+
+    def _be_refused(self, fields: dict[str, Any]) -> None:
+        """A snapshot with a wrong value: InvalidSnapshot, and it is never stored."""
+        trace = f"{fields['trace_id']}.wrong"
+        self._notes.write("try", trace, self._name, fields["recorded_at"].isoformat(), 0.0, 0.0)
+        self._notes.write("no", trace)
+        try:
+            snapshot = RiskSnapshot(**spoil({**fields, "trace_id": trace}, random.Random()))
+        except InvalidSnapshot:
+            return
+        self._notes.write("error", self._name, "made", repr(snapshot))
 
     def _push(self, snapshot: RiskSnapshot) -> None:
         try:
@@ -71,18 +106,19 @@ class Trader:
         spooled = self._producer.health().spool == "on"
         self._notes.write("spooled" if spooled else word, snapshot.trace_id)
 
-    def _next(self) -> RiskSnapshot:
+    def _next(self) -> dict[str, Any]:
         self._count += 1
-        return RiskSnapshot(
-            trader_id=self._name,
-            daily_pnl=random.gauss(0, 100),
-            drawdown_pct=1.0,
-            current_equity=random.uniform(1e4, 1e5),
-            peak_equity=1e5,
-            recorded_at=datetime.now(UTC),
-            trace_id=f"{self._life}.{self._name}.{self._count}",
-            reason=POISON if random.random() < POISON_SHARE else "",
-        )
+        offset = timedelta(seconds=float(self._told("clocks") or 0))
+        return {
+            "trader_id": self._name,
+            "daily_pnl": random.gauss(0, 100),
+            "drawdown_pct": 1.0,
+            "current_equity": random.uniform(1e4, 1e5),
+            "peak_equity": 1e5,
+            "recorded_at": datetime.now(UTC) + offset,
+            "trace_id": f"{self._life}.{self._name}.{self._count}",
+            "reason": POISON if random.random() < POISON_SHARE else "",
+        }
 
 
 def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
@@ -95,7 +131,7 @@ def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
     period_s = len(traders) / float(rate)
     threads = []
     for number, trader in enumerate(traders):
-        loop = Trader(producer, notes, life, trader, period_s)
+        loop = Trader(producer, notes, life, trader, period_s, Path(notes_path).parent)
         threads.append(threading.Thread(target=loop.run, args=(stop,), kwargs={"saving": number % 2 == 1}))
         threads[-1].start()
     for thread in threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +58,13 @@ KINDS: Final = (
     Kind("retry the dead", ("operator",), 0, 0, 1),
     Kind("verify", ("operator",), 0, 0, 3),
     Kind("calm", ("nothing",), 4, 8, 1),
+    Kind("values", PRODUCERS, 2, 8, 2),
+    Kind("clocks", (*WORKERS, *PRODUCERS), 2, 8, 2),
+    Kind("foreign entries", ("stream",), 0, 0, 2),
+    Kind("foreign counters", ("fields",), 0, 0, 1),
+    Kind("foreign fields", ("fields",), 1, 5, 2),
+    Kind("maxmemory", ("redis",), 1, 6, 1),
+    Kind("READONLY", ("redis",), 1, 6, 2),
 )
 
 
@@ -76,18 +84,20 @@ class Fault:
         return f"{self.at_s:6.1f} s  {self.target}: {self.kind}{lasts}"
 
 
-def schedule(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run, in order. All are undone by its end."""
+def schedule(seed: int, seconds: float, kinds: Collection[str] = ()) -> list[Fault]:
+    """The faults of a run, in order. All are undone by its end. kinds: names; none: all."""
     chance = random.Random(seed)
+    chosen = [each for each in KINDS if not kinds or each.name in kinds]
     faults: list[Fault] = []
     busy_until: dict[str, float] = {}
     at_s = WARM_UP_S
     while at_s < seconds:
-        kind = chance.choices(KINDS, [each.weight for each in KINDS])[0]
+        kind = chance.choices(chosen, [each.weight for each in chosen])[0]
         target = chance.choice(kind.targets)
         lasts_s = min(chance.uniform(kind.least_s, kind.most_s), seconds - at_s)
         number = chance.randrange(2**31)
         if busy_until.get(target, 0) > at_s:
+            at_s += 0.1  # or, with few kinds, a target may be busy for ever
             continue
         faults.append(Fault(round(at_s, 2), kind.name, target, round(lasts_s, 2), number))
         busy_until[target] = at_s + lasts_s + 1

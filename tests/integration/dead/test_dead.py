@@ -17,7 +17,8 @@ from risk_producer.snapshot import RiskSnapshot
 from risk_worker import dead as module
 from risk_worker.batch import DeadLetter, Entry, decode_entries
 from risk_worker.cli import cli
-from risk_worker.dead import DatabaseTrouble, DeadLetters, Wanted
+from risk_worker.database_reader import DatabaseTrouble
+from risk_worker.dead import DeadLetters, Wanted
 from risk_worker.store import PostgresStore
 from tests.support.servers import with_name
 
@@ -320,7 +321,7 @@ def test_many_letters_go_in_chunks(
 
 def test_an_absent_database_is_said_in_one_line() -> None:
     done = run("postgresql://nobody@127.0.0.1:1/none", "list")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith("riskstream: the database: connection")
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(DatabaseTrouble):
