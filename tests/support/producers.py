@@ -183,7 +183,7 @@ def mark_restored(client: redis.Redis) -> None:
     """As a worker does that has compared partition 0 with Postgres."""
     server = {}
     with contextlib.suppress(redis.RedisError):
-        server = cast("dict[str, Any]", client.info("server"))
+        server = client.info("server")
     client.hset(Keys(0).floors, "", server.get("run_id", "any"))
 
 
