@@ -208,6 +208,7 @@ class Pending:
     def __init__(self, session: ProducerSession) -> None:
         self._session = session
         self._items = session.held_items()
+        self._deferred = session.inside() and not session.empty
 
     def over(self) -> bool:
         """Whether there is nothing more to wait for."""
@@ -216,7 +217,9 @@ class Pending:
                 self._items.clear()
                 self._items.append(_LOST)
                 return True
-        return not self._items or self._session.ended or self._items[-1] is _LOST
+        if self._items:
+            return self._session.ended or self._items[-1] is _LOST
+        return not self._deferred or self._session.empty
 
     def arrived(self) -> bool:
         """Whether Redis has it all."""

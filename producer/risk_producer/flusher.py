@@ -71,7 +71,7 @@ class Flusher:
         """Accept nothing more, and end when all is sent or the time is over. Returns the deadline."""
         deadline = None if timeout is None else monotonic() + timeout
         self.session.request_close(deadline)
-        if not self.can_wait() and not self.runs() and not self.session.held_items():
+        if not self.can_wait() and not self.runs() and self.session.empty:
             self.session.after(self.end)
         return deadline
 

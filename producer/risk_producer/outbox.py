@@ -16,7 +16,7 @@ stream had no room for it. With a spool it has its seq already, for good.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,10 +98,17 @@ class Note:
 
 
 class Outbox:
-    """The buffer's way out. Its methods belong to one flusher; the lock guards the buffer."""
+    """The buffer's way out. Its methods belong to one flusher; the lock guards the buffer.
+
+    The lock itself is asked for each time: a context manager in Python can be interrupted half-way.
+    """
 
     def __init__(
-        self, buffer: Buffer, lock: AbstractContextManager[object], maxlen: int, spool: Spool | None = None
+        self,
+        buffer: Buffer,
+        lock: Callable[[], AbstractContextManager[object]],
+        maxlen: int,
+        spool: Spool | None = None,
     ) -> None:
         self._buffer = buffer
         self._lock = lock
@@ -128,14 +135,14 @@ class Outbox:
             way = self._ways[0]
             self._ways.rotate(-1)  # each in turn
             if way.answer is not None:  # working it in was interrupted
-                with self._lock:
+                with self._lock():
                     self._work_in(way, now)
             if now < way.not_before:
                 continue
             if way.in_flight is None and not way.items:
                 if not way.lane.queue:
                     continue
-                with self._lock:
+                with self._lock():
                     items = self._sendable(way.lane, now)
                     names = [(item.life, item.snapshot.trader_id) for item in items]
                     strangers = [name for name in names if name not in self._lives]
@@ -167,7 +174,7 @@ class Outbox:
     def claimed(self, call: Claim, answer: Sequence[int | Unreadable], now: float) -> None:
         """The answer to a Claim."""
         lives = {name: each for name, each in zip(call.lives, answer, strict=True) if isinstance(each, int)}
-        with self._lock:
+        with self._lock():
             if self.spool is not None and lives:
                 self.spool.claimed(list(lives), list(lives.values()))  # before anything is sent under them
             for name, each in zip(call.lives, answer, strict=True):
@@ -187,7 +194,7 @@ class Outbox:
         for way in self._ways:
             if way.in_flight is call:
                 way.answer = answer
-                with self._lock:
+                with self._lock():
                     self._work_in(way, now)
 
     def epoch(self, trader_id: str) -> int | None:
@@ -236,7 +243,7 @@ class Outbox:
         lives = [self._lives[item.life, item.snapshot.trader_id] for item in items]
         entries, lost = self._stamp(items, lives)
         if lost:
-            with self._lock:
+            with self._lock():
                 for item, error in lost:
                     self._lose(way, item, error)
                 way.items = [item for item in items if not item.done]

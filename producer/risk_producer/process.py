@@ -63,7 +63,7 @@ def dropped(flusher: Flusher) -> None:
         _missed.set()
         flusher.session.after(_say_that_close_was_missed)
     flusher.request_close(CLOSE_TIMEOUT_S)
-    if not flusher.runs() and not flusher.session.held_items():
+    if not flusher.runs() and flusher.session.empty:
         flusher.session.after(flusher.end)
 
 

@@ -16,7 +16,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -135,7 +134,7 @@ class ProducerSession:
         self._deferred: deque[Callable[[], object]] = deque()
         self._effects: deque[Callable[[], object]] = deque()
         self._buffer = Buffer(options.buffer_size, options.partitions, options.on_full)
-        self._outbox = Outbox(self._buffer, _Lock(self), options.stream_maxlen, spool)
+        self._outbox = Outbox(self._buffer, lambda: self._lock, options.stream_maxlen, spool)
         self._outage = Outage()
         self._count = Reading()
         self._saved = self._spooled = 0
@@ -159,6 +158,8 @@ class ProducerSession:
         self._loaded_resets: dict[str, datetime] = {}
         """last_reset_time of each trader that load() found."""
         self._said: set[str] = set()
+        self._later = 0
+        """Snapshots among what is deferred."""
         self._replayed: dict[str, Item] = {}
         """The newest snapshot that the spool held of each trader."""
         if spool is not None:
@@ -248,10 +249,12 @@ class ProducerSession:
         if self.closed or (room < 0 and self.options.persistent):
             return None
         item = Item(snapshot)
+        self._later += 1
         self._deferred.append(partial(self._accept_deferred, item))
         return item
 
     def _accept_deferred(self, item: Item) -> None:
+        self._later -= 1
         was_closed, self.closed = self.closed, False  # it was accepted before
         try:
             made = self._accept(item.snapshot)
@@ -314,6 +317,11 @@ class ProducerSession:
         """What is in the buffer now."""
         with self._lock:
             return self._buffer.items()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to send, nor to be put into the buffer."""
+        return not self._buffer.depth and not self._later
 
     def inside(self) -> bool:
         """Whether this thread is within a call of this session, and so cannot wait for it."""
@@ -592,7 +600,7 @@ class ProducerSession:
                 backend="memory" if self._in_memory else "postgres",
                 reason=self._reason(oldest, now),
                 stream_full=self._outbox.full,
-                buffered=self._buffer.depth + len(self._deferred),
+                buffered=self._buffer.depth + self._later,
                 buffer_size=self._buffer.size,
                 oldest_s=0.0 if oldest is None else now - oldest.since,
                 accepted=self._outbox.accepted,
@@ -773,19 +781,6 @@ class ProducerSession:
                 effect()
             except Exception:  # noqa: BLE001, S112  the log's own fault: no reason to lose a snapshot
                 continue
-
-
-class _Lock(AbstractContextManager[None]):
-    """The session's lock, for those that it hands it to before it is made."""
-
-    def __init__(self, session: ProducerSession) -> None:
-        self._session = session
-
-    def __enter__(self) -> None:
-        self._session._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._session._lock.release()
 
 
 def _nothing(_start: bool) -> None:

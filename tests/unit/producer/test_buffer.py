@@ -49,7 +49,7 @@ class Outgoing(RuleBasedStateMachine):
         self.size = size
         self.maxlen = maxlen
         self.buffer = Buffer(size, partitions, on_full)
-        self.outbox = Outbox(self.buffer, threading.Lock(), maxlen)
+        self.outbox = Outbox(self.buffer, threading.Lock, maxlen)
         self.conflating = on_full == "conflate"
         self.now = 0.0
         self.number = 0
