@@ -1,4 +1,4 @@
-"""A fork while the flusher is at its first call: the child sends all the same. RISK_TEST_FORKS sets how often."""
+"""A fork while the flusher makes its first call: the child sends too. RISK_TEST_FORKS sets how often."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _PARENT = """
 import os, sys, time
 from risk_producer import RiskProducer, RiskSnapshot
 def snapshot(trader_id, number):
-    return RiskSnapshot(trader_id=trader_id, daily_pnl=number, drawdown_pct=0, current_equity=1, peak_equity=1)
+    return RiskSnapshot(trader_id=trader_id, daily_pnl=number,
+        drawdown_pct=0, current_equity=1, peak_equity=1)
 producer = RiskProducer(sys.argv[1])
 before = set(sys.modules)
 assert producer.save(snapshot("parent", 0))
