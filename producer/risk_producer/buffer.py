@@ -14,43 +14,42 @@ from itertools import islice
 from time import monotonic
 from typing import Literal
 
+import msgspec
+
 from risk_producer.keys import Keys, partition_of
 from risk_producer.snapshot import RiskSnapshot
 
 OnFull = Literal["block", "refuse", "conflate"]
 
 
-class Item:
-    """A snapshot in the buffer, and how many older ones it stands for."""
+class Item(msgspec.Struct, eq=False, gc=False):
+    """A snapshot in the buffer, and how many older ones it stands for.
 
-    __slots__ = (
-        *("changed", "done", "into", "life", "lost", "merged", "sent"),
-        *("segment", "seq", "since", "size", "snapshot"),
-    )
+    A struct, because that is made quickest; and no object for the garbage collector to look at.
+    """
 
-    def __init__(self, snapshot: RiskSnapshot, life: int = 0, since: float = 0.0) -> None:
-        self.snapshot = snapshot
-        self.merged = 0
-        self.life = life
-        """Which life of a producer it belongs to; lives are told apart only where there is a spool."""
-        self.since = since
-        """When it, or the oldest that it stands for, was accepted; monotonic, in seconds."""
-        self.seq = 0
-        """Its seq, if it has one for good: the spool gives it when it writes the snapshot down."""
-        self.segment = 0
-        """The oldest segment of the spool that is needed for it; 0: none."""
-        self.size = 0
-        """Bytes that it takes in the spool."""
-        self.changed = True
-        """Whether it differs from the trader's one before it in what must never be dropped."""
-        self.sent = False
-        """Redis may have its bytes already: it is neither merged nor withdrawn."""
-        self.into: Item | None = None
-        """The item that it was merged into."""
-        self.done = False
-        """Nothing more will become of it: Redis has it, or it was withdrawn, or it cannot be sent."""
-        self.lost = False
-        """It cannot be sent."""
+    snapshot: RiskSnapshot
+    life: int = 0
+    """Which life of a producer it belongs to; lives are told apart only where there is a spool."""
+    since: float = 0.0
+    """When it, or the oldest that it stands for, was accepted; monotonic, in seconds."""
+    merged: int = 0
+    seq: int = 0
+    """Its seq, if it has one for good: the spool gives it when it writes the snapshot down."""
+    segment: int = 0
+    """The oldest segment of the spool that is needed for it; 0: none."""
+    size: int = 0
+    """Bytes that it takes in the spool."""
+    changed: bool = True
+    """Whether it differs from the trader's one before it in what must never be dropped."""
+    sent: bool = False
+    """Redis may have its bytes already: it is neither merged nor withdrawn."""
+    into: Item | None = None
+    """The item that it was merged into."""
+    done: bool = False
+    """Nothing more will become of it: Redis has it, or it was withdrawn, or it cannot be sent."""
+    lost: bool = False
+    """It cannot be sent."""
 
     @property
     def survivor(self) -> Item:

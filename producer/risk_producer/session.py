@@ -52,6 +52,9 @@ DEFERRED_MAX: Final = 10_000
 
 NEVER: Final = 1 << 60
 
+_making = threading.RLock()
+"""Held for the moment in which a session's own lock is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -117,12 +120,23 @@ class Options:
     stall_s: float = STALL_S
 
 
+class _MadeLater:
+    """A session's lock, made when it is first needed: gevent may replace what locks are until then."""
+
+    def __get__(self, session: ProducerSession, _: object) -> Any:
+        with _making:
+            return session.__dict__.setdefault("_lock", threading.RLock())
+
+
 class ProducerSession:
     """Buffer, identity, counts and health of a producer. Thread-safe, and safe to call from anywhere."""
+
+    _lock = _MadeLater()
 
     def __init__(self, options: Options, spool: Spool | None = None, *, sync_each: bool = False) -> None:
         """sync_each: each save() waits for the spool's disk."""
         self.options = options
+        self._persistent = options.persistent
         self.spool = spool
         self.sync_each = sync_each and spool is not None
         self.on_work: Callable[[bool], None] = _nothing
@@ -170,12 +184,6 @@ class ProducerSession:
             self._replayed = {item.snapshot.trader_id: item for item in replay.items}
             self._saved = sum(item.merged + 1 for item in replay.items)
 
-    def __getattr__(self, name: str) -> Any:
-        """The lock is made when it is first needed: gevent may replace what locks are until then."""
-        if name == "_lock":
-            return self.__dict__.setdefault("_lock", threading.RLock())
-        raise AttributeError(name)
-
     def child(self) -> ProducerSession:
         """After a fork, in the child: what is in the buffer, and the epochs, are the parent's."""
         if self.spool is not None:
@@ -207,9 +215,13 @@ class ProducerSession:
         if self.closed:
             return None
         buffer = self._buffer
+<<<<<<< HEAD
         if snapshot.last_reset_time is None:
             snapshot = with_last_reset(snapshot, self._last_reset_time(snapshot))
         if not self.options.persistent:
+=======
+        if not self._persistent:
+>>>>>>> engine
             self._count_in_memory(snapshot)
             return buffer.remember(snapshot)
         if self.spool is not None and not self._spool_has_room(self.spool):
