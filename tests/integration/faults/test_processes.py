@@ -98,7 +98,9 @@ class Site:
 
     def _waits_for_a_lock(self) -> bool:
         with psycopg.connect(self.postgres.url) as db:
-            return db.execute("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'").rowcount > 0
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            comparing = "query LIKE '%ORDER BY trader_id LIMIT%'"  # that gives up by itself
+            return db.execute(f"{waiting} AND NOT {comparing}".encode()).rowcount > 0
 
     def report(self) -> Report:
         return verify(Settings(redis_url=self.redis.url, postgres_url=self.postgres.url))

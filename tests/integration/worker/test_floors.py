@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -352,3 +353,16 @@ def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
     jobs.drain_partition(0, until_empty=True)
     assert trader.stream.latest(KEYS, "a").restored
     assert not trader.paused
+
+
+def test_a_locked_table_does_not_hold_reading_up(
+    client: Any, floors: Floors, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with db.transaction():
+        db.execute("LOCK TABLE risk_state")
+        began = time.monotonic()
+        floors.look()
+        assert time.monotonic() - began < 3
+    assert "cannot compare partition 0" in caplog.text
+    floors.compare()
+    assert client.hget(KEYS.floors, "")
