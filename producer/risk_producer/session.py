@@ -215,13 +215,9 @@ class ProducerSession:
         if self.closed:
             return None
         buffer = self._buffer
-<<<<<<< HEAD
         if snapshot.last_reset_time is None:
             snapshot = with_last_reset(snapshot, self._last_reset_time(snapshot))
-        if not self.options.persistent:
-=======
         if not self._persistent:
->>>>>>> engine
             self._count_in_memory(snapshot)
             return buffer.remember(snapshot)
         if self.spool is not None and not self._spool_has_room(self.spool):

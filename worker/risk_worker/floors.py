@@ -145,16 +145,11 @@ class Floors:
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         if self._connection is None or self._connection.closed:
-<<<<<<< HEAD
             self._connection = database.connect(self._url, database.STORE)
-        return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
-=======
-            self._connection = connect(self._url)
         with self._connection.transaction():
             # Reading waits for this, so it does not wait long: for a table that is locked, above all.
             self._connection.execute("SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '2s'")
             return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
->>>>>>> trust
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
