@@ -95,7 +95,7 @@ ODD = {
     "a tiny number": raw("daily_pnl", b"1e-400"),
     "a huge number": raw("daily_pnl", b"1.7e308"),
     "all of them huge": changed(daily_pnl=1.7e308, drawdown_pct=1.7e308, current_equity=-1.7e308),
-    "the last seq": changed(seq=2**63 - 1, epoch=2**63 - 1, merged=2**31 - 1),
+    "the last seq": changed(seq=2**53 - 1, epoch=2**53 - 1, merged=2**31 - 1),
     "a field more": changed(colour="green"),
     "every character": changed(trader_id="".join(map(chr, (1, 9, 10, 0x2028, 0xFFFF, 0x10FFFF))) + "\\"),
 }
