@@ -97,7 +97,7 @@ def test_what_a_record_of_the_past_does_not_say_is_not_made_up(
 ) -> None:
     frame = b"trader_id,daily_pnl,drawdown_pct,current_equity,peak_equity\na,1,2,3,4\n"
     done = push(stdin=frame, REDIS_URL=redis_url)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "no column trading_paused, recorded_at" in done.stderr
     assert "--recorded-at now" in done.stderr
     assert "--trading-paused false" in done.stderr
@@ -122,7 +122,7 @@ def test_of_a_file_with_broken_quotes_nothing_is_sent(
     row = "a,1,2,3,4,f,2026-01-31 09:30:00+00"
     path.write_text(f'{header}\n{row}\n"{row}\n{row}\n')
     done = push(path, REDIS_URL=redis_url)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "in.csv: line 3: a quote is never closed" in done.stderr
     assert not arrived(redis_client)
     done = push(stdin=path.read_bytes() + b'"\n', REDIS_URL=redis_url)  # as a pipe, and the quote closed

@@ -94,4 +94,4 @@ def test_the_migrations_travel_with_the_worker(wheel: Path, tmp_path: Path, empt
     done = run(programs / "riskstream", "migrate", "status", POSTGRES_URL=empty_database_url)
     assert "Pending: 0" in done.stdout
     done = run(programs / "riskstream", "migrate", "new", "add_x")
-    assert (done.returncode, "no folder /db/migrations: run this" in done.stderr) == (1, True)
+    assert (done.returncode, "no folder /db/migrations: run this" in done.stderr) == (2, True)
