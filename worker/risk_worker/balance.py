@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from risk_producer.wire import identity_of
 from risk_worker.database_reader import as_of_one_moment, connected
 
 Life = tuple[str, int]
@@ -72,16 +73,19 @@ _TURNED_UP: Final = """
     WHERE seq BETWEEN first AND last
 """
 
+_ENCODINGS: Final = {"SQL_ASCII": "utf-8"} | {f"WIN{n}": f"cp{n}" for n in (866, 874, *range(1250, 1259))}
+"""Postgres' names, where Python does not know them, too. SQL_ASCII takes any bytes."""
+
 # No producer sends as much as 64 kB; of a payload that is larger nothing is read.
 _LETTERS: Final = """
     SELECT trader_id, epoch, seq, CASE WHEN octet_length(payload) <= 65536 THEN payload ELSE '' END
     FROM risk_dead_letter
-    WHERE trader_id IS NOT NULL AND epoch IS NOT NULL AND seq IS NOT NULL
-      AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+    WHERE epoch IS NOT NULL AND seq IS NOT NULL
+      AND (%(trader)s::text IS NULL OR trader_id IS NULL OR trader_id = %(trader)s)
 """
 _UNIDENTIFIED: Final = """
     SELECT count(*) FROM risk_dead_letter
-    WHERE (trader_id IS NULL OR epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL
+    WHERE (epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL
 """
 
 # Each state beside the row of history that it claims to be: one look at the key each.
@@ -225,10 +229,11 @@ def read(
     horizon: what was recorded before it need not be there; None: as TimescaleDB's oldest chunk says.
     Raises DatabaseTrouble, ConfigurationError, MigrationError.
     """
-    asked = {"trader": trader}
     with connected(url) as connection, as_of_one_moment(connection):
+        # No trader has the name "": of one that the encoding cannot hold there are dead letters alone.
+        asked = {"trader": trader if trader is None or _can_hold(connection, trader) else ""}
         pieces = _read_pieces(connection, asked)
-        letters = _read_letters(connection, asked)
+        letters, unreadable = _read_letters(connection, asked, trader)
         [(unidentified,)] = connection.execute(_UNIDENTIFIED, asked)
         if horizon is None and connection.execute(_HAS_TIMESCALEDB).fetchone() == (True,):
             [(horizon,)] = connection.execute(_HORIZON)
@@ -253,7 +258,7 @@ def read(
         lives,
         sum(account.stored for account in lives.values()),
         _stale(pieces, states, horizon),
-        int(unidentified),
+        int(unidentified) + unreadable,
         dead_but_stored,
         horizon,
         {trader_id: state for trader_id, (state, _, _) in states.items()},
@@ -272,12 +277,26 @@ def turned_up(url: str, missing: Mapping[Life, Sequence[Range]], trader: str | N
     }
     found: dict[Life, list[Range]] = defaultdict(list)
     with connected(url) as connection, as_of_one_moment(connection):
+        if not all(_can_hold(connection, trader_id) for trader_id, _ in spans):
+            return True  # it cannot be asked for them by name
         connection.execute(_NO_LOOPS)
         with connection.cursor("found") as cursor:
             cursor.itersize = 10_000
             for trader_id, epoch, first, last in cursor.execute(_TURNED_UP, arrays):
                 found[trader_id, epoch].append((first, last))
     return any(touches(missing[life], pieces) for life, pieces in found.items())
+
+
+def _can_hold(connection: psycopg.Connection, text: str) -> bool:
+    """Whether the database's encoding has all characters of a text; where it is not known: yes."""
+    name = connection.info.parameter_status("server_encoding") or ""
+    try:
+        text.encode(_ENCODINGS.get(name, name))
+    except UnicodeEncodeError:
+        return False
+    except LookupError:
+        return True
+    return True
 
 
 def touches(holes: Iterable[Range], pieces: Iterable[Range]) -> bool:
@@ -366,13 +385,27 @@ def _read_pieces(connection: psycopg.Connection, asked: Mapping[str, Any]) -> di
     return pieces
 
 
-def _read_letters(connection: psycopg.Connection, asked: Mapping[str, Any]) -> dict[Life, list[Range]]:
-    """The seq numbers that each dead letter stands for."""
+def _read_letters(
+    connection: psycopg.Connection, asked: Mapping[str, Any], trader: str | None
+) -> tuple[dict[Life, list[Range]], int]:
+    """The seq numbers that each dead letter stands for, and how many do not say whose they are.
+
+    A trader_id that the database's encoding cannot hold is in the payload alone.
+    """
     letters: dict[Life, list[Range]] = defaultdict(list)
+    unidentified = 0
     decoder = msgspec.json.Decoder(_Wire)
     with connection.cursor("letters") as cursor:
         cursor.itersize = 500
         for trader_id, epoch, seq, payload in cursor.execute(_LETTERS, asked):
+            if trader_id is None:
+                identity = identity_of(payload)
+                if identity is None or (identity.epoch, identity.seq) != (epoch, seq):
+                    unidentified += trader is None
+                    continue
+                if trader not in (None, identity.trader_id):
+                    continue
+                trader_id = identity.trader_id
             try:
                 merged = decoder.decode(payload).merged
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -380,7 +413,7 @@ def _read_letters(connection: psycopg.Connection, asked: Mapping[str, Any]) -> d
             if not 0 <= merged < seq:
                 merged = 0
             letters[trader_id, epoch].append((seq - merged, seq))
-    return letters
+    return letters, unidentified
 
 
 def _read_gaps(

@@ -47,3 +47,14 @@ def test_load_and_verify_read_what_the_worker_stored(foreign_url: str) -> None:
 
 def test_a_name_that_the_database_cannot_hold_is_not_there(foreign_url: str) -> None:
     assert postgres_state.fetch(foreign_url, "東京") is None
+
+
+def test_dead_letters_of_a_name_that_the_database_cannot_hold_are_its_own(foreign_url: str) -> None:
+    with PostgresStore(foreign_url) as store:
+        refused = len(store.save(batch("東京", "größer", reason="")).dead)
+    books = balance.read(foreign_url, admitted=lambda lives: [len(lives)] * len(lives))
+    assert [*books.lives] == [("größer", 1), ("東京", 1)]
+    assert (books.account(("東京", 1)).settled, books.foreign, books.problems()) == (1, 0, [])
+    assert books.account(("東京", 1)).dead == refused
+    assert [*balance.read(foreign_url, "東京").lives] == [("東京", 1)]
+    assert balance.turned_up(foreign_url, {("東京", 1): [(1, 1)]}, "東京")
