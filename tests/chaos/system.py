@@ -21,6 +21,7 @@ import redis
 
 from risk_producer import RiskSnapshot, wire
 from risk_producer.keys import Keys
+from risk_producer.stream import number_in
 from risk_worker import migrations
 from risk_worker.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from tests.chaos.network import Link
@@ -205,7 +206,9 @@ class System:
             self._operators.remove(each)
             self.seen[f"`{command}` ended with status {process.returncode}"] += 1
             said = log.read_text(errors="replace")
-            if "Traceback" in said or (command == "verify" and process.returncode == 1):
+            if "Traceback" in said or (
+                command == "verify" and process.returncode == 1 and not _is_told(said)
+            ):
                 self.wrong.append(f"`{command}` on the running system said:\n{said[-2000:]}")
 
     def _hit_worker(self, fault: Fault) -> Undo:
@@ -428,7 +431,7 @@ class System:
             peak_equity=0.0,
             trace_id=trace,
         )
-        given_out = int(epoch) if epoch.isdigit() else 0
+        given_out = number_in(epoch) or 0  # another fault may have spoiled it
         never = chance.choice([given_out + 10**9 + chance.randrange(10**6), 9 * 10**18])
         self.foreign.add(trace)
         client.xadd(keys.snapshots, {"s": wire.encode(snapshot, never, 1)})
@@ -543,6 +546,13 @@ def _poison(chance: random.Random) -> bytes:
             mark.encode() * 50_000,
         ]
     )
+
+
+def _is_told(said: str) -> bool:
+    """Whether verify found nothing but fields that a fault has spoiled: that is its task."""
+    found = [line for line in said.splitlines() if line.startswith("✗ ")]
+    spoiled = [line for line in found if "is no number that can be counted with" in line]
+    return bool(spoiled) and len(found) == len(spoiled) + 1
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,15 +13,10 @@ from click.testing import CliRunner
 from risk_worker.cli import cli
 
 COMMANDS = (
-    ["verify"],
-    ["verify", "--json"],
     ["verify", "--trader", "ü✓"],
     ["dead", "list"],
-    ["dead", "list", "--json"],
     ["dead", "show", "s", "1-0"],
-    ["dead", "retry", "--dry-run"],
     ["migrate", "status"],
-    ["config"],
     ["--help"],
 )
 
@@ -71,29 +66,27 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(environ: dict[str, str], c
     assert (process.returncode, process.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize(
-    ("command", "change"),
-    [
-        (["verify"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["verify"], {"POSTGRES_URL": "postgresql://x:ge heim%@127.0.0.1:1/x"}),
-        (["verify"], {"REDIS_URL": "redis://127.0.0.1:1/0"}),
-        (["verify"], {"POSTGRES_URL": ""}),
-        (["dead", "list"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["dead", "show", "s", "1-0"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["dead", "retry"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["dead", "drop", "--all", "--yes"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["migrate", "status"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["migrate", "up"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
-        (["config"], {"RISK_BATCH_SIZE": "many"}),
-        (["verify", "--what"], {}),
-    ],
+UNASKED: tuple[tuple[list[str], dict[str, str]], ...] = (
+    (["verify"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["verify"], {"POSTGRES_URL": "postgresql://x:ge heim%@127.0.0.1:1/x"}),
+    (["verify"], {"REDIS_URL": "redis://127.0.0.1:1/0"}),
+    (["verify"], {"POSTGRES_URL": ""}),
+    (["dead", "list"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["dead", "show", "s", "1-0"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["dead", "retry"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["dead", "drop", "--all", "--yes"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["migrate", "status"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["migrate", "up"], {"POSTGRES_URL": "postgresql://x:geheim@127.0.0.1:1/x"}),
+    (["config"], {"RISK_BATCH_SIZE": "many"}),
+    (["verify", "--what"], {}),
 )
-def test_what_cannot_be_asked_is_exit_status_2(
-    environ: dict[str, str], command: list[str], change: dict[str, str]
-) -> None:
-    done = CliRunner().invoke(cli, command, env={**environ, **change})
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "geheim" not in done.stderr and "ge heim" not in done.stderr
+
+
+def test_what_cannot_be_asked_is_exit_status_2(environ: dict[str, str]) -> None:
+    for command, change in UNASKED:
+        done = CliRunner().invoke(cli, command, env={**environ, **change})
+        assert (done.exit_code, done.stdout) == (2, ""), f"{command} {change}"
+        assert "geheim" not in done.stderr and "ge heim" not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

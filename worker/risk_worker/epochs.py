@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import zip_longest
 from typing import Any, cast
 
 import redis
@@ -11,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from risk_producer.keys import Keys
 from risk_producer.stream import number_in
-from risk_producer.wire import EPOCH_MAX, Identity, WireSnapshot
+from risk_producer.wire import Identity, WireSnapshot
 from risk_worker.batch import Batch, DeadLetter, not_given_out
 
 log = logging.getLogger("riskstream.epochs")
@@ -24,11 +23,13 @@ class Epochs:
         self._client = client
         self._keys = keys
         self._newest: dict[str, int] = {}
+        self._unreadable: set[str] = set()
 
     def examine(self, batch: Batch) -> None:
         """Make dead letters of snapshots whose epoch Redis did not give out. Raises redis.RedisError.
 
-        Redis is asked only for traders with a newer epoch than any that was seen before.
+        Redis is asked only for traders with a newer epoch than any that was seen before, and each time for
+        those whose epoch cannot be read: what is stored unexamined meanwhile is not taken for examined later.
         """
         newest = self._newest
         unknown = {each.trader_id for each in batch.snapshots if each.epoch > newest.get(each.trader_id, 0)}
@@ -41,26 +42,29 @@ class Epochs:
     def _ask(self, traders: list[str]) -> None:
         try:
             answers = cast("list[Any]", self._client.hmget(self._keys.epochs, traders))
-        except (
-            ResponseError
-        ) as error:  # the key is no hash, and what waits in the stream is stored all the same
+        except ResponseError as error:
+            # The key is no hash, and what waits in the stream is stored all the same.
             log.error("The worker cannot see which epochs were given out: %s %s", self._keys.epochs, error)
-            answers = []
-        for trader_id, answer in zip_longest(traders, answers):
+            self._unreadable.update(traders)
+            return
+        for trader_id, answer in zip(traders, answers, strict=True):
             epoch = number_in(answer)
-            if epoch is None:
-                if answers:
-                    log.warning(
-                        "Redis holds no epoch of trader %r that can be read: the worker stores its snapshots "
-                        "without knowing whether their epoch was given out",
-                        trader_id,
-                    )
-                epoch = EPOCH_MAX
-            self._newest[trader_id] = max(epoch, self._newest.get(trader_id, 0))
+            if epoch is not None:
+                self._newest[trader_id] = max(epoch, self._newest.get(trader_id, 0))
+                self._unreadable.discard(trader_id)
+            elif trader_id not in self._unreadable:
+                self._unreadable.add(trader_id)
+                log.warning(
+                    "Redis holds no epoch of trader %r that can be read: the worker stores its snapshots "
+                    "without knowing whether their epoch was given out",
+                    trader_id,
+                )
 
     def _reason(self, snapshot: WireSnapshot) -> str | None:
-        newest = self._newest[snapshot.trader_id]
-        return not_given_out(snapshot.epoch, newest) if snapshot.epoch > newest else None
+        newest = self._newest.get(snapshot.trader_id, 0)
+        if snapshot.epoch <= newest or snapshot.trader_id in self._unreadable:
+            return None
+        return not_given_out(snapshot.epoch, newest)
 
 
 def _take_out(batch: Batch, reasons: list[str | None]) -> None:

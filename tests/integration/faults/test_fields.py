@@ -168,11 +168,7 @@ def run_field_case(system: System, name: str, value: bytes | None, number: int) 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_bad_field_costs_one_trader_a_clear_error(name: str, system: System) -> None:
     """Some of the values; RISK_TEST_FIELDS=all takes each of them."""
-    chosen = (
-        list(BAD)
-        if os.environ.get("RISK_TEST_FIELDS")
-        else ["text", "2^53-1", "2^53", "no UTF-8", "another's"]
-    )
+    chosen = list(BAD) if os.environ.get("RISK_TEST_FIELDS") else ["2^53-1", "no UTF-8", "another's"]
     for number, value in enumerate(chosen):
         run_field_case(system, name, None if value == "another's" else BAD[value], number)
     system.verify()
@@ -182,7 +178,7 @@ def test_counters_that_cannot_be_counted_hinder_nothing(system: System) -> None:
     number = 0
     for name, fields in SHARED.items():
         for field in fields:
-            for value in BAD if os.environ.get("RISK_TEST_FIELDS") else ("text", "no UTF-8"):
+            for value in BAD if os.environ.get("RISK_TEST_FIELDS") else ("no UTF-8",):
                 system.client.hset(getattr(KEYS, name), field, BAD[value])
                 sender = Sender(system.client, f"trader-{number % 3}-{name}-{field}-{value}")
                 sender.add(2)
@@ -206,9 +202,8 @@ def test_a_key_of_another_type_is_named_and_put_aside(
 ) -> None:
     key = getattr(KEYS, name)
     system = System(client, redis_url, database_url, db)
-    for number, kind in enumerate(TYPES):
-        if kind == KEYS_AND_TYPES[name]:
-            continue
+    kinds = [kind for kind in TYPES if kind != KEYS_AND_TYPES[name]]
+    for kind in kinds if os.environ.get("RISK_TEST_FIELDS") else kinds[:1]:
         senders = [Sender(client, f"{kind}-{each}") for each in range(3)]
         for sender in senders:
             sender.add(2)
@@ -234,7 +229,6 @@ def test_a_key_of_another_type_is_named_and_put_aside(
             assert sender.send() is None
         drain_all(redis_url, database_url)
         system.check(*senders)
-        assert number < 6
 
 
 def test_a_forged_entry_moves_no_state_and_does_not_fence_the_trader(

@@ -13,7 +13,7 @@ from risk_producer import wire
 from risk_producer.keys import Keys
 from risk_producer.snapshot import RiskSnapshot
 from risk_producer.wire import identity_of
-from risk_worker.batch import DeadLetter, Outcome, decode_entries
+from risk_worker.batch import DeadLetter, Entry, Outcome, decode_entries
 from risk_worker.source import StreamSource
 
 KEYS = Keys(0)
@@ -148,3 +148,25 @@ def test_more_is_said_only_of_a_full_read(source: StreamSource, client: redis.Re
     assert (len(source.read()), source.more) == (10, True), "the batch size"
     assert (len(source.read()), source.more) == (1, False)
     assert (len(source.read()), source.more) == (0, False)
+
+
+def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
+    source: StreamSource, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    def examined(*epochs: int) -> list[int]:
+        entries = [
+            Entry(f"{at}-0", payload("t", at).replace(b'"epoch":1', b'"epoch":%d' % epoch))
+            for at, epoch in enumerate(epochs, 1)
+        ]
+        batch = decode_entries(source.stream, entries)
+        source.examine(batch)
+        return [each.epoch for each in batch.snapshots]
+
+    client.hset(KEYS.epochs, "t", b"\xff")
+    assert examined(5, 7) == [5, 7], "nothing that a producer sent is held up"
+    assert examined(7) == [7]
+    assert len(caplog.messages) == 1
+    client.hset(KEYS.epochs, "t", "7")
+    assert examined(5, 7, 10**9) == [5, 7]
+    client.hset(KEYS.epochs, "t", b"\xff")
+    assert examined(8, 7) == [8, 7]
