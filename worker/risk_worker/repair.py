@@ -179,7 +179,7 @@ class _Repair:
         if floor_raw is not None and (floor is None or floor >= EPOCH_MAX):
             new = None if state is None else b"%d" % state.epoch
             changes.append(Change(keys.floors, trader, floor_raw, new, "is no epoch that can be used"))
-        elif floor is not None and state is not None and floor < state.epoch:
+        elif floor is not None and state is not None and max(floor, number_in(epoch_raw) or 0) < state.epoch:
             changes.append(
                 Change(keys.floors, trader, floor_raw, b"%d" % state.epoch, "Postgres has a greater epoch")
             )
