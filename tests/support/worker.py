@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.wait import slowness
+
 
 class WorkerProcess:
     """A command in a process of its own, its output in a file. A context manager that kills what is left."""
@@ -58,7 +60,7 @@ class WorkerProcess:
     def wait(self, timeout_s: float) -> int:
         assert self._process is not None
         try:
-            return self._process.wait(timeout_s)
+            return self._process.wait(timeout_s * slowness())
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s; its log:\n{self.log}") from None
 
