@@ -140,31 +140,31 @@ class Buffer:
             trader.newest, trader.tail = item.snapshot, item
             self.depth += 1
 
-    def settle(self, lane: Lane, items: Sequence[Item]) -> None:
-        """Redis has these items: forget them. May be repeated, also after it was interrupted."""
-        for item in items:
+    def settle(self, lane: Lane, items: Sequence[Item], *, lost: bool = False) -> None:
+        """Forget these items of a lane: Redis has them, or (lost) they cannot be sent.
+
+        Whatever raises in here: it is done for all of them or for none.
+        """
+        queue, depth = lane.queue, self.depth - len(items)
+        if any(item is not other for item, other in zip(items, queue, strict=False)):
+            gone = set(items)  # they are behind those of a trader that is held back
+            queue = deque(item for item in queue if item not in gone)
+        in_place = queue is lane.queue
+        traders = [self._traders[item.snapshot.trader_id] for item in items]
+        steps = list(zip(items, traders, strict=True))
+        # From here on there is no call that could fail.
+        for item, trader in steps:
             item.done = True
-            trader = self._traders[item.snapshot.trader_id]
-            trader.settled = item.snapshot
+            if lost:
+                item.lost = True
+            else:
+                trader.settled = item.snapshot
             if trader.tail is item:
                 trader.tail = None
-        self._forget_done(lane, len(items))
-
-    def drop(self, lane: Lane, item: Item) -> None:
-        """Forget an item that cannot be sent. May be repeated."""
-        item.done = item.lost = True
-        trader = self._traders[item.snapshot.trader_id]
-        if trader.tail is item:
-            trader.tail = None
-        self._forget_done(lane, 1)
-
-    def _forget_done(self, lane: Lane, count: int) -> None:
-        queue, before = lane.queue, len(lane.queue)
-        while queue and queue[0].done:
-            queue.popleft()
-        if before - len(queue) < count:  # the others are behind those of a trader that is held back
-            lane.queue = deque(item for item in queue if not item.done)
-        self.depth = sum(len(each.queue) for each in self.lanes)
+            if in_place:
+                del queue[0]
+        lane.queue = queue
+        self.depth = depth
 
     def withdraw(self, item: Item) -> bool:
         """Take an item out as if it had never come. False: it is on its way, or has its seq already, or
