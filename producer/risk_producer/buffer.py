@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from time import monotonic
 from typing import Literal
@@ -17,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from risk_producer.keys import Keys, partition_of
-from risk_producer.snapshot import RiskSnapshot
+from risk_producer.snapshot import RiskSnapshot, with_last_reset
 
 OnFull = Literal["block", "refuse", "conflate"]
 
@@ -102,6 +103,8 @@ class Buffer:
         """Snapshots that were merged into a newer one."""
         self.life = 0
         """The life that new snapshots belong to."""
+        self.loaded_resets: dict[str, datetime] = {}
+        """last_reset_time of each trader that load() found."""
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
 
@@ -110,6 +113,8 @@ class Buffer:
         trader = self._traders.get(snapshot.trader_id)
         if trader is None:
             trader = self._meet(snapshot.trader_id)
+        if snapshot.last_reset_time is None:
+            snapshot = self._carry_on(trader, snapshot)
         item = Item(snapshot, self.life, now)
         if self._conflating:
             item.changed = _differ(trader.newest, snapshot)
@@ -204,6 +209,8 @@ class Buffer:
     def remember(self, snapshot: RiskSnapshot) -> Item:
         """Keep the newest snapshot of its trader, and queue nothing."""
         trader = self._traders.get(snapshot.trader_id) or self._meet(snapshot.trader_id)
+        if snapshot.last_reset_time is None:
+            snapshot = self._carry_on(trader, snapshot)
         trader.newest = snapshot
         item = Item(snapshot)
         item.done = True
@@ -233,6 +240,14 @@ class Buffer:
                     kept.appendleft(item)
             lane.queue = kept
         return before - self.depth
+
+    def _carry_on(self, trader: Trader, snapshot: RiskSnapshot) -> RiskSnapshot:
+        """What has no last_reset_time has the trader's last one, else its own recorded_at."""
+        newest = trader.newest
+        reset = newest.last_reset_time if newest is not None else None
+        if reset is None:
+            reset = self.loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
+        return with_last_reset(snapshot, reset)
 
     def _meet(self, trader_id: str) -> Trader:
         lane = self.lanes[partition_of(trader_id, len(self.lanes))]

@@ -150,16 +150,16 @@ class Flusher:
             self.end()
             return
         session.look(monotonic())
+        self._news = True  # an earlier answer, of which a fault left a part to be done, is progress too
         request = session.next_request(monotonic())
-        if request is None:
-            self._pause(session.wait_s(monotonic()), until_news=True)
-        else:
+        if request is not None:
             stream = self.transport.connected()
             reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
-            self._news = True
             session.on_reply(request, reply, monotonic())
-            session.waiters.wake()
-            self._news = False
+        session.waiters.wake()
+        self._news = False
+        if request is None:
+            self._pause(session.wait_s(monotonic()), until_news=True)
         if session.spool is not None:
             session.sync_spool(now=False)
 
