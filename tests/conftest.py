@@ -4,6 +4,7 @@ TEST_DB_URL point at others. None skips because a server is missing; only Timesc
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +12,17 @@ from typing import Protocol
 
 import pytest
 import redis
+from hypothesis import settings
 
 from risk_worker import migrations
 from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
+
+# How many examples a test makes by itself; docs/reliability.md has more.
+settings.register_profile(
+    "riskstream", max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "50")), deadline=None
+)
+settings.load_profile("riskstream")
 
 
 class MakeValkey(Protocol):
@@ -27,6 +35,15 @@ class MakePostgres(Protocol):
     """Starts a Postgres of the test's own; keywords are settings."""
 
     def __call__(self, **config: Value) -> EmbeddedPostgres: ...
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A worker inside the test leaves RQ's signal handlers behind: a SIGTERM would not end pytest."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

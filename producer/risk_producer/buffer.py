@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from time import monotonic
 from typing import Literal
@@ -17,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from risk_producer.keys import Keys, partition_of
-from risk_producer.snapshot import RiskSnapshot
+from risk_producer.snapshot import RiskSnapshot, with_last_reset
 
 OnFull = Literal["block", "refuse", "conflate"]
 
@@ -102,6 +103,8 @@ class Buffer:
         """Snapshots that were merged into a newer one."""
         self.life = 0
         """The life that new snapshots belong to."""
+        self.loaded_resets: dict[str, datetime] = {}
+        """last_reset_time of each trader that load() found."""
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
 
@@ -110,6 +113,8 @@ class Buffer:
         trader = self._traders.get(snapshot.trader_id)
         if trader is None:
             trader = self._meet(snapshot.trader_id)
+        if snapshot.last_reset_time is None:
+            snapshot = self._carry_on(trader, snapshot)
         item = Item(snapshot, self.life, now)
         if self._conflating:
             item.changed = _differ(trader.newest, snapshot)
@@ -140,31 +145,31 @@ class Buffer:
             trader.newest, trader.tail = item.snapshot, item
             self.depth += 1
 
-    def settle(self, lane: Lane, items: Sequence[Item]) -> None:
-        """Redis has these items: forget them. May be repeated, also after it was interrupted."""
-        for item in items:
+    def settle(self, lane: Lane, items: Sequence[Item], *, lost: bool = False) -> None:
+        """Forget these items of a lane: Redis has them, or (lost) they cannot be sent.
+
+        Whatever raises in here: it is done for all of them or for none.
+        """
+        queue, depth = lane.queue, self.depth - len(items)
+        if any(item is not other for item, other in zip(items, queue, strict=False)):
+            gone = set(items)  # they are behind those of a trader that is held back
+            queue = deque(item for item in queue if item not in gone)
+        in_place = queue is lane.queue
+        traders = [self._traders[item.snapshot.trader_id] for item in items]
+        steps = list(zip(items, traders, strict=True))
+        # From here on there is no call that could fail.
+        for item, trader in steps:
             item.done = True
-            trader = self._traders[item.snapshot.trader_id]
-            trader.settled = item.snapshot
+            if lost:
+                item.lost = True
+            else:
+                trader.settled = item.snapshot
             if trader.tail is item:
                 trader.tail = None
-        self._forget_done(lane, len(items))
-
-    def drop(self, lane: Lane, item: Item) -> None:
-        """Forget an item that cannot be sent. May be repeated."""
-        item.done = item.lost = True
-        trader = self._traders[item.snapshot.trader_id]
-        if trader.tail is item:
-            trader.tail = None
-        self._forget_done(lane, 1)
-
-    def _forget_done(self, lane: Lane, count: int) -> None:
-        queue, before = lane.queue, len(lane.queue)
-        while queue and queue[0].done:
-            queue.popleft()
-        if before - len(queue) < count:  # the others are behind those of a trader that is held back
-            lane.queue = deque(item for item in queue if not item.done)
-        self.depth = sum(len(each.queue) for each in self.lanes)
+            if in_place:
+                del queue[0]
+        lane.queue = queue
+        self.depth = depth
 
     def withdraw(self, item: Item) -> bool:
         """Take an item out as if it had never come. False: it is on its way, or has its seq already, or
@@ -204,6 +209,8 @@ class Buffer:
     def remember(self, snapshot: RiskSnapshot) -> Item:
         """Keep the newest snapshot of its trader, and queue nothing."""
         trader = self._traders.get(snapshot.trader_id) or self._meet(snapshot.trader_id)
+        if snapshot.last_reset_time is None:
+            snapshot = self._carry_on(trader, snapshot)
         trader.newest = snapshot
         item = Item(snapshot)
         item.done = True
@@ -233,6 +240,14 @@ class Buffer:
                     kept.appendleft(item)
             lane.queue = kept
         return before - self.depth
+
+    def _carry_on(self, trader: Trader, snapshot: RiskSnapshot) -> RiskSnapshot:
+        """What has no last_reset_time has the trader's last one, else its own recorded_at."""
+        newest = trader.newest
+        reset = newest.last_reset_time if newest is not None else None
+        if reset is None:
+            reset = self.loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
+        return with_last_reset(snapshot, reset)
 
     def _meet(self, trader_id: str) -> Trader:
         lane = self.lanes[partition_of(trader_id, len(self.lanes))]

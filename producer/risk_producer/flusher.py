@@ -27,6 +27,10 @@ class Flusher:
         self._thread: threading.Thread | None = None
         self._work: threading.Lock | None = None
         """Locked while the flusher has nothing to do; made with the thread, as gevent replaces both."""
+        self._news = False
+        """There is progress of which those who wait have not been told."""
+        self._over = False
+        """end() has done all."""
         session.on_work = self.wake
 
     # From any thread
@@ -106,18 +110,21 @@ class Flusher:
 
     def end(self) -> None:
         """Count what is left and let go of everything. May be called again, from any thread."""
-        if self.session.end():
-            self.transport.close()
-            if self.on_end is not None:
-                self.on_end()
-            self.session.waiters.wake()
+        if self._over:
+            return
+        self.session.end()
+        self.session.waiters.wake()
+        self.transport.close()
+        if self.on_end is not None:
+            self.on_end()
+        self._over = True
 
     # In the flusher's own thread
 
     def _run(self) -> None:
         self.session.thread_runs()
         try:
-            while not self.session.ended:
+            while not self._over:
                 self._turn_safely()
         finally:
             self.session.thread_ended()
@@ -135,19 +142,24 @@ class Flusher:
     def _turn(self) -> None:
         """One call of Redis, and what follows from its answer."""
         session = self.session
+        if self._news:
+            session.waiters.wake()
+            self._news = False
         self._wait_for_work()
-        if session.is_due_to_end(monotonic()):
+        if session.ended or session.is_due_to_end(monotonic()):
             self.end()
             return
         session.look(monotonic())
+        self._news = True  # an earlier answer, of which a fault left a part to be done, is progress too
         request = session.next_request(monotonic())
-        if request is None:
-            self._pause(session.wait_s(monotonic()), until_news=True)
-        else:
+        if request is not None:
             stream = self.transport.connected()
             reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
             session.on_reply(request, reply, monotonic())
-            session.waiters.wake()
+        session.waiters.wake()
+        self._news = False
+        if request is None:
+            self._pause(session.wait_s(monotonic()), until_news=True)
         if session.spool is not None:
             session.sync_spool(now=False)
 

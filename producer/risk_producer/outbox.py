@@ -288,9 +288,9 @@ class Outbox:
                 f"{type(error).__name__}: {error}",
             )
         )
-        item.done = True
-        self.lost += item.merged + 1
-        self._buffer.drop(way.lane, item)
+        count = item.merged + 1
+        self._buffer.settle(way.lane, [item], lost=True)
+        self.lost += count
 
     def _hold(self, trader_id: str, reason: str, now: float) -> None:
         known = self._held.get(trader_id)
@@ -324,9 +324,9 @@ class Outbox:
             item.sent = False
             if self.spool is None:
                 item.seq = 0
-        self._buffer.settle(way.lane, arrived)
         if self.spool is not None and done:
-            self.spool.settled(done, self._buffer.items)
+            gone = set(arrived)
+            self.spool.settled(done, lambda: [item for item in self._buffer.items() if item not in gone])
         for trader_id, epoch in answer.fenced:
             if trader_id not in self.fenced and epoch == self.epoch(trader_id):
                 self.fenced.add(trader_id)
@@ -338,7 +338,8 @@ class Outbox:
                     )
                 )
         poll_s = min(FULL_POLL_MAX_S, way.full_poll_s * 2 or FULL_POLL_S) if rest else 0.0
-        # From here on there is no call that could fail.
+        self._buffer.settle(way.lane, arrived)
+        # From here on there is no call that could fail: it is done and counted, or neither.
         way.full_poll_s = poll_s
         way.not_before = now + poll_s if poll_s else 0.0
         self.accepted += total

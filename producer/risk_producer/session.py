@@ -29,7 +29,7 @@ from risk_producer.keys import Keys, partition_of
 from risk_producer.metrics import Reading
 from risk_producer.outage import Outage
 from risk_producer.outbox import Outbox
-from risk_producer.snapshot import RiskSnapshot, with_last_reset
+from risk_producer.snapshot import RiskSnapshot
 from risk_producer.spool import Spool
 from risk_producer.state import Place
 from risk_producer.stream import Admit, Claim
@@ -169,8 +169,6 @@ class ProducerSession:
         self._asking_since: float | None = None
         self._no_thread: str | None = None
         """Why there is no flusher."""
-        self._loaded_resets: dict[str, datetime] = {}
-        """last_reset_time of each trader that load() found."""
         self._said: set[str] = set()
         self._later = 0
         """Snapshots among what is deferred."""
@@ -215,8 +213,6 @@ class ProducerSession:
         if self.closed:
             return None
         buffer = self._buffer
-        if snapshot.last_reset_time is None:
-            snapshot = with_last_reset(snapshot, self._last_reset_time(snapshot))
         if not self._persistent:
             self._count_in_memory(snapshot)
             return buffer.remember(snapshot)
@@ -236,17 +232,10 @@ class ProducerSession:
             self._look(now)
         return item
 
-    def _last_reset_time(self, snapshot: RiskSnapshot) -> datetime:
-        """What a snapshot without one carries on: the trader's last one, else its own recorded_at."""
-        newest = self._buffer.newest(snapshot.trader_id)
-        if newest is not None and newest.last_reset_time is not None:
-            return newest.last_reset_time
-        return self._loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
-
     def loaded(self, snapshot: RiskSnapshot) -> None:
         """load() found this: its last_reset_time is carried on."""
         if snapshot.last_reset_time is not None:
-            self._loaded_resets[snapshot.trader_id] = snapshot.last_reset_time
+            self._buffer.loaded_resets[snapshot.trader_id] = snapshot.last_reset_time
 
     def _accept_later(self, snapshot: RiskSnapshot) -> Item | None:
         """From within this session's own thread: the outer call may be anywhere, also in the buffer."""

@@ -9,7 +9,6 @@ overrides is relied on, and whatever such a method raises becomes InvalidSnapsho
 from __future__ import annotations
 
 from contextlib import suppress
-from copy import copy
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -152,7 +151,7 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def with_last_reset(snapshot: RiskSnapshot, last_reset_time: datetime) -> RiskSnapshot:
     """A copy with this last_reset_time, an exact datetime in UTC. Checks nothing anew."""
-    copied = copy(snapshot)
+    copied = snapshot.__copy__()
     force_setattr(copied, "last_reset_time", last_reset_time)
     return copied
 

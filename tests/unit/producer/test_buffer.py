@@ -146,4 +146,4 @@ class Outgoing(RuleBasedStateMachine):
 
 
 TestOutgoing = Outgoing.TestCase
-TestOutgoing.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestOutgoing.settings = settings(stateful_step_count=60)

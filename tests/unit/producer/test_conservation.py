@@ -30,13 +30,15 @@ class Faults:
     def __init__(self, at: int, kind: type[BaseException]) -> None:
         self.at, self.kind, self.calls, self.raised = at, kind, 0, False
 
-    def __call__(self, frame: Any, event: str, _argument: Any) -> None:
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
         if threading.current_thread().name != "risk-producer" or event not in ("call", "c_call"):
             return
         caller = frame if event == "c_call" else frame.f_back
         if caller is None or PACKAGE not in caller.f_code.co_filename:
             return
         if caller.f_code.co_name in ("_run", "_turn_safely"):  # what an exception comes out of
+            return
+        if event == "c_call" and argument.__name__ == "__exit__":  # of a lock or a file: nothing interrupts it
             return
         self.calls += 1
         if self.calls == self.at:

@@ -111,7 +111,7 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
     gc.set_threshold(50)
     try:
         accepted = 0
-        for number in range(1500):
+        for number in range(300):
             Saving()
             accepted += producer.save(snapshot("t1", number))
         gc.collect()
@@ -119,7 +119,7 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
         gc.set_threshold(*threshold)
     assert producer.flush(10)
     assert len(stream_of(client)) == accepted + sum(saved)
-    assert accepted == sum(saved) == 1500
+    assert accepted == sum(saved) == 300
     assert producer.close()
 
 

@@ -167,4 +167,4 @@ class Crashes(RuleBasedStateMachine):
 
 
 TestCrashes = Crashes.TestCase
-TestCrashes.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestCrashes.settings = settings(stateful_step_count=50)

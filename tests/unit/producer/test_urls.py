@@ -4,7 +4,7 @@ part, and shown without secrets."""
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -59,7 +59,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=600, deadline=None)
 @given(st.lists(PIECES, max_size=12).map("".join))
 @example("u:a#b?c@h1:5433,h2/db?sslmode=require")
 @example("/db?host=/tmp&port=5433")
@@ -77,7 +76,6 @@ def test_what_is_read_is_what_libpq_reads(rest: str) -> None:
     assert {key: value for key, value in ours.items() if value} == {k: v for k, v in theirs.items() if v}
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.text(st.characters(codec="ascii", exclude_characters="@/\0%"), max_size=20),
     st.sampled_from(["h", "h:1", "[::1]:5432", "a,b:2", "%2Ftmp", ""]),
@@ -115,7 +113,6 @@ URLS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
 @given(PASSWORDS, st.sampled_from(URLS))
 @example("1234/abcd", URLS[0])
 @example("12?abcd=efgh/@", URLS[0])
