@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import Redis
@@ -76,6 +77,10 @@ _CLUSTER: Final = re.compile(r"\b(MOVED|ASK|CROSSSLOT|CLUSTERDOWN)\b")
 
 class ServerTooOld(RedisConnectionError):
     """The server is older than REDIS_VERSION_MIN."""
+
+
+class CertificateRefused(RedisConnectionError):
+    """The certificate of the server cannot be verified. Tried again, as it may be replaced."""
 
 
 class NotSupported(ResponseError):
@@ -287,7 +292,14 @@ class _Tcp(_Checked, Connection):
 
 
 class _Tls(_Checked, SSLConnection):
-    pass
+    def _connect(self) -> Any:
+        try:
+            return super()._connect()  # type: ignore[no-untyped-call]
+        except ssl.SSLCertVerificationError as error:
+            raise CertificateRefused(
+                f"the certificate of Redis at {self.host}:{self.port} is not accepted: "
+                f"{error.verify_message}; ssl_ca_certs=FILE in the URL names the authority that signed it"
+            ) from error
 
 
 class _Unix(_Checked, UnixDomainSocketConnection):

@@ -8,14 +8,18 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import sql
 
+from risk_producer import postgres_state
 from risk_worker import migrations
+from risk_worker.cli import cli
 from risk_worker.embedded import EmbeddedPostgres
-from tests.support.debian import POSTGRES, DebianPostgres, certificate, pgbouncer
+from tests.support.debian import POSTGRES, DebianPostgres, authority, certificate, pgbouncer
 from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
 
@@ -69,6 +73,18 @@ def test_a_form(name: str, site: Running, redis_url: str) -> None:
     server, place = site
     form = (FORMS | WITH_TLS)[name]
     assert use(form(replace(place, database=make_database(server))), redis_url) == ALL_OK
+
+
+def test_another_authority_is_refused(site: Running, redis_url: str, tmp_path: Path) -> None:
+    server, place = site
+    other, _ = authority(tmp_path, "other")
+    url = WITH_TLS["verify-full"](replace(place, database=make_database(server), tls=other))["POSTGRES_URL"]
+    for arguments in (["verify"], ["dead", "list"]):
+        done = CliRunner().invoke(cli, arguments, env={"POSTGRES_URL": url, "REDIS_URL": redis_url})
+        assert done.exit_code == 2
+        assert "certificate verify failed" in done.output
+    with pytest.raises(postgres_state.PostgresUnavailable, match="certificate verify failed"):
+        postgres_state.fetch(url, "alice")
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])

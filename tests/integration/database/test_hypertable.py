@@ -17,6 +17,7 @@ from risk_producer.errors import ConfigurationError
 from risk_worker import balance, database, migrations
 from risk_worker.embedded import EmbeddedPostgres
 from tests.conftest import MakePostgres
+from tests.support.forms import ALL_OK, use
 
 MAKE_HYPERTABLE = "SELECT risk_history_to_hypertable()"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,6 +71,12 @@ class TestWithTimescale:
     def chunks(self, connection: psycopg.Connection) -> list[str]:
         rows = connection.execute("SELECT show_chunks('risk_state_history')::text").fetchall()
         return [name for (name,) in rows]
+
+    def test_every_command_works_on_it(self, timescale_url: str, redis_url: str) -> None:
+        """migrate, a worker's drain, verify, dead and load()."""
+        assert use({"POSTGRES_URL": timescale_url}, redis_url) == ALL_OK
+        with connect(timescale_url) as connection:
+            assert len(self.chunks(connection)) == 1
 
     def test_is_a_hypertable_with_one_index(self, url: str, connection: psycopg.Connection) -> None:
         insert_days(connection, range(0, 28, 7))

@@ -289,7 +289,7 @@ def test_a_closed_producer_leaves_the_rest_to_the_next(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = bench.producer(spool_dir=tmp_path)
-    first.push(snapshot("t1", 0))
+    first.push(snapshot("t1", 0), 10)
     cut_off(first)
     for number in range(1, 10):
         assert first.save(snapshot("t1", number, trading_paused=number == 9))

@@ -1,0 +1,77 @@
+"""TLS with an authority of one's own: all works, and another authority is refused in plain words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from risk_producer import RiskProducer, RiskSnapshot, StreamUnavailable
+from tests.support.debian import authority, certificate, redis_with_tls
+from tests.support.forms import ALL_OK, use
+from tests.support.servers import server_folder
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+REFUSED = "the certificate of Redis at localhost:{} is not accepted"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[tuple[int, Path, Path]]:
+    """Port of a Redis with TLS, the authority that signed its certificate, and another one."""
+    with server_folder() as folder:
+        ours = authority(folder, "ours")
+        other, _ = authority(folder, "other")
+        with redis_with_tls(folder, *certificate(folder, ours), signed_by=ours[0]) as port:
+            yield port, ours[0], other
+
+
+def url_of(port: int, signed_by: Path) -> str:
+    return f"rediss://localhost:{port}/0?ssl_ca_certs={signed_by}"
+
+
+def test_every_command_works(site: tuple[int, Path, Path], empty_database_url: str) -> None:
+    """The producer, the worker with RQ, verify and dead."""
+    port, ours, _ = site
+    assert use({"POSTGRES_URL": empty_database_url}, url_of(port, ours)) == ALL_OK
+
+
+def test_a_producer_refuses_another_authority(site: tuple[int, Path, Path]) -> None:
+    port, _, other = site
+    with RiskProducer(url_of(port, other)) as producer:
+        snapshot = RiskSnapshot(
+            trader_id="a", daily_pnl=1.0, drawdown_pct=2.0, current_equity=3.0, peak_equity=4.0
+        )
+        with pytest.raises(StreamUnavailable, match=REFUSED.format(port)):
+            producer.push(snapshot, 3)
+        health = producer.health()
+        assert (health.backend, health.buffered) == ("memory", 1)
+        assert REFUSED.format(port) in str(health.reason)
+        producer.close(0)
+
+
+@pytest.mark.parametrize("command", ["verify", "worker"])
+def test_a_command_refuses_another_authority(
+    command: str, site: tuple[int, Path, Path], database_url: str
+) -> None:
+    port, _, other = site
+    environment = {**os.environ, "POSTGRES_URL": database_url, "REDIS_URL": url_of(port, other)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "risk_worker", command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        bound = threading.Timer(90, process.kill)
+        try:
+            bound.start()
+            assert process.stdout is not None
+            assert any(REFUSED.format(port) in line for line in process.stdout)
+        finally:
+            bound.cancel()
+            process.kill()
