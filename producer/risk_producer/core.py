@@ -94,7 +94,8 @@ class ProducerCore:
         self._collector = collector_of(registry)
         session = ProducerSession(options, spool, sync_each=spool is not None and spool_fsync == "always")
         self._begin(session, transport)
-        session.hurry()  # what an earlier process left in the spool
+        if session.depth:  # an earlier process left it in the spool
+            session.hurry()  # not otherwise: gevent may not have replaced what locks are yet
 
     def _begin(self, session: ProducerSession, transport: Transport) -> None:
         self._session = session

@@ -71,6 +71,6 @@ def _check_client(client: Any) -> None:
     if of_asyncio or iscoroutinefunction(getattr(client, "execute_command", None)):
         raise ConfigurationError(
             f"client expects a redis.Redis, got {type(client).__module__}.{type(client).__qualname__}, whose "
-            "calls have to be awaited; give the URL instead, or redis.Redis.from_url(...), in asyncio too: "
+            "calls have to be awaited; give the URL instead, or a redis.Redis of your own, in asyncio too: "
             "a thread of the producer's own talks to Redis"
         )

@@ -20,7 +20,7 @@ from tests.support.producers import Bench, Producer, snapshot
 FOREIGN = type("ForeignError", (Exception,), {})
 KINDS = [ValueError, MemoryError, KeyboardInterrupt, SystemExit, FOREIGN, RecursionError, OSError]
 PACKAGE = f"{os.sep}risk_producer{os.sep}"
-STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 101
+STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 61
 COUNT = 12
 
 
