@@ -119,17 +119,15 @@ class AsyncRiskProducer(ProducerCore):
         return pending.arrived()
 
     async def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> bool:
-        """As RiskProducer.close(). Where it is cancelled, it ends at once."""
+        """As RiskProducer.close(). Where it is cancelled, the rest is sent in the time given all the same."""
         flusher = self._flusher
         deadline = flusher.request_close(timeout)
         if flusher.can_wait():
             if not flusher.is_over():
                 _require_loop("close()")
-            try:
-                patience = None if deadline is None else deadline + GRACE_S
-                await self._session.waiters.wait_for_async(flusher.is_over, patience)
-            finally:
-                flusher.end_now(monotonic())
+            patience = None if deadline is None else deadline + GRACE_S
+            await self._session.waiters.wait_for_async(flusher.is_over, patience)
+            flusher.end_now(monotonic())
         return self._session.all_confirmed()
 
     async def __aenter__(self) -> Self:

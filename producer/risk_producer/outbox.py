@@ -294,8 +294,10 @@ class Outbox:
 
     def _hold(self, trader_id: str, reason: str, now: float) -> None:
         known = self._held.get(trader_id)
-        told_at = known.told_at if known is not None and now - known.told_at < TELL_EVERY_S else now
-        if told_at == now:
+        told_at = now
+        if known is not None and now - known.told_at < TELL_EVERY_S:
+            told_at = known.told_at
+        else:
             self.notes.append(Note(trader_id, f"Trader {trader_id!r} is held back: {reason}"))
         self._held[trader_id] = _Hold(reason, now + HOLD_S, told_at)
 

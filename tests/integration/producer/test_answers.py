@@ -1,0 +1,105 @@
+"""What admission answers besides "admitted": behind and unreadable, by the real scripts on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from risk_producer.errors import StreamUnavailable
+from risk_producer.keys import Keys
+from tests.integration.producer.test_conformance import Trouble
+from tests.support.producers import Bench, snapshot
+from tests.support.wait import wait_until
+
+KEYS = Keys(0)
+AHEAD_MS = 1_000_000
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def bench(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Bench]:
+    with Bench(request.param, redis_url) as made:
+        yield made
+
+
+def lose_and_restore(client: redis.Redis, epoch: int) -> int:
+    """Redis loses its data, and a worker restores a greater epoch that Postgres knows."""
+    client.flushdb()
+    client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
+    return epoch + AHEAD_MS
+
+
+def test_behind_is_claimed_anew_and_stored_once(bench: Bench, redis_client: redis.Redis) -> None:
+    producer = bench.producer()
+    producer.push(snapshot("t1", 1), timeout=10)
+    floor = lose_and_restore(redis_client, bench.stored()[0].epoch)
+    for pnl in (2, 3):
+        assert producer.save(snapshot("t1", pnl))
+    producer.push(snapshot("t2", 4), timeout=10)
+    assert producer.flush(10)
+    mine = [wire for wire in bench.stored() if wire.trader_id == "t1"]
+    assert [(wire.daily_pnl, wire.seq) for wire in mine] == [(2, 1), (3, 2)]
+    assert all(wire.epoch > floor for wire in mine)
+    assert producer.health().fenced == ()
+    assert producer.close()
+
+
+def test_behind_after_a_lost_answer_stores_nothing_twice(bench: Bench, redis_client: redis.Redis) -> None:
+    producer = bench.producer()
+    producer.push(snapshot("t1", 1), timeout=10)
+    epoch = bench.stored()[0].epoch
+    trouble = Trouble(producer)
+    trouble.lose_answers = 1
+    assert producer.save(snapshot("t1", 2))
+    wait_until(lambda: not trouble.lose_answers)
+    trouble.error = StreamUnavailable("away")
+    redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
+    trouble.error = None
+    producer.push(snapshot("t1", 3), timeout=10)
+    assert [wire.daily_pnl for wire in bench.stored()] == [1, 2, 3]
+    assert producer.close()
+
+
+def test_behind_with_a_spool_goes_to_history_and_says_so(
+    bench: Bench, redis_client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = bench.producer(spool_dir=tmp_path)
+    producer.push(snapshot("t1", 1), timeout=10)
+    epoch = bench.stored()[0].epoch
+    lose_and_restore(redis_client, epoch)
+    for pnl in (2, 3):
+        producer.push(snapshot("t1", pnl), timeout=10)
+    assert [(wire.daily_pnl, wire.epoch, wire.seq) for wire in bench.stored()] == [
+        (2, epoch, 2),
+        (3, epoch, 3),
+    ]
+    assert redis_client.hget(KEYS.latest, "t1") is None, "the state in Postgres is the newer one"
+    assert producer.health().fenced == ("t1",)
+    assert "its state stays the newer one in Postgres" in caplog.text
+    assert producer.close()
+
+
+def test_unreadable_holds_back_one_trader_until_it_is_repaired(
+    bench: Bench, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("risk_producer.outbox.HOLD_S", 0.05)
+    producer = bench.producer()
+    producer.push(snapshot("t1", 1), timeout=10)
+    field = f"{bench.stored()[0].epoch}:t1"
+    redis_client.hset(KEYS.admitted, field, "abc")
+    for pnl in (2, 3):
+        assert producer.save(snapshot("t1", pnl))
+    for pnl in (4, 5):
+        producer.push(snapshot("t2", pnl), timeout=10)
+    wait_until(lambda: "'t1' is held back" in (producer.health().reason or ""))
+    assert not producer.flush(0.2)
+    assert [wire.daily_pnl for wire in bench.stored()] == [1, 4, 5]
+    redis_client.hset(KEYS.admitted, field, 1)
+    assert producer.flush(10)
+    assert sorted(wire.daily_pnl for wire in bench.stored()) == [1, 2, 3, 4, 5]
+    assert [wire.seq for wire in bench.stored() if wire.trader_id == "t1"] == [1, 2, 3]
+    assert producer.health().reason is None
+    assert caplog.text.count("is held back") == 1
+    assert producer.close()
