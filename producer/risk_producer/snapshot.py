@@ -151,11 +151,7 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def with_last_reset(snapshot: RiskSnapshot, last_reset_time: datetime) -> RiskSnapshot:
     """A copy with this last_reset_time, an exact datetime in UTC. Checks nothing anew."""
-<<<<<<< HEAD
-    copied: RiskSnapshot = snapshot.__copy__()  # type: ignore[attr-defined]  # msgspec's stubs lack it
-=======
     copied: RiskSnapshot = snapshot.__copy__()  # type: ignore[attr-defined]  # quicker than copy.copy()
->>>>>>> engine-2
     force_setattr(copied, "last_reset_time", last_reset_time)
     return copied
 

@@ -38,13 +38,7 @@ class Faults:
             return
         if caller.f_code.co_name in ("_run", "_turn_safely"):  # what an exception comes out of
             return
-<<<<<<< HEAD
         if event == "c_call" and argument.__name__ == "__exit__":  # of a lock or a file: not interrupted
-=======
-        if (
-            event == "c_call" and argument.__name__ == "__exit__"
-        ):  # of a lock or a file: nothing interrupts it
->>>>>>> engine-2
             return
         self.calls += 1
         if self.calls == self.at:
