@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -311,9 +311,14 @@ class ProducerSession:
             self._wake()
 
     def held_items(self) -> list[Item]:
-        """What is in the buffer now."""
+        """What is in the buffer now, and what another thread has accepted and was about to put there."""
+        within = self.inside()
         with self._lock:
-            return self._buffer.items()
+            if self._deferred and not within:
+                self._do_deferred()
+            items = self._buffer.items()
+        self._leave()
+        return items
 
     @property
     def empty(self) -> bool:
@@ -546,12 +551,15 @@ class ProducerSession:
                 return
         on_their_way = self._outbox.on_their_way()
         unknown = unsent = 0
+        failures: Counter[str] = Counter()
         for item in left:
             if item in on_their_way:
                 unknown += item.merged + 1
             else:
                 unsent += item.merged + 1
-            self._count.failures[item.snapshot.trader_id] += item.merged + 1
+            failures[item.snapshot.trader_id] += item.merged + 1
+        # Counted when nothing more can fail: an end that was interrupted is repeated.
+        self._count.failures.update(failures)
         self._count.unknown += unknown
         self._count.unsent += unsent
         if left:

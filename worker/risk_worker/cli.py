@@ -469,8 +469,8 @@ def demo(
     """Run everything on embedded servers: traders, a worker killed half-way, the balance sheet."""
     from risk_worker import demo as module
 
-    sys.exit(
-        module.run(
+    try:
+        status = module.run(
             seconds=seconds,
             traders=traders,
             rate=rate,
@@ -479,7 +479,10 @@ def demo(
             data=data,
             keep=keep,
         )
-    )
+    except module.DemoFailed as error:
+        _complain(error)
+        status = EXIT_BAD
+    sys.exit(status)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

@@ -123,6 +123,25 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
     assert producer.close()
 
 
+def test_flush_waits_for_what_another_thread_is_about_to_put_into_the_buffer(
+    producer: RiskProducer, client: fakeredis.FakeRedis
+) -> None:
+    session = producer._session
+    accepted = threading.Event()
+
+    def save_from_within() -> None:
+        with session._lock:  # as a finalizer that the garbage collector runs there
+            assert producer.save(snapshot("t1", 1))
+        accepted.set()
+
+    thread = threading.Thread(target=save_from_within)
+    thread.start()
+    assert accepted.wait(10)
+    assert producer.flush(10)
+    assert len(stream_of(client)) == 1
+    thread.join()
+
+
 def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fakeredis.FakeRedis) -> None:
     accepted: list[bool] = []
     interrupted, within = 0, False
@@ -208,14 +227,14 @@ def test_what_is_dropped_leaves_nothing(
 
     process._missed.clear()
     registry = CollectorRegistry()
-    before = len(process._open)
+    before = set(process._open)
     for number in range(100):
         dropped = RiskProducer(client=client, registry=registry)
         assert dropped.save(snapshot(f"t{number}", number))
     collector = dropped._collector
     del dropped
     gc.collect()
-    wait_until(lambda: len(process._open) == before)
+    wait_until(lambda: not set(process._open) - before)
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "risk-producer"])
     assert len(stream_of(client)) == 100
     assert registry.get_sample_value("risk_producer_accepted_total") == 100
