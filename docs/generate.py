@@ -33,6 +33,63 @@ FOLDER: Final = ROOT / "docs" / "reference"
 NOTE: Final = "<!-- Written by `make reference` from the code; do not edit. -->\n"
 
 
+# What a trader imports
+
+
+def api_page() -> str:
+    """The public names of risk_producer, with the calls of each class."""
+    parts = [
+        "# Python interface",
+        "`risk_producer` is all that a trading process imports; it needs no other module of riskstream. "
+        "[producer.md](../producer.md) explains it with examples, [errors.md](errors.md) has the errors, "
+        "[settings.md](settings.md) the settings.",
+    ]
+    for name in risk_producer.__all__:
+        public = getattr(risk_producer, name)
+        if inspect.isclass(public) and issubclass(public, Exception):
+            continue
+        arguments = _arguments(public) if inspect.isroutine(public) else ""
+        parts.append(f"## {name}{arguments}\n\n{_sentence(public)}")
+        if inspect.isclass(public):
+            fields = [each for each in _fields(public) if public is not Settings]
+            if fields:
+                parts.append("Fields: " + ", ".join(f"`{each}`" for each in fields) + ".")
+            rows = list(_members(public))
+            if rows:
+                parts.append(_table(("Member", "Meaning"), rows))
+    return _page(*parts)
+
+
+def _fields(public: type) -> list[str]:
+    """Of a dataclass or a struct."""
+    names: Any = getattr(public, "__struct_fields__", getattr(public, "__dataclass_fields__", ()))
+    return [name for name in names if not name.startswith("_")]
+
+
+def _members(public: type) -> Iterator[tuple[str, str]]:
+    """Fields, calls and properties that have a docstring, those of its bases included."""
+    for name, each in sorted(inspect.getmembers_static(public)):
+        if name.startswith("_"):
+            continue
+        plain = inspect.unwrap(getattr(public, name))
+        if isinstance(each, property) and each.fget is not None and each.fget.__doc__:
+            yield f"`{name}`", _sentence(each.fget)
+        elif inspect.isroutine(plain) and plain.__doc__:
+            awaited = "await " if inspect.iscoroutinefunction(plain) else ""
+            yield f"`{awaited}{name}{_arguments(plain)}`", _sentence(plain)
+
+
+def _arguments(call: Any) -> str:
+    """The arguments without their types: docstrings and type checkers have these."""
+    signature = inspect.signature(call)
+    plain = [
+        each.replace(annotation=inspect.Parameter.empty)
+        for each in signature.parameters.values()
+        if each.name not in ("self", "cls")
+    ]
+    return str(inspect.Signature(plain))
+
+
 # The command line
 
 
@@ -61,7 +118,10 @@ def cli_page() -> str:
         "| 2 | It was asked wrongly, or Redis, Postgres or a file could not be asked |\n"
         "| 130, 143, 141 | It was ended by Ctrl-C, by SIGTERM, or by a closed pipe |",
     ]
-    for path, text in _commands(cli, None, "riskstream"):
+    commands = dict(_commands(cli, None, "riskstream"))
+    if gone := EXIT_1.keys() - commands.keys():
+        raise LookupError(f"EXIT_1 in {__file__} names commands that there are not: {sorted(gone)}")
+    for path, text in commands.items():
         parts.append(f"## {path}\n\n```\n{text}\n```")
         if path in EXIT_1:
             parts.append(f"Exit status 1: {EXIT_1[path]}.")
@@ -138,6 +198,8 @@ Three variables are no settings of the list, and have no key in the file:
 def settings_page() -> str:
     """Every setting, from its declaration."""
     declared, defaults = Settings.declared(), Settings().shown()
+    if differ := READERS.keys() ^ {meta["env"] for meta in declared.values()}:
+        raise LookupError(f"READERS in {__file__} and the declared settings differ in {sorted(differ)}")
     [struct] = [msgspec.inspect.type_info(Settings)]
     rows = []
     for field in struct.fields:  # type: ignore[attr-defined]
@@ -287,7 +349,7 @@ def errors_page() -> str:
         "none of Redis or of a driver.",
         _table(
             ("Error", "Raised when", "What to do"),
-            [(f"`{each.__name__}`", _sentence(each), advice[each.__name__]) for each in public],
+            [(_error(each), _sentence(each), _capital(advice[each.__name__])) for each in public],
         ),
         "After push(), StreamFull and ProducerClosed mean that the snapshot was not accepted; "
         "StreamUnavailable means "
@@ -298,6 +360,12 @@ def errors_page() -> str:
         "(1 where the answer is bad: see [cli.md](cli.md)).",
         _table(("Error", "Raised when"), [(f"`{each.__name__}`", _sentence(each)) for each in others]),
     )
+
+
+def _error(kind: type[Exception]) -> str:
+    """Its name, and what else it is."""
+    also = [base.__name__ for base in kind.__bases__ if not issubclass(base, RiskError)]
+    return f"`{kind.__name__}`" + (f" (also a {', '.join(also)})" if also else "")
 
 
 def _subclasses(kind: type[Exception]) -> list[type[Exception]]:
@@ -386,7 +454,7 @@ def wire_page() -> str:
         "that it does not know. Rules that the schema cannot say:\n\n"
         "- `merged` is less than `seq`.\n"
         "- `recorded_at` lies in the years 2000 to 2199 in UTC, and the other times in the years 1 to 9999.\n"
-        "- Numbers are finite: 1e999 is refused.\n"
+        "- Numbers are finite: 1e999 is refused. Integers are written as such: 1.0 is refused.\n"
         "- Texts are valid Unicode: half of a surrogate pair is refused.\n\n"
         "An entry that breaks a rule, and a version that the worker does not know, becomes a dead letter "
         "with its "
@@ -487,6 +555,7 @@ def keys_page() -> str:
 def pages() -> dict[str, str]:
     """Name of each file in docs/reference -> its text."""
     return {
+        "api.md": api_page(),
         "cli.md": cli_page(),
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
