@@ -12,12 +12,16 @@ import pytest
 import redis
 from psycopg.rows import dict_row
 
+from risk_producer import RiskProducer
 from risk_producer.keys import Keys
 from risk_worker import migrations
+from tests.golden.make import PAUSED, PLAIN
 from tests.support.books import drain_all
+from tests.support.producers import stream_of
 
 KEYS = Keys(0)
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("v*.jsonl"))
+SPOOLS = sorted((Path(__file__).parents[1] / "golden").glob("spool-*"))
 
 
 def send(client: redis.Redis, entries: list[bytes]) -> None:
@@ -84,3 +88,18 @@ def test_the_version_before_starts_on_newer_tables(database_url: str, tmp_path: 
     before = migrations.schema_of(database_url)
     assert migrations.up(database_url, folder=tmp_path) == "Nothing to apply"
     assert migrations.schema_of(database_url) == before
+
+
+@pytest.mark.parametrize("folder", SPOOLS, ids=lambda folder: folder.name)
+def test_each_released_spool_is_sent(
+    folder: Path, tmp_path: Path, redis_url: str, redis_client: redis.Redis
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with RiskProducer(redis_url, spool_dir=str(tmp_path)) as producer:
+        assert producer.flush(timeout=10)
+    sent = stream_of(redis_client)
+    assert {each.trader_id: each.snapshot for each in sent} == {
+        each.trader_id: each for each in (PLAIN, PAUSED)
+    }
+    assert [each.seq for each in sent] == [1, 1]
