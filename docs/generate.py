@@ -95,7 +95,7 @@ def _arguments(call: Any) -> str:
 
 EXIT_1: Final = {
     "riskstream worker": "the worker did not finish its batch within RISK_DRAIN_TIMEOUT_S, or it ended "
-    "without being told to",
+    "without being asked to",
     "riskstream dead show": "there is no such dead letter",
     "riskstream dead retry": "some dead letters still cannot be stored, or there is no such dead letter",
     "riskstream dead drop": "there is no such dead letter, or the question was answered with no",
