@@ -23,7 +23,7 @@ from risk_producer.errors import ConfigurationError, RiskError
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
-    from risk_worker.dead import DeadLetters, Letter, Wanted
+    from risk_worker.dead_letters.dead import DeadLetters, Letter, Wanted
 
 
 EXIT_BAD: Final = 1
@@ -93,7 +93,7 @@ def config() -> None:
 @click.option("--burst", is_flag=True, help="Drain what is there, then leave.")
 def worker(burst: bool) -> None:
     """Wait for Redis and Postgres, migrate, then drain the stream until stopped."""
-    from risk_worker import rq_worker
+    from risk_worker.runtime import worker as rq_worker
 
     _log_to_stderr()
     rq_worker.run(_settings(), burst=burst)
@@ -107,7 +107,7 @@ def migrate() -> None:
 @migrate.command()
 def up() -> None:
     """Apply what has not been applied yet."""
-    from risk_worker import migrations
+    from risk_worker.database import migrations
 
     _log_to_stderr()
     click.echo(migrations.up(_settings().require_database_url()))
@@ -116,7 +116,7 @@ def up() -> None:
 @migrate.command()
 def down() -> None:
     """Take the latest migration back."""
-    from risk_worker import migrations
+    from risk_worker.database import migrations
 
     _log_to_stderr()
     click.echo(migrations.down(_settings().require_database_url()))
@@ -125,7 +125,7 @@ def down() -> None:
 @migrate.command()
 def status() -> None:
     """Show which migrations are applied."""
-    from risk_worker import migrations
+    from risk_worker.database import migrations
 
     click.echo(migrations.status(_settings().require_database_url()))
 
@@ -134,7 +134,7 @@ def status() -> None:
 @click.argument("name")
 def new(name: str) -> None:
     """Make an empty migration in ./db/migrations."""
-    from risk_worker import migrations
+    from risk_worker.database import migrations
 
     click.echo(migrations.new(name))
 
@@ -142,7 +142,7 @@ def new(name: str) -> None:
 @migrate.command()
 def dump() -> None:
     """Write ./db/schema.sql from the database."""
-    from risk_worker import migrations
+    from risk_worker.database import migrations
 
     click.echo(migrations.dump(_settings().require_database_url()))
 
@@ -152,7 +152,7 @@ def dump() -> None:
 @click.option("--port", default=9400, show_default=True, type=click.IntRange(0, 65535))
 def exporter(host: str, port: int) -> None:
     """Serve /metrics for Prometheus."""
-    from risk_worker import exporter as module
+    from risk_worker.monitor import exporter as module
 
     _log_to_stderr()
     module.serve(_settings(), host=host, port=port)
@@ -163,7 +163,7 @@ def exporter(host: str, port: int) -> None:
 @click.option("--port", default=9181, show_default=True, type=click.IntRange(0, 65535))
 def dashboard(host: str, port: int) -> None:
     """Serve rq-dashboard: the queue, the workers, the running drain jobs."""
-    from risk_worker import dashboard as module
+    from risk_worker.runtime import dashboard as module
 
     _log_to_stderr()
     module.serve(_settings(), host=host, port=port)
@@ -236,7 +236,7 @@ def _wanted(
     stream: str | None = None,
     entry_id: str | None = None,
 ) -> Wanted:
-    from risk_worker.dead import Wanted
+    from risk_worker.dead_letters.dead import Wanted
 
     if stream is not None and entry_id is None:
         raise click.UsageError(
@@ -246,7 +246,7 @@ def _wanted(
 
 
 def _dead_letters() -> DeadLetters:
-    from risk_worker.dead import DeadLetters
+    from risk_worker.dead_letters.dead import DeadLetters
 
     return DeadLetters(_settings().require_database_url())
 
@@ -262,7 +262,7 @@ def dead() -> None:
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, with the original bytes.")
 def dead_list(limit: int, as_json: bool, **filters: Any) -> None:
     """List dead letters, the oldest first: stream, entry id, since when, trader/epoch/seq, reason."""
-    from risk_worker import dead as module
+    from risk_worker.dead_letters import dead as module
 
     letters, wanted = _dead_letters(), _wanted(**filters)
     if as_json:
@@ -282,7 +282,7 @@ def dead_list(limit: int, as_json: bool, **filters: Any) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def dead_show(stream: str, entry_id: str, as_json: bool) -> None:
     """Show one dead letter with its payload."""
-    from risk_worker import dead as module
+    from risk_worker.dead_letters import dead as module
 
     found = list(_dead_letters().letters(module.Wanted(stream, entry_id)))
     if not found:
@@ -332,7 +332,7 @@ def dead_drop(everything: bool, dry_run: bool, yes: bool, **filters: Any) -> Non
 
     A snapshot that is dropped is a hole in history from then on, and `riskstream verify` names it.
     """
-    from risk_worker import dead as module
+    from risk_worker.dead_letters import dead as module
 
     letters, wanted = _dead_letters(), _wanted(**filters)
     if wanted.everything and not everything:
@@ -375,7 +375,7 @@ def verify(trader: str | None, as_json: bool, retained_since: timedelta | dateti
     status 0: they balance. 1: something is off, and it is named, or the trader is unknown. 2: nothing can be
     said, because Redis or Postgres could not be asked.
     """
-    from risk_worker import verify as module
+    from risk_worker.audit import verify as module
 
     try:
         report = module.verify(_settings(), trader, retained_since)
@@ -394,7 +394,7 @@ def repair(trader: str, dry_run: bool) -> None:
 
     Each change is recorded in the stream risk:{p}:repairs: who, when, and what was there before.
     """
-    from risk_worker import repair as module
+    from risk_worker.recovery import repair as module
 
     changes = module.repair(_settings(), trader, dry_run=dry_run)
     for change in changes:
@@ -439,8 +439,8 @@ def push(
     A line that is no snapshot is reported with its number, the others go through, and the exit status is 1.
     Of a CSV file whose quotes are broken nothing is used.
     """
-    from risk_worker import push as module
-    from risk_worker.lines import Defaults
+    from risk_worker.ingest import push as module
+    from risk_worker.ingest.records import Defaults
 
     defaults = Defaults(
         recorded_now=recorded_at == "now",
@@ -467,7 +467,7 @@ def demo(
     seconds: float, traders: int, rate: float, no_kill: bool, no_dashboard: bool, keep: bool, data: Path
 ) -> None:
     """Run everything on embedded servers: traders, a worker killed half-way, the balance sheet."""
-    from risk_worker import demo as module
+    from risk_devkit import demo as module
 
     try:
         status = module.run(

@@ -19,15 +19,16 @@ import psycopg
 import pytest
 import redis
 
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import decode
 from risk_producer.errors import StreamUnavailable
-from risk_producer.keys import Keys
 from risk_producer.settings import Settings
-from risk_producer.stream import TraderStream, script
-from risk_producer.wire import decode
-from risk_worker import migrations, source
-from risk_worker.floors import Floors
-from risk_worker.source import connect
-from risk_worker.verify import verify
+from risk_producer.transport.requests import TraderStream, script
+from risk_worker.audit.verify import verify
+from risk_worker.database import migrations
+from risk_worker.recovery.floors import Floors
+from risk_worker.stream import source
+from risk_worker.stream.source import connect
 from tests.conftest import MakePostgres, MakeValkey
 from tests.support.books import drain_all
 from tests.support.senders import Sender
