@@ -23,7 +23,7 @@ from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServerError, Embedded
 from risk_producer import RiskSnapshot
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.transport.requests import number_in
+from risk_producer.contract.scripts import number_in
 from risk_worker.database import migrations
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON

@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from risk_producer.errors import ConfigurationError
 
 log = logging.getLogger("riskstream.web")
+
+REDIS_TIMEOUT_S: Final = 2.0
+"""A page answers within about this time, whatever Redis does."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

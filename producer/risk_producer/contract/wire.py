@@ -216,3 +216,18 @@ def _reason(payload: bytes, error: msgspec.MsgspecError) -> str:
     if version != VERSION:
         return f"wire version {version} is not known here; this program reads up to {VERSION}"
     return f"not a snapshot: {error}"
+
+
+class _WithEpoch(msgspec.Struct):
+    epoch: int
+
+
+_epoch_decoder = msgspec.json.Decoder(_WithEpoch)
+
+
+def epoch_in(payload: bytes | None) -> int | None:
+    """The epoch in a payload; None where there is none, or it cannot be read."""
+    try:
+        return None if payload is None else _epoch_decoder.decode(payload).epoch
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,7 +17,8 @@ import redis
 from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.wire import EPOCH_MAX
+from risk_producer.contract.scripts import number_in, script
+from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
 from risk_producer.transport.connect import redis_client
 
@@ -152,12 +152,6 @@ class Admission:
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
 
 
-def script(name: str, package: str = "risk_producer") -> str:
-    """The text of a script in scripts/ of a package, with what all scripts have in common before it."""
-    reading = resources.files("risk_producer").joinpath("scripts", "reading.lua")
-    return reading.read_text() + resources.files(package).joinpath("scripts", f"{name}.lua").read_text()
-
-
 def unavailable(error: RedisError) -> StreamUnavailable:
     """The error for the trader."""
     return StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -231,36 +225,13 @@ def _latest(answer: Any, trader_id: str) -> Latest:
     return Latest(payload, marker is not None and (run_id is None or _text(marker) == _text(run_id)))
 
 
-class _Epoch(msgspec.Struct):
-    epoch: int
-
-
-_epoch_decoder = msgspec.json.Decoder(_Epoch)
-
-
-def epoch_in(payload: bytes | None) -> int | None:
-    """The epoch in a payload; None where there is none, or it cannot be read."""
-    try:
-        return None if payload is None else _epoch_decoder.decode(payload).epoch
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def number_in(raw: bytes | str | None) -> int | None:
-    """The number in a field of Redis, as the scripts read it; None where there is none that can be used."""
-    text = raw.decode("latin-1") if isinstance(raw, bytes) else raw
-    if text is None or not 0 < len(text) <= 16 or not (text.isascii() and text.isdigit()):
-        return None
-    return number if (number := int(text)) <= EPOCH_MAX else None
-
-
 class TraderStream:
     """The streams of all partitions on one Redis. Thread-safe. All methods may raise StreamUnavailable."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._claim = client.register_script(script("claim"))
-        self._admit = client.register_script(script("admit"))
+        self._claim = client.register_script(script(__package__, "claim"))
+        self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
     def connect(cls, url: str) -> TraderStream:

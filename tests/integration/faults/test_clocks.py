@@ -20,10 +20,11 @@ import pytest
 import redis
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import decode
 from risk_producer.errors import StreamUnavailable
 from risk_producer.settings import Settings
-from risk_producer.transport.requests import TraderStream, script
+from risk_producer.transport.requests import TraderStream
 from risk_worker.audit.verify import verify
 from risk_worker.database import migrations
 from risk_worker.recovery.floors import Floors
@@ -66,7 +67,9 @@ class ShiftedSender(Sender):
     def __init__(self, client: Any, trader_id: str, offset_s: int, **options: Any) -> None:
         super().__init__(client, trader_id, **options)
         shifted = f"(function() local t = redis.call('TIME') return {{ t[1] + {offset_s}, t[2] }} end)()"
-        self._stream._claim = client.register_script(script("claim").replace("redis.call('TIME')", shifted))
+        self._stream._claim = client.register_script(
+            script("risk_producer.transport", "claim").replace("redis.call('TIME')", shifted)
+        )
 
 
 @contextmanager

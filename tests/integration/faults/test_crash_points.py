@@ -69,7 +69,7 @@ CAREFUL = [
 
 # A batch that cannot be stored just now.
 LATER = [
-    "before risk_worker.database.store:PostgresStore.close",  # the transaction failed, the connection is still there
+    "before risk_worker.database.store:PostgresStore.close",  # the transaction failed, the connection has not
     "before risk_worker.stream.source:StreamSource.failed",
     "after risk_worker.stream.source:StreamSource.failed",
     "before risk_worker.database.store:PostgresStore.save#2",

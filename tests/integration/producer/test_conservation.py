@@ -1,4 +1,4 @@
-"""The faults of tests/unit/risk_producer/session/test_conservation.py, before a real server and the real scripts."""
+"""The faults of tests/unit/producer/test_conservation.py, before a real server and the real scripts."""
 
 from __future__ import annotations
 

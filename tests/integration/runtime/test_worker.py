@@ -15,8 +15,9 @@ from rq import Queue
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_worker.runtime.jobs import QUEUE, DrainJob
+from risk_worker.runtime.jobs import DrainJob
 from risk_worker.stream.source import connect
+from risk_worker.stream.workers import QUEUE
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 

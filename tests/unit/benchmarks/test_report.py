@@ -1,4 +1,4 @@
-"""What `riskstream bench` makes of its samples."""
+"""What `make bench` makes of its samples."""
 
 from __future__ import annotations
 

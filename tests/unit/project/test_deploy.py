@@ -31,9 +31,10 @@ def _command_exists(words: list[str]) -> bool:
     context: click.Context = cli.make_context("riskstream", list(words), resilient_parsing=True)
     command: click.Command = cli
     while isinstance(command, click.Group):
-        if not words or words[0] not in command.commands:
+        found = command.get_command(context, words[0]) if words else None
+        if found is None:
             return False
-        command, words = command.commands[words[0]], words[1:]
+        command, words = found, words[1:]
     command.make_context(command.name, list(words), parent=context)
     return True
 

@@ -16,7 +16,7 @@ import pytest
 from risk_worker.__main__ import missing
 
 ROOT = Path(__file__).resolve().parents[3]
-OWN = {"risk_producer", "risk_worker"}
+OWN = {"risk_producer", "risk_worker", "risk_devkit"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -48,10 +48,12 @@ def distributions(package: str) -> set[str]:
     return {normal(name) for name in BRINGING[package]}
 
 
-MODULES = [*ROOT.glob("worker/risk_worker/*.py"), *ROOT.glob("producer/risk_producer/*.py")]
+MODULES = [
+    path for folder in ("producer", "worker", "devkit") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))
+]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[path.stem for path in MODULES])
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 def test_what_is_imported_is_declared(path: Path) -> None:
     everything = ALWAYS | EXTRAS["worker"] | EXTRAS["embedded"]
     assert {package for package in imported(path) if not distributions(package) & everything} == set()

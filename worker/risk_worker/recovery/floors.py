@@ -20,9 +20,9 @@ from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
-from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode
+from risk_producer.contract.scripts import number_in, script
+from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
-from risk_producer.transport.requests import epoch_in, number_in, script
 from risk_worker.database import connection as database
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Floors:
         self._url = database_url
         self._keys = Keys(partition)
         self._partitions = partitions
-        self._restore = client.register_script(script("restore", "risk_worker"))
+        self._restore = client.register_script(script(__package__, "restore"))
         self._connection: database.Connection | None = None
         self._look_at = 0.0
         self._said_at = 0.0

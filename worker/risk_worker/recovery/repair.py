@@ -20,11 +20,11 @@ import redis
 from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import redis_client
-from risk_producer.transport.requests import number_in, script
 from risk_worker.database import connection as database
 from risk_worker.recovery import floors
 
@@ -106,7 +106,7 @@ class _Repair:
         self._keys = keys
         self._trader_id = trader_id
         self._by = f"{getpass.getuser()}@{socket.gethostname()}"
-        self._apply = client.register_script(script("repair", "risk_worker"))
+        self._apply = client.register_script(script(__package__, "repair"))
 
     def run(self, *, dry_run: bool) -> list[Change]:
         aside = self._wrong_types()

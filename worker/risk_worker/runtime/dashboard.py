@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
-from risk_worker.monitor.exporter import connect
-from risk_worker.wsgi import Server
+from risk_producer.transport.connect import redis_client
+from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
 
@@ -58,7 +59,7 @@ def application(url: str, login: tuple[str, str] | None = None) -> Any:
 
 def _say_when_redis_is_away(flask: Any, url: str) -> None:
     """Every page answers 503 and why then; the log says once that it went, and once that it is back."""
-    client = connect(url)  # rq-dashboard's own waits without end where Redis is frozen
+    client = _connect(url)  # rq-dashboard's own waits without end where Redis is frozen
     answered = True
 
     def look() -> None:
@@ -90,13 +91,12 @@ def _read_json_only() -> None:
     rq.serializers.DefaultSerializer = rq.serializers.PickleSerializer = rq.serializers.JSONSerializer
     import rq_dashboard.web
 
-    rq_dashboard.web.from_url = _connect_as_everything_does
+    rq_dashboard.web.from_url = lambda url, **_options: (None, _connect(url))
     rq_dashboard.web.config.serializer = rq.serializers.JSONSerializer
 
 
-def _connect_as_everything_does(url: str, **_options: object) -> tuple[None, Any]:
-    """What rq-dashboard calls to connect; it names the kind of server first, and does not use that."""
-    return None, connect(url)
+def _connect(url: str) -> Redis:
+    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
 
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:

@@ -20,10 +20,10 @@ from risk_worker.drain.loop import Outage, Patience, SourceUnavailable, drain
 from risk_worker.recovery.floors import Floors
 from risk_worker.stream import source
 from risk_worker.stream.partitions import Watch
+from risk_worker.stream.workers import QUEUE
 
 log = logging.getLogger("riskstream.jobs")
 
-QUEUE: Final = "risk-drain"
 DRAIN: Final = "risk_worker.runtime.jobs.drain_partition"
 SHIFT_S: Final = 20.0
 SHORT_SHIFT_S: Final = 1.0  # where more partitions wait for a worker than there are workers

@@ -25,22 +25,16 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError, WatchError
 from rq import Queue
 from rq.job import JobStatus
-from rq.utils import utcparse
 
-from risk_worker.runtime.jobs import DRAIN, QUEUE, DrainJob, job_id_of
+from risk_worker.runtime.jobs import DRAIN, DrainJob, job_id_of
+from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, age_s
 
 log = logging.getLogger("riskstream.scheduler")
-
-LEASE_S: Final = 15
-"""A worker that has not been heard of for so long has lost its jobs to others."""
 
 QUEUE_KEY: Final = f"rq:queue:{QUEUE}"
 TRANSIT_KEY: Final = f"{QUEUE_KEY}:intermediate"
 LEASES_KEY: Final = f"rq:wip:{QUEUE}"
-WORKERS_KEY: Final = f"rq:workers:{QUEUE}"
 ALL_WORKERS_KEY: Final = "rq:workers"
-COUNTERS_KEY: Final = "risk:drain-jobs"
-"""Hash: how many drain jobs were re-enqueued, and how many tries to do so failed."""
 
 _REGISTRIES: Final = [
     f"rq:{name}:{QUEUE}" for name in ("finished", "failed", "canceled", "deferred", "scheduled")
@@ -169,8 +163,9 @@ class DrainScheduler:
         if not self._connection.exists(key):
             return True
         why = self._is_dead(key)
-        if why is None and (age_s := _age_s(self._connection.hget(key, "last_heartbeat"))) > self._lease_s:
-            why = (logging.WARNING, "%s has not been heard of for %.0f s: its name is free", key, age_s)
+        silent_s = age_s(self._connection.hget(key, "last_heartbeat"), datetime.now(UTC))
+        if why is None and silent_s > self._lease_s:
+            why = (logging.WARNING, "%s has not been heard of for %.0f s: its name is free", key, silent_s)
         if why is None:
             return False
         log.log(*why)
@@ -355,27 +350,6 @@ class DrainScheduler:
             return None
         dead = key != f"rq:worker:{self.worker}" if pid == os.getpid() else not _runs(pid)
         return (logging.WARNING, "%s is dead", key) if dead else None
-
-
-def workers_alive(connection: Redis) -> int:
-    """How many workers were heard of within their lease. Raises redis.RedisError."""
-    client: Any = connection
-    pipeline = client.pipeline(transaction=False)
-    try:
-        keys = client.smembers(WORKERS_KEY)
-    except ResponseError:
-        return 0
-    for key in keys:
-        pipeline.hget(key, "last_heartbeat")
-    return sum(_age_s(raw) <= LEASE_S for raw in pipeline.execute(raise_on_error=False))
-
-
-def _age_s(heartbeat: Any) -> float:
-    """Seconds since a worker's last_heartbeat; infinite where there is none, or it cannot be read."""
-    try:
-        return float((datetime.now(UTC) - utcparse(heartbeat.decode())).total_seconds())
-    except (AttributeError, ValueError, TypeError):
-        return math.inf
 
 
 @cache

@@ -39,9 +39,10 @@ from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
-from risk_worker.runtime.jobs import QUEUE, SHORT_SHIFT_S, DrainJob
-from risk_worker.runtime.scheduler import LEASE_S, DrainScheduler, process_host
+from risk_worker.runtime.jobs import SHORT_SHIFT_S, DrainJob
+from risk_worker.runtime.scheduler import DrainScheduler, process_host
 from risk_worker.stream import progress, source
+from risk_worker.stream.workers import LEASE_S, QUEUE
 
 log = logging.getLogger("riskstream.worker")
 

@@ -9,8 +9,8 @@ import redis
 from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import number_in
 from risk_producer.contract.wire import Identity, WireSnapshot
-from risk_producer.transport.requests import number_in
 from risk_worker.drain.batch import Batch, DeadLetter, not_given_out
 
 log = logging.getLogger("riskstream.epochs")

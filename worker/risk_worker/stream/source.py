@@ -18,9 +18,9 @@ import redis
 from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD, Identity, WireSnapshot
 from risk_producer.transport.connect import redis_client
-from risk_producer.transport.requests import script
 from risk_worker.drain.batch import Batch, Entry, Outcome
 from risk_worker.drain.loop import SourceUnavailable
 from risk_worker.stream.clocks import Clocks
@@ -83,8 +83,8 @@ class StreamSource:
         self._look = look
         self._epochs = Epochs(client, self._keys)
         self._clocks = Clocks()
-        self._acknowledge = client.register_script(script("acknowledge", "risk_worker"))
-        self._forget = client.register_script(script("forget", "risk_worker"))
+        self._acknowledge = client.register_script(script(__package__, "acknowledge"))
+        self._forget = client.register_script(script(__package__, "forget"))
 
     @classmethod
     def from_settings(

@@ -130,7 +130,7 @@ class TestWhichPgDump:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("risk_devkit.embedded.versions", list)
+        monkeypatch.setattr(migrations, "_EMBEDDED", "no_such_package")
         monkeypatch.setattr(migrations, "_DEBIAN", tmp_path / "none")
         for version in there:
             folder = tmp_path / str(version)

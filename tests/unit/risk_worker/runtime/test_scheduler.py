@@ -14,15 +14,14 @@ import pytest
 
 from risk_worker.runtime.scheduler import (
     _TYPES,
-    LEASE_S,
     LEASES_KEY,
     QUEUE_KEY,
     TRANSIT_KEY,
-    WORKERS_KEY,
     Condition,
     DrainScheduler,
     process_host,
 )
+from risk_worker.stream.workers import LEASE_S, WORKERS_KEY
 
 JOB = "rq:job:drain-0"
 
