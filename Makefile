@@ -41,10 +41,10 @@ test-system: $(DEV) ## what needs servers of Debian: forms of connecting, clocks
 	timeout 1800 $(BIN)/pytest tests -m system --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 bench: $(DEV) ## measure against the yardsticks: 6 minutes
-	$(BIN)/riskstream bench
+	$(BIN)/python -m benchmarks
 
 bench-large: $(DEV) ## the same, and with a history of 10 million rows: 7 minutes
-	$(BIN)/riskstream bench --large --markdown
+	$(BIN)/python -m benchmarks --large --markdown
 
 save-cost: $(DEV) ## what save() costs the trader, idle and under load
 	$(BIN)/python -m benchmarks.save_cost

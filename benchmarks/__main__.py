@@ -1,4 +1,4 @@
-"""`make bench`, or: riskstream bench [--quick] [--large] [--rows N] [--runs N] [--json | --markdown]"""
+"""`make bench`, or: python -m benchmarks [--quick] [--large] [--rows N] [--runs N] [--json | --markdown]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from benchmarks.suite import Size
 
 def main() -> None:
     """Measure, then print a table or JSON."""
-    parser = argparse.ArgumentParser(prog="riskstream bench", description="Measure against the yardsticks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure against the yardsticks."
+    )
     parser.add_argument("--rows", type=int, help="snapshots of each run (default 200,000)")
     parser.add_argument("--runs", type=int, help="runs of each measure (default 5)")
     parser.add_argument("--quick", action="store_true", help="20,000 rows, 2 runs, unless they are given")

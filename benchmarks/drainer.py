@@ -1,6 +1,6 @@
 """A worker's drain of one partition on command: python -m benchmarks.drainer PARTITION
 
-As risk_worker/jobs.py has it, without RQ around it.
+As risk_worker/runtime/jobs.py has it, without RQ around it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from threading import Event
 
 from benchmarks.process import serve
 from risk_producer.settings import Settings
-from risk_worker.drain import drain
-from risk_worker.source import StreamSource, connect
-from risk_worker.store import PostgresStore
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.loop import drain
+from risk_worker.stream.source import StreamSource, connect
 
 
 def main(partition: int) -> None:

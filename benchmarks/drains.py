@@ -15,7 +15,7 @@ from benchmarks.link import link
 from benchmarks.process import Process
 from benchmarks.rows import EPOCH, TRADERS, split
 from benchmarks.servers import MIGRATED, Servers
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
 
 ONE_WAY_MS = 1.2
 

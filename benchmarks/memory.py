@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.servers import STREAM, Servers
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
 
 
 def worker_rss_mb(servers: Servers, payloads: Sequence[bytes]) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from risk_producer import RiskSnapshot, wire
-from risk_producer.keys import partition_of
+from risk_producer import RiskSnapshot
+from risk_producer.contract import wire
+from risk_producer.contract.keys import partition_of
 
 TRADERS = 200
 EPOCH = 2  # history.py fills in epoch 1

@@ -22,10 +22,10 @@ from time import perf_counter_ns
 
 from prometheus_client import CollectorRegistry
 
+from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import RiskProducer, RiskSnapshot
-from risk_producer.buffer import OnFull
-from risk_producer.spool import Fsync
-from risk_worker.embedded import EmbeddedValkey
+from risk_producer.session.buffer import OnFull
+from risk_producer.spool.spool import Fsync
 
 Call = Callable[[RiskSnapshot], object]
 Case = AbstractContextManager[Call]

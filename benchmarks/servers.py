@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from risk_producer.keys import Keys
-from risk_producer.wire import FIELD, decode
-from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Value
-from risk_worker.source import connect
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import FIELD, decode
+from risk_worker.database import migrations
+from risk_worker.stream.source import connect
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -22,11 +22,11 @@ from prometheus_client import CollectorRegistry
 
 import risk_producer
 from risk_producer import RiskError, RiskSnapshot, Settings
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import VERSION, WireSnapshot
 from risk_producer.metrics import collector_of
-from risk_producer.wire import VERSION, WireSnapshot
 from risk_worker.cli import cli
-from risk_worker.exporter import application
+from risk_worker.monitor.exporter import application
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"

@@ -14,8 +14,8 @@ import pytest
 import redis
 from hypothesis import settings
 
-from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedValkey, Value
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
+from risk_worker.database import migrations
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
 # How many examples a test makes by itself; docs/reliability.md has more.

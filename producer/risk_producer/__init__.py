@@ -4,6 +4,7 @@ from risk_producer import RiskProducer, RiskSnapshot
 """
 
 from risk_producer.aio import AsyncRiskProducer
+from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import (
     ConfigurationError,
     InvalidSnapshot,
@@ -13,12 +14,11 @@ from risk_producer.errors import (
     StreamFull,
     StreamUnavailable,
 )
+from risk_producer.load.sources import LoadedState
 from risk_producer.process import close_on_sigterm
-from risk_producer.producer import RiskProducer
-from risk_producer.session import Health
+from risk_producer.session.session import Health
 from risk_producer.settings import Settings
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.state import LoadedState
+from risk_producer.threaded import RiskProducer
 
 __all__ = [
     "AsyncRiskProducer",

@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from risk_producer.bound import AsyncBoundTrader
-from risk_producer.buffer import Item
+from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.core import PUSH_THROUGH_S, Pending, ProducerCore, cannot_wait, check
 from risk_producer.errors import ConfigurationError, StateUnknown
 from risk_producer.flusher import GRACE_S
+from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
-from risk_producer.session import log
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.state import LoadedState, load
+from risk_producer.session.buffer import Item
+from risk_producer.session.session import log
 
 T = TypeVar("T")
 

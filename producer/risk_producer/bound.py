@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NotRequired, Protocol, TypedDict, Unpack
 
-from risk_producer import invalid
+from risk_producer.contract import rejected as invalid
+from risk_producer.contract.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
 from risk_producer.errors import InvalidSnapshot
-from risk_producer.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
-from risk_producer.state import LoadedState
+from risk_producer.load.sources import LoadedState
 
 
 class SnapshotFields(TypedDict):

@@ -10,17 +10,17 @@ from typing import Any, Final, Self
 from prometheus_client import CollectorRegistry
 
 from risk_producer import process
-from risk_producer.buffer import Item, OnFull
+from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import InvalidSnapshot, StreamUnavailable
 from risk_producer.flusher import Flusher
 from risk_producer.metrics import collector_of
-from risk_producer.outbox import Outbox
-from risk_producer.session import STALL_S, Health, Options, ProducerSession
+from risk_producer.session.buffer import Item, OnFull
+from risk_producer.session.sender import Outbox
+from risk_producer.session.session import STALL_S, Health, Options, ProducerSession
 from risk_producer.settings import Settings
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.spool import Fsync, Spool
-from risk_producer.stream import TraderStream
-from risk_producer.transport import Transport
+from risk_producer.spool.spool import Fsync, Spool
+from risk_producer.transport.redis import Transport
+from risk_producer.transport.requests import TraderStream
 
 __all__ = ["Health", "Pending", "ProducerCore"]
 

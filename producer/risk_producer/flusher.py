@@ -7,10 +7,10 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Final
 
-from risk_producer.session import ProducerSession
-from risk_producer.stream import Claim
-from risk_producer.transport import Transport
-from risk_producer.waiters import release
+from risk_producer.session.session import ProducerSession
+from risk_producer.session.waiters import release
+from risk_producer.transport.redis import Transport
+from risk_producer.transport.requests import Claim
 
 GRACE_S: Final = 0.1
 """How long close() waits for a flusher that is in the middle of a call, beyond its time."""

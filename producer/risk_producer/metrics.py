@@ -39,7 +39,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from risk_producer import invalid
+from risk_producer.contract import rejected as invalid
 
 
 @dataclass(slots=True)

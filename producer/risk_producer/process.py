@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.flusher import Flusher
-from risk_producer.session import log
+from risk_producer.session.session import log
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long close(), and the end of the process, wait for the buffer to empty."""

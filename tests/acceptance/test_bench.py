@@ -1,4 +1,4 @@
-"""`riskstream bench` measures what it promises; how quick anything is, no test says."""
+"""`make bench` measures what it promises; how quick anything is, no test says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROMISED = [
 
 @pytest.mark.slow
 def test_the_measures_that_are_promised() -> None:
-    command = ["risk_worker", "bench", "--quick", "--json", "--rows", "2000", "--runs", "1"]
+    command = ["benchmarks", "--quick", "--json", "--rows", "2000", "--runs", "1"]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)

@@ -14,8 +14,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer import RiskProducer, RiskSnapshot
-from risk_worker.embedded import EmbeddedPostgres
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 import redis
 
-from risk_producer.keys import Keys
-from risk_worker import balance
+from risk_producer.contract.keys import Keys
+from risk_worker.audit import ledger as balance
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 

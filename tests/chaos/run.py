@@ -16,8 +16,8 @@ from typing import Final
 import psycopg
 import redis
 
-from risk_producer.keys import partition_of
-from risk_worker.embedded import EmbeddedServerError
+from risk_devkit.embedded import EmbeddedServerError
+from risk_producer.contract.keys import partition_of
 from tests.chaos.oracle import Told, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule

@@ -19,11 +19,12 @@ from typing import Any, Final, cast
 import psycopg
 import redis
 
-from risk_producer import RiskSnapshot, wire
-from risk_producer.keys import Keys
-from risk_producer.stream import number_in
-from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from risk_producer import RiskSnapshot
+from risk_producer.contract import wire
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import number_in
+from risk_worker.database import migrations
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault

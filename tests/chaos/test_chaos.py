@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from risk_producer import wire
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker.batch import Entry, decode_entries
-from risk_worker.store import PostgresStore
+from risk_producer.contract import wire
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import Entry, decode_entries
 from tests.chaos import run as chaos
 from tests.chaos.oracle import Notes, Told, compare
 from tests.chaos.schedule import KINDS, schedule

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.wire import encode
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.contract.wire import encode
 
 _AT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 

@@ -13,8 +13,8 @@ import redis
 from psycopg.rows import dict_row
 
 from risk_producer import RiskProducer
-from risk_producer.keys import Keys
-from risk_worker import migrations
+from risk_producer.contract.keys import Keys
+from risk_worker.database import migrations
 from tests.golden.make import PAUSED, PLAIN
 from tests.support.books import drain_all
 from tests.support.producers import stream_of

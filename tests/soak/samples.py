@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import redis
 
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
 from tests.chaos.system import System
 
 WARM_UP: Final = 2

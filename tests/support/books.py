@@ -9,12 +9,12 @@ from typing import Any
 
 import psycopg
 
-from risk_producer import wire
-from risk_producer.keys import Keys
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker.drain import Patience, drain
-from risk_worker.source import StreamSource, connect
-from risk_worker.store import PostgresStore
+from risk_producer.contract import wire
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.loop import Patience, drain
+from risk_worker.stream.source import StreamSource, connect
 
 KEYS = Keys(0)
 PATIENCE = Patience(retries=3, base_s=0.05, cap_s=0.5)

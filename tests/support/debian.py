@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import redis
 
-from risk_worker import embedded
-from risk_worker.embedded import EmbeddedPostgres
+from risk_devkit import embedded
+from risk_devkit.embedded import EmbeddedPostgres
 from tests.support.wait import wait_until
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")

@@ -15,9 +15,10 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.timeouts import TimerDeathPenalty
 
-from risk_worker.jobs import DRAIN, QUEUE, DrainJob, job_id_of
-from risk_worker.rq_worker import DrainWorker
-from risk_worker.scheduler import LEASE_S, DrainScheduler
+from risk_worker.runtime.jobs import DRAIN, DrainJob, job_id_of
+from risk_worker.runtime.scheduler import DrainScheduler
+from risk_worker.runtime.worker import DrainWorker
+from risk_worker.stream.workers import LEASE_S, QUEUE
 
 
 class Killed(BaseException):

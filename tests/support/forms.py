@@ -15,10 +15,11 @@ import redis
 from click.testing import CliRunner
 from psycopg import sql
 
-from risk_producer import RiskProducer, RiskSnapshot, postgres_state
+from risk_devkit.embedded import EmbeddedPostgres
+from risk_producer import RiskProducer, RiskSnapshot
+from risk_producer.load import postgres as postgres_state
 from risk_producer.settings import Settings
 from risk_worker.cli import cli
-from risk_worker.embedded import EmbeddedPostgres
 
 USER = "risk user"
 ODD_PASSWORD = "p@ss/w#rd?&=:% \"'\\ü"

@@ -15,9 +15,9 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, Health, LoadedState, RiskProducer, RiskSnapshot
-from risk_producer.keys import Keys
-from risk_producer.outbox import Outbox
-from risk_producer.wire import WireSnapshot, decode
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import WireSnapshot, decode
+from risk_producer.session.sender import Outbox
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from msgspec.structs import force_setattr
 
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.contract.wire import encode
 from risk_producer.errors import StreamUnavailable
-from risk_producer.keys import Keys
-from risk_producer.snapshot import RiskSnapshot
-from risk_producer.stream import Admit, Claim, Entry, TraderStream
-from risk_producer.wire import encode
+from risk_producer.transport.requests import Admit, Claim, Entry, TraderStream
 from tests.support.producers import snapshot
 
 

@@ -20,9 +20,10 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
-from risk_worker import jobs, migrations
 from risk_worker.cli import cli
-from risk_worker.scheduler import DrainScheduler
+from risk_worker.database import migrations
+from risk_worker.runtime import jobs
+from risk_worker.runtime.scheduler import DrainScheduler
 from tests.support.books import drain_all
 
 CRASHED = 137  # as a process killed for its memory
@@ -100,7 +101,7 @@ PROGRAMS = {
 
 def crash_at(point: str) -> None:
     """Let this process end when it comes to a point: "before" or "after" a function (also when it raises),
-    and which of its calls: "after risk_worker.store:_copy#2".
+    and which of its calls: "after risk_worker.database.store:_copy#2".
 
     The function is wrapped from here, so the product knows nothing of it. The status is CRASHED then.
     """

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql
 
-from risk_producer import postgres_state
-from risk_worker import migrations
+from risk_devkit.embedded import EmbeddedPostgres
+from risk_producer.load import postgres as postgres_state
 from risk_worker.cli import cli
-from risk_worker.embedded import EmbeddedPostgres
+from risk_worker.database import migrations
 from tests.support.debian import POSTGRES, DebianPostgres, authority, certificate, pgbouncer
 from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder

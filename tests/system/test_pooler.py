@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from risk_worker import balance, database, migrations
-from risk_worker.store import PostgresStore
+from risk_worker.audit import ledger as balance
+from risk_worker.database import connection as database
+from risk_worker.database import migrations
+from risk_worker.database.store import PostgresStore
 from tests.integration.faults.test_database_errors import batch
 from tests.support.debian import DebianPostgres, pgbouncer
 from tests.support.servers import QUICK_POSTGRES, server_folder

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from docs.generate import FOLDER, READERS, pages
 from risk_producer import AsyncRiskProducer, InvalidSnapshot, RiskProducer, RiskSnapshot, Settings
-from risk_producer.wire import decode, encode
+from risk_producer.contract.wire import decode, encode
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages()

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from risk_producer import postgres_state
-from risk_worker import balance, migrations
-from risk_worker.store import PostgresStore
+from risk_producer.load import postgres as postgres_state
+from risk_worker.audit import ledger as balance
+from risk_worker.database import migrations
+from risk_worker.database.store import PostgresStore
 from tests.integration.faults.test_database_errors import batch
 from tests.support.servers import Databases, name_in, with_name
 

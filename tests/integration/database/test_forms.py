@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from risk_worker.embedded import EmbeddedPostgres
+from risk_devkit.embedded import EmbeddedPostgres
 from tests.support.forms import ALL_OK, FORMS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
 

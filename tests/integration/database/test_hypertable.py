@@ -13,9 +13,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer.errors import ConfigurationError
-from risk_worker import balance, database, migrations
-from risk_worker.embedded import EmbeddedPostgres
+from risk_worker.audit import ledger as balance
+from risk_worker.database import connection as database
+from risk_worker.database import migrations
 from tests.conftest import MakePostgres
 from tests.support.forms import ALL_OK, use
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from risk_producer.errors import ConfigurationError
-from risk_worker import migrations
-from risk_worker.migrations import MigrationError
+from risk_worker.database import migrations
+from risk_worker.database.migrations import MigrationError
 from tests.support.servers import with_name
 
 TABLES = {"risk_state", "risk_state_history", "risk_dead_letter"}

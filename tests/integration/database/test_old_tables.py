@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from risk_producer import postgres_state
-from risk_worker import balance, migrations
-from risk_worker.migrations import MigrationError
+from risk_producer.load import postgres as postgres_state
+from risk_worker.audit import ledger as balance
+from risk_worker.database import migrations
+from risk_worker.database.migrations import MigrationError
 
 DOCS = Path(__file__).parents[3] / "docs" / "migrating.md"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from risk_worker import migrations
-from risk_worker.embedded import program
+from risk_devkit.embedded import program
+from risk_worker.database import migrations
 
 SCHEMA = Path(__file__).parents[3] / "db" / "schema.sql"
 

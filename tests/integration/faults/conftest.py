@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from risk_worker.source import connect
+from risk_worker.stream.source import connect
 from tests.support.books import Books
 
 

@@ -19,15 +19,17 @@ import psycopg
 import pytest
 import redis
 
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import script
+from risk_producer.contract.wire import decode
 from risk_producer.errors import StreamUnavailable
-from risk_producer.keys import Keys
 from risk_producer.settings import Settings
-from risk_producer.stream import TraderStream, script
-from risk_producer.wire import decode
-from risk_worker import migrations, source
-from risk_worker.floors import Floors
-from risk_worker.source import connect
-from risk_worker.verify import verify
+from risk_producer.transport.requests import TraderStream
+from risk_worker.audit.verify import verify
+from risk_worker.database import migrations
+from risk_worker.recovery.floors import Floors
+from risk_worker.stream import source
+from risk_worker.stream.source import connect
 from tests.conftest import MakePostgres, MakeValkey
 from tests.support.books import drain_all
 from tests.support.senders import Sender
@@ -65,7 +67,9 @@ class ShiftedSender(Sender):
     def __init__(self, client: Any, trader_id: str, offset_s: int, **options: Any) -> None:
         super().__init__(client, trader_id, **options)
         shifted = f"(function() local t = redis.call('TIME') return {{ t[1] + {offset_s}, t[2] }} end)()"
-        self._stream._claim = client.register_script(script("claim").replace("redis.call('TIME')", shifted))
+        self._stream._claim = client.register_script(
+            script("risk_producer.transport", "claim").replace("redis.call('TIME')", shifted)
+        )
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from risk_producer import wire
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker.batch import decode_entries
-from risk_worker.source import StreamSource
-from risk_worker.store import PostgresStore
+from risk_producer.contract import wire
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import decode_entries
+from risk_worker.stream.source import StreamSource
 from tests.support.books import KEYS, Books, drain_all
 from tests.support.template import CRASHED, Template
 from tests.support.wait import wait_until
@@ -26,57 +26,57 @@ DrainAndDie = Callable[[str], None]
 
 # A batch on its quick way: read, decode, COPY into history, state, COMMIT, acknowledge.
 QUICK = [
-    "before risk_worker.source:StreamSource.read",
-    "after risk_worker.source:StreamSource.read",
-    "before risk_worker.drain:decode_entries",
-    "after risk_worker.drain:decode_entries",
-    "before risk_worker.store:PostgresStore.save",
-    "after risk_worker.store:PostgresStore._connected",
-    "before risk_worker.store:_copy#1",
+    "before risk_worker.stream.source:StreamSource.read",
+    "after risk_worker.stream.source:StreamSource.read",
+    "before risk_worker.drain.loop:decode_entries",
+    "after risk_worker.drain.loop:decode_entries",
+    "before risk_worker.database.store:PostgresStore.save",
+    "after risk_worker.database.store:PostgresStore._connected",
+    "before risk_worker.database.store:_copy#1",
     "before psycopg:Copy.write_row#3",  # in the middle of history's COPY
-    "after risk_worker.store:_copy#1",
-    "before risk_worker.store:_save_state",
-    "after risk_worker.store:_copy#2",
-    "after risk_worker.store:_save_state",
-    "after risk_worker.store:_bury",
+    "after risk_worker.database.store:_copy#1",
+    "before risk_worker.database.store:_save_state",
+    "after risk_worker.database.store:_copy#2",
+    "after risk_worker.database.store:_save_state",
+    "after risk_worker.database.store:_bury",
     "before psycopg.transaction:Transaction.__exit__",  # COMMIT
     "after psycopg.transaction:Transaction.__exit__",
-    "after risk_worker.store:PostgresStore.save",
-    "before risk_worker.source:StreamSource.acknowledge",
-    "after risk_worker.source:StreamSource.acknowledge",
+    "after risk_worker.database.store:PostgresStore.save",
+    "before risk_worker.stream.source:StreamSource.acknowledge",
+    "after risk_worker.stream.source:StreamSource.acknowledge",
     # With a backlog: one batch is being acknowledged while the next one is stored.
-    "after risk_worker.store:_copy#5",
-    "after risk_worker.store:PostgresStore.save#3",
-    "before risk_worker.source:StreamSource.acknowledge#3",
-    "after risk_worker.source:StreamSource.acknowledge#3",
-    "after risk_worker.source:StreamSource.read#4",
+    "after risk_worker.database.store:_copy#5",
+    "after risk_worker.database.store:PostgresStore.save#3",
+    "before risk_worker.stream.source:StreamSource.acknowledge#3",
+    "after risk_worker.stream.source:StreamSource.acknowledge#3",
+    "after risk_worker.stream.source:StreamSource.read#4",
 ]
 # A batch that is partly stored already, with an entry that is none and a row that is refused.
 CAREFUL = [
-    "before risk_worker.store:_insert_what_can_be",
-    "before risk_worker.store:_insert#1",
-    "after risk_worker.store:_insert#1",
-    "before risk_worker.store:_save_state",  # history has its half, state has not
-    "after risk_worker.store:_save_state",
-    "after risk_worker.store:_insert#2",
-    "after risk_worker.store:_insert_what_can_be#1",
-    "before risk_worker.store:_bury",
-    "after risk_worker.store:_bury",
-    "after risk_worker.store:PostgresStore.save",
-    "before risk_worker.source:StreamSource.acknowledge",
-    "after risk_worker.source:StreamSource.acknowledge",
+    "before risk_worker.database.store:_insert_what_can_be",
+    "before risk_worker.database.store:_insert#1",
+    "after risk_worker.database.store:_insert#1",
+    "before risk_worker.database.store:_save_state",  # history has its half, state has not
+    "after risk_worker.database.store:_save_state",
+    "after risk_worker.database.store:_insert#2",
+    "after risk_worker.database.store:_insert_what_can_be#1",
+    "before risk_worker.database.store:_bury",
+    "after risk_worker.database.store:_bury",
+    "after risk_worker.database.store:PostgresStore.save",
+    "before risk_worker.stream.source:StreamSource.acknowledge",
+    "after risk_worker.stream.source:StreamSource.acknowledge",
 ]
 
 # A batch that cannot be stored just now.
 LATER = [
-    "before risk_worker.store:PostgresStore.close",  # the transaction failed, the connection is still there
-    "before risk_worker.source:StreamSource.failed",
-    "after risk_worker.source:StreamSource.failed",
-    "before risk_worker.store:PostgresStore.save#2",
-    "before risk_worker.drain:_Pipelined.rewind",
-    "after risk_worker.drain:_Pipelined.rewind",
-    "before risk_worker.drain:Outage.goes_on",
-    "after risk_worker.source:StreamSource.read#3",
+    "before risk_worker.database.store:PostgresStore.close",  # the transaction failed, the connection has not
+    "before risk_worker.stream.source:StreamSource.failed",
+    "after risk_worker.stream.source:StreamSource.failed",
+    "before risk_worker.database.store:PostgresStore.save#2",
+    "before risk_worker.drain.loop:_Pipelined.rewind",
+    "after risk_worker.drain.loop:_Pipelined.rewind",
+    "before risk_worker.drain.loop:Outage.goes_on",
+    "after risk_worker.stream.source:StreamSource.read#3",
 ]
 
 REFUSED = wire.encode(
@@ -167,30 +167,30 @@ def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
 # A worker, from its start over the end of a shift to its stop. Each of its lives ends at the next point, so
 # that each has to put in order what the one before left behind.
 LIVES = [
-    "before risk_worker.migrations:wait_for",
-    "before risk_worker.migrations:up",
-    "after risk_worker.migrations:up",
-    "before risk_worker.scheduler:DrainScheduler.ensure_enqueued",
-    "after risk_worker.scheduler:DrainScheduler.remove_dead_workers",
+    "before risk_worker.database.migrations:wait_for",
+    "before risk_worker.database.migrations:up",
+    "after risk_worker.database.migrations:up",
+    "before risk_worker.runtime.scheduler:DrainScheduler.ensure_enqueued",
+    "after risk_worker.runtime.scheduler:DrainScheduler.remove_dead_workers",
     "before rq.queue:Queue.enqueue_call",  # watching the old job, which is still there
     "after rq.queue:Queue.enqueue_call",
-    "after risk_worker.rq_worker:DrainWorker.bootstrap",
-    "before risk_worker.rq_worker:DrainWorker.execute_job",  # taken off the queue, not yet begun
-    "after risk_worker.rq_worker:DrainWorker._register_again",
-    "after risk_worker.rq_worker:DrainWorker.prepare_execution",
-    "before risk_worker.rq_worker:DrainWorker.perform_job",
-    "after risk_worker.drain:_Pipelined.next",  # in the middle of a shift
-    "after risk_worker.jobs:drain",
-    "after risk_worker.rq_worker:DrainWorker.perform_job",  # the job is done and gone
-    "before risk_worker.scheduler:DrainScheduler.ensure_enqueued#2",
+    "after risk_worker.runtime.worker:DrainWorker.bootstrap",
+    "before risk_worker.runtime.worker:DrainWorker.execute_job",  # taken off the queue, not yet begun
+    "after risk_worker.runtime.worker:DrainWorker._register_again",
+    "after risk_worker.runtime.worker:DrainWorker.prepare_execution",
+    "before risk_worker.runtime.worker:DrainWorker.perform_job",
+    "after risk_worker.drain.loop:_Pipelined.next",  # in the middle of a shift
+    "after risk_worker.runtime.jobs:drain",
+    "after risk_worker.runtime.worker:DrainWorker.perform_job",  # the job is done and gone
+    "before risk_worker.runtime.scheduler:DrainScheduler.ensure_enqueued#2",
     "before rq.queue:Queue.enqueue_call#2",
-    "after risk_worker.rq_worker:DrainWorker.execute_job",
+    "after risk_worker.runtime.worker:DrainWorker.execute_job",
 ]
 LAST_MOMENTS = [
-    "before risk_worker.rq_worker:DrainWorker.request_stop",
-    "after risk_worker.rq_worker:DrainWorker.request_stop",
-    "before risk_worker.rq_worker:DrainWorker.register_death",
-    "after risk_worker.rq_worker:DrainWorker.register_death",
+    "before risk_worker.runtime.worker:DrainWorker.request_stop",
+    "after risk_worker.runtime.worker:DrainWorker.request_stop",
+    "before risk_worker.runtime.worker:DrainWorker.register_death",
+    "after risk_worker.runtime.worker:DrainWorker.register_death",
 ]
 
 
@@ -226,4 +226,4 @@ def is_drained(client: Any) -> bool:
 def test_a_point_that_is_not_reached_is_seen(books: Books, drain_and_die: DrainAndDie) -> None:
     books.report(1)
     with pytest.raises(AssertionError, match="was not reached"):
-        drain_and_die("after risk_worker.store:_copy#99")
+        drain_and_die("after risk_worker.database.store:_copy#99")

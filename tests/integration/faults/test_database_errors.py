@@ -13,14 +13,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from risk_producer import wire
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker import database, migrations
-from risk_worker.batch import Batch
-from risk_worker.database import Purpose
-from risk_worker.drain import Patience, StoreMisconfigured, StoreUnavailable
-from risk_worker.embedded import EmbeddedPostgres
-from risk_worker.store import PostgresStore
+from risk_devkit.embedded import EmbeddedPostgres
+from risk_producer.contract import wire
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.database import connection as database
+from risk_worker.database import migrations
+from risk_worker.database.connection import Purpose
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import Batch
+from risk_worker.drain.loop import Patience, StoreMisconfigured, StoreUnavailable
 from tests.conftest import MakePostgres
 from tests.support.books import Books, draining
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder, with_name

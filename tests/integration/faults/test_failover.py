@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import redis
 
+from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import RiskProducer
-from risk_producer.connect import redis_client
-from risk_worker.embedded import EmbeddedValkey
+from risk_producer.transport.connect import redis_client
 from tests.conftest import MakeValkey
 from tests.support.producers import snapshot
 from tests.support.proxy import Proxy

@@ -15,13 +15,13 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import decode, encode
 from risk_producer.settings import Settings
-from risk_producer.stream import TraderStream
-from risk_producer.wire import decode, encode
+from risk_producer.transport.requests import TraderStream
+from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
-from risk_worker.source import connect
-from risk_worker.verify import verify
+from risk_worker.stream.source import connect
 from tests.support.books import drain_all, draining
 from tests.support.producers import snapshot
 from tests.support.senders import Sender

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from risk_producer import wire
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker.batch import decode_entries
-from risk_worker.source import StreamSource
-from risk_worker.store import PostgresStore
+from risk_producer.contract import wire
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import decode_entries
+from risk_worker.stream.source import StreamSource
 from tests.support.books import KEYS, Books, drain_all
 
 SOUND = json.loads(

@@ -15,13 +15,13 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey
 from risk_producer import RiskProducer
+from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.settings import Settings
-from risk_producer.snapshot import RiskSnapshot
-from risk_worker import migrations
-from risk_worker.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey
-from risk_worker.source import connect
-from risk_worker.verify import Report, verify
+from risk_worker.audit.verify import Report, verify
+from risk_worker.database import migrations
+from risk_worker.stream.source import connect
 from tests.support.books import KEYS, Books
 from tests.support.servers import QUICK_POSTGRES, server_folder
 from tests.support.wait import slowness, wait_until

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from risk_worker import embedded, migrations
-from risk_worker.batch import Batch, DeadLetter
-from risk_worker.drain import StoreUnavailable
-from risk_worker.embedded import EmbeddedPostgres
-from risk_worker.migrations import MigrationError
-from risk_worker.store import PostgresStore
+from risk_devkit import embedded
+from risk_devkit.embedded import EmbeddedPostgres
+from risk_worker.database import migrations
+from risk_worker.database.migrations import MigrationError
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import Batch, DeadLetter
+from risk_worker.drain.loop import StoreUnavailable
 from tests.integration.faults.test_database_errors import batch
 from tests.support.servers import QUICK_POSTGRES, server_folder
 from tests.support.wait import wait_until

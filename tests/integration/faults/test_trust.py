@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from risk_producer import RiskProducer, StateUnknown
-from risk_producer.keys import Keys
+from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings
+from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
-from risk_worker.floors import Floors
-from risk_worker.verify import verify
+from risk_worker.recovery.floors import Floors
 from tests.support.books import drain_all
 from tests.support.producers import snapshot
 from tests.support.wait import wait_until

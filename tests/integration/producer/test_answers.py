@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from risk_producer.contract.keys import Keys
 from risk_producer.errors import StreamUnavailable
-from risk_producer.keys import Keys
 from tests.integration.producer.test_conformance import Trouble
 from tests.support.producers import Bench, snapshot
 from tests.support.wait import wait_until
@@ -84,7 +84,7 @@ def test_behind_with_a_spool_goes_to_history_and_says_so(
 def test_unreadable_holds_back_one_trader_until_it_is_repaired(
     bench: Bench, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("risk_producer.outbox.HOLD_S", 0.05)
+    monkeypatch.setattr("risk_producer.session.sender.HOLD_S", 0.05)
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=10)
     field = f"{bench.stored()[0].epoch}:t1"

@@ -16,8 +16,8 @@ from risk_producer import (
     StreamFull,
     StreamUnavailable,
 )
-from risk_producer.keys import Keys, partition_of
-from risk_producer.stream import Admission, Admit
+from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.transport.requests import Admission, Admit
 from tests.support.producers import Bench, Producer, mark_restored, snapshot
 from tests.support.wait import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 
 from tests.support.producers import Bench
-from tests.unit.producer.test_conservation import COUNT, KINDS, STEP, Faults, run, session_of
+from tests.unit.risk_producer.session.test_conservation import COUNT, KINDS, STEP, Faults, run, session_of
 
 
 def test_a_fault_at_any_call_of_the_flusher(

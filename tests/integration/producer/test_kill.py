@@ -21,8 +21,8 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from risk_producer import RiskProducer
-from risk_producer.keys import Keys
-from risk_worker.verify import look
+from risk_producer.contract.keys import Keys
+from risk_worker.audit.verify import look
 from tests.conftest import MakeValkey
 from tests.support.books import draining
 from tests.support.wait import wait_until

@@ -11,9 +11,9 @@ from threading import Thread
 import pytest
 import redis
 
+from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import StateUnknown
-from risk_producer.keys import Keys
-from risk_worker.embedded import EmbeddedValkey
+from risk_producer.contract.keys import Keys
 from tests.conftest import MakeValkey
 from tests.support.producers import Bench, Producer, snapshot, stream_of
 from tests.support.proxy import Proxy
@@ -197,7 +197,7 @@ def test_a_slow_redis_is_no_outage(distant: Bench, proxy: Proxy, caplog: pytest.
 def test_answers_that_come_too_late_store_nothing_twice(
     distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("risk_producer.stream.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("risk_producer.transport.requests.ANSWER_TIMEOUT_S", 0.2)
     producer = distant.producer()
     ready(producer)
     proxy.delay_s = 0.3

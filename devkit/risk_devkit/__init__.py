@@ -1,0 +1,1 @@
+"""Embedded servers and the demo: for a developer's machine, never for production."""

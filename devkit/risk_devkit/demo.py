@@ -1,0 +1,516 @@
+"""`riskstream demo`: the whole of it on this machine, a worker killed half-way, and the books at the end.
+
+Embedded servers, traders in processes of their own, one worker, rq-dashboard. Everything that was started
+is stopped at the end, on Ctrl-C and on failure. The data stays in the folder; a later run adds to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Final, NoReturn, cast
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from risk_devkit import embedded
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
+from risk_devkit.meter import Meter, Reading
+from risk_devkit.traders import Report
+from risk_producer.contract.keys import Keys
+from risk_producer.errors import RiskError
+from risk_producer.settings import CONFIG_FILE, Settings
+from risk_producer.transport.connect import redis_client
+from risk_worker.audit import ledger as balance
+from risk_worker.audit.ledger import Books, Life
+from risk_worker.database import connection as database
+from risk_worker.database import migrations
+
+PROCESSES_MAX: Final = 8
+DASHBOARD_PORT: Final = 9181
+DEAD_FOR_S: Final = 1.0  # how long nobody works, so that one can see the stream fill
+FIRST_ROW_TIMEOUT_S: Final = 60.0
+TRADERS_TIMEOUT_S: Final = 45.0  # to deliver what they hold, after their time is over
+DRAIN_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 15.0
+LOOK_EVERY_S: Final = 0.2
+LINE_EVERY_S: Final = 1.0  # where there is no terminal
+LISTED_MAX: Final = 20  # traders in the balance sheet; of more, only the sum
+
+
+class DemoFailed(RiskError):
+    """Something did not do its part; the message says what, and what its log says."""
+
+
+def run(
+    *,
+    seconds: float,
+    traders: int,
+    rate: float,
+    kill: bool,
+    dashboard: bool,
+    data: Path,
+    keep: bool = False,
+) -> int:
+    """Run the demo. Returns the exit status: 0 if the books balance, 1 if not, 130 when interrupted."""
+    screen = Screen(Console())
+    with _signals() as ignore_signals:
+        stack = ExitStack()
+        try:
+            play = Demo(screen, stack, data.absolute(), seconds=seconds, traders=traders, rate=rate)
+            return play.run(kill=kill, dashboard=dashboard, keep=keep)
+        except KeyboardInterrupt:
+            screen.say("Interrupted: stopping everything.")
+            return 130
+        finally:
+            ignore_signals()  # a second Ctrl-C must not leave half of it running
+            stack.close()
+
+
+class Demo:
+    """One run. What it starts is stopped by closing the stack."""
+
+    def __init__(
+        self, screen: Screen, stack: ExitStack, data: Path, *, seconds: float, traders: int, rate: float
+    ) -> None:
+        self._screen = screen
+        self._stack = stack
+        self._data = data
+        self._seconds = seconds
+        self._names = [f"trader-{number}" for number in range(1, traders + 1)]
+        self._rate = rate
+        self._workers = 0
+        self._began = monotonic()
+
+    def run(self, *, kill: bool, dashboard: bool, keep: bool) -> int:
+        """From the first server to the balance sheet."""
+        self._start_servers()
+        dashboard_url = self._start_dashboard() if dashboard else None
+        worker = self._start_worker()
+        traders = self._start_traders()
+        with self._screen.live():
+            if kill:
+                self._watch(
+                    lambda: self._reading.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
+                )
+                worker = self._kill_and_restart(worker)
+            reports = self._wait_for(traders, worker)
+            self._watch(lambda: self._reading.in_flight == 0, worker, DRAIN_TIMEOUT_S)
+        balanced = self._show_books(reports)
+        self._draw_equity(self._tell_of_pauses() or self._names[0])
+        self._tell_how_to_look_further(dashboard_url, keep)
+        if keep:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._keep(worker)
+        return 0 if balanced else 1
+
+    def _start_servers(self) -> None:
+        self._screen.say(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
+        try:
+            valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
+        except FolderInUse as error:
+            raise DemoFailed(f"{error}. Is it a demo with --keep? --data names another folder.") from None
+        postgres = self._stack.enter_context(EmbeddedPostgres(self._data / "postgres", database="risk"))
+        self._redis_url, self._database_url = valkey.url, postgres.url
+        migrations.up(self._database_url)
+        self._client = self._stack.enter_context(
+            redis_client(self._redis_url, answer_timeout_s=5, connect_timeout_s=5, retries=10)
+        )
+        self._meter = Meter(self._client)
+        self._reading = self._meter.read()
+        self._screen.say(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
+
+    def _start_dashboard(self) -> str:
+        port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else embedded.free_port()
+        self._start("dashboard", ["risk_worker", "dashboard", "--port", str(port)])
+        url = f"http://127.0.0.1:{port}"
+        self._screen.say(f"  Dashboard {url}")
+        return url
+
+    def _start_worker(self) -> Child:
+        self._workers += 1
+        return self._start(f"worker-{self._workers}", ["risk_worker", "worker"])
+
+    def _start_traders(self) -> list[Child]:
+        processes = min(len(self._names), PROCESSES_MAX)
+        self._began = monotonic()
+        self._screen.say(
+            f"{len(self._names)} traders in {processes} processes, {self._rate:g} snapshots/s in all, "
+            f"for {self._seconds:g} s; one worker.\n"
+        )
+        children = []
+        for number in range(processes):
+            names = self._names[number::processes]
+            rate = self._rate * len(names) / len(self._names)
+            options = ["--rate", f"{rate:.6f}", "--seconds", f"{self._seconds}"]
+            children.append(self._start(f"traders-{number + 1}", ["risk_devkit.traders", *names, *options]))
+        return children
+
+    def _start(self, name: str, command: list[str]) -> Child:
+        log = self._data / "logs" / f"{name}.log"
+        child = Child(name, [sys.executable, "-m", *command], self._environment(), log)
+        self._stack.callback(child.stop)
+        return child
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, without any setting: the demo must never meet a database that is not its own."""
+        settings = {meta["env"] for meta in Settings.declared().values()} | {CONFIG_FILE}
+        kept = {name: value for name, value in os.environ.items() if name not in settings}
+        return {**kept, "REDIS_URL": self._redis_url, "POSTGRES_URL": self._database_url}
+
+    def _half_over(self) -> bool:
+        return monotonic() - self._began >= self._seconds / 2
+
+    def _kill_and_restart(self, worker: Child) -> Child:
+        worker.kill()
+        self._screen.say(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
+        killed = monotonic()
+        self._watch(lambda: monotonic() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
+        waiting = self._reading.in_flight
+        if entry := self._oldest_entry():
+            self._screen.say(f"{waiting:,} wait in Redis. The oldest: {entry}")
+        stored = self._reading.stored
+        restarted = monotonic()
+        worker = self._start_worker()
+        self._watch(lambda: self._reading.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
+        took_s = monotonic() - restarted
+        self._screen.say(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
+        return worker
+
+    def _oldest_entry(self) -> str:
+        entries = cast(list[Any], self._client.xrange(Keys(0).snapshots, count=1))
+        return entries[0][1].get(b"s", b"").decode(errors="replace") if entries else ""
+
+    def _wait_for(self, traders: list[Child], worker: Child) -> list[Report]:
+        left_s = self._began + self._seconds - monotonic()
+
+        def over() -> bool:
+            return not any(child.running for child in traders)
+
+        self._watch(over, worker, left_s + TRADERS_TIMEOUT_S)
+        return [child.report() for child in traders]
+
+    def _watch(self, until: Callable[[], bool], worker: Child | None, timeout_s: float) -> None:
+        """Show how things stand until a condition holds. Raises DemoFailed."""
+        deadline = monotonic() + timeout_s
+        while True:
+            self._reading = self._meter.read()
+            elapsed_s = monotonic() - self._began
+            self._screen.show(self._reading, elapsed_s, self._seconds, worker.pid if worker else None)
+            if until():
+                return
+            if worker is not None and not worker.running:
+                raise DemoFailed(f"the worker ended by itself; its log says:\n{worker.log_tail()}")
+            if monotonic() > deadline:
+                said = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
+                raise DemoFailed(f"no progress within {timeout_s:.0f} s{said}")
+            sleep(LOOK_EVERY_S)
+
+    def _keep(self, worker: Child) -> NoReturn:
+        """Until Ctrl-C: with the worker, and without it when somebody stops it to see the stream fill."""
+        while worker.running:
+            sleep(LOOK_EVERY_S)
+        worker.stop()  # its pid may soon be another's
+        self._screen.say(
+            f"Worker {worker.pid} has ended, the rest keeps running. To start another: "
+            f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} riskstream worker"
+        )
+        while True:
+            sleep(LOOK_EVERY_S)
+
+    def _show_books(self, reports: list[Report]) -> bool:
+        """The balance sheet. Returns whether it balances."""
+        accepted_by_name = {name: count for report in reports for name, count in report.accepted.items()}
+        accepted: dict[Life, int] = {}
+        for name, epoch in zip(self._names, self._epochs(), strict=True):
+            if epoch is not None or accepted_by_name[name]:
+                accepted[name, epoch or 0] = accepted_by_name[name]
+        books = balance.read(self._database_url)
+        problems = books.problems(accepted)
+        if not all(report.delivered for report in reports):
+            problems.append("a trader could not deliver all that it had accepted")
+        self._screen.say(_sheet(accepted, books))
+        reading = self._reading
+        if refused := sum(report.refused for report in reports):
+            self._screen.say(f"{refused:,} were refused for want of room, and the traders were told so.")
+        if reading.duplicates:
+            self._screen.say(f"{reading.duplicates:,} reached the database twice and were stored once.")
+        earlier = books.rows - sum(books.account(life).stored for life in accepted)
+        if earlier:
+            self._screen.say(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
+        for problem in problems:
+            self._screen.say(Text(f"✗ {problem}", style="bold red"))
+        if not problems:
+            self._screen.say(
+                Text("✓ Nothing lost, nothing stored twice, every state the newest.", style="bold green")
+            )
+        return not problems
+
+    def _epochs(self) -> list[int | None]:
+        found = cast(list[bytes | None], self._client.hmget(Keys(0).epochs, self._names))
+        return [None if epoch is None else int(epoch) for epoch in found]
+
+    def _tell_of_pauses(self) -> str | None:
+        """What history knows of them. Returns a trader that paused."""
+        lives = dict(zip(self._names, self._epochs(), strict=True))
+        with database.connect(self._database_url, database.COMMAND) as connection:
+            pauses = connection.execute(_PAUSES, (list(lives), list(lives.values()))).fetchall()
+        if not pauses:
+            return None
+        trader_id, reason = pauses[0]
+        self._screen.say(f"{_paused(len(pauses), trader_id)}: {reason}.")
+        return str(trader_id)
+
+    def _draw_equity(self, trader_id: str) -> None:
+        import plotext
+
+        epoch = self._epochs()[self._names.index(trader_id)]
+        width = min(self._screen.width, 100)
+        with database.connect(self._database_url, database.COMMAND) as connection:
+            wanted = {"trader_id": trader_id, "epoch": epoch, "points": 2 * width}
+            points = connection.execute(_EQUITY, wanted).fetchall()
+        if len(points) < 2:
+            return
+        figure = plotext.figure
+        figure.clear()
+        figure.theme("colorless")
+        figure.plot_size(width, 14)
+        figure.title(f"equity of {trader_id} as stored in Postgres")
+        figure.label("seconds", "x")
+        low, high = min(y for _, y in points), max(y for _, y in points)
+        ticks = [low + (high - low) * part / 4 for part in range(5)]
+        figure.ruler("y").ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        curve = figure.signal([x for x, _ in points], [y for _, y in points], marker="braille")
+        figure.draw(curve.lines())
+        self._screen.say(Text("\n" + figure.build().string(colorless=True)))
+
+    def _tell_how_to_look_further(self, dashboard_url: str | None, keep: bool) -> None:
+        said = ["", f"Data and logs are in {_shown(self._data)}."]
+        if not keep:
+            said.append("To look further, keep it running at the end: riskstream demo --keep")
+        else:
+            psql = shutil.which("psql") or str(embedded.program("psql"))
+            port = self._redis_url.rpartition(":")[2].partition("/")[0]
+            said += [
+                "To look further, in another terminal:",
+                f"  redis-cli -p {port} HGETALL '{Keys(0).counters}'",
+                f"  {shlex.quote(psql)} {self._database_url} -c 'TABLE risk_state'",
+                *([f"  {dashboard_url}"] if dashboard_url else []),
+                "Everything keeps running. Ctrl-C stops it.",
+            ]
+        self._screen.say("\n".join(said))
+
+
+_PAUSES: Final = """
+    SELECT trader_id, reason
+    FROM risk_state_history
+    JOIN unnest(%s::text[], %s::bigint[]) AS life (trader_id, epoch) USING (trader_id, epoch)
+    WHERE trading_paused AND reason <> ''
+    ORDER BY recorded_at
+"""
+
+_EQUITY: Final = """
+    SELECT extract(epoch FROM min(recorded_at) - min(min(recorded_at)) OVER ())::float8,
+           avg(current_equity)
+    FROM (
+        SELECT recorded_at, current_equity, ntile(%(points)s) OVER (ORDER BY recorded_at) AS slice
+        FROM risk_state_history
+        WHERE trader_id = %(trader_id)s AND epoch = %(epoch)s
+    ) AS sliced
+    GROUP BY slice
+    ORDER BY 1
+"""
+
+
+class Child:
+    """A process of the demo, in a session of its own: a Ctrl-C in the terminal reaches only us."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._watchdog = Watchdog(self._process.pid, signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(STOP_TIMEOUT_S)
+        self._watchdog.dismiss()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL when that does not help. May be called again."""
+        if self.running:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._watchdog.dismiss()
+
+    def report(self) -> Report:
+        """What a process of traders says in its last line. Raises DemoFailed."""
+        try:
+            return msgspec.json.decode(self.log_tail(1), type=Report)
+        except msgspec.MsgspecError:
+            raise DemoFailed(f"{self.name} failed; its log says:\n{self.log_tail()}") from None
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of what it said."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Screen:
+    """A live display on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._last_line = 0.0
+        self._unsaid = ""
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    def say(self, what: str | Text | Table) -> None:
+        """Once, above the live display."""
+        self._console.print(what, markup=False, highlight=False, soft_wrap=not isinstance(what, Table))
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Where show() shows; the last of it in any case."""
+        if not self._console.is_terminal:
+            yield
+            if self._unsaid:
+                self.say(self._unsaid)
+            return
+        with Live(console=self._console, refresh_per_second=8) as self._live:
+            yield
+        self._live = None
+
+    def show(self, reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> None:
+        """How things stand."""
+        if self._live is not None:
+            self._live.update(_panel(reading, elapsed_s, seconds, worker))
+            return
+        self._unsaid = (
+            f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
+            f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
+            f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
+        )
+        if monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = monotonic()
+            self.say(self._unsaid)
+            self._unsaid = ""
+
+
+def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(justify="right", min_width=10)
+    grid.add_column()
+    grid.add_row("accepted", f"{reading.accepted:,}", "Redis has them")
+    grid.add_row("stored", f"{reading.stored:,}", "Postgres has committed them")
+    grid.add_row("in flight", f"{reading.in_flight:,}", "in the stream, not yet in Postgres")
+    grid.add_row("rows/s", f"{reading.rows_per_s:,.0f}", "")
+    grid.add_row("latency", _ms(reading.p50_ms), f"p50, accept to commit; p99 {_ms(reading.p99_ms)}")
+    grid.add_row("worker", str(worker) if worker else Text("killed", style="bold red"), "")
+    return Panel(grid, title=f"riskstream, {min(elapsed_s, seconds):.0f} of {seconds:g} s", expand=False)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"≤ {value:,.4g} ms"
+
+
+def _paused(count: int, first: str) -> str:
+    if count == 1:
+        return f"Once a trader paused, {first}"
+    return f"{count:,} times a trader paused, the first was {first}"
+
+
+def _sheet(accepted: Mapping[Life, int], books: Books) -> Table:
+    table = Table(title="The books, counted by SQL", title_justify="left")
+    for heading in ("trader", "accepted", "stored", "conflated", "dead", "missing", "twice"):
+        table.add_column(heading, justify="left" if heading == "trader" else "right")
+    total = [0] * 6
+    for life, count in accepted.items():
+        account = books.account(life)
+        row = [count, account.stored, account.conflated, account.dead, account.missing, account.repeated]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        if len(accepted) <= LISTED_MAX:
+            table.add_row(life[0], *(f"{number:,}" for number in row))
+    table.add_section()
+    table.add_row("all", *(f"{number:,}" for number in total))
+    return table
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], None]]:
+    """SIGTERM and SIGHUP interrupt like Ctrl-C, the first of them alone, and none any more once the function
+    given is called."""
+
+    def interrupt(*_: object) -> None:
+        ignore()
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in numbers]
+
+    def ignore() -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    try:
+        yield ignore
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _shown(path: Path) -> str:
+    """Relative to here where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

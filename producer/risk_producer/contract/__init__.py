@@ -1,0 +1,1 @@
+"""What producers and workers, of this version and of others, agree on."""

@@ -1,0 +1,1 @@
+"""load(): the newest of memory, spool, Redis and Postgres."""

@@ -1,0 +1,54 @@
+"""The state that Postgres stores, for load(). Needs psycopg, which the trader's part does not bring."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from risk_producer.contract.wire import VERSION, WireSnapshot
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings.urls import postgres_connection
+
+CONNECT_TIMEOUT_S: Final = 3
+ANSWER_TIMEOUT_MS: Final = 3_000
+
+# For this transaction alone: behind a connection pooler others use the same session next.
+_BEGIN: Final = (
+    f"BEGIN READ ONLY; SET LOCAL statement_timeout = {ANSWER_TIMEOUT_MS}; SET LOCAL timezone = 'UTC'"
+)
+_QUERY: Final = """
+    SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+           trading_paused, paused_until, last_reset_time, trace_id, reason
+    FROM risk_state
+    WHERE trader_id = %s
+"""
+
+
+class PostgresUnavailable(Exception):
+    """Postgres cannot be asked; the message says why, without a password."""
+
+
+def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
+    """The row of risk_state; None: there is none. Raises PostgresUnavailable."""
+    try:
+        import psycopg
+        from psycopg.rows import dict_row
+    except ImportError:
+        raise PostgresUnavailable(
+            "psycopg is not installed; run: pip install 'psycopg[binary]', or leave the database's URL out"
+        ) from None
+    try:
+        parameters = postgres_connection(
+            database_url, application_name="riskstream-trader", connect_timeout_s=CONNECT_TIMEOUT_S
+        )
+        with psycopg.connect(
+            **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
+        ) as connection:
+            connection.execute(_BEGIN)
+            row = connection.execute(_QUERY, (trader_id,)).fetchone()
+    except psycopg.errors.UntranslatableCharacter:
+        return None  # the database's encoding does not have this name, so nothing is stored under it
+    except ConfigurationError as error:
+        raise PostgresUnavailable(str(error)) from None
+    except (psycopg.Error, UnicodeError) as error:
+        raise PostgresUnavailable(f"{type(error).__name__}: {str(error).strip()}") from None
+    return None if row is None else WireSnapshot(v=VERSION, **row)

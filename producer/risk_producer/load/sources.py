@@ -1,0 +1,159 @@
+"""What load() finds: the newest state of a trader, where it came from, and who could not be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Literal
+
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
+from risk_producer.contract.wire import WireSnapshot, decode
+from risk_producer.errors import InvalidSnapshot, StateUnknown
+from risk_producer.load import postgres as postgres_state
+
+if TYPE_CHECKING:
+    from risk_producer.flusher import Flusher
+
+EPOCH_TIMEOUT_S: Final = 2.0
+"""How long load() waits until Redis has given an epoch to what is in the spool."""
+
+NOT_RESTORED: Final = (
+    "Redis is new or has lost its data, and no worker has restored the traders' states from Postgres; "
+    "start a worker, or give the database's URL"
+)
+
+Place = Literal["memory", "spool", "redis", "postgres"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedState:
+    """The newest known state of a trader."""
+
+    snapshot: RiskSnapshot
+    source: Place
+    """Where it was found: this producer's memory, its spool, Redis, or Postgres."""
+    age_s: float
+    """Seconds from recorded_at to the moment of loading, by this machine's clock."""
+    unanswered: tuple[str, ...] = ()
+    """Places that might know a newer state and could not be asked. Empty: there is no newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A state that was found in Redis or in Postgres."""
+
+    epoch: int
+    seq: int
+    snapshot: RiskSnapshot
+    place: Place
+
+
+def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedState | None:
+    """The newest state of a trader by (epoch, seq); None: there is none, for certain.
+
+    StateUnknown: it cannot be known now. InvalidSnapshot: trader_id is no trader's. A producer's own memory
+    is newer than all that is stored, except where a newer producer exists. Waits for Redis and Postgres.
+    """
+    trader_id = plain_text("trader_id", trader_id, TRADER_ID_MAX, least=1)
+    session = flusher.session
+    memory, epoch, held_in = session.in_hand(trader_id)
+    if not session.options.persistent:
+        return None if memory is None else _loaded(memory, "memory", ())
+    if held_in == "spool" and epoch is None:
+        epoch = _await_epoch(flusher, trader_id)
+    unanswered: list[tuple[Place, str]] = []
+    found: list[Stored] = []
+    restored, in_redis = True, False
+    try:
+        keys = session.keys_of(trader_id)
+        latest = flusher.transport.connected().latest(keys, trader_id)
+        restored, in_redis = latest.restored, latest.payload is not None
+        if latest.payload is not None:
+            found.append(_of_redis(latest.payload, trader_id, keys))
+    except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
+        unanswered.append(("redis", _reason(error)))
+    if database_url is None:
+        if not restored:
+            unanswered.append(("postgres", NOT_RESTORED))
+    elif memory is None or not in_redis or not restored:
+        try:
+            row = postgres_state.fetch(database_url, trader_id)
+            if row is not None:
+                found.append(_stored(row, trader_id, "postgres", "risk_state"))
+        except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
+            unanswered.append(("postgres", _reason(error)))
+    state = _newest(trader_id, memory, epoch, held_in, found, unanswered)
+    if state is not None:
+        session.loaded(state.snapshot)
+    return state
+
+
+def _newest(
+    trader_id: str,
+    memory: RiskSnapshot | None,
+    epoch: int | None,
+    held_in: Place,
+    found: Sequence[Stored],
+    unanswered: Sequence[tuple[Place, str]],
+) -> LoadedState | None:
+    stored = max(found, key=lambda each: (each.epoch, each.seq), default=None)
+    places = tuple(place for place, _ in unanswered)
+    if memory is not None and (stored is None or epoch is None or epoch >= stored.epoch):
+        return _loaded(memory, held_in, places)
+    if stored is not None:
+        return _loaded(stored.snapshot, stored.place, places)
+    if unanswered:
+        reasons = "; ".join(f"{place}: {reason}" for place, reason in unanswered)
+        raise StateUnknown(f"whether {trader_id!r} has a state cannot be known now ({reasons})")
+    return None
+
+
+def _await_epoch(flusher: Flusher, trader_id: str) -> int:
+    """The epoch of what an earlier process left in the spool: without it there is no order.
+
+    By time it cannot be told what is newer: a clock may have been replaced.
+    """
+    session = flusher.session
+
+    def epoch() -> int | None:
+        return session.in_hand(trader_id)[1]
+
+    session.hurry()
+    if flusher.can_wait():
+        session.waiters.wait_for(lambda: epoch() is not None or session.ended, monotonic() + EPOCH_TIMEOUT_S)
+    known = epoch()
+    if known is None:
+        why = session.held_reason(trader_id) or session.outage_reason or "Redis has not answered yet"
+        raise StateUnknown(
+            f"the spool holds snapshots of {trader_id!r} that have no epoch yet, so whether a newer state is "
+            f"stored cannot be known now ({why})"
+        )
+    return known
+
+
+def _of_redis(payload: bytes, trader_id: str, keys: Keys) -> Stored:
+    return _stored(decode(payload), trader_id, "redis", f"field {trader_id!r} of {keys.latest} in Redis")
+
+
+def _stored(wire: WireSnapshot, trader_id: str, place: Place, where: str) -> Stored:
+    if wire.trader_id != trader_id:
+        raise InvalidSnapshot(
+            f"{where} holds a snapshot of {wire.trader_id!r}; the command to repair it: "
+            f"riskstream repair {trader_id}"
+        )
+    return Stored(wire.epoch, wire.seq, wire.snapshot, place)
+
+
+def _loaded(snapshot: RiskSnapshot, source: Place, unanswered: tuple[str, ...]) -> LoadedState:
+    age_s = (datetime.now(UTC) - snapshot.recorded_at).total_seconds()
+    return LoadedState(snapshot, source, age_s, unanswered)
+
+
+def _reason(error: Exception) -> str:
+    """Without the name of the class where the message says all."""
+    if isinstance(error, (StateUnknown, InvalidSnapshot)) or type(error).__name__.endswith("Unavailable"):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""The state machine of a producer: no network, no threads, no waiting."""

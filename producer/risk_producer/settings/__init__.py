@@ -1,0 +1,339 @@
+"""Settings: the environment first, then the JSON file named by RISK_CONFIG, then defaults.
+
+Each setting is declared once, with its environment variable, its bounds and what it means. Its key in the
+JSON file is the variable's name in lower case; enable_persistence stands under feature_flags.
+Nothing is read when a module is imported: `Settings.load()` reads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from risk_producer.contract.keys import PARTITIONS_MAX
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings.urls import MASK, mask, postgres_parameters, with_option
+from risk_producer.transport.connect import check_redis_url
+
+__all__ = ["Settings", "env", "mask", "misspelt"]
+
+CONFIG_FILE = "RISK_CONFIG"
+_PORTS = r"^\d{1,5}(,\d{1,5})*$"
+_SIMILAR = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
+
+
+def env(name: str, description: str, *, secret: bool = False, **bounds: Any) -> Meta:
+    """How a setting is called outside, what it means, and msgspec's bounds for it."""
+    return Meta(description=description, extra={"env": name, "secret": secret}, **bounds)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, of traders and workers alike: one environment or file may serve both."""
+
+    redis_url: Annotated[
+        str | None,
+        env("REDIS_URL", "Redis with the stream: redis://, rediss:// or unix:// URL", secret=True),
+    ] = None
+    persistence_backend: Annotated[
+        Literal["postgres", "memory"],
+        env("PERSISTENCE_BACKEND", "postgres; or memory: keep state in the trader's memory, send nothing"),
+    ] = "postgres"
+    enable_persistence: Annotated[
+        bool, env("ENABLE_PERSISTENCE", "false: keep state in the trader's memory, send nothing")
+    ] = True
+    postgres_url: Annotated[
+        str | None,
+        env("POSTGRES_URL", "Postgres as a libpq URL; takes precedence over DB_*", secret=True),
+    ] = None
+    db_host: Annotated[
+        str | None,
+        env("DB_HOST", "Postgres host, where POSTGRES_URL is not set; or a socket's folder, or a list h1,h2"),
+    ] = None
+    db_port: Annotated[str, env("DB_PORT", "Postgres port; or a list, one for each host", pattern=_PORTS)] = (
+        "5432"
+    )
+    db_user: Annotated[str | None, env("DB_USER", "Postgres user")] = None
+    db_password: Annotated[str | None, env("DB_PASSWORD", "Postgres password", secret=True)] = None
+    db_name: Annotated[str | None, env("DB_NAME", "Postgres database")] = None
+    postgres_sslmode: Annotated[
+        Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
+        env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
+    ] = None
+    partitions: Annotated[
+        int,
+        env(
+            "RISK_PARTITIONS",
+            "Streams that traders are spread over; one drain job each. The same for all traders and workers",
+            ge=1,
+            le=PARTITIONS_MAX,
+        ),
+    ] = 1
+    stream_maxlen: Annotated[
+        int,
+        env(
+            "RISK_STREAM_MAXLEN",
+            "Entries a partition's stream may hold; the backpressure",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 1_000_000
+    buffer_size: Annotated[
+        int, env("RISK_BUFFER_SIZE", "Snapshots a producer holds in memory", ge=1, le=1_000_000)
+    ] = 1_024
+    save_timeout_s: Annotated[
+        float,
+        env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),
+    ] = 5.0
+    on_full: Annotated[
+        Literal["block", "refuse", "conflate"],
+        env(
+            "RISK_ON_FULL",
+            "When the buffer is full, save() waits (block), answers False at once (refuse), or merges older "
+            "snapshots of a trader into its newest (conflate)",
+        ),
+    ] = "block"
+    spool_dir: Annotated[
+        str | None,
+        env(
+            "RISK_SPOOL_DIR",
+            "Folder, one a producer, where accepted snapshots survive a crash; none: in memory only",
+        ),
+    ] = None
+    spool_fsync: Annotated[
+        Literal["never", "interval", "always"],
+        env(
+            "RISK_SPOOL_FSYNC",
+            "never: the spool survives a crash of the process; interval: of the machine, but for the last "
+            "seconds; always: save() waits for the disk",
+        ),
+    ] = "never"
+    spool_max_bytes: Annotated[
+        int, env("RISK_SPOOL_MAX_BYTES", "Bytes the spool may take", ge=65_536, le=1 << 40)
+    ] = 67_108_864
+    rq_redis_url: Annotated[
+        str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
+    ] = None
+    batch_size: Annotated[
+        int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
+    ] = 5_000
+    flush_interval_ms: Annotated[
+        float,
+        env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
+    ] = 5.0
+    max_retries: Annotated[
+        int,
+        env(
+            "RISK_MAX_RETRIES", "Retries of a batch before it is left in the stream for a while", ge=0, le=100
+        ),
+    ] = 5
+    backoff_base_ms: Annotated[
+        float, env("RISK_BACKOFF_BASE_MS", "First wait before a retry; it doubles", gt=0, le=60_000)
+    ] = 150.0
+    backoff_cap_ms: Annotated[
+        float, env("RISK_BACKOFF_CAP_MS", "Longest wait before a retry", gt=0, le=600_000)
+    ] = 3_000.0
+    drain_timeout_s: Annotated[
+        float,
+        env("RISK_DRAIN_TIMEOUT_S", "Seconds a stopping worker has for the batch in hand", gt=0, le=3600),
+    ] = 10.0
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings. Raises ConfigurationError that names the variable and what it expects."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        from_file = _read_file(environ.get(CONFIG_FILE))
+        for field, meta in cls.declared().items():
+            variable = meta["env"]
+            key = variable.lower()
+            if key in from_file:
+                value = from_file.pop(key)
+                values[field] = str(value) if field == "db_port" and type(value) is int else value
+                origins[field] = f"{key} in {environ[CONFIG_FILE]}"
+            if environ.get(variable, "") != "":
+                values[field] = environ[variable].strip()
+                origins[field] = variable
+            _check_text(values.get(field), origins.get(field, ""))
+        known = {meta["env"].lower() for meta in cls.declared().values()}
+        for key in from_file:
+            if key not in known:
+                raise ConfigurationError(
+                    f"{environ[CONFIG_FILE]}: unknown key {key!r}; known are: {', '.join(sorted(known))}"
+                )
+        for field, value in values.items():
+            _check(cls, field, value, origins[field])
+        settings = msgspec.convert(values, cls, strict=False)
+        settings._check_urls(origins)
+        return settings
+
+    @classmethod
+    def declared(cls) -> dict[str, dict[str, Any]]:
+        """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
+        return {
+            field.name: {**(meta.extra or {}), "description": meta.description}
+            for field in msgspec.structs.fields(cls)
+            for meta in get_args(field.type)[1:]
+        }
+
+    def shown(self) -> dict[str, str]:
+        """variable -> the value in force as text, secrets masked."""
+        shown = {}
+        for field, meta in self.declared().items():
+            value = getattr(self, field)
+            if value is None:
+                text = ""
+            elif isinstance(value, bool):
+                text = str(value).lower()
+            else:
+                text = (mask(value) if "://" in str(value) else MASK) if meta["secret"] else str(value)
+            shown[meta["env"]] = text
+        return shown
+
+    @property
+    def database_url(self) -> str | None:
+        """POSTGRES_URL, or one made of DB_*, with POSTGRES_SSLMODE; None where neither is set."""
+        if self.postgres_url is not None:
+            url = self.postgres_url
+        elif self.db_host is not None:
+            url = self._url_of_parts()
+        else:
+            return None
+        if self.postgres_sslmode is None:
+            return url
+        return with_option(url, "sslmode", self.postgres_sslmode)
+
+    def _url_of_parts(self) -> str:
+        """DB_* as a URL. What could be read as something else in a URL goes into its query."""
+        user, password, name = (
+            quote(text, safe="")
+            for text in (
+                self.db_user or "postgres",
+                self.db_password or "",
+                self.db_name or self.db_user or "postgres",
+            )
+        )
+        host, port = self.db_host or "", self.db_port
+        login = f"{user}:{password}" if password else user
+        if re.fullmatch(r"[A-Za-z0-9._-]+", host) and port.isdigit():
+            return f"postgresql://{login}@{host}:{port}/{name}"
+        return f"postgresql://{login}@/{name}?host={quote(host, safe=',')}&port={quote(port, safe=',')}"
+
+    @property
+    def persistent(self) -> bool:
+        """Whether snapshots leave the trader's memory at all."""
+        return self.enable_persistence and self.persistence_backend == "postgres"
+
+    def require_rq_redis_url(self) -> str:
+        """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError."""
+        return self.rq_redis_url or self.require_redis_url()
+
+    def require_redis_url(self) -> str:
+        """REDIS_URL, or ConfigurationError."""
+        if self.redis_url is None:
+            raise ConfigurationError("REDIS_URL is not set; it expects a URL like redis://localhost:6379/0")
+        return self.redis_url
+
+    def require_database_url(self) -> str:
+        """The database's URL, or ConfigurationError."""
+        url = self.database_url
+        if url is None:
+            raise ConfigurationError(
+                "POSTGRES_URL is not set; it expects a URL like postgresql://user:password@host:5432/name "
+                "(or set DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME)"
+            )
+        return url
+
+    def _check_urls(self, origins: Mapping[str, str]) -> None:
+        for field in ("redis_url", "rq_redis_url"):
+            url = getattr(self, field)
+            if url is not None:
+                check_redis_url(url, origins.get(field, field))
+        if self.postgres_url is not None:
+            postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
+        if self.db_host is not None:
+            postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are no setting -> the setting that is spelt almost like it."""
+    known = [CONFIG_FILE, *(meta["env"] for meta in Settings.declared().values())]
+    return {
+        name: meant
+        for name in environ
+        if name.startswith(("RISK_", "REDIS_", "DB_")) and name not in known
+        for meant in get_close_matches(name, known, n=1, cutoff=_SIMILAR)
+    }
+
+
+def _read_file(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        raw = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which cannot be read: {why}") from None
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} must hold a JSON object")
+    flags = content.pop("feature_flags", {})
+    if not isinstance(flags, dict) or set(flags) - {"enable_persistence"}:
+        raise ConfigurationError(f"feature_flags in {path} expects an object with enable_persistence")
+    return {**content, **flags}
+
+
+def _check_text(value: object, origin: str) -> None:
+    """Bytes of the environment that are not UTF-8 come as surrogates, which nothing can send on."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ConfigurationError(f"{origin} contains a zero byte")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{origin} contains bytes that are not UTF-8") from None
+
+
+def _check(cls: type[Settings], field: str, value: Any, origin: str) -> None:
+    """One setting alone, so that an error can name where it came from, and never shows a secret."""
+    struct_field = next(f for f in msgspec.structs.fields(cls) if f.name == field)
+    try:
+        msgspec.convert(value, struct_field.type, strict=False)
+    except msgspec.ValidationError:
+        meta = cls.declared()[field]
+        shown = "the value given" if meta["secret"] else repr(value)
+        raise ConfigurationError(
+            f"{origin} expects {_expected(struct_field.type)}, got {shown}. {meta['description']}"
+        ) from None
+
+
+def _expected(annotated: Any) -> str:
+    plain, *metas = get_args(annotated)
+    options = [arg for arg in get_args(plain) if arg is not type(None)] or [plain]
+    for option in options:
+        if get_origin(option) is Literal:
+            return "one of " + ", ".join(get_args(option))
+    if get_origin(plain) is Literal:
+        return "one of " + ", ".join(get_args(plain))
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[options[0]]
+    meta = metas[0]
+    if meta.pattern == _PORTS:
+        kind = "a whole number"
+    if meta.ge is not None:
+        kind += f" from {meta.ge}"
+    if meta.gt is not None:
+        kind += f" above {meta.gt}"
+    if meta.le is not None:
+        kind += f" to {meta.le}"
+    return kind

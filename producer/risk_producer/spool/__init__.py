@@ -1,0 +1,1 @@
+"""Snapshots on disk: accepted, and not yet in Redis."""

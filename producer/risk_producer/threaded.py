@@ -1,0 +1,125 @@
+"""RiskProducer: what a trading loop calls. save() appends to a buffer; a flusher thread talks to Redis."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from risk_producer.bound import BoundTrader
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.core import PUSH_THROUGH_S, Pending, ProducerCore, cannot_wait, check
+from risk_producer.load.sources import LoadedState, load
+from risk_producer.process import CLOSE_TIMEOUT_S
+from risk_producer.session.buffer import Item
+
+
+class RiskProducer(ProducerCore):
+    """Keeps the risk state of traders. Thread-safe; after a fork both sides may go on.
+
+    Any method may be called from anywhere, also by a signal handler, a finalizer or a log handler that has
+    interrupted another one. Where a call cannot wait there, it says so at once.
+    """
+
+    def save(self, snapshot: RiskSnapshot) -> bool:
+        """Accept a snapshot and return at once; it goes to Redis in the background, in order.
+
+        Where the buffer is full: see on_full. False: not accepted, and counted as refused; also after
+        close(). Whatever state Redis is in, it raises nothing but InvalidSnapshot for what is no snapshot.
+        """
+        if type(snapshot) is not RiskSnapshot:
+            check(snapshot)
+        item = self._session.accept(snapshot)
+        if item is not None and not self._careful:
+            return True
+        return self._save_carefully(snapshot, item)
+
+    def _save_carefully(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
+        """There was no room, or save() waits for the disk or for Redis."""
+        session = self._session
+        if item is None:
+            item = self._wait_for_room(snapshot, monotonic() + session.options.save_timeout_s)
+        if item is None:
+            return False
+        accepted = item
+        if session.sync_each:
+            session.sync_spool(now=True)
+        if self._pushes_through():
+            session.hurry()
+            if not session.waiters.wait_for(lambda: self._is_over(accepted), monotonic() + PUSH_THROUGH_S):
+                self._through_ends = session.confirmed
+        return True
+
+    def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None:
+        """Accept a snapshot and return when Redis has it. timeout in seconds; default: save_timeout_s.
+
+        StreamFull: there was no room all the time; the snapshot was not accepted.
+        StreamUnavailable: Redis did not answer in time; the snapshot stays in memory and goes out later.
+        ProducerClosed: after close(); the snapshot was not accepted.
+        """
+        check(snapshot)
+        session = self._session
+        timeout = session.options.save_timeout_s if timeout is None else timeout
+        deadline = monotonic() + timeout
+        accepted = session.accept(snapshot)
+        if accepted is None:
+            accepted = self._wait_for_room(snapshot, deadline)
+        if accepted is None:
+            raise session.why_refused(timeout)
+        item = accepted
+        if item.done:
+            return
+        session.hurry()
+        if not self._flusher.can_wait():
+            raise cannot_wait(item, session, timeout)
+        session.waiters.wait_for(lambda: self._is_over(item), deadline)
+        self._conclude(item, timeout)
+
+    def bind(self, trader_id: str) -> BoundTrader:
+        """A handle for one trader, which need not name itself each time."""
+        return BoundTrader(self, trader_id)
+
+    def _wait_for_room(self, snapshot: RiskSnapshot, deadline: float) -> Item | None:
+        """Accept a snapshot as soon as there is room; None, and counted as refused: there was none."""
+        box: list[Item] = []
+        if self._may_wait_for_room():
+            self._session.waiters.wait_for(lambda: self._try(snapshot, box), deadline)
+        if not box:
+            self._session.refuse(snapshot)
+            return None
+        return box[0]
+
+    def load(self, trader_id: str) -> LoadedState | None:
+        """The newest state of a trader, from memory, Redis, and Postgres (where database_url is given).
+
+        None: there is none, for certain. StateUnknown: a place that would know did not answer, or cannot
+        know. A state comes with `unanswered`: the places that might know a newer one and did not answer.
+        InvalidSnapshot: trader_id is no name of a trader.
+        """
+        return load(self._flusher, self._database_url, trader_id)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until Redis has all that was accepted before this call. False: not within timeout seconds."""
+        pending = Pending(self._session)
+        if not pending.over():
+            self._session.hurry()
+            if self._flusher.can_wait():
+                deadline = None if timeout is None else monotonic() + timeout
+                self._session.waiters.wait_for(pending.over, deadline)
+        return pending.arrived()
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> bool:
+        """Flush, and stop. May be called again. Returns whether Redis has all that was accepted.
+
+        False: some had not been confirmed after timeout seconds; health() and the log say how many were never
+        sent, and how many were sent and not answered. Without a spool the former are gone.
+        """
+        return self._flusher.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""The producer's requests to Redis, and the maker of every Redis client."""

@@ -1,0 +1,76 @@
+"""A producer's connection to Redis: made when it is first needed, and checked when the producer is made."""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna
+import importlib.readers
+import secrets
+import socket
+import ssl
+from inspect import iscoroutinefunction
+from typing import Any
+
+import redis
+
+from risk_producer.errors import ConfigurationError
+from risk_producer.transport.connect import check_redis_url
+from risk_producer.transport.requests import TraderStream
+
+_FIRST_USE = (encodings.idna, importlib.readers, secrets, socket, ssl)
+"""What the first call would import: a fork in the middle of an import leaves the child a module half made."""
+
+
+class Transport:
+    """One TraderStream for the flusher and for load(). Thread-safe."""
+
+    def __init__(self, url: str | None, client: Any = None) -> None:
+        """Raises ConfigurationError for what cannot work. Connects to nothing."""
+        self._url = url
+        self._client = client
+        if url is not None:
+            _rehearse(url)
+        elif client is not None:
+            _check_client(client)
+
+    def connected(self) -> TraderStream:
+        """The stream. It connects when it is first asked something."""
+        stream: TraderStream | None = self.__dict__.get("_stream")
+        if stream is None:
+            made = TraderStream.connect(self._url) if self._url is not None else TraderStream(self._client)
+            stream = self.__dict__.setdefault("_stream", made)
+        return stream
+
+    def close(self) -> None:
+        """Close the connections, unless the client is the trader's own."""
+        stream = self.__dict__.pop("_stream", None)
+        if stream is not None and self._client is None:
+            with contextlib.suppress(Exception):
+                stream.close()
+
+    def child(self) -> Transport:
+        """After a fork, in the child: connections of its own."""
+        return Transport(self._url, self._client)
+
+
+def _rehearse(url: str) -> None:
+    """All that is done before a connection is made: what is wrong with the URL shows, and is imported."""
+    check_redis_url(url, "redis_url")
+    stream = TraderStream.connect(url)
+    try:
+        stream.rehearse()
+    except (TypeError, ValueError, redis.RedisError) as error:
+        raise ConfigurationError(f"the URL of Redis cannot be used: {type(error).__name__}") from None
+    finally:
+        stream.close()
+
+
+def _check_client(client: Any) -> None:
+    """Refuse a client whose calls do not return answers."""
+    of_asyncio = any(kind.__module__.startswith("redis.asyncio") for kind in type(client).__mro__)
+    if of_asyncio or iscoroutinefunction(getattr(client, "execute_command", None)):
+        raise ConfigurationError(
+            f"client expects a redis.Redis, got {type(client).__module__}.{type(client).__qualname__}, whose "
+            "calls have to be awaited; give the URL instead, or a redis.Redis of your own, in asyncio too: "
+            "a thread of the producer's own talks to Redis"
+        )

@@ -1,0 +1,106 @@
+"""The books notice whatever does not balance."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from risk_worker.audit import ledger as balance
+from risk_worker.audit.ledger import Account, Books
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def add(url: str, table: str, **values: Any) -> None:
+    columns = ", ".join(values)
+    places = ", ".join("%s" for _ in values)
+    with psycopg.connect(url) as connection:
+        connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", list(values.values()))
+
+
+def row(seq: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "trader_id": "t1",
+        "epoch": 7,
+        "seq": seq,
+        "recorded_at": NOW + timedelta(seconds=seq),
+        "daily_pnl": 1.0,
+        "drawdown_pct": 2.0,
+        "current_equity": 3.0,
+        "peak_equity": 4.0,
+        "trading_paused": False,
+        "last_reset_time": NOW,
+        **changes,
+    }
+
+
+def fill(url: str, rows: list[dict[str, Any]], state: dict[str, Any] | None) -> Books:
+    for values in rows:
+        add(url, "risk_state_history", **values)
+    if state is not None:
+        add(url, "risk_state", **state)
+    return balance.read(url)
+
+
+def test_an_empty_database_balances(database_url: str) -> None:
+    books = balance.read(database_url)
+    assert books == Books({})
+    assert books.problems() == []
+    assert books.problems({("t1", 1): 3}) == ["t1, epoch 1: 3 accepted, but 0 settled"]
+
+
+def test_rows_conflated_and_dead_make_up_what_was_accepted(database_url: str) -> None:
+    letter = {"stream": "s", "reason": "r"}
+    dead = json.dumps({"merged": 2, "reason": "ü"}).encode()
+    add(
+        database_url, "risk_dead_letter", **letter, entry_id="1", trader_id="t1", epoch=7, seq=6, payload=dead
+    )
+    add(database_url, "risk_dead_letter", **letter, entry_id="2", payload=b"\xff rubbish")
+    books = fill(database_url, [row(1), row(3, merged=1), row(7), row(1, epoch=9)], row(1, epoch=9))
+    assert books.lives == {("t1", 7): Account(3, 1, 3, 0, 0), ("t1", 9): Account(1, 0, 0, 0, 0)}
+    assert (books.rows, books.unidentified) == (4, 1)
+    assert books.problems({("t1", 7): 7, ("t1", 9): 1}) == []
+    assert books.problems({("t1", 7): 8}) == ["t1, epoch 7: 8 accepted, but 7 settled"]
+
+
+@pytest.mark.parametrize("seqs", [(2, 3), (1, 4, 5), (1, 2, 3, 6)])
+def test_a_hole_is_found(database_url: str, seqs: tuple[int, ...]) -> None:
+    books = fill(database_url, [row(seq) for seq in seqs], row(seqs[-1]))
+    missing = seqs[-1] - len(seqs)
+    assert books.problems() == [f"t1, epoch 7: {missing} missing between 1 and the last"]
+
+
+def test_one_identity_under_two_times_is_found(database_url: str) -> None:
+    again = row(2) | {"recorded_at": NOW}
+    books = fill(database_url, [row(1), row(2), again], row(2))
+    assert books.problems() == ["t1, epoch 7: 1 there twice"]
+
+
+def test_a_row_that_stands_for_one_that_is_there_is_found(database_url: str) -> None:
+    books = fill(database_url, [row(1), row(2), row(3, merged=1)], row(3))
+    assert books.problems() == ["t1, epoch 7: 1 there twice"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        row(1),
+        row(2, epoch=6),
+        row(2, current_equity=3.5),
+        row(2, paused_until=NOW),
+        row(2, reason="x"),
+        row(3),
+    ],
+)
+def test_a_state_that_is_not_the_newest_is_found(database_url: str, state: dict[str, Any] | None) -> None:
+    books = fill(database_url, [row(1), row(2)], state)
+    assert books.problems() == ["t1: risk_state is not the newest of history"]
+
+
+def test_a_state_without_history_is_found(database_url: str) -> None:
+    assert fill(database_url, [], row(1)).stale == ("t1",)

@@ -1,0 +1,171 @@
+"""verify is linear where something is wrong, and ends with its client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from risk_worker.audit import ledger as balance
+from risk_worker.audit.ledger import Account
+from risk_worker.database import connection as database
+from tests.support.wait import wait_until
+
+INSERT = (
+    "INSERT INTO risk_state_history (trader_id, recorded_at, epoch, seq, merged, daily_pnl, drawdown_pct,"
+    " current_equity, peak_equity, trading_paused, last_reset_time)"
+    " SELECT 'a', '2026-01-01'::timestamptz + n * interval '1 second', {}, {}, 0, 0, 0, 0, 0, false, now()"
+    " FROM generate_series(1, {}) AS n"
+)
+EVERY_SECOND_SEQ = ("1", "2 * n")
+ONE_GAP = ("1", "n + (n > 777)::int")
+MANY_EPOCHS = ("n", "2")
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", ()) for node in nodes(child))]
+
+
+class Recorder:
+    """Explains each query that balance.read() makes of history."""
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = 0.0
+        self.kinds: set[str] = set()
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("VACUUM ANALYZE risk_state_history")
+        execute, named = psycopg.Connection.execute, psycopg.ServerCursor.execute
+
+        def explain(connection: Any, query: str, parameters: Any) -> None:
+            [(plans,)] = execute(connection, f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters)
+            for node in nodes(plans[0]["Plan"]):
+                if "unnest" in query:  # a loop over what is in an array; others look up a key
+                    self.kinds.add(node["Node Type"])
+                removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+                self.rows += (node["Actual Rows"] + removed) * node["Actual Loops"]
+
+        def recorded(connection: Any, query: Any, parameters: Any = None, **more: Any) -> Any:
+            if "risk_state_history" in query and "hypertable" not in query:
+                explain(connection, query, parameters)
+            return execute(connection, query, parameters, **more)
+
+        def recorded_named(cursor: Any, query: Any, parameters: Any = None, **more: Any) -> Any:
+            if "risk_state_history" in query:
+                explain(cursor.connection, query, parameters)
+            return named(cursor, query, parameters, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.Connection, "execute", recorded)
+            patch.setattr(psycopg.ServerCursor, "execute", recorded_named)
+            self.books = balance.read(url)
+            missing = {life: account.holes for life, account in self.books.lives.items()}
+            assert not balance.turned_up(url, missing)
+
+
+@pytest.mark.parametrize("shape", [EVERY_SECOND_SEQ, ONE_GAP, MANY_EPOCHS])
+def test_the_rows_that_are_read_grow_as_the_history_does(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[str, str]
+) -> None:
+    """Counted by Postgres, not by the clock. No count has a window's frame that is computed for each row."""
+    read = []
+    for first, count in ((0, 1_000), (1_000, 4_000)):
+        with psycopg.connect(database_url, autocommit=True) as db:
+            db.execute("TRUNCATE risk_dead_letter")
+            if first:
+                db.execute("ALTER TABLE risk_state_history DISABLE TRIGGER USER")
+                db.execute("DELETE FROM risk_state_history")
+            db.execute(INSERT.format(*shape, count).encode())
+        recorder = Recorder(database_url, monkeypatch)
+        assert not recorder.kinds & {"WindowAgg", "Nested Loop"}
+        assert sum(account.stored for account in recorder.books.lives.values()) == count
+        read.append(recorder.rows)
+    assert read[1] < 5 * read[0]
+
+
+def test_every_second_seq_missing_is_told_completely(database_url: str) -> None:
+    with psycopg.connect(database_url) as db:
+        db.execute(INSERT.format(*EVERY_SECOND_SEQ, 40_000).encode())
+    books = balance.read(database_url)
+    account = books.lives["a", 1]
+    assert (account.stored, account.missing, account.repeated) == (40_000, 40_000, 0)
+    assert account.holes == [(n, n) for n in range(1, 80_000, 2)]
+
+
+def test_pieces_that_overlap_are_one(database_url: str) -> None:
+    """Rows that stand for many, beyond the bounds of the pieces by which a long life is looked at."""
+    step = 1 << balance._PIECE_BITS
+    rows = [  # (seq, merged)
+        *((n, 0) for n in range(1, 100)),
+        (3 * step + 10, 2 * step),  # from step + 10 on
+        (3 * step + 11, 3 * step),  # overlaps all of it, from 11 on
+        (5 * step, 5),
+        (5 * step + 1, step),  # overlaps the one before, from 4 * step + 1 on
+    ]
+    with psycopg.connect(database_url) as db, db.cursor() as cursor:
+        for seq, merged in rows:
+            cursor.execute(
+                INSERT.format("1", seq, 1)
+                .replace(f" {seq}, 0,", f" {seq}, {merged},")
+                .replace("n * interval '1 second'", f"{seq} * interval '1 second'")
+                .encode()
+            )
+    account = balance.read(database_url).lives["a", 1]
+    covered = [n for seq, merged in rows for n in range(seq - merged, seq + 1)]
+    missing = set(range(1, 5 * step + 2)) - set(covered)
+    assert account.holes == [(min(missing), max(missing))] == [(3 * step + 12, 4 * step)]
+    assert account == Account(
+        len(rows), 0, len(covered) - len(rows), len(missing), len(covered) - len(set(covered))
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_query_ends_with_its_client(database_url: str, redis_url: str, number: signal.Signals) -> None:
+    activity = (
+        "SELECT wait_event_type FROM pg_stat_activity"
+        " WHERE application_name = 'riskstream' AND datname = current_database()"
+    )
+    environ = {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    with psycopg.connect(database_url) as lock, psycopg.connect(database_url, autocommit=True) as db:
+        lock.execute("LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE")
+        with subprocess.Popen(
+            [sys.executable, "-m", "risk_worker", "verify"], env=environ, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                wait_until(lambda: ("Lock",) in db.execute(activity).fetchall(), 60, "verify's query")
+                process.send_signal(number)
+                assert process.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+                assert process.stderr is not None and process.stderr.read() == ""
+            finally:
+                process.kill()
+        wait_until(lambda: not db.execute(activity).fetchall(), 15, "the end of verify's query")
+
+
+def test_statements_have_a_bound(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = replace(database.COMMAND, settings={**database.COMMAND.settings, "statement_timeout": "50ms"})
+    monkeypatch.setattr(database, "COMMAND", hasty)
+    from click.testing import CliRunner
+
+    from risk_worker.cli import cli
+
+    with psycopg.connect(database_url) as lock:
+        lock.execute("LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE")
+        done = CliRunner().invoke(cli, ["verify"], env={"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
+    assert done.exit_code == 2
+    assert "statement timeout" in done.stderr
+
+
+def test_the_json_of_many_gaps_is_complete_and_comes_in_pieces() -> None:
+    from risk_worker.audit.verify import assess
+
+    holes = [(n, n) for n in range(1, 4_000, 2)]
+    books = balance.Books({("a", 1): Account(2_000, 0, 0, 2_000, 0, holes, 4_000)})
+    pieces = list(assess({}, {}, books).as_json())
+    assert max(map(len, pieces)) < 1_000
+    assert len(json.loads("".join(pieces))["holes"]) == 2_000

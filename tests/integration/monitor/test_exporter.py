@@ -1,0 +1,83 @@
+"""The exporter as a process, against a real server that goes away and comes back."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import redis
+
+from risk_producer.contract.keys import Keys
+from tests.conftest import MakeValkey
+from tests.support.wait import wait_until
+from tests.support.worker import WorkerProcess
+
+
+def port_of(process: WorkerProcess) -> int:
+    """The port that the process says it listens on."""
+    pattern = r"Serving http://[\d.]+:(\d+)"
+    [port] = wait_until(lambda: re.findall(pattern, process.log), 20, "the port in the log")
+    return int(port)
+
+
+def get(port: int, path: str = "/metrics") -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        return str(response.read().decode())
+
+
+def exporter(log: Path, url: str) -> WorkerProcess:
+    command = [sys.executable, "-m", "risk_worker", "exporter", "--port", "0"]
+    return WorkerProcess(log, {"REDIS_URL": url, "RISK_PARTITIONS": "2"}, command)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_with_status_0(tmp_path: Path, redis_url: str, number: signal.Signals) -> None:
+    with exporter(tmp_path / "log", redis_url) as process:
+        port_of(process)
+        process.signal(number)
+        assert process.wait(5) == 0
+        assert "Traceback" not in process.log
+
+
+def test_numbers_go_away_with_redis_and_come_back(tmp_path: Path, make_valkey: MakeValkey) -> None:
+    server = make_valkey()
+    with redis.Redis.from_url(server.url) as client:
+        client.hset(Keys(1).counters, "accepted", 41)
+    with exporter(tmp_path / "log", server.url) as process:
+        port = port_of(process)
+        assert 'risk_snapshots_accepted_total{partition="1"} 41.0' in get(port)
+
+        server.pause()
+        began = monotonic()
+        assert 'risk_up{server="redis"} 0.0' in get(port)
+        assert "accepted" not in get(port)
+        assert monotonic() - began < 8
+        assert get(port, "/healthz") == "ok\n"
+        server.resume()
+        assert "41.0" in get(port)
+
+        server.kill()
+        began = monotonic()
+        assert 'risk_up{server="redis"} 0.0' in get(port)
+        assert monotonic() - began < 4
+        server.start()
+        assert 'partition="1"} 41.0' in get(port)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(port, "/nothing")
+        assert process.stop(5) == 0
+
+
+def test_a_port_that_is_taken_is_said_so(tmp_path: Path, redis_url: str) -> None:
+    with exporter(tmp_path / "log", redis_url) as first:
+        port = port_of(first)
+        command = [sys.executable, "-m", "risk_worker", "exporter", "--port", str(port)]
+        with WorkerProcess(tmp_path / "second", {"REDIS_URL": redis_url}, command) as second:
+            assert second.wait(20) == 2
+            says = f"cannot listen on 127.0.0.1:{port}: Address already in use; --port chooses another one\n"
+            assert says in second.log

@@ -1,0 +1,368 @@
+"""What Redis lost is restored from Postgres, and what cannot be known is said to be so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.wire import decode, encode
+from risk_producer.errors import StreamUnavailable
+from risk_producer.transport.requests import Admission, Admit, Claim, Entry, Skipped, TraderStream, Unreadable
+from risk_worker.recovery import floors as module
+from risk_worker.recovery.floors import Floors
+from risk_worker.runtime import jobs
+from risk_worker.stream.source import connect
+from tests.support.books import drain_all, draining
+from tests.support.producers import snapshot
+from tests.support.wait import wait_until
+
+KEYS = Keys(0)
+FAR = 2**52
+"""An epoch that Redis gave out while its clock was far ahead."""
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    with connect(redis_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def floors(client: Any, database_url: str) -> Iterator[Floors]:
+    with Floors(client, database_url, 0, 1) as made:
+        yield made
+
+
+class Trader:
+    """A trader that claims and admits as a producer does."""
+
+    def __init__(self, client: Any, trader_id: str = "a") -> None:
+        self.stream = TraderStream(client)
+        self.trader_id = trader_id
+        self.epoch = 0
+        self.seq = 0
+
+    def claim(self) -> int | Unreadable:
+        [answer] = self.stream.claim(Claim(KEYS, [(0, self.trader_id)]))
+        if isinstance(answer, int):
+            self.epoch, self.seq = answer, 0
+        return answer
+
+    def call(self, *, paused: bool = False, accept_behind: bool = False) -> Admit:
+        made = snapshot(self.trader_id, self.seq + 1, trading_paused=paused)
+        payload = encode(made, self.epoch, self.seq + 1)
+        entry = Entry(self.trader_id, self.epoch, self.seq + 1, 0, payload)
+        return Admit(KEYS, 100_000, [entry], accept_behind=accept_behind)
+
+    def send(self, **options: bool) -> Admission:
+        answer = self.stream.admit(self.call(**options))
+        if not answer.skipped:
+            self.seq += 1
+        return answer
+
+    def skipped(self, **options: bool) -> Skipped:
+        answer = self.send(**options)
+        assert (answer.count, answer.fenced) == (1, [])
+        return answer.skipped[self.trader_id, self.epoch]
+
+    @property
+    def paused(self) -> bool:
+        """As load() would answer; only where that is certain."""
+        latest = self.stream.latest(KEYS, self.trader_id)
+        assert latest.restored
+        assert latest.payload is not None
+        return decode(latest.payload).trading_paused
+
+
+def far_ahead(client: Any, *traders: str) -> None:
+    """The next epochs are those of a clock that is far ahead."""
+    client.hset(KEYS.epochs, mapping=dict.fromkeys(traders or ("a",), FAR))
+
+
+def state_of(db: psycopg.Connection, trader: str = "a") -> tuple[Any, ...]:
+    [row] = db.execute("SELECT epoch, seq, trading_paused FROM risk_state WHERE trader_id = %s", (trader,))
+    return row
+
+
+def test_an_epoch_claimed_after_the_comparison_is_greater_than_the_one_in_postgres(
+    client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
+) -> None:
+    far_ahead(client)
+    trader = Trader(client)
+    trader.claim()
+    trader.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    assert not trader.stream.latest(KEYS, "a").restored
+    floors.compare()
+    assert not trader.paused
+    successor = Trader(client)
+    assert successor.claim() == FAR + 2
+    successor.send(paused=True)
+    assert successor.paused
+    drain_all(redis_url, database_url)
+    assert state_of(db) == (FAR + 2, 1, True)
+
+
+def test_who_goes_on_after_redis_lost_its_data_keeps_its_identity(
+    client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
+) -> None:
+    trader = Trader(client)
+    epoch = trader.claim()
+    trader.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    floors.compare()
+    assert trader.send(paused=True) == Admission(1, [])
+    drain_all(redis_url, database_url)
+    assert state_of(db) == (epoch, 2, True)
+
+
+def test_a_smaller_epoch_is_told_so_and_another_one_is_claimed(
+    client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
+) -> None:
+    far_ahead(client)
+    before = Trader(client)
+    before.claim()
+    before.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    trader = Trader(client)
+    trader.claim()  # by a clock that is behind, before any worker is there
+    floors.compare()
+    skipped = trader.skipped(paused=True)
+    assert (skipped.kind, skipped.admitted) == ("behind", 0)
+    assert str(FAR + 1) in skipped.reason
+    assert client.xlen(KEYS.snapshots) == 0
+    assert trader.claim() == FAR + 2
+    trader.send(paused=True)
+    drain_all(redis_url, database_url)
+    assert trader.paused
+    assert state_of(db) == (FAR + 2, 1, True)
+
+
+def test_what_was_sent_before_the_comparison_makes_the_newest_state_unknown_until_it_moves_on(
+    client: Any,
+    redis_url: str,
+    database_url: str,
+    db: psycopg.Connection,
+    floors: Floors,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    far_ahead(client)
+    before = Trader(client)
+    before.claim()
+    before.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    trader = Trader(client)
+    trader.claim()
+    trader.send(paused=True)  # newer than the state in Postgres, under a smaller epoch
+    drain_all(redis_url, database_url)
+    assert state_of(db)[2] is False, "the row with the greater epoch stays"
+    with caplog.at_level(logging.CRITICAL):
+        floors.compare()
+        floors.compare()
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    assert "'a'" in caplog.text
+    assert "riskstream repair" in caplog.text
+    assert client.hgetall(KEYS.behind) == {b"a": b"%d" % (FAR + 1)}
+    with pytest.raises(StreamUnavailable, match="cannot be known"):
+        trader.stream.latest(KEYS, "a")
+
+    skipped = trader.skipped(paused=True)
+    assert (skipped.kind, skipped.admitted) == ("behind", 1), "its first snapshot is in the stream or stored"
+    trader.claim()
+    trader.send(paused=True)
+    assert trader.paused
+    floors.compare()
+    assert client.hgetall(KEYS.behind) == {}
+    drain_all(redis_url, database_url)
+    assert state_of(db) == (FAR + 2, 1, True)
+
+
+def test_a_spool_may_send_what_is_behind_to_history_alone_and_the_state_is_unknown_then(
+    client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
+) -> None:
+    far_ahead(client)
+    before = Trader(client)
+    before.claim()
+    before.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    trader = Trader(client)
+    trader.claim()
+    floors.compare()
+    call = trader.call(paused=True)
+    assert trader.stream.admit(call).skipped
+    call.accept_behind = True
+    assert trader.stream.admit(call) == Admission(1, [("a", trader.epoch)])
+    with pytest.raises(StreamUnavailable, match="cannot be known"):
+        trader.stream.latest(KEYS, "a")
+    drain_all(redis_url, database_url)
+    assert state_of(db) == (FAR + 1, 1, False)
+    assert db.execute("SELECT count(*) FROM risk_state_history").fetchone() == (2,)
+
+
+def test_a_frozen_producer_does_not_take_over_after_redis_lost_its_data(
+    client: Any, redis_url: str, database_url: str, floors: Floors
+) -> None:
+    frozen, trader = Trader(client), Trader(client)
+    frozen.claim()
+    trader.claim()
+    trader.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+    floors.compare()
+    trader.send()
+    assert frozen.send(paused=True) == Admission(1, [("a", frozen.epoch)])
+    assert not trader.paused
+
+
+def test_redis_with_an_older_file_is_compared_again(
+    client: Any, redis_url: str, database_url: str, floors: Floors
+) -> None:
+    trader = Trader(client)
+    trader.claim()
+    trader.send()
+    drain_all(redis_url, database_url)
+    floors.compare()
+    old = {key: client.dump(key) for key in client.scan_iter()}
+    trader.send(paused=True)
+    drain_all(redis_url, database_url)
+    client.flushall()
+    for key, value in old.items():
+        client.restore(key, 0, value)
+    client.hset(KEYS.floors, "", "another-run")  # as a server that was started anew says of itself
+    assert not trader.stream.latest(KEYS, "a").restored
+    floors.compare()
+    assert trader.paused
+    assert client.hgetall(KEYS.behind) == {}
+
+
+def test_nothing_is_lowered_and_a_repeat_changes_nothing(
+    client: Any, redis_url: str, database_url: str, floors: Floors
+) -> None:
+    traders = [Trader(client, trader_id) for trader_id in ("a", "b", "größer", "with space")]
+    for trader in traders:
+        trader.claim()
+        trader.send()
+    drain_all(redis_url, database_url)
+    for trader in traders:
+        trader.send(paused=True)
+    before = {name: client.hgetall(getattr(KEYS, name)) for name in ("epochs", "latest", "behind")}
+    for _ in range(3):
+        floors.compare()
+        assert {name: client.hgetall(getattr(KEYS, name)) for name in before} == before
+        client.hdel(KEYS.floors, "")
+    floors.compare()
+    assert set(client.hgetall(KEYS.floors)) == {b""}, "a floor only where Redis had lost something"
+
+
+def test_many_traders_are_restored_in_pages_also_by_two_workers_and_when_redis_loses_its_data_again(
+    client: Any, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 7)
+    monkeypatch.setattr(module, "BUDGET_S", 0.0)
+    db.execute("""
+        INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity,
+                                peak_equity, trading_paused, last_reset_time)
+        SELECT 'trader-' || n, 7, n, now(), 0, 0, 1, 1, false, now() FROM generate_series(1, 100) n
+    """)
+    with Floors(client, database_url, 0, 1) as one, Floors(client, database_url, 0, 1) as other:
+        for _ in range(5):
+            one.look()
+            other.look()
+        marker = client.hget(KEYS.floors, "")
+        assert marker.startswith(b"comparing ")
+        assert not TraderStream(client).latest(KEYS, "trader-1").restored
+        client.flushall()
+        for _ in range(40):
+            one.look()
+            other.look()
+    restored = client.hgetall(KEYS.floors)
+    assert restored.pop(b"").decode() == client.info("server")["run_id"]
+    assert restored == {f"trader-{n}".encode(): b"7" for n in range(1, 101)}
+    assert decode(client.hget(KEYS.latest, "trader-42")).seq == 42
+
+
+def test_each_partition_restores_its_own_traders(
+    client: Any, database_url: str, db: psycopg.Connection
+) -> None:
+    db.execute("""
+        INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity,
+                                peak_equity, trading_paused, last_reset_time)
+        SELECT 'trader-' || n, 7, n, now(), 0, 0, 1, 1, false, now() FROM generate_series(1, 20) n
+    """)
+    for partition in range(3):
+        with Floors(client, database_url, partition, 3) as floors:
+            floors.compare()
+    restored = [set(client.hkeys(Keys(partition).floors)) - {b""} for partition in range(3)]
+    assert all(restored)
+    assert sum(map(len, restored)) == len(set.union(*restored)) == 20
+
+
+def test_a_database_that_is_away_hinders_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with Floors(client, "postgresql://nobody@127.0.0.1:1/none", 0, 1) as floors:
+        floors.look()
+    assert "cannot compare partition 0" in caplog.text
+    assert client.hgetall(KEYS.floors) == {}
+
+
+def test_a_state_that_no_producer_can_exceed_is_named(
+    client: Any, database_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    db.execute("""
+        INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity,
+                                peak_equity, trading_paused, last_reset_time)
+        VALUES ('a', 9000000000000000000, 1, now(), 0, 0, 1, 1, false, now())
+    """)
+    with Floors(client, database_url, 0, 1) as floors:
+        floors.compare()
+    assert "'a'" in caplog.text and "no producer can exceed" in caplog.text
+    assert isinstance(Trader(client).claim(), int)
+
+
+def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
+    client: Any, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
+    far_ahead(client)
+    trader = Trader(client)
+    trader.claim()
+    trader.send()
+    with Floors(client, database_url, 0, 1) as floors, draining(redis_url, database_url, look=floors.look):
+        wait_until(lambda: client.xlen(KEYS.snapshots) == 0)
+        client.flushall()
+        wait_until(lambda: client.hget(KEYS.floors, "a") == b"%d" % (FAR + 1))
+    client.flushall()
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("POSTGRES_URL", database_url)
+    jobs.drain_partition(0, until_empty=True)
+    assert trader.stream.latest(KEYS, "a").restored
+    assert not trader.paused
+
+
+def test_a_locked_table_does_not_hold_reading_up(
+    client: Any, floors: Floors, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with db.transaction():
+        db.execute("LOCK TABLE risk_state")
+        began = time.monotonic()
+        floors.look()
+        assert time.monotonic() - began < 3
+    assert "cannot compare partition 0" in caplog.text
+    floors.compare()
+    assert client.hget(KEYS.floors, "")

@@ -1,0 +1,259 @@
+"""Every partition goes on, whatever is in RQ's keys and whatever Redis refuses; what does not is named."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+import redis
+
+from risk_producer.contract import wire
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.settings import Settings
+from risk_worker.audit.verify import verify
+from risk_worker.runtime.scheduler import process_host
+from risk_worker.stream.source import connect
+from tests.conftest import MakeValkey
+from tests.support.wait import wait_until
+from tests.support.worker import WorkerProcess
+
+RQ = str(Path(sys.executable).with_name("rq"))
+DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
+
+
+class Site:
+    """A Redis, a database, workers, and what waits in each partition."""
+
+    def __init__(self, redis_url: str, database_url: str, folder: Path) -> None:
+        self.redis_url = redis_url
+        self.database_url = database_url
+        self.client: Any = connect(redis_url)
+        self.sent = 0
+        self._folder = folder
+        self._workers: list[WorkerProcess] = []
+
+    def worker(self, *command: str, **more: str) -> WorkerProcess:
+        environ = {"REDIS_URL": self.redis_url, "RQ_REDIS_URL": self.redis_url, **more}
+        environ["POSTGRES_URL"] = self.database_url
+        log = self._folder / f"worker-{len(self._workers)}.log"
+        self._workers.append(WorkerProcess(log, environ, command).start())
+        return self._workers[-1]
+
+    def report(self, *partitions: int, count: int = 1) -> None:
+        for _ in range(count):
+            for partition in partitions or (0,):
+                self.sent += 1
+                made = RiskSnapshot(
+                    trader_id=f"p{partition}",
+                    daily_pnl=0.0,
+                    drawdown_pct=0.0,
+                    current_equity=1.0,
+                    peak_equity=1.0,
+                    reason="x" * 900,
+                )
+                entry = {b"s": wire.encode(made, epoch=1, seq=self.sent)}
+                self.client.xadd(Keys(partition).snapshots, entry)
+
+    def stored(self) -> int:
+        with psycopg.connect(self.database_url) as db:
+            row = db.execute("SELECT count(*) FROM risk_state_history").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def all_is_stored(self) -> bool:
+        return self.stored() == self.sent
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.__exit__(None, None, None)
+        self.client.close()
+
+
+@pytest.fixture
+def site(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Site]:
+    made = Site(redis_url, database_url, tmp_path)
+    yield made
+    made.close()
+
+
+def drains(site: Site) -> bool:
+    return bool(site.client.hget("rq:job:drain-0", "status") == b"started")
+
+
+def test_a_remnant_of_a_job_is_replaced_before_and_under_a_worker(site: Site) -> None:
+    site.client.hset("rq:job:drain-0", "status", "started")
+    site.report()
+    worker = site.worker()
+    wait_until(site.all_is_stored, 10, "the partition is drained")
+    assert "Re-enqueued drain job drain-0: it was unreadable" in worker.log
+
+
+def test_at_maxmemory_a_worker_that_is_started_drains_at_once(
+    site: Site, make_valkey: MakeValkey, database_url: str, tmp_path: Path
+) -> None:
+    server = make_valkey(maxmemory_policy="noeviction", appendfsync="no")
+    full = Site(server.url, database_url, tmp_path)
+    try:
+        full.report(count=300)
+        full.client.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            full.report()
+        full.sent -= 1
+        worker = full.worker()
+        wait_until(full.all_is_stored, 15, "what waits is stored")
+        assert full.client.xlen(Keys(0).snapshots) == 0
+        assert "drains without it" in worker.log
+        assert "Traceback" not in worker.log
+        full.client.config_set("maxmemory", 0)
+        wait_until(lambda: drains(full), 15, "the worker registers")
+        # The same amid its work: what came in before is stored, and it comes back.
+        full.report(count=10)
+        full.client.config_set("maxmemory", 1)
+        wait_until(full.all_is_stored, 10, "what waits is stored")
+        full.client.config_set("maxmemory", 0)
+        full.report()
+        wait_until(full.all_is_stored, 10, "it goes on")
+        assert worker.stop() == 0
+    finally:
+        full.close()
+
+
+def test_a_partition_that_cannot_be_read_holds_up_no_other_and_is_named(site: Site) -> None:
+    site.client.set(Keys(0).snapshots, "x")
+    worker = site.worker(RISK_PARTITIONS="4")
+    for _ in range(3):
+        site.report(1, 2, 3)
+        wait_until(site.all_is_stored, 10, "the other partitions go on")
+    assert worker.log.count("Not storing: ") == 1
+    assert "Snapshots wait in the stream risk:{0}:snapshots" in worker.log
+    wait_until(
+        lambda: "Partition 0 cannot be drained: Redis' key risk:{0}:snapshots cannot be read" in worker.log,
+        10,
+        "it is named",
+    )
+    site.client.delete(Keys(0).snapshots)
+    site.report(0, 1)
+    wait_until(site.all_is_stored, 10, "all go on")
+    wait_until(lambda: "Partition 0 is drained again" in worker.log, 10, "its end is told")
+    assert worker.stop() == 0
+
+
+BAD: dict[str, Callable[[Any, str], Any]] = {
+    "string": lambda client, key: client.set(key, b"\xff"),
+    "list": lambda client, key: client.rpush(key, b"\xff"),
+    "set": lambda client, key: client.sadd(key, b"\xff"),
+    "zset": lambda client, key: client.zadd(key, {b"\xff": "inf"}),
+    "hash": lambda client, key: client.hset(key, b"\xff", b"\xff"),
+}
+
+
+@pytest.mark.system
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["string", "list", "hash"])
+def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str) -> None:
+    """Two partitions and a worker; each key that RQ has then becomes something else, one after the other."""
+    worker = site.worker(RISK_PARTITIONS="2")
+    site.report(0, 1)
+    wait_until(site.all_is_stored, 20, "it drains")
+    seen: set[bytes] = set()
+    while True:
+        keys = sorted(
+            key for key in site.client.scan_iter("r*", count=1_000) if not key.startswith(b"risk:{")
+        )
+        fresh = [key for key in keys if _kind_of(key) not in seen]
+        if not fresh:
+            break
+        seen.add(_kind_of(fresh[0]))
+        site.client.delete(fresh[0])
+        BAD[kind](site.client, fresh[0].decode())
+        site.report(0, 1)
+        wait_until(site.all_is_stored, 30, f"both are drained although {fresh[0]!r} became a {kind}")
+    assert len(seen) > 6, seen
+    assert worker.running
+    assert worker.log.count("Traceback") <= 2 * len(seen)
+    assert worker.stop() == 0
+
+
+def _kind_of(key: bytes) -> bytes:
+    """The key without what is different each time."""
+    return b":".join(part for part in key.split(b":") if len(part) < 32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("pid", b"abc"), ("whereabouts", b"\xff\xfe"), ("last_heartbeat", b"garbage")]
+)
+def test_a_worker_starts_beside_a_registration_that_cannot_be_read(
+    site: Site, field: str, value: bytes
+) -> None:
+    registration = {"pid": "1", "whereabouts": process_host(), "last_heartbeat": "x", field: value}
+    site.client.hset("rq:worker:X", mapping=registration)
+    site.client.sadd("rq:workers", "rq:worker:X", b"\xff")
+    site.client.sadd("rq:workers:risk-drain", "rq:worker:X", b"\xff")
+    site.report()
+    worker = site.worker()
+    wait_until(site.all_is_stored, 10, "it drains")
+    assert worker.running
+    if field != "last_heartbeat":
+        assert "rq:worker:X" in worker.log
+
+
+def test_a_name_is_taken_over_at_once_from_a_dead_worker_and_refused_from_a_living(site: Site) -> None:
+    command = (RQ, "worker", "-n", "w1", "-w", DRAIN_WORKER, "risk-drain")
+    first = site.worker(*command)
+    wait_until(lambda: drains(site), 20, "it drains")
+    second = site.worker(*command)
+    assert second.wait(20) != 0
+    assert "There exists an active worker named 'w1' already" in second.log
+    first.kill()
+    site.report()
+    third = site.worker(*command)
+    wait_until(site.all_is_stored, 6, "its restart drains")
+    assert site.client.hget("rq:worker:w1", "pid") == str(third.pid).encode()
+    assert third.stop() == 0
+
+
+def test_suspended_workers_say_so(site: Site) -> None:
+    worker = site.worker()
+    wait_until(lambda: "Ready: " in worker.log, 20, "it is there")
+    site.client.set("rq:suspended", 1)
+    wait_until(lambda: "RQ's workers are suspended" in worker.log, 15, "it is said")
+    site.client.delete("rq:suspended")
+    site.report()
+    wait_until(site.all_is_stored, 10, "it goes on")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+
+
+@pytest.mark.system
+def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connections_few(site: Site) -> None:
+    worker = site.worker()
+    wait_until(lambda: drains(site), 20, "it drains")
+    site.client.execute_command("ACL", "SETUSER", "default", "-blmove", "-lmove")
+    try:
+        for number in range(1, 8):
+            site.report()
+            wait_until(site.all_is_stored, 40, f"snapshot {number} is stored without RQ")
+        wait_until(lambda: worker.log.count("RQ's loop has ended") >= 4, 40, "some rounds")
+        assert len(psutil.Process(worker.pid).net_connections("tcp")) < 15
+        assert len(psutil.Process(worker.pid).threads()) < 15
+        assert worker.log.count("\n") < 400
+    finally:
+        site.client.execute_command("ACL", "SETUSER", "default", "+blmove", "+lmove")
+    wait_until(lambda: drains(site), 20, "it works with RQ again")
+    assert worker.stop() == 0
+
+
+def test_verify_names_a_partition_that_is_not_drained(site: Site) -> None:
+    seconds, _ = site.client.time()
+    made = RiskSnapshot(trader_id="t", daily_pnl=0, drawdown_pct=0, current_equity=1, peak_equity=1)
+    entry = {b"s": wire.encode(made, epoch=1, seq=1)}
+    site.client.xadd(Keys(0).snapshots, entry, id=f"{(seconds - 400) * 1000}-0")
+    report = verify(Settings(redis_url=site.redis_url, postgres_url=site.database_url))
+    assert "Partition 0 has not been drained for 6 min (1 snapshot waits)" in report.problems

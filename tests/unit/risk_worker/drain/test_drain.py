@@ -1,0 +1,181 @@
+"""The loop alone, between a source and a store that do what they are told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from risk_producer.contract import wire
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_worker.drain.batch import Batch, Entry, Outcome
+from risk_worker.drain.loop import (
+    Outage,
+    Patience,
+    SourceUnavailable,
+    StoreMisconfigured,
+    StoreUnavailable,
+    drain,
+)
+
+QUICK = Patience(retries=2, base_s=0.001, cap_s=0.002)
+
+
+def entry(number: int) -> Entry:
+    snapshot = RiskSnapshot(
+        trader_id="t", daily_pnl=0.0, drawdown_pct=0.0, current_equity=float(number), peak_equity=1.0
+    )
+    return Entry(f"{number}-0", wire.encode(snapshot, epoch=1, seq=number))
+
+
+class ScriptedSource:
+    """Hands out what is not acknowledged, a batch of two at a time."""
+
+    stream = "risk:{0}:snapshots"
+    more = False
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.pending = list(entries)
+        self.steps: list[str] = []
+        self.faults: dict[str, list[Exception]] = {}
+        self._handed = 0
+
+    def _fault(self, step: str) -> None:
+        self.steps.append(step)
+        if self.faults.get(step):
+            raise self.faults[step].pop(0)
+
+    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+        self._fault("read")
+        batch = self.pending[self._handed : self._handed + 2]
+        self._handed += len(batch)
+        self.more = len(batch) == 2
+        return batch
+
+    def examine(self, batch: Batch) -> None:
+        pass
+
+    def rewind(self) -> None:
+        self.steps.append("rewind")
+        self._handed = 0
+
+    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
+        self._fault("acknowledge")
+        done = {*batch.ids, *(letter.entry_id for letter in batch.dead)}
+        self.pending = [e for e in self.pending if e.id not in done]
+        self._handed -= len(done)
+
+    def failed(self, batch: Batch) -> None:
+        self.steps.append("failed")
+
+    def empty(self) -> bool:
+        return not self.pending
+
+
+class ScriptedStore:
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.saved: list[int] = []
+
+    def save(self, batch: Batch) -> Outcome:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.saved += [s.seq for s in batch.snapshots]
+        return Outcome(batch.dead, duplicates=0)
+
+
+def run(
+    source: ScriptedSource,
+    store: ScriptedStore,
+    over: Callable[[], bool] | None = None,
+    outage: Outage | None = None,
+) -> int:
+    return drain(
+        source, store, stop=threading.Event(), over=over or source.empty, patience=QUICK, outage=outage
+    )
+
+
+def test_everything_is_stored_in_order_and_acknowledged_after_the_commit() -> None:
+    source, store = ScriptedSource([entry(n) for n in range(1, 6)]), ScriptedStore()
+    assert run(source, store) == 5
+    assert store.saved == [1, 2, 3, 4, 5]
+    assert source.steps.count("acknowledge") == 3
+
+
+def test_a_passing_database_error_is_retried_and_counted() -> None:
+    source = ScriptedSource([entry(1)])
+    store = ScriptedStore(StoreUnavailable("gone"), StoreUnavailable("gone"))
+    assert run(source, store) == 1
+    assert source.steps.count("failed") == 2
+
+
+def test_after_the_retries_the_entries_stay_pending_and_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    source = ScriptedSource([entry(1), entry(2), entry(3)])
+    store = ScriptedStore(*[StoreUnavailable("gone")] * 7)
+    with caplog.at_level(logging.WARNING):
+        assert run(source, store) == 3
+    assert store.saved == [1, 2, 3]
+    assert "rewind" in source.steps
+    assert [r.levelname for r in caplog.records].count("CRITICAL") == 1, "an outage is said once"
+    assert "Storing again" in caplog.text
+
+
+def test_a_shift_may_end_during_an_outage_which_may_be_of_this_partition_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, store = ScriptedSource([entry(1)]), ScriptedStore()
+    source.faults["read"] = [SourceUnavailable("gone")] * 3
+    outage = Outage(QUICK)
+    assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
+    source.steps.clear()
+    assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
+    assert caplog.text.count("Not storing: gone. Snapshots wait in the stream") == 1, "once, not each shift"
+    assert run(source, store, outage=outage) == 1
+    assert "Storing again" in caplog.text
+
+
+def test_an_acknowledgement_that_failed_is_repeated_with_its_batch() -> None:
+    source, store = ScriptedSource([entry(1)]), ScriptedStore()
+    source.faults["acknowledge"] = [SourceUnavailable("answer lost")]
+    assert run(source, store) == 1
+    assert store.saved == [1, 1], "stored again, which the database makes a no-op"
+
+
+def test_a_misconfiguration_is_not_retried_quickly() -> None:
+    source, store = ScriptedSource([entry(1)]), ScriptedStore(StoreMisconfigured("run riskstream migrate up"))
+    assert run(source, store) == 1
+    assert "failed" not in source.steps
+
+
+def test_a_bad_entry_becomes_a_dead_letter_and_stops_nothing() -> None:
+    source, store = ScriptedSource([entry(1), Entry("2-0", b"nonsense"), entry(3)]), ScriptedStore()
+    assert run(source, store) == 3
+    assert store.saved == [1, 3]
+
+
+def test_no_batch_is_acknowledged_before_it_is_stored() -> None:
+    source, store = ScriptedSource([entry(n) for n in range(1, 10)]), ScriptedStore()
+    acknowledge = source.acknowledge
+
+    def checked(batch: Batch, outcome: Outcome) -> None:
+        assert {s.seq for s in batch.snapshots} <= set(store.saved)
+        acknowledge(batch, outcome)
+
+    source.acknowledge = checked  # type: ignore[method-assign]
+    assert run(source, store) == 9
+
+
+def test_stop_ends_the_shift_after_the_batch_in_hand() -> None:
+    stop = threading.Event()
+
+    class Stopping(ScriptedStore):
+        def save(self, batch: Batch) -> Outcome:
+            stop.set()
+            return super().save(batch)
+
+    source, store = ScriptedSource([entry(n) for n in range(1, 6)]), Stopping()
+    assert drain(source, store, stop=stop, over=source.empty, patience=QUICK) == 2
+    assert source.steps.count("acknowledge") == 1
+    assert len(source.pending) == 3

@@ -1,0 +1,282 @@
+"""What /metrics says, from what stands in Redis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+from rq.utils import utcformat
+
+from risk_devkit.meter import Meter
+from risk_producer.contract.keys import Keys
+from risk_worker.monitor.exporter import MEANING, RedisCollector, application
+from risk_worker.stream.source import LATENCY_BOUNDS_MS
+
+
+@pytest.fixture
+def client() -> Iterator[redis.Redis]:
+    with fakeredis.FakeRedis() as fake:
+        yield fake
+
+
+def get(client: redis.Redis, path: str = "/metrics", partitions: int = 1) -> tuple[str, str]:
+    """(status, body) of a request."""
+    statuses: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+    body = application(client, partitions)(environ, lambda status, headers: statuses.append(status))
+    return statuses[0], b"".join(body).decode()
+
+
+def samples(client: redis.Redis, partitions: int = 1) -> dict[tuple[str, tuple[str, ...]], float]:
+    """(name, values of the labels in order of their names) -> value."""
+    status, body = get(client, partitions=partitions)
+    assert status.startswith("200")
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }
+
+
+def fill(client: redis.Redis, partition: int = 0) -> None:
+    keys = Keys(partition)
+    client.hset(keys.attempts, mapping={"t1": 7, "trädér 2": 5})
+    client.hset(keys.failures, mapping={"t1": 2})
+    client.hset(keys.latency_ms, mapping={"t1": "12.500"})
+    client.hset(keys.counters, mapping={"accepted": 20, "stored": 12, "dead": 3, "batches": 4, "retries": 1})
+    client.hset(keys.latency_buckets, mapping={"1": 2, "1.5": 1, "1000": 4, "3.6e+06": 1, "+Inf": 5})
+    for _ in range(5):
+        client.xadd(keys.snapshots, {"s": "{}"})
+
+
+def test_traders_are_told_apart_under_the_known_names(client: redis.Redis) -> None:
+    fill(client)
+    got = samples(client)
+    assert got["risk_persistence_attempts_total", ("postgres", "t1")] == 7
+    assert got["risk_persistence_attempts_total", ("postgres", "trädér 2")] == 5
+    assert got["risk_persistence_failures_total", ("postgres", "t1")] == 2
+    assert got["risk_persist_latency_ms", ("postgres", "t1")] == 12.5
+
+
+def test_counters_and_the_stream_by_partition(client: redis.Redis) -> None:
+    fill(client, 0)
+    client.hset(Keys(1).counters, mapping={"accepted": 9, "conflated": 2, "duplicates": 6})
+    got = samples(client, partitions=2)
+    assert got["risk_up", ("redis",)] == 1
+    assert [got["risk_snapshots_accepted_total", (p,)] for p in "01"] == [20, 9]
+    assert [got["risk_snapshots_stored_total", (p,)] for p in "01"] == [12, 0]
+    assert [got["risk_snapshots_dead_total", (p,)] for p in "01"] == [3, 0]
+    assert [got["risk_snapshots_conflated_total", (p,)] for p in "01"] == [0, 2]
+    assert [got["risk_snapshots_duplicate_total", (p,)] for p in "01"] == [0, 6]
+    assert [got["risk_batches_stored_total", (p,)] for p in "01"] == [4, 0]
+    assert [got["risk_batches_retried_total", (p,)] for p in "01"] == [1, 0]
+    assert [got["risk_stream_length", (p,)] for p in "01"] == [5, 0]
+    assert 0 <= got["risk_stream_oldest_age_seconds", ("0",)] < 60
+    assert got["risk_stream_oldest_age_seconds", ("1",)] == 0
+
+
+def test_what_no_worker_drains_is_counted(client: redis.Redis) -> None:
+    for partition in (0, 1, 2, 255):
+        client.xadd(Keys(partition).snapshots, {"s": "{}"})
+    assert samples(client, partitions=2)["risk_stream_stray_length", ()] == 2
+    assert samples(client, partitions=256)["risk_stream_stray_length", ()] == 0
+
+
+def test_age_is_that_of_the_oldest_entry(client: redis.Redis) -> None:
+    seconds, _ = client.time()
+    client.xadd(Keys(0).snapshots, {"s": "{}"}, id=f"{(seconds - 90) * 1000}-0")
+    client.xadd(Keys(0).snapshots, {"s": "{}"})
+    assert 89 <= samples(client)["risk_stream_oldest_age_seconds", ("0",)] <= 95
+
+
+def test_buckets_are_cumulative_and_in_seconds(client: redis.Redis) -> None:
+    fill(client)
+    got = samples(client)
+    buckets = {k[1][0]: v for k, v in got.items() if k[0] == "risk_store_latency_seconds_bucket"}
+    assert len(buckets) == len(LATENCY_BOUNDS_MS) + 1
+    assert [buckets[le] for le in ("0.001", "0.0015", "0.7", "1", "3600", "+Inf")] == [2, 3, 3, 7, 8, 13]
+    in_order = sorted(buckets.items(), key=lambda item: float(item[0]))
+    assert [v for _, v in in_order] == sorted(buckets.values())
+
+
+def test_an_empty_redis_is_no_error(client: redis.Redis) -> None:
+    got = samples(client)
+    assert got["risk_up", ("redis",)] == 1
+    assert got["risk_snapshots_accepted_total", ("0",)] == 0
+
+
+def test_every_metric_has_a_meaning_and_every_meaning_a_metric(client: redis.Redis) -> None:
+    fill(client)
+    _, body = get(client)
+    helped = dict(re.findall(r"^# HELP (\S+) (.*)$", body, re.M))
+    assert helped == MEANING
+
+
+class _Away(fakeredis.FakeRedis):
+    """Redis that fails in one way or another."""
+
+    failing: Exception | None = None
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        if self.failing is not None:
+            raise self.failing
+        return super().pipeline(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [redis.ConnectionError("refused"), redis.TimeoutError("slow"), redis.AuthenticationError("WRONGPASS")],
+)
+def test_without_redis_there_is_no_number_but_that(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _Away() as client:
+        fill(client)
+        assert samples(client)["risk_up", ("redis",)] == 1
+        client.failing = error
+        assert samples(client) == {("risk_up", ("redis",)): 0}
+
+
+BAD_VALUES: list[Any] = [b"abc", b"", b"nan", b"inf", b"1e999", b"\xff\xfe", b"12 monkeys", b"0x10"]
+
+
+def replace(client: redis.Redis, key: str, kind: str) -> None:
+    """Put a value of another type in the place of a key."""
+    client.delete(key)
+    kinds: dict[str, Any] = {
+        "string": lambda: client.set(key, b"\xff"),
+        "list": lambda: client.rpush(key, "x"),
+        "set": lambda: client.sadd(key, "x"),
+        "zset": lambda: client.zadd(key, {"x": 1}),
+        "hash": lambda: client.hset(key, "x", "y"),
+        "stream": lambda: client.xadd(key, {"x": "y"}),
+    }
+    kinds[kind]()
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "set", "zset", "hash", "stream"])
+@pytest.mark.parametrize(
+    "name", ["attempts", "failures", "latency_ms", "counters", "latency_buckets", "snapshots"]
+)
+def test_a_key_of_another_type_costs_its_own_numbers_alone(
+    client: redis.Redis, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if (name == "snapshots") == (kind == "stream") and kind in ("hash", "stream"):
+        return  # the right type
+    fill(client, 0)
+    fill(client, 1)
+    key = getattr(Keys(0), name)
+    replace(client, key, kind)
+    got = samples(client, partitions=2)
+    assert got["risk_up", ("redis",)] == 1
+    assert got["risk_unreadable_fields", ()] == 1
+    assert key in caplog.text
+    assert got["risk_snapshots_accepted_total", ("1",)] == 20
+    assert got["risk_stream_length", ("1",)] == 5
+    if name == "counters":
+        assert ("risk_snapshots_accepted_total", ("0",)) not in got, "no number is better than a wrong one"
+    if name == "snapshots":
+        assert got["risk_partition_stalled_seconds", ("0",)] == float("inf")
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_a_field_that_is_no_number_is_named_and_the_others_are_shown(
+    client: redis.Redis, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client)
+    client.hset(Keys(0).counters, "stored", value)
+    client.hset(Keys(0).attempts, b"\xff\x00t", value)
+    client.hset(Keys(0).latency_buckets, "1", value)
+    got = samples(client)
+    assert got["risk_unreadable_fields", ()] == 3
+    assert got["risk_snapshots_accepted_total", ("0",)] == 20
+    assert ("risk_snapshots_stored_total", ("0",)) not in got
+    assert got["risk_persistence_attempts_total", ("postgres", "t1")] == 7
+    assert "'stored' of risk:{0}:counters" in caplog.text
+    reading = Meter(client).read()
+    assert (reading.accepted, reading.stored, reading.in_flight) == (0, 0, 5)
+
+
+def test_what_cannot_be_read_is_named_once_and_again_each_minute(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.hset(Keys(0).counters, "stored", "abc")
+    serve = application(client, 1)
+    for _ in range(3):
+        list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(RedisCollector, "SAY_AGAIN_S", 0.0)
+    list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+    assert len(caplog.records) == 2
+
+
+def test_ready_says_which_partition_is_not_drained(client: redis.Redis) -> None:
+    assert get(client, "/readyz") == ("200 OK", "ready\n")
+    seconds, _ = client.time()
+    client.xadd(Keys(1).snapshots, {"s": "{}"}, id=f"{(seconds - 365) * 1000}-0")
+    client.xadd(Keys(1).snapshots, {"s": "{}"})
+    client.set(Keys(2).snapshots, "x")
+    status, body = get(client, "/readyz", partitions=3)
+    assert status == "503 Service Unavailable"
+    first, second = body.splitlines()
+    assert first == "Partition 1 has not been drained for 6 min (2 snapshots wait)"
+    assert second.startswith("Partition 2 cannot be drained: Redis' key risk:{2}:snapshots cannot be read")
+    with _Away() as away:
+        serve = application(away, 1)
+        away.failing = redis.ConnectionError("refused")
+        statuses: list[str] = []
+        body = b"".join(
+            serve(
+                {"REQUEST_METHOD": "GET", "PATH_INFO": "/readyz"}, lambda status, _: statuses.append(status)
+            )
+        ).decode()
+    assert (statuses, body) == (["503 Service Unavailable"], "Redis does not answer: refused\n")
+
+
+def test_workers_are_counted_by_their_heartbeats(client: redis.Redis) -> None:
+    def worker(name: str, heartbeat: Any) -> None:
+        client.sadd("rq:workers:risk-drain", f"rq:worker:{name}")
+        client.hset(f"rq:worker:{name}", "last_heartbeat", heartbeat)
+
+    now = datetime.now(UTC)
+    worker("alive", utcformat(now))
+    worker("dead", utcformat(now - timedelta(seconds=30)))
+    worker("odd", "yesterday")
+    client.set("rq:worker:wrong", "x")
+    client.sadd("rq:workers:risk-drain", "rq:worker:wrong", b"\xff")
+    assert samples(client)["risk_workers", ()] == 1
+    client.hset("risk:drain-jobs", mapping={"enqueued": 3, "failed": 1})
+    assert samples(client)["risk_drain_jobs_failed_total", ()] == 1
+    client.delete("rq:workers:risk-drain")
+    client.set("rq:workers:risk-drain", "x")
+    assert samples(client)["risk_workers", ()] == 0
+
+
+def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with _Away() as client:
+        serve = application(client, 1)
+
+        def scrape() -> None:
+            list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+
+        client.failing = redis.ConnectionError("refused")
+        scrape()
+        scrape()
+        client.failing = None
+        scrape()
+        scrape()
+    caplog.set_level("INFO")
+    assert [r.message for r in caplog.records] == ["Redis does not answer: refused", "Redis answers again"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/healthz", "200"), ("/", "200"), ("/metrics", "200"), ("/metricsx", "404")]
+)
+def test_paths(client: redis.Redis, path: str, status: str) -> None:
+    assert get(client, path)[0].startswith(status)

@@ -1,0 +1,172 @@
+"""The worker's side of Redis, on fakeredis. The same on the real server: tests/integration/worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from risk_producer.contract import wire
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.contract.wire import identity_of
+from risk_worker.drain.batch import DeadLetter, Entry, Outcome, decode_entries
+from risk_worker.stream.source import StreamSource
+
+KEYS = Keys(0)
+
+
+def payload(trader: str, seq: int) -> bytes:
+    return wire.encode(
+        RiskSnapshot(trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0),
+        epoch=1,
+        seq=seq,
+    )
+
+
+@pytest.fixture
+def client() -> Iterator[redis.Redis]:
+    with fakeredis.FakeRedis() as fake:
+        fake.hset(KEYS.admitted, mapping=dict.fromkeys(("1:t", "1:a", "1:b"), 10_000))
+        yield fake
+
+
+@pytest.fixture
+def source(client: redis.Redis) -> StreamSource:
+    return StreamSource(client, 0, batch_size=10, block_s=0.01)
+
+
+def counters(client: Any) -> dict[str, int]:
+    found = {k.decode(): int(v) for k, v in client.hgetall(KEYS.counters).items()}
+    found.pop("acknowledged_ms", None)
+    return found
+
+
+def test_entries_come_in_order_and_acknowledged_ones_leave_the_stream(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    batch = decode_entries(source.stream, source.read())
+    assert [s.seq for s in batch.snapshots] == [1, 2, 3]
+    source.acknowledge(batch, Outcome((), duplicates=0))
+    assert client.xlen(KEYS.snapshots) == 0
+    assert counters(client) == {"batches": 1, "stored": 3}
+    assert client.hget(KEYS.attempts, "t") == b"3"
+    assert source.is_empty()
+
+
+def test_a_repeated_acknowledgement_counts_nothing_twice(source: StreamSource, client: redis.Redis) -> None:
+    for trader in "ab":
+        client.xadd(KEYS.snapshots, {b"s": payload(trader, 1)})
+    batch = decode_entries(source.stream, source.read())
+    for _ in range(3):
+        source.acknowledge(batch, Outcome((), duplicates=0))
+    assert counters(client) == {"batches": 1, "stored": 2}
+    buckets = client.hgetall(KEYS.latency_buckets)
+    assert sum(int(v) for v in buckets.values()) == 2
+
+
+def test_a_successor_reads_what_its_predecessor_left(source: StreamSource, client: redis.Redis) -> None:
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    assert len(source.read()) == 1
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    successor = StreamSource(client, 0, batch_size=10, block_s=0.01)
+    assert [wire.decode(e.payload).seq for e in successor.read()] == [1, 2]
+    assert successor.read() == []
+    assert [wire.decode(e.payload).seq for e in successor.read()] == [1, 2]
+
+
+def test_dead_letters_are_counted_by_trader_where_it_is_known(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    client.xadd(KEYS.snapshots, {b"s": b"nonsense"})
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    batch = decode_entries(source.stream, source.read())
+    [bad] = batch.dead
+    assert bad.payload == b"nonsense"
+    refused = DeadLetter(
+        batch.ids[1], "too large", batch.payloads[1], "22003", identity_of(batch.payloads[1])
+    )
+    source.acknowledge(batch, Outcome([bad, refused], duplicates=1))
+    assert counters(client) == {"batches": 1, "stored": 1, "dead": 2, "duplicates": 1, "foreign": 1}
+    assert client.hget(KEYS.attempts, "t") == b"2"
+    assert client.hget(KEYS.failures, "t") == b"1"
+    assert client.xlen(KEYS.snapshots) == 0
+
+
+@pytest.mark.parametrize("fields", [{b"x": b"1"}, {b"s": b"{}", b"more": b"\xff"}, {b"t": b"a", b"u": b"b"}])
+def test_entries_that_somebody_added_by_hand_keep_their_bytes(
+    source: StreamSource, client: Any, fields: dict[bytes, bytes]
+) -> None:
+    client.execute_command("XADD", KEYS.snapshots, "*", *[x for kv in fields.items() for x in kv])
+    [entry] = source.read()
+    assert entry.defect is not None
+    for key in fields:
+        assert key in entry.payload
+
+
+def test_many_entries_of_one_trader_are_settled_in_slices(client: redis.Redis) -> None:
+    source = StreamSource(client, 0, batch_size=3000, block_s=0.01)
+    pipeline = client.pipeline()
+    for seq in range(1, 2502):
+        pipeline.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    pipeline.execute()
+    entries = list(source.read())
+    while source.more:
+        entries += source.read()
+    source.acknowledge(decode_entries(source.stream, entries), Outcome((), duplicates=0))
+    assert counters(client)["stored"] == 2501
+    assert client.xlen(KEYS.snapshots) == 0
+
+
+def test_reads_grow_while_they_are_small_and_shrink_after_a_large_one(client: redis.Redis) -> None:
+    source = StreamSource(client, 0, batch_size=100, block_s=0.01)
+    for _ in range(4 + 16 + 64 + 90):
+        client.xadd(KEYS.snapshots, {b"s": b"small"})
+    for _ in range(10):
+        client.xadd(KEYS.snapshots, {b"s": b"x" * 8 * 1024 * 1024})
+    assert [len(source.read()) for _ in range(4)] == [4, 16, 64, 100], "these were 80 MiB"
+    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    source._count = 100
+    assert len(source.read()) == 10, "and so were these"
+    source.rewind()
+    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    assert [len(source.read()) for _ in range(3)] == [4, 4, 2], "no more than 32 MiB"
+    source.rewind()
+    assert [len(source.read()) for _ in range(3)] == [4, 16, 64]
+
+
+def test_more_is_said_only_of_a_full_read(source: StreamSource, client: redis.Redis) -> None:
+    for seq in range(1, 16):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+    assert (len(source.read()), source.more) == (4, True)
+    assert (len(source.read()), source.more) == (10, True), "the batch size"
+    assert (len(source.read()), source.more) == (1, False)
+    assert (len(source.read()), source.more) == (0, False)
+
+
+def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
+    source: StreamSource, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    def examined(*epochs: int) -> list[int]:
+        entries = [
+            Entry(f"{at}-0", payload("t", at).replace(b'"epoch":1', b'"epoch":%d' % epoch))
+            for at, epoch in enumerate(epochs, 1)
+        ]
+        batch = decode_entries(source.stream, entries)
+        source.examine(batch)
+        return [each.epoch for each in batch.snapshots]
+
+    client.hset(KEYS.epochs, "t", b"\xff")
+    assert examined(5, 7) == [5, 7], "nothing that a producer sent is held up"
+    assert examined(7) == [7]
+    assert len(caplog.messages) == 1
+    client.hset(KEYS.epochs, "t", "7")
+    assert examined(5, 7, 10**9) == [5, 7]
+    client.hset(KEYS.epochs, "t", b"\xff")
+    assert examined(8, 7) == [8, 7]

@@ -1,0 +1,1 @@
+"""Whether what was accepted is what is stored."""

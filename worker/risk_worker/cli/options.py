@@ -1,0 +1,85 @@
+"""What several commands share: types of options, settings, logging, and how a command ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from risk_producer.settings import Settings
+
+EXIT_BAD: Final = 1
+"""The command was carried out, and what it found is not good."""
+EXIT_UNASKED: Final = 2
+"""It was asked wrongly, or what it needs could not be asked."""
+
+
+def settings() -> Settings:
+    """The settings of the environment; variables that are nearly one are named on stderr."""
+    from risk_producer.settings import Settings, misspelt
+
+    for variable, meant in misspelt(os.environ).items():
+        click.echo(f"riskstream: {variable} is no setting; do you mean {meant}?", err=True)
+    return Settings.load()
+
+
+def log_to_stderr() -> None:
+    """For the commands that run until they are stopped."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s"
+    )
+    # RQ says so at each of an idle worker's glances at the queue.
+    logging.getLogger("rq.worker").addFilter(lambda record: "cleaning" not in str(record.msg))
+
+
+def complain(error: Exception) -> None:
+    """One line on stderr."""
+    click.echo(f"riskstream: {error}", err=True)
+
+
+def echo_pieces(pieces: Iterable[str]) -> None:
+    """Print what may be too much to hold at once."""
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+class Age(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
+    """A length of time: 90s, 15m, 2h, 7d."""
+
+    name = "age"
+    _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+        if found is None:
+            self.fail(f"{value!r} is not a length of time like 90s, 15m, 2h or 7d", param, ctx)
+        return timedelta(**{self._UNITS[found[2]]: int(found[1])})
+
+
+class Moment(Age):
+    """A length of time before now, or a moment."""
+
+    name = "age or time"
+
+    def convert(  # type: ignore[override]
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta | datetime:
+        if isinstance(value, datetime) or re.fullmatch(r"\d{1,6}[smhd]", value):
+            return value if isinstance(value, datetime) else super().convert(value, param, ctx)
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(
+                f"{value!r} is neither a length of time like 90d nor a time like 2026-01-31", param, ctx
+            )

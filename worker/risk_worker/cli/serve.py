@@ -1,0 +1,46 @@
+"""config, and what runs until it is stopped: worker, exporter, dashboard."""
+
+from __future__ import annotations
+
+import click
+
+from risk_worker.cli.options import log_to_stderr, settings
+
+
+@click.command()
+def config() -> None:
+    """Print the settings in force, secrets masked."""
+    for variable, value in settings().shown().items():
+        click.echo(f"{variable}={value}")
+
+
+@click.command()
+@click.option("--burst", is_flag=True, help="Drain what is there, then leave.")
+def worker(burst: bool) -> None:
+    """Wait for Redis and Postgres, migrate, then drain the stream until stopped."""
+    from risk_worker.runtime import worker as rq_worker
+
+    log_to_stderr()
+    rq_worker.run(settings(), burst=burst)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9400, show_default=True, type=click.IntRange(0, 65535))
+def exporter(host: str, port: int) -> None:
+    """Serve /metrics for Prometheus."""
+    from risk_worker.monitor import exporter as module
+
+    log_to_stderr()
+    module.serve(settings(), host=host, port=port)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9181, show_default=True, type=click.IntRange(0, 65535))
+def dashboard(host: str, port: int) -> None:
+    """Serve rq-dashboard: the queue, the workers, the running drain jobs."""
+    from risk_worker.runtime import dashboard as module
+
+    log_to_stderr()
+    module.serve(settings(), host=host, port=port)

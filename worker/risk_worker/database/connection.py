@@ -1,0 +1,148 @@
+"""The one place of the worker's side that connects to Postgres.
+
+What the URL says is kept (hosts, TLS, search_path in options, service and password files). What riskstream
+needs is set after connecting, so that nothing of the user's is replaced, and so that it works behind a
+connection pooler, which takes few parameters at the start of a connection.
+
+Behind a pooler in transaction mode each transaction may run on another connection of the server. There
+settings are made for each transaction (SET LOCAL): nothing is left on a connection that others use next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.errors import Diagnostic
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings.urls import postgres_connection
+
+CONNECT_TIMEOUT_S: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a connection is for: how the server's views call it, and its settings."""
+
+    application_name: str
+    settings: Mapping[str, str]
+
+
+# Timeouts, so that a hang becomes an error, and so that a worker that freezes in a transaction does not keep
+# its successor from the rows in it. Warnings are wanted: one says that a commit may not be replicated.
+STORE: Final = Purpose(
+    "riskstream-worker",
+    {
+        "statement_timeout": "30s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "10s",
+        "client_min_messages": "warning",
+    },
+)
+COMMAND: Final = Purpose(
+    "riskstream",
+    # The server ends a query whose client is gone (since Postgres 14).
+    {
+        "statement_timeout": "1h",
+        "idle_in_transaction_session_timeout": "0",
+        "client_connection_check_interval": "2s",
+    },
+)
+MIGRATE: Final = Purpose("riskstream-migrate", {})
+
+# The pid that a pooler tells its client is not that of the server's process.
+_LOOK: Final = """
+    SELECT pg_backend_pid(),
+           EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
+               AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers'),
+           current_setting('synchronous_commit') = 'off',
+           current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~ 'linux'
+"""
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection with the settings of its purpose, in autocommit mode."""
+
+    pooled = False
+    """Whether there is a connection pooler between: what is set for the session may be gone at the next
+    transaction, and temporary tables too."""
+    unreplicated = False
+    """Whether a COMMIT was answered before a synchronous standby had confirmed it: somebody cancelled the
+    waiting, and the transaction is committed on this server alone."""
+
+    _each_transaction: sql.Composed | None = None
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """As psycopg's, with the settings of the purpose behind a pooler too."""
+        outermost = self.info.transaction_status == TransactionStatus.IDLE
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            if outermost and self._each_transaction is not None:
+                self.execute(self._each_transaction)
+            yield transaction
+
+    def _prepare(self, purpose: Purpose) -> None:
+        self.add_notice_handler(self._notice)
+        found = self.execute(_LOOK).fetchone()
+        assert found is not None
+        pid, astray, asynchronous, checks_clients = found
+        if astray:
+            # Postgres reports no error: compressed rows are out of sight, new rows go into the empty parent
+            # table, and nothing keeps duplicates out.
+            raise ConfigurationError(
+                f"the database {self.info.dbname} holds TimescaleDB tables, but the server runs without its "
+                "library: set shared_preload_libraries = 'timescaledb' and restart it"
+            )
+        settings = dict(purpose.settings)
+        if not checks_clients:
+            settings.pop("client_connection_check_interval", None)
+        if asynchronous and purpose is STORE:
+            settings["synchronous_commit"] = "on"  # only a commit that is on disk may be acknowledged
+        self.pooled = pid != self.info.backend_pid
+        if self.pooled:
+            self._each_transaction = _set(settings, local=True) if settings else None
+        elif settings:
+            self.execute(_set(settings))
+
+    def _notice(self, notice: Diagnostic) -> None:
+        # By the function that gave it: the text is in the server's language.
+        if notice.source_function == "SyncRepWaitForLSN":
+            self.unreplicated = True
+
+
+def connect(url: str, purpose: Purpose, *, name: str = "POSTGRES_URL") -> Connection:
+    """Connect to the database at a libpq URL. name: of the setting that the URL is from.
+
+    Raises psycopg.OperationalError where the server cannot be reached or refuses, and ConfigurationError for
+    a URL that cannot be used, and for a database that must not be (TimescaleDB is in it, but not loaded).
+    Neither shows a password.
+    """
+    parameters = postgres_connection(
+        url, application_name=purpose.application_name, connect_timeout_s=CONNECT_TIMEOUT_S, name=name
+    )
+    try:
+        connection = Connection.connect(**parameters, autocommit=True, prepare_threshold=None)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"{name} has something that libpq cannot use: {error}") from None
+    try:
+        connection._prepare(purpose)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set(settings: Mapping[str, str], *, local: bool = False) -> sql.Composed:
+    kind = sql.SQL("SET LOCAL {} = {}" if local else "SET {} = {}")
+    return sql.SQL("; ").join(
+        kind.format(sql.SQL(key), sql.Literal(value)) for key, value in settings.items()
+    )

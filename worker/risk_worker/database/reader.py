@@ -1,0 +1,75 @@
+"""Postgres for the commands that a person runs: errors in one line, and queries that end with their client.
+
+On Ctrl-C and SIGTERM a query is cancelled; after a SIGKILL Postgres notices by itself (see database.COMMAND).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from risk_producer.errors import ConfigurationError, RiskError
+from risk_worker.database import connection as database
+from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class DatabaseTrouble(RiskError):
+    """The database could not be asked; the message says why."""
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[database.Connection]:
+    """A connection in autocommit mode; what goes wrong comes out in one line, without the URL's password.
+
+    Raises DatabaseTrouble, and ConfigurationError for what somebody has to mend before it can work.
+    """
+    try:
+        with _terminates_queries(), database.connect(url, database.COMMAND) as connection:
+            yield connection
+    except psycopg.Error as error:
+        verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseTrouble
+        raise kind(f"the database: {first_line} ({why})") from error
+    except UnicodeError as error:
+        raise DatabaseTrouble(f"the database holds a text that is not in its encoding: {error}") from error
+
+
+@contextlib.contextmanager
+def as_of_one_moment(connection: database.Connection) -> Iterator[None]:
+    """A transaction that changes nothing and sees the database as of one moment."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; psycopg cancels the query that it waits for, as at Ctrl-C."""
+
+    signal = signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _terminates_queries() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,350 @@
+"""The worker's side of Postgres: one transaction a batch, for history, state and dead letters.
+
+The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (the
+batch is a replay) or cannot be stored. Then the batch goes the careful way: by COPY into a temp table and
+from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
+in halves, down to the rows that cannot be stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from risk_producer.contract.wire import Identity, WireSnapshot
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings.urls import mask
+from risk_worker.database import connection as database
+from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
+from risk_worker.drain.batch import Batch, DeadLetter, Outcome
+from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+log = logging.getLogger("riskstream.store")
+
+# History's columns with their types, but for those the database fills in.
+_COLUMNS: Final = {
+    "trader_id": 'text COLLATE "C"',
+    "epoch": "int8",
+    "seq": "int8",
+    "recorded_at": "timestamptz",
+    "daily_pnl": "float8",
+    "drawdown_pct": "float8",
+    "current_equity": "float8",
+    "peak_equity": "float8",
+    "trading_paused": "bool",
+    "paused_until": "timestamptz",
+    "last_reset_time": "timestamptz",
+    "trace_id": "text",
+    "reason": "text",
+    "merged": "int4",
+}
+_TYPES: Final = [kind.split()[0] for kind in _COLUMNS.values()]
+
+_CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT ").format(
+    sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
+)
+# Behind a connection pooler the next transaction may run on another connection of the server.
+_STAGING_OF_SESSION: Final = _CREATE_STAGING + sql.SQL("DELETE ROWS")
+_STAGING_OF_TRANSACTION: Final = _CREATE_STAGING + sql.SQL("DROP")
+# A transaction that finds all its rows there already may write nothing, and then its COMMIT waits for no
+# standby. This makes it write, so that its COMMIT speaks for what an earlier one wrote.
+_WRITE_SOMETHING: Final = "SELECT pg_logical_emit_message(true, 'riskstream', '')"
+_COPY: Final = "COPY {} (" + ", ".join(_COLUMNS) + ") FROM STDIN (FORMAT binary)"
+_COPY_HISTORY: Final = sql.SQL(_COPY.format("risk_state_history"))
+_COPY_STAGING: Final = sql.SQL(_COPY.format("staging"))
+_SAVE_HISTORY: Final = """
+    INSERT INTO risk_state_history (
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+    )
+    SELECT
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+    FROM staging ORDER BY trader_id, recorded_at, epoch, seq
+    ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING
+"""
+_SAVE_STATE: Final = """
+    INSERT INTO risk_state AS state (
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason
+    )
+    SELECT
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason
+    FROM staging ORDER BY trader_id
+    ON CONFLICT (trader_id) DO UPDATE SET
+        epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
+        daily_pnl = excluded.daily_pnl, drawdown_pct = excluded.drawdown_pct,
+        current_equity = excluded.current_equity, peak_equity = excluded.peak_equity,
+        trading_paused = excluded.trading_paused, paused_until = excluded.paused_until,
+        last_reset_time = excluded.last_reset_time, trace_id = excluded.trace_id,
+        reason = excluded.reason, updated_at = now()
+    WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq)
+"""
+_SAVE_DEAD: Final = """
+    INSERT INTO risk_dead_letter (stream, entry_id, reason, sqlstate, trader_id, epoch, seq, payload)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT DO NOTHING
+"""
+
+
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot with what a dead letter of it would need."""
+
+    entry_id: str
+    payload: bytes
+    snapshot: WireSnapshot
+
+
+class PostgresStore:
+    """Stores batches over one connection of its own, made anew when it breaks. Not thread-safe.
+
+    It is no pool's connection, because a pool hides why connecting fails behind a time-out, and what to do
+    about it depends on that.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: database.Connection | None = None
+
+    def save(self, batch: Batch) -> Outcome:
+        """Store the batch in one transaction; rows that cannot be stored become dead letters in it.
+
+        Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
+        """
+        rows = list(map(_Row, batch.ids, batch.payloads, batch.snapshots))
+        with self._judged():
+            connection = self._connected()
+            try:
+                with self._transaction(connection, replay=bool(batch.dead)):
+                    _insert_quickly(connection, rows)
+                    _bury(connection, batch.stream, batch.dead)
+                return Outcome(batch.dead, duplicates=0)
+            except psycopg.Error as error:
+                if _judge(error)[0] is not Verdict.DATA:
+                    raise
+                # Otherwise it may be that some rows are there already, and all of them sound.
+                refused_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
+            with self._transaction(connection, replay=True):
+                # A deferred constraint has to speak while the row at fault can still be found.
+                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                inserted, refused = _insert_what_can_be(connection, rows, refused=refused_at_once)
+                dead = [*batch.dead, *refused]
+                _bury(connection, batch.stream, dead)
+            return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
+
+    def close(self) -> None:
+        """Give the connection back. The store may be used again: it connects anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connected(self) -> database.Connection:
+        if self._connection is None or self._connection.closed:
+            try:
+                connection = database.connect(self._url, database.STORE)
+            except ConfigurationError as error:
+                raise StoreMisconfigured(str(error)) from None
+            try:
+                if not connection.pooled:
+                    connection.execute(_STAGING_OF_SESSION)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: database.Connection, *, replay: bool) -> Iterator[None]:
+        """A transaction whose end means that it is committed wherever it has to be.
+
+        replay: whether an earlier transaction may have written what this one does.
+        """
+        connection.unreplicated = False
+        with connection.transaction():
+            if connection.pooled:
+                connection.execute(_STAGING_OF_TRANSACTION)
+            if replay:
+                connection.execute(_WRITE_SOMETHING)
+            yield
+        if connection.unreplicated:
+            raise StoreUnavailable(
+                "the batch is committed, but the wait for the synchronous standby was cancelled, so it may "
+                "not be replicated; it is stored again until the standby has confirmed it"
+            )
+
+    @contextlib.contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Turn a database error into what the drain has to know; the connection is not trusted after one."""
+        try:
+            yield
+        except psycopg.Error as error:
+            self.close()
+            verdict, why = _judge(error)
+            said = f"{_first_line(error)} ({why})"
+            if verdict is Verdict.CONFIGURATION:
+                raise StoreMisconfigured(said) from error
+            if verdict is Verdict.DATA:
+                said = f"{_first_line(error)} (a data error that no row is to blame for)"
+            raise StoreUnavailable(said) from error
+        except BaseException:
+            # Leaving in the middle (a second SIGTERM): what the transaction did is open; a new one will see.
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({mask(self._url)!r})"
+
+
+def _insert_quickly(connection: psycopg.Connection, rows: Sequence[_Row]) -> None:
+    """Insert rows that are all new and all sound; anything else is a data error for them all."""
+    if not rows:
+        return
+    with connection.cursor() as cursor:
+        _copy(cursor, _COPY_HISTORY, rows)
+        _save_state(cursor, rows)
+
+
+def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
+    """Insert the rows that are new. Returns how many those were."""
+    with connection.cursor() as cursor:
+        _copy(cursor, _COPY_STAGING, rows)
+        cursor.execute(_SAVE_HISTORY)
+        inserted = cursor.rowcount
+        cursor.execute("TRUNCATE staging")
+        _save_state(cursor, rows)
+        cursor.execute("TRUNCATE staging")
+    return inserted
+
+
+def _insert_what_can_be(
+    connection: psycopg.Connection, rows: Sequence[_Row], *, refused: bool = False
+) -> tuple[int, list[DeadLetter]]:
+    """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
+
+    Each try is a savepoint. refused: whether all of them together were refused already, so that they need
+    not be tried again; a row is blamed only for a try of its own. With the one before, one bad row among n
+    takes at most 2·ceil(log2 n) + 1 tries (two, where it is alone).
+    Returns (inserted, dead letters).
+    """
+    if not refused or len(rows) == 1:
+        try:
+            with connection.transaction():
+                return _insert(connection, rows), []
+        except psycopg.Error as error:
+            if _judge(error)[0] is not Verdict.DATA:
+                raise
+            if len(rows) == 1:
+                [row] = rows
+                s = row.snapshot
+                identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
+                letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, identity)
+                return 0, [letter]
+    middle = len(rows) // 2
+    left, left_dead = _insert_what_can_be(connection, rows[:middle])
+    right, right_dead = _insert_what_can_be(connection, rows[middle:])
+    return left + right, left_dead + right_dead
+
+
+def _save_state(cursor: psycopg.Cursor, rows: Sequence[_Row]) -> None:
+    """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
+    newest: dict[str, _Row] = {}
+    for row in rows:
+        known = newest.setdefault(row.snapshot.trader_id, row).snapshot
+        if (known.epoch, known.seq) < (row.snapshot.epoch, row.snapshot.seq):
+            newest[row.snapshot.trader_id] = row
+    _copy(cursor, _COPY_STAGING, newest.values())
+    cursor.execute(_SAVE_STATE)
+
+
+def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> None:
+    with cursor.copy(statement) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            s = row.snapshot
+            copy.write_row(
+                (
+                    s.trader_id,
+                    s.epoch,
+                    s.seq,
+                    s.recorded_at,
+                    s.daily_pnl,
+                    s.drawdown_pct,
+                    s.current_equity,
+                    s.peak_equity,
+                    s.trading_paused,
+                    s.paused_until,
+                    s.last_reset_time,
+                    s.trace_id,
+                    s.reason,
+                    s.merged,
+                )
+            )
+
+
+def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+    """Insert dead letters; one that is there already is left alone.
+
+    Where the texts in one of them are at fault, each goes alone: with an escaped reason, and without its
+    trader only where the database cannot hold that. The payload, which holds everything, is just bytes.
+    """
+    if not letters:
+        return
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(_SAVE_DEAD, [_grave(stream, letter) for letter in letters])
+        return
+    except psycopg.Error as error:
+        if _judge(error)[0] is not Verdict.DATA:
+            raise
+    for letter in letters:
+        try:
+            with connection.transaction():
+                connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason)))
+        except psycopg.Error as error:
+            if _judge(error)[0] is not Verdict.DATA:
+                raise
+            connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason), named=False))
+
+
+def _grave(
+    stream: str, letter: DeadLetter, reason: str | None = None, *, named: bool = True
+) -> tuple[object, ...]:
+    identity = letter.identity
+    whose = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
+    return (stream, letter.entry_id, reason or letter.reason, letter.sqlstate, *whose, letter.payload)
+
+
+def _escaped(text: str) -> str:
+    """With nothing in it that a database could refuse, whatever its encoding."""
+    return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _judge(error: psycopg.Error) -> tuple[Verdict, str]:
+    """judge(), also for errors that carry no SQLSTATE: psycopg's own, and connections refused."""
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):
+        return judge("22000")
+    return judge(error.sqlstate or sqlstate_of(str(error)))
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """What the server said, without the lines that repeat the row (a password never stands in it)."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

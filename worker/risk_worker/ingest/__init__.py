@@ -1,0 +1,1 @@
+"""Files of snapshots, read into a producer."""

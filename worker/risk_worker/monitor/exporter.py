@@ -1,0 +1,318 @@
+"""`riskstream exporter`: one process that serves /metrics for Prometheus.
+
+The worker's counters live in Redis, written by the script that acknowledges, and are read when Prometheus
+asks. So they are as exact as the data, whichever worker did the work, and no process's death resets them.
+While Redis does not answer, risk_up is 0 and nothing else is shown: no number is better than an old one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import monotonic
+from typing import Any, Final, cast
+
+import redis
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from risk_producer.contract.keys import Keys
+from risk_producer.settings import Settings, mask
+from risk_producer.transport.connect import redis_client
+from risk_worker.stream.counters import numbers
+from risk_worker.stream.partitions import stray
+from risk_worker.stream.progress import Watch
+from risk_worker.stream.source import LATENCY_BOUNDS_MS
+from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
+from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
+
+log = logging.getLogger("riskstream.exporter")
+
+# Every metric served here: its meaning, and what to do about it. Totals count since Redis was first used.
+MEANING: Final = {
+    "risk_up": "1: Redis answers. 0: it does not, and no other metric is shown. Look at Redis.",
+    "risk_persistence_attempts_total": (
+        "Snapshots of a trader that workers tried to store, failed tries included. "
+        "Flat while the trader trades: look at risk_stream_oldest_age_seconds."
+    ),
+    "risk_persistence_failures_total": (
+        "Snapshots of a trader in tries that failed, and dead letters. Growing: the worker's log says why."
+    ),
+    "risk_persist_latency_ms": (
+        "Milliseconds from recorded_at to COMMIT of the trader's newest stored snapshot. "
+        "High: too few workers, a slow database, or clocks that differ."
+    ),
+    "risk_snapshots_accepted_total": "Snapshots admitted to the stream.",
+    "risk_snapshots_conflated_total": "Snapshots merged into a later one of their trader, which says so.",
+    "risk_snapshots_stored_total": (
+        "Snapshots committed to Postgres. "
+        "At rest: accepted + foreign = stored + dead + conflated + what is in the stream."
+    ),
+    "risk_snapshots_duplicate_total": (
+        "Snapshots delivered again after a crash and found stored already. Harmless; many: workers crash."
+    ),
+    "risk_snapshots_dead_total": (
+        "Entries that could not be stored and are kept in risk_dead_letter with the reason. "
+        "Growing: read that table, mend who sends them."
+    ),
+    "risk_snapshots_foreign_total": (
+        "Entries that came into the stream by another way than a producer, and are stored or dead letters. "
+        "Growing: find out who writes into risk:{p}:snapshots."
+    ),
+    "risk_batches_stored_total": "Transactions committed.",
+    "risk_batches_retried_total": "Tries to store a batch that failed. Growing: the database has trouble.",
+    "risk_stream_length": (
+        "Entries accepted and not yet stored, those in a worker's hands included. Near RISK_STREAM_MAXLEN "
+        "traders have to wait: start a worker, look at the database."
+    ),
+    "risk_stream_oldest_age_seconds": (
+        "Age of the oldest entry not yet stored; 0 when there is none. "
+        "Growing: no worker drains the partition, or the database is away."
+    ),
+    "risk_partition_stalled_seconds": (
+        "For how long nothing of a partition was stored while entries wait in it; +Inf: its stream cannot be "
+        "read. Above 60: the worker's log says what hinders it; where there is none, start a worker "
+        "(risk_workers is 0)."
+    ),
+    "risk_workers": (
+        "Workers heard of within 15 s, by their own clocks. 0: start one. Not shown while RQ's Redis is away."
+    ),
+    "risk_drain_jobs_enqueued_total": (
+        "Drain jobs put on the queue: one at the end of each shift, and those that went missing."
+    ),
+    "risk_drain_jobs_failed_total": (
+        "Tries to put a drain job on the queue that failed. Growing: the worker's log says why."
+    ),
+    "risk_unreadable_fields": (
+        "Keys and fields of the counters that hold no number, and are not shown. Above 0: the exporter's log "
+        "names them; delete them with HDEL or DEL, and find out who wrote them."
+    ),
+    "risk_stream_stray_length": (
+        "Entries in partitions beyond RISK_PARTITIONS, which no worker drains. "
+        "Above 0: give all traders and workers the same RISK_PARTITIONS."
+    ),
+    "risk_store_latency_seconds": "Seconds from recorded_at to COMMIT, of all snapshots stored.",
+}
+
+_COUNTERS: Final = {
+    "accepted": "risk_snapshots_accepted_total",
+    "conflated": "risk_snapshots_conflated_total",
+    "stored": "risk_snapshots_stored_total",
+    "duplicates": "risk_snapshots_duplicate_total",
+    "dead": "risk_snapshots_dead_total",
+    "foreign": "risk_snapshots_foreign_total",
+    "batches": "risk_batches_stored_total",
+    "retries": "risk_batches_retried_total",
+}
+
+
+class RedisCollector(Collector):
+    """Reads everything from Redis when asked; shows what can be read, and names what cannot."""
+
+    SAY_AGAIN_S: Final = 60.0
+
+    def __init__(self, client: redis.Redis, partitions: int, watch: Watch, rq: redis.Redis) -> None:
+        """rq: a client of the Redis that has RQ's keys."""
+        self._client = client
+        self._partitions = [Keys(partition) for partition in range(partitions)]
+        self._watch = watch
+        self._rq = rq
+        self._answered = True
+        self._named: frozenset[str] = frozenset()
+        self._named_at = 0.0
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics; only risk_up where Redis does not answer."""
+        up = _gauge("risk_up", "server")
+        try:
+            metrics = self._read()
+        except RedisError as error:
+            if self._answered:
+                log.error("Redis does not answer: %s", error)
+            self._answered = False
+            up.add_metric(["redis"], 0)
+            yield up
+            return
+        if not self._answered:
+            log.warning("Redis answers again")
+        self._answered = True
+        up.add_metric(["redis"], 1)
+        yield up
+        yield from metrics
+
+    def _read(self) -> list[Metric]:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.ping()
+        for keys in self._partitions:
+            pipeline.hgetall(keys.attempts)
+            pipeline.hgetall(keys.failures)
+            pipeline.hgetall(keys.latency_ms)
+            pipeline.hgetall(keys.counters)
+            pipeline.hgetall(keys.latency_buckets)
+        pong, *answers = pipeline.execute(raise_on_error=False)
+        if isinstance(pong, Exception):
+            raise pong
+        unreadable: list[str] = []
+
+        attempts = _counter("risk_persistence_attempts_total", "trader_id", "backend")
+        failures = _counter("risk_persistence_failures_total", "trader_id", "backend")
+        latest = _gauge("risk_persist_latency_ms", "trader_id", "backend")
+        counters = {field: _counter(name, "partition") for field, name in _COUNTERS.items()}
+        latency = HistogramMetricFamily(
+            "risk_store_latency_seconds", MEANING["risk_store_latency_seconds"], labels=["partition"]
+        )
+        for keys, at in zip(self._partitions, range(0, len(answers), 5), strict=True):
+            partition = str(keys.partition)
+            for trader_id, value in numbers(answers[at], keys.attempts, unreadable).items():
+                attempts.add_metric([trader_id, "postgres"], value)
+            for trader_id, value in numbers(answers[at + 1], keys.failures, unreadable).items():
+                failures.add_metric([trader_id, "postgres"], value)
+            for trader_id, value in numbers(answers[at + 2], keys.latency_ms, unreadable).items():
+                latest.add_metric([trader_id, "postgres"], value)
+            counts = numbers(answers[at + 3], keys.counters, unreadable)
+            for field, counter in counters.items():
+                if field in counts or not _holds(answers[at + 3], field):
+                    counter.add_metric([partition], counts.get(field, 0))
+            of_latency = numbers(answers[at + 4], keys.latency_buckets, unreadable)
+            if isinstance(answers[at + 4], Mapping):
+                buckets, total_s = _cumulative(of_latency)
+                latency.add_metric([partition], buckets, total_s)
+        metrics: list[Metric] = [attempts, failures, latest, *counters.values(), latency]
+        metrics += self._progress(unreadable)
+        metrics += self._workers(unreadable)
+        beyond = _gauge("risk_stream_stray_length")
+        beyond.add_metric([], sum(stray(self._client, len(self._partitions)).values()))
+        fields = _gauge("risk_unreadable_fields")
+        fields.add_metric([], len(unreadable))
+        self._name(unreadable)
+        return [*metrics, beyond, fields]
+
+    def _progress(self, unreadable: list[str]) -> list[Metric]:
+        length = _gauge("risk_stream_length", "partition")
+        oldest = _gauge("risk_stream_oldest_age_seconds", "partition")
+        stalled = _gauge("risk_partition_stalled_seconds", "partition")
+        for each in self._watch.look():
+            partition = str(each.partition)
+            stalled.add_metric([partition], each.stalled_s)
+            if each.error:
+                unreadable.append(f"{Keys(each.partition).snapshots} ({each.error})")
+                continue
+            length.add_metric([partition], each.length)
+            oldest.add_metric([partition], each.oldest_age_s)
+        return [length, oldest, stalled]
+
+    def _workers(self, unreadable: list[str]) -> list[Metric]:
+        """What RQ's Redis knows; nothing where it does not answer."""
+        try:
+            living = workers_alive(self._rq)
+            pipeline = self._rq.pipeline(transaction=False)
+            pipeline.hgetall(COUNTERS_KEY)
+            [answer] = pipeline.execute(raise_on_error=False)
+        except RedisError as error:
+            unreadable.append(f"the workers ({error})")
+            return []
+        counts = numbers(answer, COUNTERS_KEY, unreadable)
+        workers = _gauge("risk_workers")
+        workers.add_metric([], living)
+        jobs: list[Metric] = []
+        for field in ("enqueued", "failed"):
+            jobs.append(counter := _counter(f"risk_drain_jobs_{field}_total"))
+            counter.add_metric([], counts.get(field, 0))
+        return [workers, *jobs]
+
+    def _name(self, unreadable: list[str]) -> None:
+        """Once, and again each minute."""
+        found = frozenset(unreadable)
+        if found and (found - self._named or monotonic() - self._named_at >= self.SAY_AGAIN_S):
+            more = f", and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+            log.error("Not shown, as Redis holds no number there: %s%s", "; ".join(unreadable[:10]), more)
+            self._named_at = monotonic()
+        self._named = found
+
+
+def serve(settings: Settings, *, host: str, port: int) -> None:
+    """Serve /metrics, /readyz and /healthz until SIGTERM or SIGINT.
+
+    Port 0 takes a free one; the log tells which.
+    """
+    url = settings.require_redis_url()
+    with (
+        connect(url) as client,
+        connect(settings.require_rq_redis_url()) as rq,
+        Server(application(client, settings.partitions, rq), host=host, port=port) as server,
+    ):
+        log.info("Serving %s/metrics, read from %s", server.url, mask(url))
+        server.serve_until_signalled()
+    log.info("Stopped")
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that gives up soon: Prometheus waits for the answer, and asks again."""
+    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
+
+
+def application(client: redis.Redis, partitions: int, rq: redis.Redis | None = None) -> Application:
+    """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each partition that is
+    not drained; and /healthz, which answers as long as the process does."""
+    registry = CollectorRegistry(auto_describe=False)
+    watch = Watch(client, partitions)
+    registry.register(RedisCollector(client, partitions, watch, rq or client))
+    metrics = make_wsgi_app(registry)
+
+    def route(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return cast(Iterable[bytes], metrics(environ, start_response))
+        if path == "/readyz":
+            status, body = _ready(watch)
+        else:
+            known = {"/healthz": ("200 OK", b"ok\n"), "/": ("200 OK", b"riskstream exporter: see /metrics\n")}
+            status, body = known.get(path, ("404 Not Found", b"see /metrics\n"))
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [body]
+
+    return route
+
+
+def _ready(watch: Watch) -> tuple[str, bytes]:
+    try:
+        stalled = watch.stalled()
+    except RedisError as error:
+        return "503 Service Unavailable", f"Redis does not answer: {error}\n".encode()
+    if stalled:
+        return "503 Service Unavailable", "".join(f"{each}\n" for each in stalled).encode()
+    return "200 OK", b"ready\n"
+
+
+def _counter(name: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, MEANING[name], labels=labels)
+
+
+def _gauge(name: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, MEANING[name], labels=labels)
+
+
+def _holds(answer: Any, field: str) -> bool:
+    """Whether there is something in the field, or may be: then no number is not 0."""
+    return not isinstance(answer, Mapping) or field.encode() in answer
+
+
+def _cumulative(counts: dict[str, float]) -> tuple[list[tuple[str, float]], float | None]:
+    """Prometheus' buckets in seconds, from counts by upper bound in ms.
+
+    Redis keeps no sum of the latencies, so there is none: quantiles come from the buckets.
+    """
+    total = 0.0
+    buckets = []
+    for bound_ms in LATENCY_BOUNDS_MS:
+        total += counts.get(f"{bound_ms:g}", 0)
+        buckets.append((f"{bound_ms / 1000:g}", total))
+    buckets.append(("+Inf", total + counts.get("+Inf", 0)))
+    return buckets, None

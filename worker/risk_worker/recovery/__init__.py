@@ -1,0 +1,1 @@
+"""What Redis lost, or holds unreadably, is restored from Postgres and the stream."""

@@ -1,0 +1,237 @@
+"""Restore what Redis lost: the epoch of each trader that Postgres knows, and its newest state.
+
+A Redis that comes back empty, or with an older file, gives out epochs by its clock, which may be behind those
+in Postgres. So the worker compares each partition with risk_state whenever it finds a server of which that
+was not noted: a page of traders at a time between two reads, in constant memory. The marker, field "" of the
+floors, says how far the comparison has come, and at its end which run of the server was compared.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
+
+import psycopg
+import redis
+from psycopg.rows import dict_row
+from redis.exceptions import RedisError
+
+from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.scripts import number_in, script
+from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
+from risk_producer.errors import RiskError
+from risk_worker.database import connection as database
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from risk_producer.contract.snapshot import RiskSnapshot
+    from risk_producer.settings import Settings
+
+log = logging.getLogger("riskstream.floors")
+
+LOOK_EVERY_S: Final = 3.0
+BUDGET_S: Final = 0.1
+"""Seconds that a comparison takes between two reads."""
+PAGE: Final = 500
+
+_SAY_AGAIN_S: Final = 60.0
+_NAMED_MAX: Final = 20
+_COMPARING: Final = "comparing "
+
+STATES: Final = """
+    SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+           trading_paused, paused_until, last_reset_time, trace_id, reason
+    FROM risk_state
+"""
+_PAGE_OF_STATES: Final = STATES + " WHERE trader_id > %s ORDER BY trader_id LIMIT %s"
+
+_named: Final[set[tuple[int, str]]] = set()
+"""(partition, trader) that this process has said to be behind."""
+
+
+class Floors:
+    """Compares one partition of a Redis with Postgres. Not thread-safe."""
+
+    def __init__(self, client: redis.Redis, database_url: str, partition: int, partitions: int) -> None:
+        self._client = client
+        self._url = database_url
+        self._keys = Keys(partition)
+        self._partitions = partitions
+        self._restore = client.register_script(script(__package__, "restore"))
+        self._connection: database.Connection | None = None
+        self._look_at = 0.0
+        self._said_at = 0.0
+        self._restored = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings, client: redis.Redis, partition: int) -> Floors:
+        return cls(client, settings.require_database_url(), partition, settings.partitions)
+
+    def look(self) -> None:
+        """Go on with the comparison where one is due; every LOOK_EVERY_S see whether one is.
+
+        Raises nothing: what cannot be compared now is logged and tried again, and never hinders storing.
+        """
+        if monotonic() < self._look_at:
+            return
+        try:
+            done = self._compare(monotonic() + BUDGET_S)
+            self._name_behind()
+        except (RedisError, psycopg.Error, RiskError) as error:
+            self.close()
+            done = True
+            if monotonic() >= self._said_at:
+                self._said_at = monotonic() + _SAY_AGAIN_S
+                log.error(
+                    "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
+                    self._keys.partition,
+                    str(error).strip().partition("\n")[0],
+                )
+        self._look_at = monotonic() + LOOK_EVERY_S if done else 0.0
+
+    def compare(self) -> None:
+        """The whole comparison at once. Raises RedisError or psycopg.Error."""
+        while not self._compare(monotonic() + BUDGET_S):
+            pass
+        self._name_behind()
+
+    def close(self) -> None:
+        """Give the connection to Postgres back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _compare(self, until: float) -> bool:
+        """Go on with a comparison until a moment (monotonic). Returns whether none is left to be done."""
+        marker, run_id = self._marker()
+        while marker != run_id:
+            comparing = f"{_COMPARING}{run_id} "
+            after = marker.removeprefix(comparing) if marker.startswith(comparing) else ""
+            rows = self._page(after)
+            following = f"{comparing}{rows[-1]['trader_id']}" if rows else run_id
+            marker, restored = self._restored_page(marker, following, rows)
+            self._restored += restored
+            if not rows and marker == run_id:
+                self._told()
+            elif monotonic() >= until:
+                return False
+        self.close()
+        return True
+
+    def _marker(self) -> tuple[str, str]:
+        """(the marker that is there, "" for none; the one of a whole comparison)."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hget(self._keys.floors, "")
+        pipeline.info("server")
+        marker, server = pipeline.execute(raise_on_error=False)
+        if isinstance(marker, Exception):
+            raise marker
+        # Where the user may not run INFO there is no other sign than the marker itself.
+        run_id = server.get("run_id", "compared") if isinstance(server, dict) else "compared"
+        return _text(marker), str(run_id)
+
+    def _page(self, after: str) -> list[dict[str, Any]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = database.connect(self._url, database.STORE)
+        with self._connection.transaction():
+            # Reading waits for this, so it does not wait long: for a table that is locked, above all.
+            self._connection.execute("SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '2s'")
+            return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
+
+    def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
+        """(the marker now, how many traders were restored)."""
+        arguments: list[str | bytes] = [marker, following]
+        for row in rows:
+            if partition_of(row["trader_id"], self._partitions) != self._keys.partition:
+                continue
+            if row["epoch"] > EPOCH_MAX or row["seq"] > EPOCH_MAX:
+                log.critical(
+                    "risk_state of trader %r has epoch %d and seq %d, which no producer can exceed: its "
+                    "state does not move on any more. Correct that row and its history",
+                    row["trader_id"],
+                    row["epoch"],
+                    row["seq"],
+                )
+                continue
+            arguments += [row["trader_id"], str(row["epoch"]), str(row["seq"]), payload_of(row)]
+        keys = self._keys
+        answer = cast(
+            "list[Any]",
+            self._restore(
+                keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind], args=arguments
+            ),
+        )
+        return _text(answer[0]), int(answer[1])
+
+    def _told(self) -> None:
+        if self._restored:
+            log.warning(
+                "Redis had lost data of partition %d: the worker restored %d traders from Postgres",
+                self._keys.partition,
+                self._restored,
+            )
+        self._restored = 0
+
+    def _name_behind(self) -> None:
+        """Say once which traders' newest snapshot is not known; clear those that have sent a newer one."""
+        behind = cast("dict[bytes, bytes]", self._client.hgetall(self._keys.behind))
+        if not behind:
+            return
+        traders = list(behind)
+        states = cast("list[bytes | None]", self._client.hmget(self._keys.latest, traders))
+        left = []
+        for trader, state in zip(traders, states, strict=True):
+            epoch = number_in(behind[trader])
+            if epoch is not None and (epoch_in(state) or 0) >= epoch:
+                self._client.hdel(self._keys.behind, trader)
+            else:
+                left.append(_text(trader))
+        new = [trader for trader in left if (self._keys.partition, trader) not in _named]
+        _named.difference_update([(self._keys.partition, _text(trader)) for trader in traders])
+        _named.update((self._keys.partition, trader) for trader in left)
+        if new:
+            shown = ", ".join(map(repr, new[:_NAMED_MAX])) + (", ..." if len(new) > _NAMED_MAX else "")
+            log.critical(
+                "After Redis lost its data %d traders got an epoch smaller than Postgres knows, so their "
+                "newest state cannot be known until they send another snapshot: %s. "
+                "`riskstream repair TRADER` decides for the state in Postgres",
+                len(new),
+                shown,
+            )
+
+
+def rows_of(
+    connection: psycopg.Connection, query: LiteralString, parameters: Sequence[object] | dict[str, object]
+) -> list[dict[str, Any]]:
+    """The rows by name."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def payload_of(row: dict[str, Any]) -> bytes:
+    """A row of risk_state in the wire format."""
+    fields = {name: value for name, value in row.items() if name not in ("epoch", "seq")}
+    for name in ("recorded_at", "last_reset_time", "paused_until"):
+        if fields[name] is not None:
+            fields[name] = fields[name].astimezone(UTC)
+    wire = WireSnapshot(v=VERSION, epoch=row["epoch"], seq=row["seq"], **fields)
+    return encode(cast("RiskSnapshot", wire), wire.epoch, wire.seq)  # it has the same fields
+
+
+def _text(raw: bytes | str | None) -> str:
+    if raw is None:
+        return ""
+    return raw if isinstance(raw, str) else raw.decode(errors="backslashreplace")

@@ -1,0 +1,1 @@
+"""RQ: the worker class, drain jobs, their scheduler, and rq-dashboard."""

@@ -1,0 +1,114 @@
+"""`riskstream dashboard`: rq-dashboard, made to read the JSON in which riskstream's jobs are written."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings import Settings, mask
+from risk_producer.transport.connect import redis_client
+from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
+
+log = logging.getLogger("riskstream.dashboard")
+
+# rq-dashboard's own names for them.
+USERNAME: Final = "RQ_DASHBOARD_USERNAME"
+PASSWORD: Final = "RQ_DASHBOARD_PASSWORD"  # noqa: S105  # the name of a variable
+
+
+def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str] | None = None) -> None:
+    """Serve rq-dashboard until SIGTERM or SIGINT. Port 0 takes a free one; the log tells which."""
+    url = settings.require_rq_redis_url()
+    login = _login(os.environ if environ is None else environ)
+    if login is None and not _is_loopback(host):
+        log.warning(
+            "Whoever reaches %s can requeue and delete jobs: no password is set (%s, %s)",
+            host,
+            USERNAME,
+            PASSWORD,
+        )
+    with Server(application(url, login), host=host, port=port) as server:
+        log.info("Serving %s, read from %s", server.url, mask(url))
+        server.serve_until_signalled()
+    log.info("Stopped")
+
+
+def application(url: str, login: tuple[str, str] | None = None) -> Any:
+    """rq-dashboard as a Flask application on the Redis at url; login: (user, password) to ask for."""
+    _read_json_only()
+    from flask import Flask
+    from rq_dashboard.cli import add_basic_auth
+    from rq_dashboard.web import blueprint, setup_rq_connection
+
+    flask = Flask("rq_dashboard")  # whose folders hold its scripts and styles
+    flask.config["RQ_DASHBOARD_REDIS_URL"] = (url,)
+    if login is not None:
+        add_basic_auth(flask, *login, realm="riskstream")
+    flask.register_blueprint(blueprint)
+    setup_rq_connection(flask)
+    _say_when_redis_is_away(flask, url)
+    return flask
+
+
+def _say_when_redis_is_away(flask: Any, url: str) -> None:
+    """Every page answers 503 and why then; the log says once that it went, and once that it is back."""
+    client = _connect(url)  # rq-dashboard's own waits without end where Redis is frozen
+    answered = True
+
+    def look() -> None:
+        nonlocal answered
+        client.ping()
+        if not answered:
+            log.warning("Redis answers again")
+        answered = True
+
+    def say(error: RedisError) -> tuple[str, int, dict[str, str]]:
+        nonlocal answered
+        said = f"Redis at {mask(url)} does not answer: {error}"
+        if answered:
+            log.error("%s", said)
+        answered = False
+        return f"{said}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+
+    flask.before_request(look)
+    flask.register_error_handler(RedisError, say)
+
+
+def _read_json_only() -> None:
+    """Before rq_dashboard is imported: it takes RQ's default serializer in several places.
+
+    The default is pickle, which cannot read our jobs, and would run code of whoever can write to Redis.
+    """
+    import rq.serializers
+
+    rq.serializers.DefaultSerializer = rq.serializers.PickleSerializer = rq.serializers.JSONSerializer
+    import rq_dashboard.web
+
+    rq_dashboard.web.from_url = lambda url, **_options: (None, _connect(url))
+    rq_dashboard.web.config.serializer = rq.serializers.JSONSerializer
+
+
+def _connect(url: str) -> Redis:
+    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
+
+
+def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    username, password = environ.get(USERNAME, ""), environ.get(PASSWORD, "")
+    if bool(username) != bool(password):
+        missing = PASSWORD if username else USERNAME
+        raise ConfigurationError(f"{missing} is not set; {USERNAME} and {PASSWORD} go together")
+    return (username, password) if username else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,410 @@
+"""The drain jobs' scheduler: every partition's job is queued, or held by a worker that lives.
+
+Nothing that it reads is trusted: a key of RQ's that cannot be read is named in the log, and made anew.
+Nothing depends on two machines' clocks: a worker lives as long as its lease keeps changing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from operator import methodcaller
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError, WatchError
+from rq import Queue
+from rq.job import JobStatus
+
+from risk_worker.runtime.jobs import DRAIN, DrainJob, job_id_of
+from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, age_s
+
+log = logging.getLogger("riskstream.scheduler")
+
+QUEUE_KEY: Final = f"rq:queue:{QUEUE}"
+TRANSIT_KEY: Final = f"{QUEUE_KEY}:intermediate"
+LEASES_KEY: Final = f"rq:wip:{QUEUE}"
+ALL_WORKERS_KEY: Final = "rq:workers"
+
+_REGISTRIES: Final = [
+    f"rq:{name}:{QUEUE}" for name in ("finished", "failed", "canceled", "deferred", "scheduled")
+]
+_TYPES: Final = {
+    "rq:queues": b"set",
+    ALL_WORKERS_KEY: b"set",
+    WORKERS_KEY: b"set",
+    QUEUE_KEY: b"list",
+    TRANSIT_KEY: b"list",
+    LEASES_KEY: b"zset",
+    COUNTERS_KEY: b"hash",
+    **dict.fromkeys(_REGISTRIES, b"zset"),
+}
+# What RQ and this module write into the hash of a drain job that is queued or under way.
+_FIELDS: Final = {
+    *("created_at", "data", "origin", "description", "enqueued_at", "timeout", "result_ttl", "failure_ttl"),
+    *("status", "started_at", "ended_at", "last_heartbeat", "worker_name"),
+}
+_EMPTY: Final = (b"", b"[]", b"{}")
+
+
+class Condition(Enum):
+    """Where a drain job is."""
+
+    HELD = "held by a worker that lives"
+    QUEUED = "queued"
+    IN_TRANSIT = "taken from the queue a moment ago"
+    ABSENT = "absent"
+    UNREADABLE = "unreadable"
+    LOST = "queued, but in no queue"
+    ABANDONED = "held by a worker that is dead"
+    ENDED = "at its end"
+
+    @property
+    def is_fine(self) -> bool:
+        return self in (Condition.HELD, Condition.QUEUED, Condition.IN_TRANSIT)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One read of everything that decides where a drain job is."""
+
+    fields: Any
+    """The job's hash, or the error where the key is none."""
+    queued: Any
+    leases: Any
+
+
+class DrainScheduler:
+    """Enqueues what is missing, and removes what dead workers left. Thread-safe."""
+
+    TRANSIT_S: Final = 1.5
+    """A job that was taken from the queue so long ago and is not under way was taken by one that died."""
+
+    def __init__(
+        self,
+        connection: Redis,
+        partitions: int,
+        *,
+        worker: str = "",
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """worker: the name of the one in this process; other registrations with its pid are dead."""
+        self.worker = worker
+        self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
+        self._partitions = partitions
+        self._lease_s = lease_s
+        self._clock = clock
+        self._queue = Queue(QUEUE, connection=connection, job_class=DrainJob, serializer="json")
+        self._lock = threading.Lock()
+        self._leases: dict[bytes, tuple[float, float]] = {}  # lease -> its score, since when it is that
+        self._transits: dict[str, tuple[Any, float]] = {}  # job -> enqueued at, first seen in transit at
+
+    def ensure_enqueued(self) -> list[str]:
+        """Enqueue the drain jobs that are neither queued nor held. Returns their ids."""
+        with self._lock:
+            self.check_types()
+            self.remove_dead_workers()
+            seen = self._read(range(self._partitions))
+            self._watch_leases(seen)
+            missing = [p for p, each in enumerate(seen) if not self._condition(p, each).is_fine]
+            return [job_id_of(p) for p in missing if self._enqueue(p)]
+
+    def condition(self, partition: int) -> Condition:
+        """Where a partition's drain job is now."""
+        [seen] = self._read([partition])
+        self._watch_leases([seen])
+        return self._condition(partition, seen)
+
+    def remove_dead_workers(self) -> None:
+        """Remove what workers that were killed hold and leave.
+
+        RQ would keep it until it expires, and a worker that is started and killed again and again would fill
+        Redis and the dashboard.
+        """
+        names: set[bytes] = self._connection.smembers(WORKERS_KEY)
+        bad = [each for each in names | self._connection.smembers(ALL_WORKERS_KEY) if not _is_text(each)]
+        for member in bad:
+            log.error("Redis' key %s had %r, which is no worker's key: removed", ALL_WORKERS_KEY, member)
+            self._connection.srem(ALL_WORKERS_KEY, member)
+            self._connection.srem(WORKERS_KEY, member)
+        for key in sorted(name.decode() for name in names if name not in bad):
+            if (why := self._is_dead(key)) is not None:
+                log.log(*why)
+                self.remove_worker(key)
+
+    def remove_worker(self, key: str) -> None:
+        """Remove a worker's registration, and the leases that it holds."""
+        try:
+            leases = self._connection.smembers(f"{key}:executions")
+        except ResponseError:
+            leases = set()
+        with self._connection.pipeline() as pipeline:
+            for lease in leases:
+                pipeline.delete(b"rq:execution:" + lease)
+                pipeline.zrem(LEASES_KEY, lease)
+            pipeline.srem(WORKERS_KEY, key)
+            pipeline.srem(ALL_WORKERS_KEY, key)
+            pipeline.delete(key, f"{key}:executions")
+            pipeline.execute()
+
+    def release_name(self, key: str) -> bool:
+        """Remove the registration of a dead worker under this key. False: a living one has it."""
+        if not self._connection.exists(key):
+            return True
+        why = self._is_dead(key)
+        silent_s = age_s(self._connection.hget(key, "last_heartbeat"), datetime.now(UTC))
+        if why is None and silent_s > self._lease_s:
+            why = (logging.WARNING, "%s has not been heard of for %.0f s: its name is free", key, silent_s)
+        if why is None:
+            return False
+        log.log(*why)
+        self.remove_worker(key)
+        return True
+
+    def _enqueue(self, partition: int) -> bool:
+        """Delete whatever is there of a partition's job and enqueue it anew, if nobody else did meanwhile."""
+        job_id = job_id_of(partition)
+        with self._connection.pipeline() as pipeline:
+            try:
+                pipeline.watch(f"rq:job:{job_id}", QUEUE_KEY, TRANSIT_KEY, LEASES_KEY)
+                [seen] = self._read([partition], pipeline)
+                self._watch_leases([seen])
+                condition = self._condition(partition, seen)
+                if condition.is_fine:
+                    return False
+                pipeline.multi()
+                self._delete(pipeline, job_id, seen)
+                self._queue.enqueue_call(
+                    DRAIN,
+                    args=(partition,),
+                    job_id=job_id,
+                    timeout=-1,
+                    result_ttl=0,
+                    failure_ttl=3600,
+                    description=f"drain partition {partition}",
+                    pipeline=pipeline,
+                )
+                pipeline.hincrby(COUNTERS_KEY, "enqueued", 1)
+                pipeline.execute()
+            except WatchError:
+                return False  # another worker was quicker, or the job moves: the next look tells
+            except RedisError as error:
+                self._failed(job_id, error)
+                raise
+        self._transits.pop(job_id, None)
+        if condition is not Condition.ABSENT:
+            log.warning("Re-enqueued drain job %s: it was %s", job_id, condition.value)
+        if not (now := self.condition(partition)).is_fine and now is not Condition.ABSENT:
+            self._failed(job_id, f"it is {now.value} all the same")
+        return True
+
+    def _delete(self, pipeline: Any, job_id: str, seen: _Seen) -> None:
+        """Everything that there may be of a job."""
+        pipeline.delete(
+            *(f"rq:{what}:{job_id}" for what in ("job", "executions", "results")),
+            *(f"rq:job:{job_id}:{what}" for what in ("dependents", "dependencies")),
+        )
+        pipeline.lrem(QUEUE_KEY, 0, job_id)
+        pipeline.lrem(TRANSIT_KEY, 0, job_id)
+        for lease, _ in seen.leases:
+            pipeline.delete(b"rq:execution:" + lease)
+            pipeline.zrem(LEASES_KEY, lease)
+        for registry in _REGISTRIES:
+            pipeline.zrem(registry, job_id)
+
+    def _failed(self, job_id: str, why: object) -> None:
+        log.error("Drain job %s could not be enqueued: %s", job_id, why)
+        try:
+            self._connection.hincrby(COUNTERS_KEY, "failed", 1)
+        except RedisError as error:
+            log.debug("This could not be counted: %s", error)
+
+    def _read(self, partitions: Sequence[int] | range, watching: Any = None) -> list[_Seen]:
+        """What decides about these jobs: in one transaction, or one by one on a pipeline that watches."""
+        questions: list[Callable[[Any], Any]] = [
+            lambda ask: ask.lrange(QUEUE_KEY, 0, -1),
+            lambda ask: ask.zrange(LEASES_KEY, 0, -1, withscores=True),
+            *(methodcaller("hgetall", f"rq:job:{job_id_of(partition)}") for partition in partitions),
+        ]
+        if watching is not None:
+            answers = [_answer(question, watching) for question in questions]
+        else:
+            with self._connection.pipeline() as pipeline:
+                for question in questions:
+                    question(pipeline)
+                answers = pipeline.execute(raise_on_error=False)
+        queued, leases, *hashes = answers
+        for answer in (queued, leases):
+            if isinstance(answer, Exception):
+                raise answer
+        return [
+            _Seen(
+                fields,
+                job_id_of(partition).encode() in queued,
+                [each for each in leases if each[0].rpartition(b":")[0] == job_id_of(partition).encode()],
+            )
+            for partition, fields in zip(partitions, hashes, strict=True)
+        ]
+
+    def _condition(self, partition: int, seen: _Seen) -> Condition:
+        job_id = job_id_of(partition)
+        condition = self._judge(partition, seen)
+        if condition is not Condition.IN_TRANSIT:
+            self._transits.pop(job_id, None)
+            return condition
+        enqueued_at = seen.fields.get(b"enqueued_at")
+        before, since = self._transits.get(job_id, (None, 0.0))
+        if before != enqueued_at:
+            since = self._clock()
+            self._transits[job_id] = (enqueued_at, since)
+        # Taken a moment ago, or taken by a worker that died before it began.
+        return condition if self._clock() - since < self.TRANSIT_S else Condition.LOST
+
+    def _judge(self, partition: int, seen: _Seen) -> Condition:
+        # Whatever the hash says, the holder of a lease drains, and enqueues the job when it is done.
+        if any(self._lives(lease) for lease, _ in seen.leases):
+            return Condition.HELD
+        if isinstance(seen.fields, Exception):
+            return Condition.UNREADABLE
+        if not seen.fields:
+            return Condition.ABSENT
+        if not _is_drain_of(partition, seen.fields, self._connection):
+            return Condition.UNREADABLE
+        status = seen.fields[b"status"].decode()
+        if status not in (JobStatus.QUEUED.value, JobStatus.STARTED.value):
+            return Condition.ENDED
+        if seen.queued:
+            return Condition.QUEUED
+        return Condition.IN_TRANSIT if status == JobStatus.QUEUED.value else Condition.ABANDONED
+
+    def _watch_leases(self, seen: Iterable[_Seen]) -> None:
+        """A lease lives while Redis has not let its execution expire and while its score changes, as seen by
+        the clock of this process: the holder's own clock may be wrong."""
+        now = self._clock()
+        leases = dict(lease for each in seen for lease in each.leases)
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for lease in leases:
+                pipeline.exists(b"rq:execution:" + lease)
+            exists = pipeline.execute()
+        for (lease, score), there in zip(leases.items(), exists, strict=True):
+            if not there:
+                self._leases[lease] = (score, -math.inf)
+            elif self._leases.get(lease, (None, 0.0))[0] != score:
+                self._leases[lease] = (score, now)
+        self._leases = {lease: of for lease, of in self._leases.items() if lease in leases}
+
+    def _lives(self, lease: bytes) -> bool:
+        return self._clock() - self._leases[lease][1] < self._lease_s
+
+    def check_types(self) -> None:
+        """RQ cannot work while one of its keys is of another type."""
+        types = dict(_TYPES)
+        for partition in range(self._partitions):
+            types[f"rq:executions:{job_id_of(partition)}"] = b"zset"
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for key in types:
+                pipeline.type(key)
+            found = dict(zip(types, pipeline.execute(), strict=True))
+        for key, kind in found.items():
+            if kind not in (b"none", types[key]):
+                log.error(
+                    "Redis' key %s was a %s, where RQ keeps a %s: deleted",
+                    key,
+                    kind.decode(),
+                    types[key].decode(),
+                )
+                self._connection.delete(key)
+
+    def _is_dead(self, key: str) -> tuple[Any, ...] | None:
+        """What to log where it can be seen that the worker is dead, or where its registration cannot be read,
+        which a living one makes anew. None: it lives, or its lease has to run out."""
+        kind = self._connection.type(key)
+        if kind == b"none":
+            return (logging.DEBUG, "%s is gone", key)
+        if kind != b"hash":
+            return (
+                logging.ERROR,
+                "Redis' key %s was a %s, where RQ keeps a hash: deleted",
+                key,
+                kind.decode(),
+            )
+        raw_pid, raw_host = self._connection.hmget(key, "pid", "whereabouts")
+        if raw_pid is None or raw_host is None:
+            return None
+        try:
+            pid, host = int(raw_pid), raw_host.decode()
+        except ValueError:
+            return (logging.ERROR, "Redis' key %s had pid %r on host %r: deleted", key, raw_pid, raw_host)
+        if host != process_host():
+            return None
+        dead = key != f"rq:worker:{self.worker}" if pid == os.getpid() else not _runs(pid)
+        return (logging.WARNING, "%s is dead", key) if dead else None
+
+
+@cache
+def process_host() -> str:
+    """Where a pid means something: host, boot and pid namespace. Two containers may share a host name."""
+    parts = [socket.gethostname()]
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    if boot.exists():
+        parts.append(boot.read_text().strip())
+    if namespace.exists():
+        parts.append(str(namespace.stat().st_ino))
+    return "/".join(parts)
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process on this host."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _is_drain_of(partition: int, fields: Any, connection: Any) -> bool:
+    """Whether RQ can read the hash, and would drain this partition."""
+    try:
+        unknown = {
+            name for name, value in fields.items() if name.decode() not in _FIELDS and value not in _EMPTY
+        }
+        job = DrainJob(job_id_of(partition), connection=connection, serializer="json")
+        job.restore(fields)
+        return (
+            not unknown
+            and b"status" in fields
+            and (job.origin, job.func_name, list(job.args), dict(job.kwargs))
+            == (QUEUE, DRAIN, [partition], {})
+            and (job.timeout, job.result_ttl, job.group_id) == (-1, 0, None)
+        )
+    except Exception:  # noqa: BLE001  # whatever RQ raises on it, it cannot read it
+        return False
+
+
+def _answer(question: Callable[[Any], Any], ask: Any) -> Any:
+    try:
+        return question(ask)
+    except ResponseError as error:
+        return error
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

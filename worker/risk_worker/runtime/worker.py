@@ -1,0 +1,417 @@
+"""DrainWorker, the RQ worker class, and `run()`, which brings one up and keeps it up.
+
+    riskstream worker
+    rq worker -w risk_worker.runtime.worker.DrainWorker risk-drain
+    rq worker-pool -w risk_worker.runtime.worker.DrainWorker risk-drain -n 2
+
+all do the same: wait for Postgres, migrate, put the drain jobs on the queue, work. The first one waits for
+Redis too; RQ's own commands want it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from math import inf
+from time import monotonic, sleep
+from types import FrameType
+from typing import Any, Final
+from uuid import uuid4
+
+import backoff
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from rq import SimpleWorker, worker_registration
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.suspension import WORKERS_SUSPENDED
+from rq.worker import WorkerStatus
+
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings import Settings, mask
+from risk_producer.transport.connect import adopt, redis_client
+from risk_worker.database import migrations
+from risk_worker.runtime import jobs
+from risk_worker.runtime.jobs import SHORT_SHIFT_S, DrainJob
+from risk_worker.runtime.scheduler import DrainScheduler, process_host
+from risk_worker.stream import progress, source
+from risk_worker.stream.workers import LEASE_S, QUEUE
+
+log = logging.getLogger("riskstream.worker")
+
+BEAT_S: Final = 3
+TICK_S: Final = 2
+"""How often a worker looks whether a drain job is missing."""
+LOOK_S: Final = 5
+"""How often a worker looks whether the partitions are drained."""
+PAUSES_S: Final = (0.3, 10.0)
+"""The first and the longest pause between two tries to work with RQ, while its loop ends at once."""
+IDLE_S: Final = 0.5
+"""How often a worker that drains without RQ looks for new snapshots."""
+SAY_AGAIN_S: Final = 60.0
+
+
+class NameTaken(ValueError):
+    """A living worker has this name already. RQ, too, says so by a ValueError."""
+
+
+class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
+    """Runs drain jobs in its own process: a drain is long-lived and owns its connections.
+
+    RQ is how workers share the partitions, and no more: while Redis refuses RQ's bookkeeping, or RQ cannot
+    read it, the worker drains all partitions by itself.
+    """
+
+    max_connection_wait_time = 2.0  # RQ's own waits a minute longer than Redis was away
+
+    def __init__(
+        self, queues: Any = (QUEUE,), name: str | None = None, connection: Redis | None = None, **options: Any
+    ) -> None:
+        names = [queue.name if isinstance(queue, Queue) else queue for queue in _listed(queues)]
+        if options.get("prepare_for_work", True) and names != [QUEUE]:
+            # With one queue RQ moves a job atomically; with several a dying worker loses it.
+            raise ConfigurationError(f"DrainWorker works on the queue {QUEUE} alone, got {', '.join(names)}")
+        if connection is None and queues and isinstance(queues[0], Queue):
+            connection = queues[0].connection
+        if connection is not None:
+            adopt(connection)  # made by `rq worker`
+        options |= {
+            "serializer": "json",
+            "job_class": DrainJob,
+            "maintenance_interval": TICK_S,
+            "default_worker_ttl": None,
+            "worker_ttl": TICK_S + 15,  # RQ waits for a job for 15 s less than this
+        }
+        super().__init__(names, name=name, connection=connection, **options)
+        self._burst = False
+        self._settings: Settings | None = None
+        self._scheduler: DrainScheduler | None = None
+        self._watchman: _Watchman | None = None
+        self._drain_timeout_s = 10.0
+        self._maintained_at = -inf
+        self._failures = 0  # jobs that failed, one after the other
+
+    def work(self, *args: Any, burst: bool = False, **kwargs: Any) -> bool:
+        """Work until stopped. RQ's own loop gives up on any error; this one drains meanwhile, and returns."""
+        self._burst = burst
+        kwargs["with_scheduler"] = False  # rq worker-pool asks for one; nothing here is scheduled
+        ends_by_itself = burst or kwargs.get("max_jobs") or kwargs.get("max_idle_time")
+        worked = False
+        pause_s = PAUSES_S[0]
+        try:
+            while True:
+                began = monotonic()
+                failed = False
+                try:
+                    worked = super().work(*args, burst=burst, **kwargs) or worked
+                except StopRequested:  # while it registered anew
+                    return worked
+                except Exception as error:
+                    starts = self._scheduler is None and not isinstance(error, RedisError)
+                    if starts or isinstance(error, NameTaken):
+                        raise  # it cannot start: a setting, the database's schema, its name
+                    log.error("RQ's loop ended with an error: %s: %s", type(error).__name__, error)
+                    failed = True
+                if self.stopping or (ends_by_itself and not failed):
+                    return worked
+                if monotonic() - began > PAUSES_S[1]:
+                    pause_s = PAUSES_S[0]
+                if self._goes_on_without_rq(pause_s) or ends_by_itself:
+                    return worked
+                pause_s = min(2 * pause_s, PAUSES_S[1])
+                self.name = uuid4().hex  # the old name is taken until its key expires
+        finally:
+            if self._watchman is not None:
+                self._watchman.stop()
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
+        scheduler = self._scheduler or self._prepare()
+        assert self._settings is not None
+        scheduler.worker = self.name
+        scheduler.check_types()
+        super().bootstrap(*args, **kwargs)
+        scheduler.ensure_enqueued()
+        log.info(
+            "Ready: drains what waits in %d partition(s), stands by for what other workers hold",
+            self._settings.partitions,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal asked this worker to stop."""
+        return self._shutdown_requested_date is not None
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """RQ would ask the clock, which may go back."""
+        return monotonic() - self._maintained_at > TICK_S
+
+    def run_maintenance_tasks(self) -> None:
+        """Not RQ's: they call a job whose holder died a failed one, and end where they cannot read a key."""
+        self._maintained_at = monotonic()
+        self.last_cleaned_at = None
+        self._maintain()
+        if self._watchman is not None and (stalled := self._watchman.stalled):
+            self._drain_directly(stalled, BEAT_S)
+
+    def serialize(self) -> dict[str, Any]:
+        """What Redis knows of this worker."""
+        return {**super().serialize(), "whereabouts": process_host()}
+
+    def register_death(self) -> None:
+        """RQ would keep what is left of it for another minute."""
+        super().register_death()
+        self.connection.delete(self.key)
+
+    def teardown(self) -> None:
+        """RQ leaves its subscription behind where Redis refuses to register the worker's death."""
+        try:
+            super().teardown()
+        finally:
+            self._close_subscription()
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """One shift under a lease that a thread keeps up; then the job goes back on the queue."""
+        self._register_again()
+        if self._burst:
+            job.args = (*job.args, True)
+        execution = self.prepare_execution(job)
+        with _Lease(self, job, execution):
+            succeeded = self.perform_job(job, queue, execution)
+        self._failures = 0 if succeeded else self._failures + 1
+        if self._failures:  # not as quickly as it can fail
+            _pause(min(PAUSES_S[1], PAUSES_S[0] * 2 ** min(self._failures, 10)), self)
+        self.set_state("idle")
+        self._maintain()
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        return LEASE_S
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """First signal: finish the batch in hand, within RISK_DRAIN_TIMEOUT_S. Second: leave at once."""
+        deadline = threading.Timer(self._drain_timeout_s, _leave, (self._drain_timeout_s,))
+        deadline.daemon = True
+        deadline.start()
+        jobs.stop.set()
+        super().request_stop(signum, frame)
+
+    def set_shutdown_requested_date(self) -> None:
+        """RQ would talk to Redis here, inside a signal handler, and Redis may be away."""
+
+    def _prepare(self) -> DrainScheduler:
+        """Once. Raises ConfigurationError or NameTaken."""
+        settings = Settings.load()
+        database_url = settings.require_database_url()
+        self._drain_timeout_s = settings.drain_timeout_s
+        migrations.wait_for(database_url)
+        migrations.up(database_url)
+        self._settings = settings
+        self._scheduler = DrainScheduler(self.connection, settings.partitions, worker=self.name)
+        self._scheduler.check_types()
+        if not self._scheduler.release_name(self.key):
+            raise NameTaken(f"There exists an active worker named {self.name!r} already")
+        if not self._burst:
+            self._watchman = _Watchman(settings, self._scheduler, self.connection)
+            self._watchman.start()
+        return self._scheduler
+
+    def _maintain(self) -> None:
+        if self._scheduler is not None and not self._burst:
+            self._scheduler.ensure_enqueued()
+
+    def _register_again(self) -> None:
+        """Redis may have lost its data since this worker's birth, and RQ's heartbeat says only part of it."""
+        with self.connection.pipeline() as pipeline:
+            worker_registration.register(self, pipeline)
+            pipeline.hset(self.key, mapping=self.serialize())
+            pipeline.execute()
+
+    def _goes_on_without_rq(self, seconds: float) -> bool:
+        """RQ's loop has ended: drain without it for a while, or in a burst until all is drained.
+
+        True: a signal asked to stop.
+        """
+        log.warning(
+            "RQ's loop has ended; the worker drains without it and starts it again in %.1f s", seconds
+        )
+        self._close_subscription()
+        self._state = WorkerStatus.IDLE  # no job is under way: a signal raises StopRequested
+        try:
+            self._install_signal_handlers()
+            _wait_for_redis(self.connection)
+            until = monotonic() + seconds
+            while True:
+                if self._settings is not None:
+                    partitions = range(self._settings.partitions)
+                    self._drain_directly(partitions, inf if self._burst else min(seconds, SHORT_SHIFT_S))
+                if self._burst or monotonic() >= until:
+                    break
+                _pause(min(until - monotonic(), IDLE_S), self)
+        except StopRequested:
+            return True
+        return self.stopping
+
+    def _drain_directly(self, partitions: Sequence[int], seconds: float) -> None:
+        """Each partition until it is empty, for so long at most. Raises StopRequested after a signal."""
+        assert self._settings is not None
+        self._state = WorkerStatus.BUSY  # a signal lets the batch in hand be finished
+        try:
+            for partition in partitions:
+                if not self._stop_requested:
+                    jobs.drain_directly(self._settings, partition, seconds)
+        except Exception:
+            log.exception("Draining without RQ failed")
+        finally:
+            self._state = WorkerStatus.IDLE
+        if self._stop_requested:
+            raise StopRequested
+
+    def _close_subscription(self) -> None:
+        """RQ's thread waits for a minute at its connection; closing that wakes it, and it ends."""
+        if self.pubsub_thread:
+            self.pubsub_thread.stop()
+            with contextlib.suppress(RedisError, OSError):
+                self.pubsub.close()
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        if not pubsub_thread._running.is_set():
+            return  # it is being closed
+        if isinstance(exc, RedisConnectionError):
+            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+            return
+        log.error("RQ's commands to workers are not heard for a while: %s", exc)
+        sleep(BEAT_S)
+
+
+class _Watchman(threading.Thread):
+    """Sees to the drain jobs, and says which partitions are not drained, whatever the worker is doing."""
+
+    def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: Redis) -> None:
+        super().__init__(name="watchman", daemon=True)
+        self._settings = settings
+        self._scheduler = scheduler
+        self._rq = rq
+        self._over = threading.Event()
+        self._said: dict[str, float] = {}
+        self.stalled: list[int] = []
+
+    def run(self) -> None:
+        with source.connect(self._settings.require_redis_url()) as client:
+            watch = progress.Watch(client, self._settings.partitions)
+            looked = -inf
+            while not self._over.wait(TICK_S):
+                with self._contained():
+                    self._scheduler.ensure_enqueued()
+                if monotonic() - looked < LOOK_S:
+                    continue
+                looked = monotonic()
+                with self._contained():
+                    self.stalled = [each.partition for each in watch.report()]
+                with self._contained():
+                    if self._rq.exists(WORKERS_SUSPENDED):
+                        self._say(
+                            f"RQ's workers are suspended (Redis' key {WORKERS_SUSPENDED} is set), so nothing "
+                            "is drained; `rq resume` lets them go on"
+                        )
+
+    def stop(self) -> None:
+        self._over.set()
+
+    @contextlib.contextmanager
+    def _contained(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisConnectionError:
+            pass  # the worker itself says so
+        except RedisError as error:
+            self._say(f"Redis refused what the worker asked to see to the drain jobs: {error}")
+        except Exception as error:  # noqa: BLE001
+            self._say(f"The worker could not see to the drain jobs: {type(error).__name__}: {error}")
+
+    def _say(self, what: str) -> None:
+        """Once, and again each minute."""
+        if monotonic() - self._said.get(what, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said = {
+                what: monotonic(),
+                **{k: v for k, v in self._said.items() if monotonic() - v < SAY_AGAIN_S},
+            }
+            log.error("%s.", what)
+
+
+class _Lease:
+    """Tells the others that the job's holder lives, every BEAT_S from a thread of its own."""
+
+    def __init__(self, worker: DrainWorker, job: Job, execution: Execution) -> None:
+        self._worker = worker
+        self._job = job
+        self._execution = execution
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                self._worker.maintain_heartbeats(self._job, self._execution)
+            except RedisError as error:
+                log.warning("The lease of %s could not be renewed: %s", self._job.id, error)
+
+
+def _leave(after_s: float) -> None:
+    """End the process, whatever hangs. A crash at any place is harmless, so this is: the batch in hand is
+    stored or it is not, and what is not acknowledged comes again."""
+    log.critical("Did not come to an end within %g s (RISK_DRAIN_TIMEOUT_S); leaving at once", after_s)
+    os._exit(1)
+
+
+def run(settings: Settings, *, burst: bool = False) -> None:
+    """`riskstream worker`: wait for Redis and Postgres, migrate, work until stopped."""
+    settings.require_database_url()
+    url = settings.require_rq_redis_url()
+    settings.require_redis_url()
+    with redis_client(url, answer_timeout_s=5, connect_timeout_s=5, retries=10) as connection:
+        _wait_for_redis(connection, url)
+        worker = DrainWorker([QUEUE], connection=connection)
+        worker.work(burst=burst)
+    if not burst and not worker.stopping:
+        sys.exit(1)
+
+
+def _pause(seconds: float, worker: DrainWorker) -> None:
+    """Not by an Event: the handler that sets it may have interrupted its wait()."""
+    until = monotonic() + seconds
+    while not worker.stopping and (left := until - monotonic()) > 0:
+        sleep(min(left, 0.05))
+
+
+def _wait_for_redis(connection: Redis, url: str = "") -> None:
+    """Until it answers; says so once and then every time the reason changes."""
+    said = ""
+
+    def say(details: Any) -> None:
+        nonlocal said
+        if str(details["exception"]) != said:
+            said = str(details["exception"])
+            log.warning("Waiting for Redis %s: %s", mask(url), said)
+
+    backoff.on_exception(backoff.expo, RedisError, factor=0.1, max_value=2, on_backoff=say, logger=None)(
+        connection.ping
+    )()
+
+
+def _listed(queues: Any) -> Sequence[Any]:
+    return [queues] if isinstance(queues, (str, Queue)) else list(queues)

@@ -1,0 +1,1 @@
+"""What the worker's side asks of Redis."""

@@ -1,0 +1,52 @@
+"""Stray snapshots: in partitions beyond RISK_PARTITIONS, where a trader with a greater one put them and no
+worker looks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import redis
+
+from risk_producer.contract.keys import PARTITIONS_MAX, Keys
+
+log = logging.getLogger("riskstream.stray")
+
+_SHOWN: Final = 10
+
+
+def stray(client: redis.Redis, partitions: int) -> dict[int, int]:
+    """partition -> entries that wait in it. Raises redis.RedisError."""
+    beyond = range(partitions, PARTITIONS_MAX)
+    pipeline = client.pipeline(transaction=False)
+    for partition in beyond:
+        pipeline.xlen(Keys(partition).snapshots)
+    lengths = pipeline.execute(raise_on_error=False)  # one node of a cluster knows of some alone
+    found = zip(beyond, lengths, strict=True)
+    return {partition: length for partition, length in found if isinstance(length, int) and length}
+
+
+def describe(waiting: Mapping[int, int], partitions: int) -> str:
+    """What stray() found, and what to do, for a person."""
+    shown = [f"{count:,} in partition {partition}" for partition, count in sorted(waiting.items())]
+    if len(shown) > _SHOWN:
+        shown[_SHOWN:] = [f"and more in {len(shown) - _SHOWN} others"]
+    return (
+        f"Snapshots wait where no worker looks that has RISK_PARTITIONS={partitions}: {', '.join(shown)}. "
+        "Give all traders and workers the same RISK_PARTITIONS"
+    )
+
+
+class Watch:
+    """Says once, not with every look, where some wait."""
+
+    def __init__(self) -> None:
+        self._said: set[int] = set()
+
+    def look(self, client: redis.Redis, partitions: int) -> None:
+        """Log what is new. Raises redis.RedisError."""
+        waiting = stray(client, partitions)
+        if waiting.keys() - self._said:
+            log.error("%s.", describe(waiting, partitions))
+        self._said = set(waiting)

@@ -1,0 +1,176 @@
+"""How far each partition is, and whether it moves: progress, not liveness.
+
+A partition is stalled while entries wait in it and none of them is acknowledged. Every instrument says so in
+the same words: the worker's log, the exporter's /readyz, and `riskstream verify`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any, Final
+
+import redis
+from redis.exceptions import ResponseError
+
+from risk_producer.contract.keys import Keys
+
+log = logging.getLogger("riskstream.progress")
+
+BOUND_S: Final = 60.0
+"""A partition that has not been drained for so long is a problem."""
+ACKNOWLEDGED: Final = "acknowledged_ms"
+"""Field of a partition's counters: when its last acknowledgement was, in ms of Redis' clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far one partition is."""
+
+    partition: int
+    length: int = 0
+    """Entries that wait, those in a worker's hands included."""
+    oldest_age_s: float = 0.0
+    """Seconds since the oldest of them was added, by Redis' own clock; 0 where none waits."""
+    stalled_s: float = 0.0
+    """Seconds for which none was acknowledged while entries wait; infinite: the stream cannot be read."""
+    first_id: bytes = b""
+    """The oldest entry's id."""
+    error: str = ""
+    """Why the stream cannot be read."""
+
+    def is_stalled(self, bound_s: float = BOUND_S) -> bool:
+        return self.stalled_s >= bound_s
+
+    def __str__(self) -> str:
+        """The sentence that every instrument shows."""
+        if self.error:
+            return (
+                f"Partition {self.partition} cannot be drained: Redis' key {Keys(self.partition).snapshots} "
+                f"cannot be read ({self.error})"
+            )
+        noun = "snapshot waits" if self.length == 1 else "snapshots wait"
+        return (
+            f"Partition {self.partition} has not been drained for {duration(self.stalled_s)} "
+            f"({self.length:,} {noun})"
+        )
+
+
+def read(client: redis.Redis, partitions: Iterable[int]) -> list[PartitionProgress]:
+    """How far the partitions are, asked in one pipeline. Raises redis.RedisError: Redis does not answer."""
+    numbers = list(partitions)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.time()
+    for number in numbers:
+        keys = Keys(number)
+        pipeline.xlen(keys.snapshots)
+        pipeline.xrange(keys.snapshots, count=1)
+        pipeline.hget(keys.counters, ACKNOWLEDGED)
+    server_time, *answers = pipeline.execute(raise_on_error=False)
+    if isinstance(server_time, Exception):
+        raise server_time
+    now_ms = server_time[0] * 1000 + server_time[1] / 1000
+    return [_progress(number, now_ms, *answers[3 * at : 3 * at + 3]) for at, number in enumerate(numbers)]
+
+
+def problems(client: redis.Redis, partitions: int, bound_s: float = BOUND_S) -> list[str]:
+    """A sentence for each partition that is stalled now. Raises redis.RedisError: Redis does not answer."""
+    return [str(each) for each in read(client, range(partitions)) if each.is_stalled(bound_s)]
+
+
+class Watch:
+    """Looks again and again, and so sees a stall that Redis' clock hides: the oldest entry stays the same.
+
+    look() is thread-safe. All methods raise redis.RedisError where Redis does not answer.
+    """
+
+    SAY_AGAIN_S: Final = 60.0
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        partitions: int,
+        *,
+        bound_s: float = BOUND_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._client = client
+        self._partitions = partitions
+        self._bound_s = bound_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._first: dict[int, tuple[bytes, float]] = {}  # partition -> oldest entry, since when it is that
+        self._said: dict[int, tuple[float, float]] = {}  # partition -> stalled since, last said at
+
+    def look(self) -> list[PartitionProgress]:
+        """How far all partitions are."""
+        seen = read(self._client, range(self._partitions))
+        now = self._clock()
+        with self._lock:
+            return [self._with_own_time(each, now) for each in seen]
+
+    def stalled(self) -> list[PartitionProgress]:
+        """The partitions that are stalled."""
+        return [each for each in self.look() if each.is_stalled(self._bound_s)]
+
+    def report(self) -> list[PartitionProgress]:
+        """The partitions that are stalled; logs each when it begins, then each minute, and when it ends."""
+        stalled = self.stalled()
+        now = self._clock()
+        for each in stalled:
+            since, said = self._said.get(each.partition, (now, -math.inf))
+            if now - said >= self.SAY_AGAIN_S:
+                log.error("%s.", each)
+                said = now
+            self._said[each.partition] = (since, said)
+        for partition in self._said.keys() - {each.partition for each in stalled}:
+            since, _ = self._said.pop(partition)
+            log.warning("Partition %d is drained again after %s.", partition, duration(now - since))
+        return stalled
+
+    def _with_own_time(self, seen: PartitionProgress, now: float) -> PartitionProgress:
+        if not seen.first_id:
+            self._first.pop(seen.partition, None)
+            return seen
+        first_id, since = self._first.get(seen.partition, (b"", now))
+        if first_id != seen.first_id:
+            since = now
+        self._first[seen.partition] = (seen.first_id, since)
+        return replace(seen, stalled_s=max(seen.stalled_s, now - since))
+
+
+def duration(seconds: float) -> str:
+    """For a person: 75 s, 6 min, 5 h, 3 d."""
+    for size_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size_s:
+            return f"{int(seconds // size_s)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def _progress(partition: int, now_ms: float, length: Any, first: Any, acknowledged: Any) -> PartitionProgress:
+    for answer in (length, first):
+        if isinstance(answer, ResponseError):
+            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer))
+        if isinstance(answer, Exception):
+            raise answer
+    if not first:
+        return PartitionProgress(partition)
+    first_id: bytes = first[0][0]
+    age_s = max(0.0, (now_ms - int(first_id.partition(b"-")[0])) / 1000)
+    since_ms = _milliseconds(acknowledged)
+    # What is ahead of the clock says nothing: the clock went back.
+    idle_s = (now_ms - since_ms) / 1000 if since_ms is not None and since_ms <= now_ms else math.inf
+    return PartitionProgress(partition, length, age_s, min(age_s, idle_s), first_id)
+
+
+def _milliseconds(raw: Any) -> float | None:
+    """None: there is none, or it cannot be read."""
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

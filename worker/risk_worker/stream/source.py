@@ -1,0 +1,325 @@
+"""The worker's side of Redis: read a partition's stream, take off it what is stored, keep the counters.
+
+What is in the stream is not yet stored, and what is stored leaves it. So there is no consumer group: reading
+starts at the stream's beginning, and a successor of a dead worker finds everything where it was.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from time import sleep
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import redis
+from redis.exceptions import RedisError
+
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.scripts import script
+from risk_producer.contract.wire import FIELD, Identity, WireSnapshot
+from risk_producer.transport.connect import redis_client
+from risk_worker.drain.batch import Batch, Entry, Outcome
+from risk_worker.drain.loop import SourceUnavailable
+from risk_worker.stream.clocks import Clocks
+from risk_worker.stream.epochs import Epochs
+
+if TYPE_CHECKING:
+    from risk_producer.settings import Settings
+
+# Upper bounds of the latency histogram in milliseconds, recorded_at to COMMIT. About 1.3 apart, so that
+# a quantile read off them is within a third of the truth.
+LATENCY_BOUNDS_MS: Final = (
+    *(1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 400),
+    *(500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 30_000, 60_000, 300_000, 3_600_000),
+)
+
+FORGET_AFTER_MS: Final = 24 * 3600 * 1000
+"""How long at the least Redis remembers what it admitted under an epoch after a newer one was given out."""
+FORGET_PAGE: Final = 1_000
+
+_BEGINNING: Final = "0-0"
+
+# Redis bounds a read by the number of entries alone, and anybody may have put huge ones into the stream. So
+# the number starts small, grows while the reads are small, and shrinks after a large one.
+_READ_BYTES: Final = 32 * 1024 * 1024
+_FIRST_COUNT: Final = 4
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for the drain: answers that do not come are an error, not a hang."""
+    return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
+
+
+def _raw(answer: Any, **_options: object) -> Any:
+    return answer
+
+
+class StreamSource:
+    """The stream of one partition. Not thread-safe: one drain uses it."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        partition: int,
+        *,
+        batch_size: int = 5_000,
+        linger_s: float = 0.0,
+        block_s: float = 1.0,
+        look: Callable[[], None] | None = None,
+    ) -> None:
+        """look: called before each read, for what has to be looked after between two batches."""
+        self._client = client
+        client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
+        self._keys = Keys(partition)
+        self._batch_size = batch_size
+        self._count = min(_FIRST_COUNT, batch_size)
+        self.more = False
+        self._linger_s = linger_s
+        self._block_ms = max(1, round(block_s * 1000))
+        self._after = _BEGINNING
+        self._look = look
+        self._epochs = Epochs(client, self._keys)
+        self._clocks = Clocks()
+        self._acknowledge = client.register_script(script(__package__, "acknowledge"))
+        self._forget = client.register_script(script(__package__, "forget"))
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        client: redis.Redis,
+        partition: int,
+        look: Callable[[], None] | None = None,
+    ) -> StreamSource:
+        return cls(
+            client,
+            partition,
+            batch_size=settings.batch_size,
+            linger_s=settings.flush_interval_ms / 1000,
+            look=look,
+        )
+
+    @property
+    def stream(self) -> str:
+        """The stream's key."""
+        return self._keys.snapshots
+
+    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+        """What comes after the last read; with wait, it waits up to block_s for the first entry."""
+        if self._look is not None:
+            self._look()
+        count = self._count
+        entries = self._read(count, block_ms=self._block_ms if wait else None)
+        if wait and self._linger_s and 0 < len(entries) < count:
+            sleep(self._linger_s)
+            entries += self._read(count - len(entries), block_ms=None)
+        self.more = len(entries) == count
+        size = sum(len(entry.payload) for entry in entries)
+        if size > _READ_BYTES:
+            self._count = max(1, len(entries) * _READ_BYTES // size)
+        elif self.more and 4 * size <= _READ_BYTES:
+            self._count = min(self._batch_size, 4 * count)
+        return entries
+
+    def examine(self, batch: Batch) -> None:
+        """Make dead letters of snapshots whose epoch Redis did not give out to their trader."""
+        try:
+            self._epochs.examine(batch)
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+
+    def length(self) -> int:
+        """Entries that wait. Raises redis.RedisError."""
+        length: Any = self._client.xlen(self.stream)
+        return int(length)
+
+    def is_empty(self) -> bool:
+        """Whether everything that was in the stream is stored."""
+        try:
+            return self._client.xlen(self.stream) == 0
+        except RedisError:
+            return False
+
+    def rewind(self) -> None:
+        """From now on read again what is not acknowledged."""
+        self._after = _BEGINNING
+
+    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
+        """Take the committed batch off the stream and count it, in one script that may be repeated."""
+        now = datetime.now(UTC)
+        dead_ids = {letter.entry_id for letter in outcome.dead}
+        stored: dict[str, list[WireSnapshot]] = defaultdict(list)
+        times: list[datetime] = []
+        for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
+            if entry_id not in dead_ids:
+                stored[snapshot.trader_id].append(snapshot)
+                times.append(snapshot.recorded_at)
+        dead: dict[str, list[str]] = defaultdict(list)
+        for letter in outcome.dead:
+            dead[letter.identity.trader_id if letter.identity else ""].append(letter.entry_id)
+        self._clocks.compare(batch.last, {trader: of[-1].recorded_at for trader, of in stored.items()})
+        latency_ms = {trader: f"{_waited_ms(of[-1].recorded_at, now):.3f}" for trader, of in stored.items()}
+        identities = [letter.identity for letter in outcome.dead if letter.identity is not None]
+        highest = _highest([*stored.values(), *([each] for each in identities)])
+        report: dict[str, Any] = {
+            "first": batch.first,
+            "last": batch.last,
+            "listed": False,
+            "stored": [(trader, len(of), latency_ms[trader]) for trader, of in stored.items()],
+            "dead": [(trader, len(ids)) for trader, ids in dead.items()],
+            "duplicates": outcome.duplicates,
+            "buckets": _histogram(times, now),
+            "lives": [f"{epoch}:{trader}" for trader, epoch in highest],
+            "highest": list(highest.values()),
+            "unidentified": len(outcome.dead) - len(identities),
+        }
+        if self._report(report) < 0:
+            self._report(report | _listed(batch, outcome, latency_ms, dead, list(highest), now))
+
+    def failed(self, batch: Batch) -> None:
+        """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
+        per_trader: dict[str, int] = defaultdict(int)
+        for snapshot in batch.snapshots:
+            per_trader[snapshot.trader_id] += 1
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hincrby(self._keys.counters, "retries", 1)
+        for trader_id, count in per_trader.items():
+            pipeline.hincrby(self._keys.attempts, trader_id, count)
+            pipeline.hincrby(self._keys.failures, trader_id, count)
+        try:
+            pipeline.execute(raise_on_error=False)  # a counter that cannot be counted is no reason to wait
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+
+    def forget(self) -> int:
+        """Drop what Redis remembers of lives that are long over; a page at a time, so that nobody waits.
+
+        Returns how many it dropped.
+        """
+        keys = self._keys
+        try:
+            answer: Any = self._forget(
+                keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
+                args=[FORGET_AFTER_MS, FORGET_PAGE],
+            )
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+        return int(answer)
+
+    def _report(self, report: dict[str, Any]) -> int:
+        """Ask acknowledge.lua."""
+        keys = self._keys
+        try:
+            return int(
+                self._acknowledge(
+                    keys=[
+                        keys.snapshots,
+                        keys.counters,
+                        keys.attempts,
+                        keys.failures,
+                        keys.latency_ms,
+                        keys.latency_buckets,
+                        keys.admitted,
+                    ],
+                    args=[msgspec.json.encode(report)],
+                )
+            )
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+
+    def _read(self, count: int, *, block_ms: int | None) -> list[Entry]:
+        try:
+            answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
+        except RedisError as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+        if not answer:
+            # Everything read is acknowledged by now. Redis may have lost its data, and its clock may have
+            # gone back: ids that come may be smaller than those that were.
+            self._after = _BEGINNING
+            return []
+        [(_, rows)] = answer.items() if isinstance(answer, dict) else answer  # RESP3, RESP2
+        entries = [_entry(entry_id, fields) for entry_id, fields in rows]
+        self._after = entries[-1].id
+        return entries
+
+
+def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+    """fields: name, value, name, value, ..."""
+    if len(fields) == 2 and fields[0] == FIELD:
+        return Entry(entry_id.decode(), fields[1])
+    shown = msgspec.json.encode([_text(text) for text in fields])
+    return Entry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
+
+
+def _highest(traders: Iterable[Sequence[WireSnapshot | Identity]]) -> dict[tuple[str, int], int]:
+    """The highest seq of each (trader_id, epoch); what is of one trader comes together."""
+    highest: dict[tuple[str, int], int] = {}
+    for of in traders:
+        epochs = {each.epoch for each in of}
+        for epoch in epochs:
+            same = of if len(epochs) == 1 else [each for each in of if each.epoch == epoch]
+            life = (of[0].trader_id, epoch)
+            highest[life] = max(max([each.seq for each in same]), highest.get(life, 0))
+    return highest
+
+
+def _listed(
+    batch: Batch,
+    outcome: Outcome,
+    latency_ms: Mapping[str, str],
+    dead: Mapping[str, Sequence[str]],
+    lives: Sequence[tuple[str, int]],
+    now: datetime,
+) -> dict[str, Any]:
+    """What acknowledge.lua needs where it cannot cut the batch off as a whole: entry by entry."""
+    dead_ids = {letter.entry_id for letter in outcome.dead}
+    ids: dict[str, list[str]] = defaultdict(list)
+    bounds: dict[str, list[str]] = defaultdict(list)
+    for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
+        if entry_id not in dead_ids:
+            ids[snapshot.trader_id].append(entry_id)
+            bounds[snapshot.trader_id].append(_bound(_waited_ms(snapshot.recorded_at, now)))
+    numbers = {life: number for number, life in enumerate(lives, 1)}
+    identities: dict[str, WireSnapshot | Identity] = dict(zip(batch.ids, batch.snapshots, strict=True))
+    identities |= {each.entry_id: each.identity for each in outcome.dead if each.identity}
+    return {
+        "listed": True,
+        "stored": [(trader, of, latency_ms[trader], bounds[trader]) for trader, of in ids.items()],
+        "dead": list(dead.items()),
+        "buckets": [],
+        "identities": {
+            entry_id: (numbers[each.trader_id, each.epoch], each.seq) for entry_id, each in identities.items()
+        },
+    }
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
+
+
+def _waited_ms(recorded_at: datetime, now: datetime) -> float:
+    return max(0.0, (now - recorded_at).total_seconds() * 1000)
+
+
+def _bound(waited_ms: float) -> str:
+    """Upper bound of the bucket that it belongs to."""
+    at = bisect_left(LATENCY_BOUNDS_MS, waited_ms)
+    return f"{LATENCY_BOUNDS_MS[at]:g}" if at < len(LATENCY_BOUNDS_MS) else "+Inf"
+
+
+def _histogram(times: list[datetime], now: datetime) -> list[tuple[str, int]]:
+    """(upper bound, how many waited for so long and longer than the bound before), where there are any."""
+    times = sorted(times)
+    counts: list[tuple[str, int]] = []
+    longer = len(times)
+    for bound_ms in LATENCY_BOUNDS_MS:
+        still_longer = bisect_left(times, now - timedelta(milliseconds=bound_ms), hi=longer)
+        if still_longer < longer:
+            counts.append((f"{bound_ms:g}", longer - still_longer))
+        longer = still_longer
+        if not longer:
+            return counts
+    return [*counts, ("+Inf", longer)]

@@ -1,0 +1,81 @@
+"""A small HTTP server for the pages of a command: a thread a request, stopped by a signal."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from types import FrameType
+from typing import Any, Final, cast
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from risk_producer.errors import ConfigurationError
+
+log = logging.getLogger("riskstream.web")
+
+REDIS_TIMEOUT_S: Final = 2.0
+"""A page answers within about this time, whatever Redis does."""
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """Serves a WSGI application over HTTP. A request that waits holds up no other."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, application: Application, *, host: str, port: int) -> None:
+        """Listen on host and port; 0 takes a free one, which server_port tells. Raises ConfigurationError."""
+        try:
+            address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+            self.address_family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((address, port), _Handler)
+        except (OSError, UnicodeError) as error:
+            taken = "; --port chooses another one" if getattr(error, "errno", 0) == errno.EADDRINUSE else ""
+            why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+            raise ConfigurationError(f"cannot listen on {_place(host, port)}: {why}{taken}") from None
+        self.set_app(cast(Any, application))
+
+    def server_bind(self) -> None:
+        """As HTTPServer does, but without asking DNS for this machine's name, which may take seconds."""
+        TCPServer.server_bind(self)
+        host, port = self.socket.getsockname()[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
+
+    @property
+    def url(self) -> str:
+        """http://host:port, with an IPv6 address in brackets."""
+        return f"http://{_place(self.server_name, self.server_port)}"
+
+    def serve_until_signalled(self) -> None:
+        """Until SIGTERM or SIGINT, where this is the main thread, or until shutdown() is called."""
+        # shutdown() waits for the loop, which the handler has interrupted: it needs a thread of its own.
+        handlers: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+
+            def stop(_signum: int, _frame: FrameType | None) -> None:
+                threading.Thread(target=self.shutdown, name="shutdown").start()
+
+            handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.serve_forever(poll_interval=0.1)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10  # a client that sends nothing does not keep its thread
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
