@@ -12,6 +12,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ from risk_worker.monitor.exporter import application
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
+PACKAGES: Final = [
+    name for name in ("risk_producer", "risk_worker", "risk_devkit") if find_spec(name) is not None
+]
 NOTE: Final = "<!-- Written by `make reference` from the code; do not edit. -->\n"
 
 
@@ -336,7 +340,7 @@ def _labels(names: Any) -> str:
 
 def errors_page() -> str:
     """The tree of errors."""
-    for package in ("risk_producer", "risk_worker"):
+    for package in PACKAGES:
         for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
             if not module.name.endswith("__main__"):
                 import_module(module.name)
@@ -369,12 +373,13 @@ def _error(kind: type[Exception]) -> str:
 
 
 def _subclasses(kind: type[Exception]) -> list[type[Exception]]:
-    """All below it: in the order of declaration for one level, and without private ones."""
+    """All below it, by name within a level, without private ones and those of tests."""
     found: list[type[Exception]] = []
     for each in sorted(kind.__subclasses__(), key=lambda each: each.__name__):
         found += [each, *_subclasses(each)]
-    ours = ("risk_producer", "risk_worker", "risk_devkit")
-    return [each for each in found if each.__name__[0] != "_" and each.__module__.startswith(ours)]
+    return [
+        each for each in found if each.__name__[0] != "_" and each.__module__.partition(".")[0] in PACKAGES
+    ]
 
 
 def _sentence(documented: Any) -> str:
