@@ -15,9 +15,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 import redis
-from redis.exceptions import RedisError
 
-from risk_producer.connect import redis_client
+from risk_producer.connect import REDIS_ERRORS, redis_client
 from risk_producer.errors import StreamUnavailable
 from risk_producer.keys import Keys
 from risk_producer.wire import EPOCH_MAX
@@ -158,7 +157,7 @@ def script(name: str, package: str = "risk_producer") -> str:
     return reading.read_text() + resources.files(package).joinpath("scripts", f"{name}.lua").read_text()
 
 
-def unavailable(error: RedisError) -> StreamUnavailable:
+def unavailable(error: Exception) -> StreamUnavailable:
     """The error for the trader."""
     return StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
@@ -217,7 +216,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, INFO server."""
     payload, marker, behind, server = answer
     for each in (payload, marker, behind):
-        if isinstance(each, RedisError):
+        if isinstance(each, REDIS_ERRORS):
             raise each
     payload = _payload(payload)
     if behind is not None and (epoch_in(payload) or 0) < (number_in(behind) or EPOCH_MAX):
@@ -279,14 +278,14 @@ class TraderStream:
         """A new epoch for each of call.lives, in their order."""
         try:
             return _epochs(call, self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
             return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments))
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
@@ -295,7 +294,7 @@ class TraderStream:
             pipeline = self._client.pipeline(transaction=False)
             _ask_latest(pipeline, keys, trader_id)
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def rehearse(self) -> None:
