@@ -1,4 +1,4 @@
-"""A program that saves from the processes of a multiprocessing.Pool, and ends the pool in one of several ways.
+"""A program that saves from the processes of a Pool, and ends the pool in one of several ways.
 
     python -m tests.support.pool URL METHOD END OPTION...
 

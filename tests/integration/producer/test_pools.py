@@ -1,4 +1,4 @@
-"""Producers in the processes of a multiprocessing.Pool, however the pool ends: docs/producer.md says what holds."""
+"""Producers in the processes of a multiprocessing.Pool, however it ends; docs/producer.md says what holds."""
 
 from __future__ import annotations
 
