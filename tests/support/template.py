@@ -87,7 +87,7 @@ def _worker() -> None:
 
 
 def _worker_of_a_migrated_database() -> None:
-    migrations.up = lambda *_, **__: ""  # type: ignore[assignment]
+    migrations.up = lambda *_, **__: ""
     cli(["worker"])
 
 

@@ -50,7 +50,8 @@ def test_behind_after_a_lost_answer_stores_nothing_twice(bench: Bench, redis_cli
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=10)
     epoch = bench.stored()[0].epoch
-    admit, admissions = producer.stream.admit, []
+    admit = producer.stream.admit
+    admissions: list[Admission] = []
 
     def lose_the_answer(call: Admit) -> Admission:
         """And Redis knows a greater epoch by the time at which the same is asked again."""

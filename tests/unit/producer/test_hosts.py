@@ -18,6 +18,7 @@ import fakeredis
 import pytest
 import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
+from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClusterException
 
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
@@ -108,6 +109,31 @@ def test_load_needs_nothing_of_the_hosts_executor(client: fakeredis.FakeRedis) -
         await producer.close()
 
     asyncio.run(host())
+
+
+@pytest.mark.parametrize("kind", [RedisClusterException, IncorrectPolicyType, ChildDeadlockedError])
+def test_what_a_client_of_the_traders_own_raises_is_an_outage(
+    kind: type[Exception], client: fakeredis.FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cluster's client raises errors that are no RedisError."""
+    producer = RiskProducer(client=client, registry=CollectorRegistry())
+    execute, away = client.execute_command, True
+
+    def maybe(*arguments: Any, **options: Any) -> Any:
+        if away:
+            raise kind("no node can be reached")
+        return execute(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    client.execute_command = maybe  # type: ignore[method-assign]
+    assert producer.save(snapshot("t1", 1))
+    wait_until(lambda: producer.health().backend == "memory")
+    assert producer.health().reason == f"{kind.__name__}: no node can be reached"
+    away = False
+    assert producer.flush(10)
+    [critical] = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert critical.getMessage().startswith("Redis cannot be used")
+    assert not critical.exc_info
+    assert producer.close()
 
 
 def test_load_and_save_do_not_wait_for_the_hosts_busy_executor(client: fakeredis.FakeRedis) -> None:
