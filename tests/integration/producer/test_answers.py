@@ -10,7 +10,7 @@ import redis
 
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import StreamUnavailable
-from tests.integration.producer.test_conformance import Trouble
+from risk_producer.transport.requests import Admission, Admit
 from tests.support.producers import Bench, snapshot
 from tests.support.wait import wait_until
 
@@ -50,15 +50,26 @@ def test_behind_after_a_lost_answer_stores_nothing_twice(bench: Bench, redis_cli
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=10)
     epoch = bench.stored()[0].epoch
-    trouble = Trouble(producer)
-    trouble.lose_answers = 1
+    admit = producer.stream.admit
+    admissions: list[Admission] = []
+
+    def lose_the_answer(call: Admit) -> Admission:
+        """And Redis knows a greater epoch by the time at which the same is asked again."""
+        admissions.append(admit(call))
+        if len(admissions) == 1:
+            redis_client.hdel(KEYS.epochs, "t1")
+            redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
+            raise StreamUnavailable("the answer was lost")
+        return admissions[-1]
+
+    producer.stream.admit = lose_the_answer
     assert producer.save(snapshot("t1", 2))
-    wait_until(lambda: not trouble.lose_answers)
-    trouble.error = StreamUnavailable("away")
-    redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
-    trouble.error = None
+    wait_until(lambda: admissions)
     producer.push(snapshot("t1", 3), timeout=10)
-    assert [wire.daily_pnl for wire in bench.stored()] == [1, 2, 3]
+    assert [skipped.kind for skipped in admissions[1].skipped.values()] == ["behind"]
+    stored = bench.stored()
+    assert [(wire.daily_pnl, wire.seq) for wire in stored] == [(1, 1), (2, 2), (3, 1)]
+    assert stored[0].epoch == stored[1].epoch == epoch < epoch + AHEAD_MS < stored[2].epoch
     assert producer.close()
 
 

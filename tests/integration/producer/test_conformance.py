@@ -325,6 +325,21 @@ def test_a_latest_state_that_cannot_be_read_is_not_none(bench: Bench) -> None:
         bench.producer().load("t1")
 
 
+def test_a_latest_state_of_another_trader_is_not_given_to_this_one(bench: Bench) -> None:
+    bench.producer().push(snapshot("other", 1, trading_paused=True))
+    payload = bench.redis.hget(KEYS.latest, "other")
+    mark_restored(bench.redis)
+    bench.redis.hset(KEYS.latest, "two words", payload)
+    with pytest.raises(StateUnknown, match=r"holds a snapshot of 'other'.*riskstream repair 'two words'"):
+        bench.producer().load("two words")
+    mine = bench.producer()
+    mine.push(snapshot("two words", 5))
+    bench.redis.hset(KEYS.latest, "two words", payload)
+    state = mine.load("two words")
+    assert state is not None
+    assert (state.source, state.snapshot.daily_pnl, state.unanswered) == ("memory", 5, ("redis",))
+
+
 # Redis away
 
 

@@ -116,6 +116,12 @@ def test_an_epoch_claimed_after_the_comparison_is_greater_than_the_one_in_postgr
     assert state_of(db) == (FAR + 2, 1, True)
 
 
+def test_a_claim_is_greater_than_the_floor_where_redis_has_no_epoch_of_the_trader(client: Any) -> None:
+    """A repair of the epochs, or a worker between its two writes, may leave the floor alone."""
+    client.hset(KEYS.floors, "a", FAR)
+    assert Trader(client).claim() == FAR + 1
+
+
 def test_who_goes_on_after_redis_lost_its_data_keeps_its_identity(
     client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
 ) -> None:
