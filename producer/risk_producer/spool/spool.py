@@ -234,7 +234,7 @@ class Spool:
         snapshot = item.snapshot
         epoch = epoch_of(item.life, snapshot.trader_id) or 0
         try:
-            payload = encode(snapshot, epoch or 1, item.seq, item.merged)
+            payload = encode(snapshot, epoch or 1, item.seq, item.merged, item.reset)
         except (TypeError, ValueError, OverflowError):  # it cannot be sent either, and there it is told
             return b""
         record = _record(b"S", item.life, epoch, payload)
