@@ -165,7 +165,7 @@ def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
     for number in range(10):
         producer.push(snapshot("t1", number))
     with pytest.raises(StreamFull, match="10 snapshots"):
-        producer.push(snapshot("t1", 99))
+        producer.push(snapshot("t1", 99), timeout=0.2)
     assert len(bench.stored()) == 10
     assert producer.health().stream_full
     assert producer.health().refused == 1
@@ -180,8 +180,10 @@ def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
 
 
 def test_save_answers_false_when_stream_and_buffer_are_full(bench: Bench) -> None:
-    producer = bench.producer(stream_maxlen=3, buffer_size=5)
-    accepted = [producer.save(snapshot("t1", number)) for number in range(9)]
+    producer = bench.producer(stream_maxlen=3, buffer_size=5, save_timeout_s=0.2)
+    accepted = [producer.save(snapshot("t1", number)) for number in range(3)]
+    wait_until(lambda: producer.health().buffered == 0)
+    accepted += [producer.save(snapshot("t1", number)) for number in range(3, 9)]
     assert accepted == [True] * 8 + [False]
     assert len(bench.stored()) == 3
     with pytest.raises(StreamFull, match="buffer stayed full"):
@@ -342,7 +344,7 @@ def test_redis_away_and_back(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
     assert producer.health().reason == "away"
     assert metric(producer, "risk_producer_backend", backend="memory") == 1
     with pytest.raises(StreamUnavailable, match=r"away.*goes out later"):
-        producer.push(snapshot("t1", 21))
+        producer.push(snapshot("t1", 21), timeout=0.2)
     labels = {"trader_id": "t1", "backend": "memory"}
     assert metric(producer, "risk_persistence_attempts_total", **labels) == 21
     assert not metric(producer, "risk_persistence_failures_total", **labels)

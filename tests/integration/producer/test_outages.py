@@ -265,7 +265,7 @@ def test_an_idle_connection_that_was_closed_is_no_outage(
 
 
 def test_a_full_buffer_in_an_outage_keeps_to_the_bound(bench: Bench, valkey: EmbeddedValkey) -> None:
-    producer = bench.producer(buffer_size=16)
+    producer = bench.producer(buffer_size=16, save_timeout_s=0.2)
     ready(producer)
     valkey.pause()
     try:
