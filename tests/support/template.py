@@ -73,7 +73,7 @@ class Template:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 def _drain() -> None:

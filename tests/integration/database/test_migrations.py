@@ -210,7 +210,7 @@ class TestThePassword:
         url = "postgresql://u:pass%2Fword%20%40@127.0.0.1:1/x"
         for do in (
             migrations.up,
-            lambda url: migrations.wait_for(url, timeout_s=0.6),
+            lambda url: migrations.wait_for(url, timeout_s=1.5),
         ):
             with pytest.raises((MigrationError, psycopg.OperationalError)) as caught:
                 do(url)

@@ -102,7 +102,7 @@ def test_load_needs_nothing_of_the_hosts_executor(client: fakeredis.FakeRedis) -
         executor = ThreadPoolExecutor(1)
         asyncio.get_running_loop().set_default_executor(executor)
         executor.shutdown()
-        await producer.push(snapshot("t1", 7), timeout=10)
+        await producer.push(snapshot("t1", 7), timeout=30)
         state = await producer.load("t1")
         assert state is not None
         assert state.snapshot.daily_pnl == 7
@@ -173,7 +173,7 @@ def test_nothing_holds_on_to_the_hosts_context(client: fakeredis.FakeRedis) -> N
     def made() -> tuple[RiskProducer, int]:
         variable.set(Value())
         producer = RiskProducer(client=client, registry=CollectorRegistry())
-        producer.push(snapshot("t1", 1), timeout=10)
+        producer.push(snapshot("t1", 1), timeout=30)
         return producer, 0
 
     producer, _ = contextvars.Context().run(made)

@@ -53,12 +53,12 @@ class Faults:
 def run(bench: Bench, faults: Faults, **options: Any) -> Producer:
     threading.setprofile(faults)
     try:
-        producer = bench.producer(save_timeout_s=5, **options)
+        producer = bench.producer(**options)
         for number in range(COUNT):
             assert producer.save(snapshot(f"t{number % 2}", number))
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert producer.save(snapshot("t0", COUNT))
-        assert producer.flush(10)
+        assert producer.flush(30)
     finally:
         threading.setprofile(None)
     return producer
@@ -138,7 +138,7 @@ def test_a_fault_at_any_call_of_the_end_leaves_the_spooled_counted_as_spooled(
 def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseException]) -> None:
     with Bench(flavour, None) as bench:
         producer = bench.producer()
-        producer.push(snapshot("t0", 0), timeout=5)
+        producer.push(snapshot("t0", 0), timeout=30)
         admit, failing = producer.stream.admit, threading.Event()
         failing.set()
 
@@ -154,5 +154,5 @@ def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseExcep
         assert health.backend == "memory"
         assert "foreign trouble" in (health.reason or "")
         failing.clear()
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert [wire.daily_pnl for wire in bench.stored()] == [0, 1]
