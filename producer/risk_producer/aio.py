@@ -13,9 +13,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Self, TypeVar
 
+from risk_producer.base import ProducerBase, check
 from risk_producer.bound import AsyncBoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.core import PUSH_THROUGH_S, Pending, ProducerCore, cannot_wait, check
+from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait
 from risk_producer.errors import ConfigurationError, StateUnknown
 from risk_producer.flusher import GRACE_S
 from risk_producer.load.sources import LoadedState, load
@@ -28,7 +29,7 @@ T = TypeVar("T")
 _NO_LOOP = "it waits on an event loop of asyncio, and none runs here; use RiskProducer, in a thread"
 
 
-class AsyncRiskProducer(ProducerCore):
+class AsyncRiskProducer(ProducerBase):
     """Keeps the risk state of traders. For tasks of any event loop of asyncio.
 
     Cancelling is safe: a save() or push() that waits for room has accepted nothing; a push() that waits for
@@ -42,13 +43,15 @@ class AsyncRiskProducer(ProducerCore):
         """
         if type(snapshot) is not RiskSnapshot:
             check(snapshot)
-        item = self._session.accept(snapshot)
-        if item is not None and not self._careful:
+        engine = self._engine
+        item = engine.session.accept(snapshot)
+        if item is not None and not engine.careful:
             return True
         return await self._save_carefully(snapshot, item)
 
     async def _save_carefully(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
-        session, looped = self._session, _has_loop()
+        engine, looped = self._engine, _has_loop()
+        session = engine.session
         if item is None:
             if looped:
                 item = await self._wait_for_room(snapshot, monotonic() + session.options.save_timeout_s)
@@ -60,18 +63,18 @@ class AsyncRiskProducer(ProducerCore):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if self._pushes_through() and looped:
+        if engine.pushes_through() and looped:
             session.hurry()
             ends = monotonic() + PUSH_THROUGH_S
-            if not await session.waiters.wait_for_async(lambda: self._is_over(accepted), ends):
-                self._through_ends = session.confirmed
+            if not await session.waiters.wait_for_async(lambda: engine.is_over(accepted), ends):
+                engine.was_slow()
         return True
 
     async def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None:
         """As RiskProducer.push()."""
         check(snapshot)
         _require_loop("push()")
-        session = self._session
+        session = self._engine.session
         timeout = session.options.save_timeout_s if timeout is None else timeout
         deadline = monotonic() + timeout
         accepted = session.accept(snapshot)
@@ -83,21 +86,23 @@ class AsyncRiskProducer(ProducerCore):
         if item.done:
             return
         session.hurry()
-        if not self._flusher.can_wait():
+        if not self._engine.flusher.can_wait():
             raise cannot_wait(item, session, timeout)
-        await session.waiters.wait_for_async(lambda: self._is_over(item), deadline)
-        self._conclude(item, timeout)
+        await session.waiters.wait_for_async(lambda: self._engine.is_over(item), deadline)
+        self._engine.conclude(item, timeout)
 
     def bind(self, trader_id: str) -> AsyncBoundTrader:
         """A handle for one trader, which need not name itself each time."""
         return AsyncBoundTrader(self, trader_id)
 
     async def _wait_for_room(self, snapshot: RiskSnapshot, deadline: float) -> Item | None:
+        engine = self._engine
         box: list[Item] = []
-        if self._may_wait_for_room():
-            await self._session.waiters.wait_for_async(lambda: self._try(snapshot, box), deadline)
+        if engine.may_wait_for_room():
+            waiters = engine.session.waiters
+            await waiters.wait_for_async(lambda: engine.try_to_accept(snapshot, box), deadline)
         if not box:
-            self._session.refuse(snapshot)
+            engine.session.refuse(snapshot)
             return None
         return box[0]
 
@@ -105,30 +110,30 @@ class AsyncRiskProducer(ProducerCore):
         """As RiskProducer.load(). Asks Redis and Postgres in a thread of its own."""
         if not _has_loop():
             raise StateUnknown(f"load() cannot ask: {_NO_LOOP}")
-        return await _in_thread(lambda: load(self._flusher, self._database_url, trader_id))
+        return await _in_thread(lambda: load(self._engine.flusher, self._database_url, trader_id))
 
     async def flush(self, timeout: float | None = None) -> bool:
         """As RiskProducer.flush()."""
-        pending = Pending(self._session)
+        pending = Pending(self._engine.session)
         if not pending.over():
-            self._session.hurry()
+            self._engine.session.hurry()
             _require_loop("flush()")
-            if self._flusher.can_wait():
+            if self._engine.flusher.can_wait():
                 deadline = None if timeout is None else monotonic() + timeout
-                await self._session.waiters.wait_for_async(pending.over, deadline)
+                await self._engine.session.waiters.wait_for_async(pending.over, deadline)
         return pending.arrived()
 
     async def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> bool:
         """As RiskProducer.close(). Where it is cancelled, the rest is sent in the time given all the same."""
-        flusher = self._flusher
+        flusher = self._engine.flusher
         deadline = flusher.request_close(timeout)
         if flusher.can_wait():
             if not flusher.is_over():
                 _require_loop("close()")
             patience = None if deadline is None else deadline + GRACE_S
-            await self._session.waiters.wait_for_async(flusher.is_over, patience)
+            await self._engine.session.waiters.wait_for_async(flusher.is_over, patience)
             flusher.end_now(monotonic())
-        return self._session.all_confirmed()
+        return self._engine.session.all_confirmed()
 
     async def __aenter__(self) -> Self:
         return self

@@ -97,7 +97,7 @@ def close_on_sigterm(*producers: Any, timeout: float = CLOSE_TIMEOUT_S) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def close(number: int, frame: FrameType | None) -> None:
-        flushers: list[Flusher] = [producer._flusher for producer in producers]
+        flushers: list[Flusher] = [producer._engine.flusher for producer in producers]
         deadline = monotonic() + timeout
         for flusher in flushers:
             flusher.request_close(timeout)

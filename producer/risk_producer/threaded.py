@@ -6,15 +6,16 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from risk_producer.base import ProducerBase, check
 from risk_producer.bound import BoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.core import PUSH_THROUGH_S, Pending, ProducerCore, cannot_wait, check
+from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait
 from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
 from risk_producer.session.buffer import Item
 
 
-class RiskProducer(ProducerCore):
+class RiskProducer(ProducerBase):
     """Keeps the risk state of traders. Thread-safe; after a fork both sides may go on.
 
     Any method may be called from anywhere, also by a signal handler, a finalizer or a log handler that has
@@ -29,14 +30,15 @@ class RiskProducer(ProducerCore):
         """
         if type(snapshot) is not RiskSnapshot:
             check(snapshot)
-        item = self._session.accept(snapshot)
-        if item is not None and not self._careful:
+        engine = self._engine
+        item = engine.session.accept(snapshot)
+        if item is not None and not engine.careful:
             return True
         return self._save_carefully(snapshot, item)
 
     def _save_carefully(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
         """There was no room, or save() waits for the disk or for Redis."""
-        session = self._session
+        engine, session = self._engine, self._engine.session
         if item is None:
             item = self._wait_for_room(snapshot, monotonic() + session.options.save_timeout_s)
         if item is None:
@@ -44,10 +46,10 @@ class RiskProducer(ProducerCore):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if self._pushes_through():
+        if engine.pushes_through():
             session.hurry()
-            if not session.waiters.wait_for(lambda: self._is_over(accepted), monotonic() + PUSH_THROUGH_S):
-                self._through_ends = session.confirmed
+            if not session.waiters.wait_for(lambda: engine.is_over(accepted), monotonic() + PUSH_THROUGH_S):
+                engine.was_slow()
         return True
 
     def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None:
@@ -58,7 +60,7 @@ class RiskProducer(ProducerCore):
         ProducerClosed: after close(); the snapshot was not accepted.
         """
         check(snapshot)
-        session = self._session
+        session = self._engine.session
         timeout = session.options.save_timeout_s if timeout is None else timeout
         deadline = monotonic() + timeout
         accepted = session.accept(snapshot)
@@ -70,10 +72,10 @@ class RiskProducer(ProducerCore):
         if item.done:
             return
         session.hurry()
-        if not self._flusher.can_wait():
+        if not self._engine.flusher.can_wait():
             raise cannot_wait(item, session, timeout)
-        session.waiters.wait_for(lambda: self._is_over(item), deadline)
-        self._conclude(item, timeout)
+        session.waiters.wait_for(lambda: self._engine.is_over(item), deadline)
+        self._engine.conclude(item, timeout)
 
     def bind(self, trader_id: str) -> BoundTrader:
         """A handle for one trader, which need not name itself each time."""
@@ -82,10 +84,10 @@ class RiskProducer(ProducerCore):
     def _wait_for_room(self, snapshot: RiskSnapshot, deadline: float) -> Item | None:
         """Accept a snapshot as soon as there is room; None, and counted as refused: there was none."""
         box: list[Item] = []
-        if self._may_wait_for_room():
-            self._session.waiters.wait_for(lambda: self._try(snapshot, box), deadline)
+        if self._engine.may_wait_for_room():
+            self._engine.session.waiters.wait_for(lambda: self._engine.try_to_accept(snapshot, box), deadline)
         if not box:
-            self._session.refuse(snapshot)
+            self._engine.session.refuse(snapshot)
             return None
         return box[0]
 
@@ -96,16 +98,16 @@ class RiskProducer(ProducerCore):
         know. A state comes with `unanswered`: the places that might know a newer one and did not answer.
         InvalidSnapshot: trader_id is no name of a trader.
         """
-        return load(self._flusher, self._database_url, trader_id)
+        return load(self._engine.flusher, self._database_url, trader_id)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until Redis has all that was accepted before this call. False: not within timeout seconds."""
-        pending = Pending(self._session)
+        pending = Pending(self._engine.session)
         if not pending.over():
-            self._session.hurry()
-            if self._flusher.can_wait():
+            self._engine.session.hurry()
+            if self._engine.flusher.can_wait():
                 deadline = None if timeout is None else monotonic() + timeout
-                self._session.waiters.wait_for(pending.over, deadline)
+                self._engine.session.waiters.wait_for(pending.over, deadline)
         return pending.arrived()
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> bool:
@@ -114,7 +116,7 @@ class RiskProducer(ProducerCore):
         False: some had not been confirmed after timeout seconds; health() and the log say how many were never
         sent, and how many were sent and not answered. Without a spool the former are gone.
         """
-        return self._flusher.close(timeout)
+        return self._engine.flusher.close(timeout)
 
     def __enter__(self) -> Self:
         return self

@@ -76,11 +76,11 @@ class Threaded:
 
     @property
     def outbox(self) -> Outbox:
-        return self.inner._outbox
+        return self.inner._engine.session._outbox
 
     @property
     def stream(self) -> Any:
-        return self.inner._connected()
+        return self.inner._engine.flusher.transport.connected()
 
 
 class OnLoop:
@@ -119,11 +119,11 @@ class OnLoop:
 
     @property
     def outbox(self) -> Outbox:
-        return self.inner._outbox
+        return self.inner._engine.session._outbox
 
     @property
     def stream(self) -> Any:
-        return self.inner._connected()
+        return self.inner._engine.flusher.transport.connected()
 
     def stop(self) -> None:
         """End the loop and its thread."""

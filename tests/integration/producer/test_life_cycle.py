@@ -48,7 +48,7 @@ def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Red
     producer = Threaded(redis_url=redis_url)
     producer.push(snapshot("t1", 1), timeout=30)
     with (
-        producer.inner._session._lock
+        producer.inner._engine.session._lock
     ):  # so that something is in the buffer, and the lock is held, while it forks
         assert producer.save(snapshot("t1", 2))
         child = os.fork()

@@ -54,7 +54,7 @@ def test_a_cancelled_push_that_was_accepted_goes_out() -> None:
     async def scenario() -> None:
         client = fakeredis.FakeRedis()
         async with producer(client) as traders:
-            stream = traders._connected()
+            stream = traders._engine.flusher.transport.connected()
             admit, held = stream.admit, threading.Event()
 
             def hold(call: Any) -> Any:
@@ -117,7 +117,7 @@ def test_persistence_off_keeps_state_in_memory_and_sends_nothing(setting: dict[s
             labels = {"trader_id": "t1", "backend": "memory"}
             assert registry.get_sample_value("risk_persistence_attempts_total", labels) == 1001
             assert registry.get_sample_value("risk_producer_backend", {"backend": "memory"}) == 1
-            assert not traders._flusher.runs()
+            assert not traders._engine.flusher.runs()
 
     asyncio.run(scenario())
 

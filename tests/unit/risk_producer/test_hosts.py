@@ -22,7 +22,7 @@ from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClu
 
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
-from risk_producer.core import ProducerCore
+from risk_producer.base import ProducerBase
 from tests.support.producers import snapshot, stream_of
 from tests.support.wait import wait_until
 
@@ -33,7 +33,7 @@ def client() -> fakeredis.FakeRedis:
 
 
 @pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
-def test_a_client_whose_calls_are_awaited_is_refused_at_once(kind: type[ProducerCore]) -> None:
+def test_a_client_whose_calls_are_awaited_is_refused_at_once(kind: type[ProducerBase]) -> None:
     with pytest.raises(ConfigurationError, match=r"client expects a redis\.Redis"):
         kind(client=redis.asyncio.Redis(), registry=CollectorRegistry())
 
@@ -59,14 +59,14 @@ def test_a_loop_that_ends_with_snapshots_left_loses_none(client: fakeredis.FakeR
 
 def test_a_task_that_is_left_waiting_in_a_closed_loop_hinders_no_other(client: fakeredis.FakeRedis) -> None:
     producer = AsyncRiskProducer(client=client, registry=CollectorRegistry())
-    admit, away = producer._connected().admit, True
+    admit, away = producer._engine.flusher.transport.connected().admit, True
 
     def maybe(call: Any) -> Any:
         if away:
             raise OSError("away")
         return admit(call)
 
-    producer._connected().admit = maybe  # type: ignore[method-assign]
+    producer._engine.flusher.transport.connected().admit = maybe  # type: ignore[method-assign]
     loop = asyncio.new_event_loop()
     task = loop.create_task(producer.push(snapshot("t1", 0), timeout=60))
     loop.run_until_complete(asyncio.sleep(0))

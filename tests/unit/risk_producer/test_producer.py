@@ -18,8 +18,8 @@ from risk_producer import (
     Settings,
     StateUnknown,
 )
+from risk_producer.base import ProducerBase
 from risk_producer.bound import SnapshotFields
-from risk_producer.core import ProducerCore
 from tests.support.producers import snapshot
 
 FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
@@ -43,7 +43,7 @@ def test_persistence_off_keeps_state_in_memory_and_sends_nothing(
         labels = {"trader_id": "t1", "backend": "memory"}
         assert registry.get_sample_value("risk_persistence_attempts_total", labels) == 1001
         assert registry.get_sample_value("risk_producer_backend", {"backend": "memory"}) == 1
-        assert not producer._flusher.runs()
+        assert not producer._engine.flusher.runs()
     assert not caplog.records
 
 
@@ -58,7 +58,7 @@ def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RISK_ON_FULL", "refuse")
     with RiskProducer.from_env(registry=CollectorRegistry()) as producer:
         assert producer.health().buffer_size == 7
-        assert producer._session.options.on_full == "refuse"
+        assert producer._engine.session.options.on_full == "refuse"
 
 
 def test_one_of_url_and_client() -> None:
@@ -68,7 +68,7 @@ def test_one_of_url_and_client() -> None:
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port/0"])
 @pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
-def test_a_url_that_is_none_is_said_at_once(kind: type[ProducerCore], url: str) -> None:
+def test_a_url_that_is_none_is_said_at_once(kind: type[ProducerBase], url: str) -> None:
     with pytest.raises(ConfigurationError, match="redis_url expects"):
         kind(url, registry=CollectorRegistry())
 
@@ -144,7 +144,7 @@ def test_the_public_names() -> None:
 
 
 def test_both_producers_have_the_same_methods() -> None:
-    def public(cls: type[ProducerCore]) -> set[str]:
+    def public(cls: type[ProducerBase]) -> set[str]:
         return {name for name in dir(cls) if not name.startswith("_")}
 
     assert public(RiskProducer) == public(AsyncRiskProducer)

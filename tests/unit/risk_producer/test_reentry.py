@@ -59,7 +59,7 @@ def test_a_log_handler_may_call_everything(producer: RiskProducer, client: faker
     handler = Calling(producer)
     logger.addHandler(handler)
     try:
-        stream = producer._connected()
+        stream = producer._engine.flusher.transport.connected()
         admit = stream.admit
         stream.admit = fails  # type: ignore[method-assign,assignment,unused-ignore]
         assert producer.save(snapshot("t1", 1))
@@ -69,7 +69,7 @@ def test_a_log_handler_may_call_everything(producer: RiskProducer, client: faker
     finally:
         logger.removeHandler(handler)
     assert len([wire for wire in stream_of(client) if wire.trader_id == "log"]) >= 2
-    assert producer._session.account().balanced
+    assert producer._engine.session.account().balanced
 
 
 def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
@@ -83,7 +83,7 @@ def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
     handler = Slow()
     logger.addHandler(handler)
     try:
-        producer._connected().admit = fails  # type: ignore[method-assign,assignment,unused-ignore]
+        producer._engine.flusher.transport.connected().admit = fails  # type: ignore[method-assign,assignment,unused-ignore]
         producer.save(snapshot())
         wait_until(lambda: producer.health().backend == "memory")
         began = time.monotonic()
@@ -126,7 +126,7 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
 def test_flush_waits_for_what_another_thread_is_about_to_put_into_the_buffer(
     producer: RiskProducer, client: fakeredis.FakeRedis
 ) -> None:
-    session = producer._session
+    session = producer._engine.session
     accepted = threading.Event()
 
     def save_from_within() -> None:
@@ -177,13 +177,13 @@ def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fake
     assert interrupted > 10
     assert producer.flush(30)
     assert len(stream_of(client)) == sum(accepted)
-    assert producer._session.account().balanced
+    assert producer._engine.session.account().balanced
 
 
 def test_a_call_from_inside_is_done_when_the_outer_one_is_over(
     producer: RiskProducer, client: fakeredis.FakeRedis
 ) -> None:
-    with producer._session._lock:
+    with producer._engine.session._lock:
         assert producer.save(snapshot("t1", 1))
         with pytest.raises(StreamUnavailable, match="goes out later"):
             producer.push(snapshot("t1", 2))
@@ -200,12 +200,12 @@ def test_sigterm_closes_and_goes_on(producer: RiskProducer, client: fakeredis.Fa
     previous = signal.signal(signal.SIGTERM, lambda number, _: went_on.append(number))
     try:
         close_on_sigterm(producer)
-        with producer._session._lock:
+        with producer._engine.session._lock:
             assert producer.save(snapshot("t1", 1))
             signal.raise_signal(signal.SIGTERM)
             assert not went_on
         producer.health()
-        producer._session._leave()
+        producer._engine.session._leave()
         assert went_on == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -216,7 +216,7 @@ def test_sigterm_closes_and_goes_on(producer: RiskProducer, client: fakeredis.Fa
 def test_no_lock_and_no_thread_before_the_first_use(client: fakeredis.FakeRedis) -> None:
     """gevent may replace what locks and threads are until then."""
     made = RiskProducer(client=client, registry=CollectorRegistry())
-    assert "_lock" not in made._session.__dict__ or not made._flusher.runs()
+    assert "_lock" not in made._engine.session.__dict__ or not made._engine.flusher.runs()
     made.close()
 
 
@@ -263,7 +263,7 @@ def test_the_age_of_the_oldest_and_why_it_waits(
 ) -> None:
     registry = CollectorRegistry()
     with RiskProducer(client=client, registry=registry, stall_s=0.05) as made:
-        made._connected().claim = fails  # type: ignore[method-assign,assignment,unused-ignore]
+        made._engine.flusher.transport.connected().claim = fails  # type: ignore[method-assign,assignment,unused-ignore]
         assert made.save(snapshot())
         words = "The oldest snapshot has waited for"
         wait_until(lambda: words in (made.health().reason or "") and words in caplog.text)
@@ -290,5 +290,5 @@ def test_what_cannot_be_encoded_is_left_out_alone(
     assert [wire.daily_pnl for wire in stream_of(client)] == [1, 2]
     assert producer.health().unsent == 1
     assert "'bad'" in caplog.text
-    assert producer._session.account().balanced
+    assert producer._engine.session.account().balanced
     assert not producer.close()

@@ -44,6 +44,8 @@ class Faults:
             return
         if event == "c_call" and argument.__name__ == "__exit__":  # of a lock or a file: not interrupted
             return
+        if frame.f_code.co_name == "_remove":  # a weak reference's callback, at whatever moment
+            return
         self.calls += 1
         if self.calls == self.at:
             self.raised = True
@@ -65,7 +67,7 @@ def run(bench: Bench, faults: Faults, **options: Any) -> Producer:
 
 
 def session_of(producer: Any) -> ProducerSession:
-    session: ProducerSession = producer.inner._session
+    session: ProducerSession = producer.inner._engine.session
     return session
 
 

@@ -1,0 +1,121 @@
+"""Engine: a session and its flusher, and what a call of save(), push() or flush() waits for.
+
+The threaded and the asyncio producer differ in how they wait, and in nothing else: what is waited for,
+for how long, and what follows is decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from risk_producer import process
+from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.errors import InvalidSnapshot, StreamUnavailable
+from risk_producer.flusher import Flusher
+from risk_producer.session.buffer import Item
+from risk_producer.session.session import ProducerSession
+from risk_producer.transport.redis import Transport
+
+PUSH_THROUGH_S: Final = 0.1
+"""How long save() waits for Redis where it pushes through."""
+
+
+class Engine:
+    """Never holds the producer, which may be dropped at any time; the flusher sends what is left then."""
+
+    __slots__ = ("_push_through", "_slow_at", "careful", "flusher", "session", "through")
+
+    def __init__(
+        self, session: ProducerSession, transport: Transport, *, push_through: bool | None = None
+    ) -> None:
+        """push_through: save() waits for Redis; None: where the process may be ended at any time."""
+        self.session = session
+        self.flusher = Flusher(session, transport)
+        self._push_through = push_through
+        self._slow_at = -1
+        """How many snapshots Redis had when save() last waited for it in vain."""
+        self.through = self.careful = False
+        """careful: save() is not over when the buffer has the snapshot."""
+        self.settle_role()
+
+    def settle_role(self) -> None:
+        """Whether save() pushes through: known once multiprocessing has told what this process is."""
+        through = process.is_short_lived() if self._push_through is None else self._push_through
+        self.through = through and self.session.options.persistent
+        self.careful = self.through or self.session.sync_each
+
+    def child(self) -> Engine:
+        """After a fork, in the child: a buffer, a connection and a flusher of its own."""
+        return Engine(self.session.child(), self.flusher.transport.child(), push_through=self._push_through)
+
+    def try_to_accept(self, snapshot: RiskSnapshot, box: list[Item]) -> bool:
+        """Accept a snapshot into the box. Whether there is nothing to wait for."""
+        item = self.session.accept(snapshot)
+        if item is not None:
+            box.append(item)
+        return item is not None or self.session.closed
+
+    def may_wait_for_room(self) -> bool:
+        session = self.session
+        return not session.closed and session.options.on_full != "refuse" and self.flusher.can_wait()
+
+    def pushes_through(self) -> bool:
+        """Whether save() should wait for Redis just now: not while it is away, or has just been too slow."""
+        session = self.session
+        slow = session.confirmed == self._slow_at
+        return self.through and not session.in_memory and not slow and self.flusher.can_wait()
+
+    def was_slow(self) -> None:
+        """save() waited in vain: it does not again before Redis has taken something."""
+        self._slow_at = self.session.confirmed
+
+    def is_over(self, item: Item) -> bool:
+        """Whether there is nothing more to wait for."""
+        return item.arrived or self.session.ended
+
+    def conclude(self, item: Item, timeout_s: float) -> None:
+        """What push() raises, where Redis does not have the item."""
+        final = item.survivor
+        if final.lost:
+            raise InvalidSnapshot("the snapshot cannot be encoded: it is left out, and the log says why")
+        if not final.done:
+            raise self.session.why_late(item, timeout_s)
+
+
+def cannot_wait(item: Item | None, session: ProducerSession, timeout_s: float) -> Exception:
+    """What push() raises in the flusher's own thread, or from within a call of the same producer."""
+    if item is None:
+        return session.why_refused(timeout_s)
+    return StreamUnavailable(
+        "push() was called from within the producer, which it cannot wait for; the snapshot goes out later"
+    )
+
+
+class Pending:
+    """What was in the buffer at one moment, for flush() to wait for."""
+
+    def __init__(self, session: ProducerSession) -> None:
+        self._session = session
+        self._items = session.held_items()
+        self._deferred = session.inside() and not session.empty
+
+    def over(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        while self._items and self._items[-1].arrived:
+            if self._items.pop().survivor.lost:
+                self._items.clear()
+                self._items.append(_LOST)
+                return True
+        if self._items:
+            return self._session.ended or self._items[-1] is _LOST
+        return not self._deferred or self._session.empty
+
+    def arrived(self) -> bool:
+        """Whether Redis has it all."""
+        return self.over() and not self._items and self._session.account().balanced
+
+
+_LOST: Final = Item(
+    RiskSnapshot(trader_id="lost", daily_pnl=0.0, drawdown_pct=0.0, current_equity=0.0, peak_equity=0.0)
+)
+"""Stands for what cannot be sent at all."""
