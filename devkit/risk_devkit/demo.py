@@ -1,4 +1,4 @@
-"""`riskstream demo`: the whole of it on this machine, a worker killed half-way, and the books at the end.
+"""`riskstream demo`: everything on this machine, a worker killed half-way, the reconciliation.
 
 Embedded servers, traders in processes of their own, one worker, rq-dashboard. Everything that was started
 is stopped at the end, on Ctrl-C and on failure. The data stays in the folder; a later run adds to it.
@@ -30,26 +30,28 @@ from rich.text import Text
 from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
 from risk_devkit.meter import Meter, Reading
-from risk_devkit.traders import Report
+from risk_devkit.traders import TradersReport
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import RiskError
 from risk_producer.settings import CONFIG_FILE, Settings
 from risk_producer.transport.connect import redis_client
-from risk_worker.audit import ledger as balance
-from risk_worker.audit.ledger import Books, Life
+from risk_worker.audit import render
+from risk_worker.audit.ledger import EpochKey
+from risk_worker.audit.reconcile import EpochReport, Report
+from risk_worker.audit.verify import verify
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 
 PROCESSES_MAX: Final = 8
 DASHBOARD_PORT: Final = 9181
-DEAD_FOR_S: Final = 1.0  # how long nobody works, so that one can see the stream fill
+DEAD_FOR_S: Final = 1.0  # how long no worker runs, so that one can see the stream fill
 FIRST_ROW_TIMEOUT_S: Final = 60.0
 TRADERS_TIMEOUT_S: Final = 45.0  # to deliver what they hold, after their time is over
 DRAIN_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 15.0
 LOOK_EVERY_S: Final = 0.2
 LINE_EVERY_S: Final = 1.0  # where there is no terminal
-LISTED_MAX: Final = 20  # traders in the balance sheet; of more, only the sum
+LISTED_MAX: Final = 20  # traders in the reconciliation; of more, only the sum
 
 
 class DemoFailed(RiskError):
@@ -66,7 +68,7 @@ def run(
     data: Path,
     keep: bool = False,
 ) -> int:
-    """Run the demo. Returns the exit status: 0 if the books balance, 1 if not, 130 when interrupted."""
+    """Run the demo. Returns the exit status: 0 if it is reconciled, 1 if not, 130 when interrupted."""
     screen = Screen(Console())
     with _signals() as ignore_signals:
         stack = ExitStack()
@@ -97,7 +99,7 @@ class Demo:
         self._began = monotonic()
 
     def run(self, *, kill: bool, dashboard: bool, keep: bool) -> int:
-        """From the first server to the balance sheet."""
+        """From the first server to the reconciliation."""
         self._start_servers()
         dashboard_url = self._start_dashboard() if dashboard else None
         worker = self._start_worker()
@@ -110,13 +112,13 @@ class Demo:
                 worker = self._kill_and_restart(worker)
             reports = self._wait_for(traders, worker)
             self._watch(lambda: self._reading.in_flight == 0, worker, DRAIN_TIMEOUT_S)
-        balanced = self._show_books(reports)
+        reconciled = self._show_reconciliation(reports)
         self._draw_equity(self._tell_of_pauses() or self._names[0])
         self._tell_how_to_look_further(dashboard_url, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 self._keep(worker)
-        return 0 if balanced else 1
+        return 0 if reconciled else 1
 
     def _start_servers(self) -> None:
         self._screen.say(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
@@ -195,7 +197,7 @@ class Demo:
         entries = cast(list[Any], self._client.xrange(Keys(0).snapshots, count=1))
         return entries[0][1].get(b"s", b"").decode(errors="replace") if entries else ""
 
-    def _wait_for(self, traders: list[Child], worker: Child) -> list[Report]:
+    def _wait_for(self, traders: list[Child], worker: Child) -> list[TradersReport]:
         left_s = self._began + self._seconds - monotonic()
 
         def over() -> bool:
@@ -232,32 +234,35 @@ class Demo:
         while True:
             sleep(LOOK_EVERY_S)
 
-    def _show_books(self, reports: list[Report]) -> bool:
-        """The balance sheet. Returns whether it balances."""
+    def _show_reconciliation(self, reports: list[TradersReport]) -> bool:
+        """What `riskstream verify` finds, beside what the traders counted. Returns whether all is well."""
         accepted_by_name = {name: count for report in reports for name, count in report.accepted.items()}
-        accepted: dict[Life, int] = {}
+        accepted: dict[EpochKey, int] = {}
         for name, epoch in zip(self._names, self._epochs(), strict=True):
             if epoch is not None or accepted_by_name[name]:
                 accepted[name, epoch or 0] = accepted_by_name[name]
-        books = balance.read(self._database_url)
-        problems = books.problems(accepted)
+        found = verify(Settings(redis_url=self._redis_url, postgres_url=self._database_url))
+        problems = found.problems + _differences(accepted, found)
         if not all(report.delivered for report in reports):
             problems.append("a trader could not deliver all that it had accepted")
-        self._screen.say(_sheet(accepted, books))
+        mine = [epoch for epoch in found.epochs if (epoch.trader_id, epoch.epoch) in accepted]
+        self._screen.say(_table(mine))
         reading = self._reading
-        if refused := sum(report.refused for report in reports):
-            self._screen.say(f"{refused:,} were refused for want of room, and the traders were told so.")
+        if rejected := sum(report.rejected for report in reports):
+            self._screen.say(
+                f"{rejected:,} were rejected for want of room, and save() returned False for them."
+            )
         if reading.duplicates:
-            self._screen.say(f"{reading.duplicates:,} reached the database twice and were stored once.")
-        earlier = books.rows - sum(books.account(life).stored for life in accepted)
+            self._screen.say(
+                f"{reading.duplicates:,} reached the database more than once and were stored once."
+            )
+        earlier = found.totals["stored"] - sum(epoch.stored for epoch in mine)
         if earlier:
             self._screen.say(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
         for problem in problems:
             self._screen.say(Text(f"✗ {problem}", style="bold red"))
-        if not problems:
-            self._screen.say(
-                Text("✓ Nothing lost, nothing stored twice, every state the newest.", style="bold green")
-            )
+        style = "bold red" if problems else "bold green"
+        self._screen.say(Text(render.verdict(reconciled=not problems), style=style))
         return not problems
 
     def _epochs(self) -> list[int | None]:
@@ -266,9 +271,9 @@ class Demo:
 
     def _tell_of_pauses(self) -> str | None:
         """What history knows of them. Returns a trader that paused."""
-        lives = dict(zip(self._names, self._epochs(), strict=True))
+        epochs = dict(zip(self._names, self._epochs(), strict=True))
         with database.connect(self._database_url, database.COMMAND) as connection:
-            pauses = connection.execute(_PAUSES, (list(lives), list(lives.values()))).fetchall()
+            pauses = connection.execute(_PAUSES, (list(epochs), list(epochs.values()))).fetchall()
         if not pauses:
             return None
         trader_id, reason = pauses[0]
@@ -315,10 +320,12 @@ class Demo:
         self._screen.say("\n".join(said))
 
 
+_COLUMNS: Final = ("accepted", "stored", "conflated", "dead", "lost", "duplicates")
+
 _PAUSES: Final = """
     SELECT trader_id, reason
     FROM risk_state_history
-    JOIN unnest(%s::text[], %s::bigint[]) AS life (trader_id, epoch) USING (trader_id, epoch)
+    JOIN unnest(%s::text[], %s::bigint[]) AS this_run (trader_id, epoch) USING (trader_id, epoch)
     WHERE trading_paused AND reason <> ''
     ORDER BY recorded_at
 """
@@ -378,10 +385,10 @@ class Child:
                 self.kill()
         self._watchdog.dismiss()
 
-    def report(self) -> Report:
+    def report(self) -> TradersReport:
         """What a process of traders says in its last line. Raises DemoFailed."""
         try:
-            return msgspec.json.decode(self.log_tail(1), type=Report)
+            return msgspec.json.decode(self.log_tail(1), type=TradersReport)
         except msgspec.MsgspecError:
             raise DemoFailed(f"{self.name} failed; its log says:\n{self.log_tail()}") from None
 
@@ -459,19 +466,31 @@ def _paused(count: int, first: str) -> str:
     return f"{count:,} times a trader paused, the first was {first}"
 
 
-def _sheet(accepted: Mapping[Life, int], books: Books) -> Table:
-    table = Table(title="The books, counted by SQL", title_justify="left")
-    for heading in ("trader", "accepted", "stored", "conflated", "dead", "missing", "twice"):
+def _differences(accepted: Mapping[EpochKey, int], found: Report) -> list[str]:
+    """What the traders counted differently from Redis, and what was not drained, one sentence each."""
+    known = {(epoch.trader_id, epoch.epoch): epoch for epoch in found.epochs}
+    differences = []
+    for (trader_id, epoch), count in accepted.items():
+        admitted = known[trader_id, epoch].accepted if (trader_id, epoch) in known else 0
+        if admitted != count:
+            differences.append(
+                f"{trader_id}, epoch {epoch}: it counted {count:,} accepted, Redis {admitted:,}"
+            )
+    if in_flight := found.totals["in_flight"]:
+        differences.append(f"{in_flight:,} are still in flight")
+    return differences
+
+
+def _table(epochs: list[EpochReport]) -> Table:
+    table = Table(title="Reconciliation, counted by Redis and Postgres", title_justify="left")
+    for heading in ("trader", *(name.replace("_", " ") for name in _COLUMNS)):
         table.add_column(heading, justify="left" if heading == "trader" else "right")
-    total = [0] * 6
-    for life, count in accepted.items():
-        account = books.account(life)
-        row = [count, account.stored, account.conflated, account.dead, account.missing, account.repeated]
-        total = [a + b for a, b in zip(total, row, strict=True)]
-        if len(accepted) <= LISTED_MAX:
-            table.add_row(life[0], *(f"{number:,}" for number in row))
+    rows = [[getattr(epoch, name) for name in _COLUMNS] for epoch in epochs]
+    if len(epochs) <= LISTED_MAX:
+        for epoch, row in zip(epochs, rows, strict=True):
+            table.add_row(epoch.trader_id, *(f"{number:,}" for number in row))
     table.add_section()
-    table.add_row("all", *(f"{number:,}" for number in total))
+    table.add_row("all", *(f"{sum(numbers):,}" for numbers in zip(*rows, strict=True)))
     return table
 
 
