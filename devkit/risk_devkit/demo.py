@@ -29,7 +29,7 @@ from rich.text import Text
 
 from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
-from risk_devkit.meter import Meter, Reading
+from risk_devkit.meter import CounterSample, Meter
 from risk_devkit.traders import TradersReport
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import RiskError
@@ -76,7 +76,7 @@ def run(
             play = Demo(screen, stack, data.absolute(), seconds=seconds, traders=traders, rate=rate)
             return play.run(kill=kill, dashboard=dashboard, keep=keep)
         except KeyboardInterrupt:
-            screen.say("Interrupted: stopping everything.")
+            screen.print("Interrupted: stopping everything.")
             return 130
         finally:
             ignore_signals()  # a second Ctrl-C must not leave half of it running
@@ -107,21 +107,21 @@ class Demo:
         with self._screen.live():
             if kill:
                 self._watch(
-                    lambda: self._reading.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
+                    lambda: self._sample.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
                 )
                 worker = self._kill_and_restart(worker)
             reports = self._wait_for(traders, worker)
-            self._watch(lambda: self._reading.in_flight == 0, worker, DRAIN_TIMEOUT_S)
+            self._watch(lambda: self._sample.in_flight == 0, worker, DRAIN_TIMEOUT_S)
         reconciled = self._show_reconciliation(reports)
-        self._draw_equity(self._tell_of_pauses() or self._names[0])
-        self._tell_how_to_look_further(dashboard_url, keep)
+        self._draw_equity(self._show_pauses() or self._names[0])
+        self._show_next_steps(dashboard_url, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 self._keep(worker)
         return 0 if reconciled else 1
 
     def _start_servers(self) -> None:
-        self._screen.say(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
+        self._screen.print(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
         try:
             valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
         except FolderInUse as error:
@@ -133,14 +133,14 @@ class Demo:
             redis_client(self._redis_url, answer_timeout_s=5, connect_timeout_s=5, retries=10)
         )
         self._meter = Meter(self._client)
-        self._reading = self._meter.read()
-        self._screen.say(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
+        self._sample = self._meter.read()
+        self._screen.print(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
 
     def _start_dashboard(self) -> str:
         port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else embedded.free_port()
         self._start("dashboard", ["risk_worker", "dashboard", "--port", str(port)])
         url = f"http://127.0.0.1:{port}"
-        self._screen.say(f"  Dashboard {url}")
+        self._screen.print(f"  Dashboard {url}")
         return url
 
     def _start_worker(self) -> Child:
@@ -150,7 +150,7 @@ class Demo:
     def _start_traders(self) -> list[Child]:
         processes = min(len(self._names), PROCESSES_MAX)
         self._began = monotonic()
-        self._screen.say(
+        self._screen.print(
             f"{len(self._names)} traders in {processes} processes, {self._rate:g} snapshots/s in all, "
             f"for {self._seconds:g} s; one worker.\n"
         )
@@ -179,18 +179,18 @@ class Demo:
 
     def _kill_and_restart(self, worker: Child) -> Child:
         worker.kill()
-        self._screen.say(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
+        self._screen.print(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
         killed = monotonic()
         self._watch(lambda: monotonic() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
-        waiting = self._reading.in_flight
+        waiting = self._sample.in_flight
         if entry := self._oldest_entry():
-            self._screen.say(f"{waiting:,} wait in Redis. The oldest: {entry}")
-        stored = self._reading.stored
+            self._screen.print(f"{waiting:,} wait in Redis. The oldest: {entry}")
+        stored = self._sample.stored
         restarted = monotonic()
         worker = self._start_worker()
-        self._watch(lambda: self._reading.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
+        self._watch(lambda: self._sample.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
         took_s = monotonic() - restarted
-        self._screen.say(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
+        self._screen.print(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
         return worker
 
     def _oldest_entry(self) -> str:
@@ -210,24 +210,24 @@ class Demo:
         """Show how things stand until a condition holds. Raises DemoFailed."""
         deadline = monotonic() + timeout_s
         while True:
-            self._reading = self._meter.read()
+            self._sample = self._meter.read()
             elapsed_s = monotonic() - self._began
-            self._screen.show(self._reading, elapsed_s, self._seconds, worker.pid if worker else None)
+            self._screen.show(self._sample, elapsed_s, self._seconds, worker.pid if worker else None)
             if until():
                 return
             if worker is not None and not worker.running:
                 raise DemoFailed(f"the worker ended by itself; its log says:\n{worker.log_tail()}")
             if monotonic() > deadline:
-                said = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
-                raise DemoFailed(f"no progress within {timeout_s:.0f} s{said}")
+                log = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
+                raise DemoFailed(f"no progress within {timeout_s:.0f} s{log}")
             sleep(LOOK_EVERY_S)
 
     def _keep(self, worker: Child) -> NoReturn:
-        """Until Ctrl-C: with the worker, and without it when somebody stops it to see the stream fill."""
+        """Until Ctrl-C: with the worker, and without it when the user stops it to see the stream fill."""
         while worker.running:
             sleep(LOOK_EVERY_S)
         worker.stop()  # its pid may soon be another's
-        self._screen.say(
+        self._screen.print(
             f"Worker {worker.pid} has ended, the rest keeps running. To start another: "
             f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} riskstream worker"
         )
@@ -246,30 +246,30 @@ class Demo:
         if not all(report.delivered for report in reports):
             problems.append("a trader could not deliver all that it had accepted")
         mine = [epoch for epoch in found.epochs if (epoch.trader_id, epoch.epoch) in accepted]
-        self._screen.say(_table(mine))
-        reading = self._reading
+        self._screen.print(_table(mine))
+        sample = self._sample
         if rejected := sum(report.rejected for report in reports):
-            self._screen.say(
+            self._screen.print(
                 f"{rejected:,} were rejected for want of room, and save() returned False for them."
             )
-        if reading.duplicates:
-            self._screen.say(
-                f"{reading.duplicates:,} reached the database more than once and were stored once."
+        if sample.duplicates:
+            self._screen.print(
+                f"{sample.duplicates:,} reached the database more than once and were stored once."
             )
         earlier = found.totals["stored"] - sum(epoch.stored for epoch in mine)
         if earlier:
-            self._screen.say(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
+            self._screen.print(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
         for problem in problems:
-            self._screen.say(Text(f"✗ {problem}", style="bold red"))
+            self._screen.print(Text(f"✗ {problem}", style="bold red"))
         style = "bold red" if problems else "bold green"
-        self._screen.say(Text(render.verdict(reconciled=not problems), style=style))
+        self._screen.print(Text(render.verdict(reconciled=not problems), style=style))
         return not problems
 
     def _epochs(self) -> list[int | None]:
         found = cast(list[bytes | None], self._client.hmget(Keys(0).epochs, self._names))
         return [None if epoch is None else int(epoch) for epoch in found]
 
-    def _tell_of_pauses(self) -> str | None:
+    def _show_pauses(self) -> str | None:
         """What history knows of them. Returns a trader that paused."""
         epochs = dict(zip(self._names, self._epochs(), strict=True))
         with database.connect(self._database_url, database.COMMAND) as connection:
@@ -277,7 +277,7 @@ class Demo:
         if not pauses:
             return None
         trader_id, reason = pauses[0]
-        self._screen.say(f"{_paused(len(pauses), trader_id)}: {reason}.")
+        self._screen.print(f"{_paused(len(pauses), trader_id)}: {reason}.")
         return str(trader_id)
 
     def _draw_equity(self, trader_id: str) -> None:
@@ -301,23 +301,23 @@ class Demo:
         figure.ruler("y").ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         curve = figure.signal([x for x, _ in points], [y for _, y in points], marker="braille")
         figure.draw(curve.lines())
-        self._screen.say(Text("\n" + figure.build().string(colorless=True)))
+        self._screen.print(Text("\n" + figure.build().string(colorless=True)))
 
-    def _tell_how_to_look_further(self, dashboard_url: str | None, keep: bool) -> None:
-        said = ["", f"Data and logs are in {_shown(self._data)}."]
+    def _show_next_steps(self, dashboard_url: str | None, keep: bool) -> None:
+        lines = ["", f"Data and logs are in {_shown(self._data)}."]
         if not keep:
-            said.append("To look further, keep it running at the end: riskstream demo --keep")
+            lines.append("To look further, keep it running at the end: riskstream demo --keep")
         else:
             psql = shutil.which("psql") or str(embedded.program("psql"))
             port = self._redis_url.rpartition(":")[2].partition("/")[0]
-            said += [
+            lines += [
                 "To look further, in another terminal:",
                 f"  redis-cli -p {port} HGETALL '{Keys(0).counters}'",
                 f"  {shlex.quote(psql)} {self._database_url} -c 'TABLE risk_state'",
                 *([f"  {dashboard_url}"] if dashboard_url else []),
                 "Everything keeps running. Ctrl-C stops it.",
             ]
-        self._screen.say("\n".join(said))
+        self._screen.print("\n".join(lines))
 
 
 _COLUMNS: Final = ("accepted", "stored", "conflated", "dead", "lost", "duplicates")
@@ -393,7 +393,7 @@ class Child:
             raise DemoFailed(f"{self.name} failed; its log says:\n{self.log_tail()}") from None
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of what it said."""
+        """The end of its log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -404,13 +404,13 @@ class Screen:
         self._console = console
         self._live: Live | None = None
         self._last_line = 0.0
-        self._unsaid = ""
+        self._line = ""
 
     @property
     def width(self) -> int:
         return self._console.width
 
-    def say(self, what: str | Text | Table) -> None:
+    def print(self, what: str | Text | Table) -> None:
         """Once, above the live display."""
         self._console.print(what, markup=False, highlight=False, soft_wrap=not isinstance(what, Table))
 
@@ -419,39 +419,39 @@ class Screen:
         """Where show() shows; the last of it in any case."""
         if not self._console.is_terminal:
             yield
-            if self._unsaid:
-                self.say(self._unsaid)
+            if self._line:
+                self.print(self._line)
             return
         with Live(console=self._console, refresh_per_second=8) as self._live:
             yield
         self._live = None
 
-    def show(self, reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> None:
+    def show(self, sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> None:
         """How things stand."""
         if self._live is not None:
-            self._live.update(_panel(reading, elapsed_s, seconds, worker))
+            self._live.update(_panel(sample, elapsed_s, seconds, worker))
             return
-        self._unsaid = (
-            f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
-            f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
-            f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
+        self._line = (
+            f"{elapsed_s:5.1f} s  accepted {sample.accepted:,}  stored {sample.stored:,}  "
+            f"in flight {sample.in_flight:,}  {sample.rows_per_s:,.0f} rows/s  "
+            f"p50 {_ms(sample.p50_ms)}  p99 {_ms(sample.p99_ms)}" + ("" if worker else "  no worker")
         )
         if monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
-            self.say(self._unsaid)
-            self._unsaid = ""
+            self.print(self._line)
+            self._line = ""
 
 
-def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
+def _panel(sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right", min_width=10)
     grid.add_column()
-    grid.add_row("accepted", f"{reading.accepted:,}", "Redis has them")
-    grid.add_row("stored", f"{reading.stored:,}", "Postgres has committed them")
-    grid.add_row("in flight", f"{reading.in_flight:,}", "in the stream, not yet in Postgres")
-    grid.add_row("rows/s", f"{reading.rows_per_s:,.0f}", "")
-    grid.add_row("latency", _ms(reading.p50_ms), f"p50, accept to commit; p99 {_ms(reading.p99_ms)}")
+    grid.add_row("accepted", f"{sample.accepted:,}", "Redis has them")
+    grid.add_row("stored", f"{sample.stored:,}", "Postgres has committed them")
+    grid.add_row("in flight", f"{sample.in_flight:,}", "in the stream, not yet in Postgres")
+    grid.add_row("rows/s", f"{sample.rows_per_s:,.0f}", "")
+    grid.add_row("latency", _ms(sample.p50_ms), f"p50, accept to commit; p99 {_ms(sample.p99_ms)}")
     grid.add_row("worker", str(worker) if worker else Text("killed", style="bold red"), "")
     return Panel(grid, title=f"riskstream, {min(elapsed_s, seconds):.0f} of {seconds:g} s", expand=False)
 
