@@ -8,7 +8,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos soak clean
+.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos soak reference clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ save-cost: $(DEV) ## what save() costs the trader, idle and under load
 
 growth: $(DEV) ## rows/s as things grow, drawn into docs/growth.png
 	$(BIN)/python -m benchmarks.growth
+
+reference: $(DEV) ## write docs/reference from the code
+	$(BIN)/python -m docs.generate
 
 SECONDS ?= 600
 SEED ?= 7

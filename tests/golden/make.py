@@ -1,4 +1,7 @@
-"""How v1.jsonl came to be. Run it only for a new version: what is released is never written again."""
+"""How v1.jsonl came to be. Run it only for a new version: what is released is never written again.
+
+spool-1 is the spool of a producer that was killed while Redis was away, after save(PLAIN) and save(PAUSED).
+"""
 
 from __future__ import annotations
 
