@@ -100,7 +100,7 @@ class ProducerCore:
     def _begin(self, session: ProducerSession, transport: Transport) -> None:
         self._session = session
         self._flusher = flusher = Flusher(session, transport)
-        self._through_ends = 0
+        self._through_ends = -1  # of no snapshot yet is it known that it took too long
         flusher.on_end = partial(_ended, id(flusher), self._collector.retire)
         self._settle_role()
         self._finalizer = weakref.finalize(self, process.dropped, flusher)

@@ -21,6 +21,9 @@ from risk_producer.session.sender import Outbox
 
 T = TypeVar("T")
 
+# Of whatever is expected to succeed: only a failure takes that long.
+PATIENCE_S = 30.0
+
 RESET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -48,7 +51,7 @@ class Producer(Protocol):
     def push(self, snapshot: RiskSnapshot, timeout: float | None = None) -> None: ...
     def load(self, trader_id: str) -> LoadedState | None: ...
     def flush(self, timeout: float | None = None) -> bool: ...
-    def close(self, timeout: float | None = 5.0) -> bool: ...
+    def close(self, timeout: float | None = PATIENCE_S) -> bool: ...
     def health(self) -> Health: ...
     @property
     def outbox(self) -> Outbox: ...
@@ -66,8 +69,10 @@ class Threaded:
         self.push = self.inner.push
         self.load = self.inner.load
         self.flush = self.inner.flush
-        self.close = self.inner.close
         self.health = self.inner.health
+
+    def close(self, timeout: float | None = PATIENCE_S) -> bool:
+        return self.inner.close(timeout)
 
     @property
     def outbox(self) -> Outbox:
@@ -106,7 +111,7 @@ class OnLoop:
     def flush(self, timeout: float | None = None) -> bool:
         return self._await(self.inner.flush(timeout))
 
-    def close(self, timeout: float | None = 5.0) -> bool:
+    def close(self, timeout: float | None = PATIENCE_S) -> bool:
         return self._await(self.inner.close(timeout))
 
     def health(self) -> Health:
@@ -145,8 +150,8 @@ class Bench:
         self._made: list[Threaded | OnLoop] = []
 
     def producer(self, **options: Any) -> Producer:
-        """A producer with a short patience, unless told otherwise."""
-        options = {"save_timeout_s": 0.2, **options}
+        """A producer. A test that expects a timeout asks for a short one; others wait as long as it takes."""
+        options = {"save_timeout_s": PATIENCE_S, **options}
         made: Threaded | OnLoop
         if self._url is not None:
             options["redis_url"] = self._url

@@ -73,7 +73,7 @@ class Template:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 def _drain() -> None:
@@ -88,7 +88,7 @@ def _worker() -> None:
 
 
 def _worker_of_a_migrated_database() -> None:
-    migrations.wait_for = migrations.up = lambda *_: ""  # type: ignore[assignment]
+    migrations.up = lambda *_, **__: ""
     cli(["worker"])
 
 

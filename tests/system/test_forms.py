@@ -23,7 +23,7 @@ from tests.support.debian import POSTGRES, DebianPostgres, authority, certificat
 from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 Running = tuple[EmbeddedPostgres, Site]
 

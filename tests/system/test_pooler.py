@@ -17,7 +17,7 @@ from tests.integration.faults.test_database_errors import batch
 from tests.support.debian import DebianPostgres, pgbouncer
 from tests.support.servers import QUICK_POSTGRES, server_folder
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY 1"
 

@@ -15,8 +15,9 @@ from risk_producer import RiskProducer, RiskSnapshot, StreamUnavailable
 from tests.support.debian import authority, certificate, redis_with_tls
 from tests.support.forms import ALL_OK, use
 from tests.support.servers import server_folder
+from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 REFUSED = "the certificate of Redis at localhost:{} is not accepted"
 
 
@@ -46,10 +47,12 @@ def test_a_producer_refuses_another_authority(site: tuple[int, Path, Path]) -> N
         snapshot = RiskSnapshot(
             trader_id="a", daily_pnl=1.0, drawdown_pct=2.0, current_equity=3.0, peak_equity=4.0
         )
+        assert producer.save(snapshot)
+        wait_until(lambda: REFUSED.format(port) in str(producer.health().reason))
         with pytest.raises(StreamUnavailable, match=REFUSED.format(port)):
-            producer.push(snapshot, 3)
+            producer.push(snapshot, 0.2)
         health = producer.health()
-        assert (health.backend, health.buffered) == ("memory", 1)
+        assert (health.backend, health.buffered) == ("memory", 2)
         assert REFUSED.format(port) in str(health.reason)
         producer.close(0)
 

@@ -107,8 +107,13 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(WireSnapshot)
 
 
-def encode(snapshot: RiskSnapshot, epoch: int, seq: int, merged: int = 0) -> bytes:
-    """The bytes of field ``s`` for a snapshot under its identity."""
+def encode(
+    snapshot: RiskSnapshot, epoch: int, seq: int, merged: int = 0, reset: datetime | None = None
+) -> bytes:
+    """The bytes of field ``s`` for a snapshot under its identity.
+
+    reset: the last_reset_time of a snapshot that has none; None: its recorded_at.
+    """
     return _encoder.encode(
         _Written(
             VERSION,
@@ -122,7 +127,7 @@ def encode(snapshot: RiskSnapshot, epoch: int, seq: int, merged: int = 0) -> byt
             snapshot.peak_equity,
             snapshot.trading_paused,
             snapshot.paused_until,
-            snapshot.last_reset_time or snapshot.recorded_at,
+            snapshot.last_reset_time or reset or snapshot.recorded_at,
             snapshot.trace_id,
             snapshot.reason,
             merged,

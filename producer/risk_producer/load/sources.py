@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -142,7 +143,7 @@ def _stored(wire: WireSnapshot, trader_id: str, place: Place, where: str) -> Sto
     if wire.trader_id != trader_id:
         raise InvalidSnapshot(
             f"{where} holds a snapshot of {wire.trader_id!r}; the command to repair it: "
-            f"riskstream repair {trader_id}"
+            f"riskstream repair {shlex.quote(trader_id)}"
         )
     return Stored(wire.epoch, wire.seq, wire.snapshot, place)
 

@@ -32,6 +32,8 @@ class Item(msgspec.Struct, eq=False, gc=False):
     snapshot: RiskSnapshot
     life: int = 0
     """Which life of a producer it belongs to; lives are told apart only where there is a spool."""
+    reset: datetime | None = None
+    """Its last_reset_time: the snapshot's own, else the one that is carried on; None: its recorded_at."""
     since: float = 0.0
     """When it, or the oldest that it stands for, was accepted; monotonic, in seconds."""
     merged: int = 0
@@ -83,10 +85,10 @@ class Trader:
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self.newest: RiskSnapshot | None = None
-        """The newest snapshot accepted."""
-        self.settled: RiskSnapshot | None = None
-        """The newest snapshot that Redis has."""
+        self.newest: Item | None = None
+        """The newest one accepted."""
+        self.settled: Item | None = None
+        """The newest one that Redis has."""
         self.tail: Item | None = None
         """The newest item, while it is queued."""
 
@@ -113,9 +115,11 @@ class Buffer:
         trader = self._traders.get(snapshot.trader_id)
         if trader is None:
             trader = self._meet(snapshot.trader_id)
-        if snapshot.last_reset_time is None:
-            snapshot = self._carry_on(trader, snapshot)
-        item = Item(snapshot, self.life, now)
+        reset = snapshot.last_reset_time
+        if reset is None:
+            newest = trader.newest
+            reset = self._first_reset(snapshot) if newest is None else newest.reset
+        item = Item(snapshot, self.life, reset, now)
         if self._conflating:
             item.changed = _differ(trader.newest, snapshot)
         if self.depth >= self.size:
@@ -128,8 +132,7 @@ class Buffer:
             if not self.conflate():
                 return None
         trader.lane.queue.append(item)
-        trader.newest = snapshot
-        trader.tail = item
+        trader.newest = trader.tail = item
         self.depth += 1
         return item
 
@@ -141,8 +144,9 @@ class Buffer:
             trader_id = item.snapshot.trader_id
             trader = self._traders.get(trader_id) or self._meet(trader_id)
             item.since = now
+            item.reset = item.snapshot.last_reset_time
             trader.lane.queue.append(item)
-            trader.newest, trader.tail = item.snapshot, item
+            trader.newest = trader.tail = item
             self.depth += 1
 
     def settle(self, lane: Lane, items: Sequence[Item], *, lost: bool = False) -> None:
@@ -163,7 +167,7 @@ class Buffer:
             if lost:
                 item.lost = True
             else:
-                trader.settled = item.snapshot
+                trader.settled = item
             if trader.tail is item:
                 trader.tail = None
             if in_place:
@@ -189,7 +193,7 @@ class Buffer:
         for other in queue:
             if other.snapshot.trader_id == item.snapshot.trader_id:
                 other.changed = _differ(trader.newest, other.snapshot)
-                trader.newest, trader.tail = other.snapshot, other
+                trader.newest = trader.tail = other
         return True
 
     def oldest(self) -> Item | None:
@@ -204,16 +208,20 @@ class Buffer:
     def newest(self, trader_id: str) -> RiskSnapshot | None:
         """The newest snapshot accepted of a trader, sent or not."""
         trader = self._traders.get(trader_id)
-        return None if trader is None else trader.newest
+        newest = None if trader is None else trader.newest
+        if newest is None:
+            return None
+        if newest.snapshot.last_reset_time is not None:
+            return newest.snapshot
+        return with_last_reset(newest.snapshot, newest.reset or newest.snapshot.recorded_at)
 
     def remember(self, snapshot: RiskSnapshot) -> Item:
         """Keep the newest snapshot of its trader, and queue nothing."""
         trader = self._traders.get(snapshot.trader_id) or self._meet(snapshot.trader_id)
-        if snapshot.last_reset_time is None:
-            snapshot = self._carry_on(trader, snapshot)
-        trader.newest = snapshot
-        item = Item(snapshot)
-        item.done = True
+        reset = snapshot.last_reset_time
+        if reset is None:
+            reset = self._first_reset(snapshot) if trader.newest is None else trader.newest.reset
+        trader.newest = item = Item(snapshot, reset=reset, done=True)
         return item
 
     def conflate(self) -> int:
@@ -241,13 +249,9 @@ class Buffer:
             lane.queue = kept
         return before - self.depth
 
-    def _carry_on(self, trader: Trader, snapshot: RiskSnapshot) -> RiskSnapshot:
-        """What has no last_reset_time has the trader's last one, else its own recorded_at."""
-        newest = trader.newest
-        reset = newest.last_reset_time if newest is not None else None
-        if reset is None:
-            reset = self.loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
-        return with_last_reset(snapshot, reset)
+    def _first_reset(self, snapshot: RiskSnapshot) -> datetime:
+        """Of a trader's first snapshot that has no last_reset_time."""
+        return self.loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
 
     def _meet(self, trader_id: str) -> Trader:
         lane = self.lanes[partition_of(trader_id, len(self.lanes))]
@@ -256,17 +260,19 @@ class Buffer:
 
     def _replace(self, trader: Trader, item: Item, newer: Item) -> None:
         """The newest item of a trader becomes a newer one in its place, and stands for both."""
-        item.snapshot = trader.newest = newer.snapshot
+        item.snapshot, item.reset = newer.snapshot, newer.reset
         item.changed = newer.changed
         item.merged += 1
         self.conflated += 1
 
 
-def _differ(one: RiskSnapshot | None, other: RiskSnapshot) -> bool:
+def _differ(before: Item | None, snapshot: RiskSnapshot) -> bool:
     """Whether what must never be dropped differs: the pause, its end, the reason."""
+    if before is None:
+        return True
+    one = before.snapshot
     return (
-        one is None
-        or one.trading_paused != other.trading_paused
-        or one.paused_until != other.paused_until
-        or one.reason != other.reason
+        one.trading_paused != snapshot.trading_paused
+        or one.paused_until != snapshot.paused_until
+        or one.reason != snapshot.reason
     )

@@ -267,7 +267,7 @@ class Outbox:
             if not seq:
                 seq = life.last + merged + 1
             try:
-                payload = encode(snapshot, life.epoch, seq, merged)
+                payload = encode(snapshot, life.epoch, seq, merged, item.reset)
             except Exception as error:  # noqa: BLE001  it is found out what it is
                 again = _encode_again(item, life.epoch, seq)
                 if again is None:
@@ -394,7 +394,7 @@ def _encode_again(item: Item, epoch: int, seq: int) -> bytes | None:
     """
     encode(_SOUND, epoch, 1)
     try:
-        return encode(item.snapshot, epoch, seq, item.merged)
+        return encode(item.snapshot, epoch, seq, item.merged, item.reset)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  the sound one could be encoded

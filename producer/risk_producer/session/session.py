@@ -530,13 +530,13 @@ class ProducerSession:
             if self._deferred:
                 self._do_deferred()
             self._count_left()
-            self.ended = True
+            self.ended, self.spool, self._outbox.spool = True, None, None
         self._leave()
         return True
 
     def _count_left(self) -> None:
         left = self._buffer.items()
-        spool, self.spool, self._outbox.spool = self.spool, None, None
+        spool = self.spool  # let go of when all is counted: an end that was interrupted is repeated
         self.sync_each = False
         if spool is not None:
             spool.close(empty=not left)
@@ -547,7 +547,7 @@ class ProducerSession:
                         "Closed with %d snapshots in the spool, to be sent next time",
                         len(left),
                     )
-                self._spooled += sum(item.merged + 1 for item in left)
+                self._spooled = sum(item.merged + 1 for item in left)
                 return
         on_their_way = self._outbox.on_their_way()
         unknown = unsent = 0

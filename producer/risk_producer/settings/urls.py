@@ -36,6 +36,7 @@ _HARMLESS_NAMES: Final = (
 _HARMLESS: Final = frozenset(_HARMLESS_NAMES.split())
 _HOSTS: Final = re.compile(r"(\[[^\[\]]*\]|[^:,\[\]]*)(:\d*)?(,(\[[^\[\]]*\]|[^:,\[\]]*)(:\d*)?)*")
 _POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
+_SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ESCAPES: Final = "in a user or password / is written %2F, @ %40, : %3A, % %25"
 
 
@@ -67,17 +68,16 @@ def mask(url: str) -> str:
 
 
 def _mask_query(query: str) -> str:
+    """Hide the query from the first option on that is secret or not known: what looks like another option
+    behind it may be a part of its value, where an & was not escaped."""
     shown: list[str] = []
-    hiding = False
     for piece in query.split("&"):
         name, equals, _ = piece.partition("=")
-        if unquote(name) in _HARMLESS and equals:
-            hiding = False
-            shown.append(piece)
-        elif not hiding or (unquote(name) in _SECRET and equals):
-            hiding = bool(equals)
-            known = unquote(name) in _SECRET or (equals and re.fullmatch(r"[a-z_]{1,40}", name))
-            shown.append(f"{name}={MASK}" if known else MASK if piece else "")
+        if piece and not (unquote(name) in _HARMLESS and equals):
+            known = equals and (unquote(name) in _SECRET or re.fullmatch(r"[a-z_]{1,40}", name))
+            shown.append(f"{name}={MASK}" if known else MASK)
+            break
+        shown.append(piece)
     return "&".join(shown)
 
 
@@ -163,9 +163,11 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
             # A part of a password may have come here by mistake: then it is not shown.
             safe = "@" not in (parts.query or "") and not said.get("password", "").startswith("?")
             shown = (
-                f" {key}" if safe and re.fullmatch(r"[a-z_]{1,40}", key) and "password" not in said else ""
+                f" {key}" if safe and re.fullmatch(r"[a-z_]{1,40}", key) and _SECRET.isdisjoint(said) else ""
             )
             raise ConfigurationError(f"{name} has an option{shown} that libpq does not know")
+        if key == "sslmode" and value not in _SSLMODES:  # libpq's message would show it
+            raise ConfigurationError(f"{name} has a value of sslmode that is none of {', '.join(_SSLMODES)}")
         said[key] = value
     _check_ports(said.get("port", ""), name)
     return said

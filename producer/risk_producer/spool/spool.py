@@ -86,7 +86,7 @@ class Spool:
         self._seqs: dict[str, int] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock_fd: int | None = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise ConfigurationError(f"RISK_SPOOL_DIR {folder} is not a folder") from None
         except OSError as error:
@@ -207,21 +207,24 @@ class Spool:
         return os.dup(self._fd)
 
     def close(self, *, empty: bool) -> None:
-        """empty: Redis has all, so nothing need stay."""
+        """empty: Redis has all, so nothing need stay. May be repeated, where it was interrupted."""
         try:
             self._leave()
         except OSError as error:
             self.fail(error)
         if empty:
             self._remove(list(self._sizes))
-        os.close(self._lock_fd)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
 
     def abandon(self) -> None:
         """After a fork, in the child: the folder is the parent's."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-        os.close(self._lock_fd)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
 
     @property
     def _newest(self) -> int:
@@ -231,7 +234,7 @@ class Spool:
         snapshot = item.snapshot
         epoch = epoch_of(item.life, snapshot.trader_id) or 0
         try:
-            payload = encode(snapshot, epoch or 1, item.seq, item.merged)
+            payload = encode(snapshot, epoch or 1, item.seq, item.merged, item.reset)
         except (TypeError, ValueError, OverflowError):  # it cannot be sent either, and there it is told
             return b""
         record = _record(b"S", item.life, epoch, payload)

@@ -20,11 +20,13 @@ from redis.exceptions import (
     ChildDeadlockedError,
     ClusterCrossSlotError,
     IncorrectPolicyType,
+    InvalidResponse,
     RedisClusterException,
     RedisError,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -58,6 +60,7 @@ _KEPT_WITH_TLS: Final[dict[str, re.Pattern[str]]] = {
     "ssl_check_hostname": re.compile(r"true|false|yes|no|1|0", re.IGNORECASE),
     "ssl_min_version": re.compile(r"\d{1,5}"),
 }
+_SECRET: Final = frozenset({"password", "ssl_password"})
 # Options that redis-py knows and riskstream sets itself: another program may need them in a shared URL.
 _PASSED_OVER_NAMES: Final = (
     "socket_timeout socket_connect_timeout socket_read_size socket_keepalive retry_on_timeout retry_on_error "
@@ -228,7 +231,7 @@ def _query(query: str, name: str, *, tls: bool) -> dict[str, Any]:
         value = unescape(value.replace("+", " "), name, "value of an option")
         expected = _KEPT.get(key) or _KEPT_WITH_TLS.get(key)
         if not equals or (expected is None and key not in _PASSED_OVER):
-            shown = f" {key}" if re.fullmatch(r"[a-z_]{1,40}", key) and "password" not in options else ""
+            shown = f" {key}" if re.fullmatch(r"[a-z_]{1,40}", key) and _SECRET.isdisjoint(options) else ""
             known = ", ".join(_KEPT_WITH_TLS if tls else _KEPT)
             raise ConfigurationError(f"{name} has an option{shown} that cannot be used; options are: {known}")
         if expected is None:
@@ -288,18 +291,45 @@ def _too_old(version: str) -> str:
 
 
 class _Tcp(_Checked, Connection):
-    pass
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        try:
+            super().on_connect_check_health(check_health=check_health)
+        except (RedisConnectionError, InvalidResponse) as error:
+            if type(error) not in (RedisConnectionError, InvalidResponse):
+                raise  # it says by itself what is wrong
+            raise RedisConnectionError(
+                f"{self.host}:{self.port} did not answer as Redis does when the connection was opened: "
+                f"{str(error).removesuffix('.')}; if it expects TLS, the URL has to start with rediss://"
+            ) from error
+
+
+# OpenSSL's reasons for bytes that are no record of TLS.
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
 class _Tls(_Checked, SSLConnection):
-    def _connect(self) -> Any:
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         try:
-            return super()._connect()  # type: ignore[no-untyped-call]
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
         except ssl.SSLCertVerificationError as error:
             raise CertificateRefused(
                 f"the certificate of Redis at {self.host}:{self.port} is not accepted: "
                 f"{error.verify_message}; ssl_ca_certs=FILE in the URL names the authority that signed it"
             ) from error
+        except TimeoutError as error:
+            raise RedisTimeoutError(self._no_handshake("it did not answer in time")) from error
+        except (ConnectionError, ssl.SSLEOFError) as error:
+            raise RedisConnectionError(self._no_handshake("it closed the connection")) from error
+        except ssl.SSLError as error:
+            if error.reason not in _NO_TLS:
+                raise
+            raise RedisConnectionError(self._no_handshake("its answer is not TLS")) from error
+
+    def _no_handshake(self, why: str) -> str:
+        return (
+            f"{self.host}:{self.port} did not complete a TLS handshake, {why}; if it does not speak TLS, "
+            "the URL has to start with redis://"
+        )
 
 
 class _Unix(_Checked, UnixDomainSocketConnection):

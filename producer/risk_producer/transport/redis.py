@@ -11,10 +11,8 @@ import ssl
 from inspect import iscoroutinefunction
 from typing import Any
 
-import redis
-
 from risk_producer.errors import ConfigurationError
-from risk_producer.transport.connect import check_redis_url
+from risk_producer.transport.connect import REDIS_ERRORS, check_redis_url
 from risk_producer.transport.requests import TraderStream
 
 _FIRST_USE = (encodings.idna, importlib.readers, secrets, socket, ssl)
@@ -59,7 +57,7 @@ def _rehearse(url: str) -> None:
     stream = TraderStream.connect(url)
     try:
         stream.rehearse()
-    except (TypeError, ValueError, redis.RedisError) as error:
+    except (TypeError, ValueError, *REDIS_ERRORS) as error:
         raise ConfigurationError(f"the URL of Redis cannot be used: {type(error).__name__}") from None
     finally:
         stream.close()

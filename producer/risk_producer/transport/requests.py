@@ -14,13 +14,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 import redis
-from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, redis_client
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -152,7 +151,7 @@ class Admission:
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
 
 
-def unavailable(error: RedisError) -> StreamUnavailable:
+def unavailable(error: Exception) -> StreamUnavailable:
     """The error for the trader."""
     return StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
@@ -211,7 +210,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, INFO server."""
     payload, marker, behind, server = answer
     for each in (payload, marker, behind):
-        if isinstance(each, RedisError):
+        if isinstance(each, REDIS_ERRORS):
             raise each
     payload = _payload(payload)
     if behind is not None and (epoch_in(payload) or 0) < (number_in(behind) or EPOCH_MAX):
@@ -250,14 +249,14 @@ class TraderStream:
         """A new epoch for each of call.lives, in their order."""
         try:
             return _epochs(call, self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
             return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments))
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
@@ -266,7 +265,7 @@ class TraderStream:
             pipeline = self._client.pipeline(transaction=False)
             _ask_latest(pipeline, keys, trader_id)
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def rehearse(self) -> None:

@@ -102,10 +102,10 @@ def test_from_accepted_to_stored(
     for number in range(1, 21):
         for trader in ("a", "b", "ü:c"):
             producer.save(snapshot(trader, number))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert verify.sums() == (60, 0, 0, 0, 60, 0, 0, 0)
     drain_all(redis_url, database_url)
-    producer.push(snapshot("a", 21))
+    producer.push(snapshot("a", 21), timeout=30)
     assert verify.sums() == (61, 60, 0, 0, 1, 0, 0, 0)
     assert verify.sums("--trader", "ü:c") == (20, 20, 0, 0, 0, 0, 0, 0)
     text = verify.run("--trader", "a")
@@ -117,7 +117,7 @@ def test_a_well_formed_entry_that_breaks_a_rule_is_counted_once_and_found_by_its
     verify: Verify, producer: RiskProducer, redis_client: redis.Redis, redis_url: str, database_url: str
 ) -> None:
     for number in (1, 2):
-        producer.push(snapshot("a", number))
+        producer.push(snapshot("a", number), timeout=30)
     keys = Keys(partition_of("a", PARTITIONS))
     newest: Any = redis_client.hget(keys.latest, "a")
     redis_client.delete(keys.snapshots)
@@ -174,7 +174,7 @@ def test_lost_snapshots_are_named(
     verify: Verify, producer: RiskProducer, redis_url: str, redis_client: redis.Redis, database_url: str
 ) -> None:
     for number in range(1, 11):
-        producer.push(snapshot("a", number))
+        producer.push(snapshot("a", number), timeout=30)
     stream = Keys(partition_of("a", PARTITIONS)).snapshots
     entries: Any = redis_client.xrange(stream)
     redis_client.xdel(stream, *(entries[at][0] for at in (2, 3, 9)))
@@ -196,13 +196,13 @@ def test_redis_restarted_empty(
 ) -> None:
     """What was in it is lost. The producer goes on, so the gap is named, and the system goes on as well."""
     for number in range(1, 6):
-        producer.push(snapshot("a", number))
+        producer.push(snapshot("a", number), timeout=30)
     drain_all(redis_url, database_url)
     for number in range(6, 9):
-        producer.push(snapshot("a", number))
+        producer.push(snapshot("a", number), timeout=30)
     redis_client.flushall()
     assert verify.sums() == (5, 5, 0, 0, 0, 0, 0, 0)  # Redis and Postgres do not know the three
-    producer.push(snapshot("a", 9))
+    producer.push(snapshot("a", 9), timeout=30)
     assert verify.sums() == (9, 5, 0, 0, 1, 3, 0, 0)
     drain_all(redis_url, database_url)
     said = verify.said()
@@ -212,8 +212,8 @@ def test_redis_restarted_empty(
 def test_a_state_that_is_behind_is_named(
     verify: Verify, producer: RiskProducer, redis_url: str, database_url: str, db: psycopg.Connection
 ) -> None:
-    producer.push(snapshot("a", 1))
-    producer.push(snapshot("a", 2))
+    producer.push(snapshot("a", 1), timeout=30)
+    producer.push(snapshot("a", 2), timeout=30)
     drain_all(redis_url, database_url)
     assert verify.sums()[-1] == 0
     db.execute("UPDATE risk_state SET seq = 1")
@@ -229,7 +229,7 @@ def test_a_partition_that_is_no_longer_configured_is_looked_at_too(
 ) -> None:
     with RiskProducer(redis_url, partitions=200) as producer:
         for number in range(20):
-            producer.push(snapshot(f"t{number}"))
+            producer.push(snapshot(f"t{number}"), timeout=30)
     assert verify.sums() == (20, 0, 0, 0, 20, 0, 0, 0)
 
 
@@ -240,7 +240,7 @@ def test_what_waits_beyond_the_partitions_is_named(
     with RiskProducer(redis_url, partitions=8) as producer:
         for partition, count in ((1, 1), (3, 2), (7, 1)):
             for number in range(count):
-                producer.push(snapshot(traders[partition], number))
+                producer.push(snapshot(traders[partition], number), timeout=30)
     said = verify.said()
     assert said["unserved_partitions"] == [{"partition": 3, "in_flight": 2}, {"partition": 7, "in_flight": 1}]
     done = verify.run()
@@ -275,7 +275,7 @@ def test_the_number_of_partitions_can_be_changed(
         with RiskProducer(redis_url, partitions=partitions, database_url=database_url) as producer:
             found = producer.load(trader)
             assert (found and found.snapshot.daily_pnl) == (number - 1 or None)
-            producer.push(snapshot(trader, number))
+            producer.push(snapshot(trader, number), timeout=30)
         drain_all(redis_url, database_url)
         done = Verify(redis_url, database_url).run(RISK_PARTITIONS=str(partitions))
         assert (done.exit_code, "1 in flight" in done.stdout) == (0, False)
@@ -288,7 +288,7 @@ def test_the_number_of_partitions_can_be_changed(
 def test_an_unknown_trader_is_a_finding(
     verify: Verify, producer: RiskProducer, option: tuple[str, ...]
 ) -> None:
-    producer.push(snapshot("a"))
+    producer.push(snapshot("a"), timeout=30)
     done = verify.run("--trader", "nobody", *option)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "riskstream: neither Redis nor Postgres knows a snapshot of 'nobody'\n"
@@ -298,7 +298,7 @@ def test_duplicates_are_named(
     verify: Verify, producer: RiskProducer, redis_url: str, database_url: str, db: psycopg.Connection
 ) -> None:
     for number in range(1, 4):
-        producer.push(snapshot("a", number))
+        producer.push(snapshot("a", number), timeout=30)
     drain_all(redis_url, database_url)
     db.execute(
         "CREATE TEMP TABLE again AS SELECT * FROM risk_state_history WHERE seq = 2;"

@@ -6,16 +6,19 @@ the migration finds its way is tested everywhere, with an extension that only lo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import errors
 
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer.errors import ConfigurationError
 from risk_worker.audit import ledger
+from risk_worker.cli import cli
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 from tests.conftest import MakePostgres
@@ -213,6 +216,23 @@ class TestFindingTheWay:
                 ConfigurationError, match="shared_preload_libraries = 'timescaledb' and restart"
             ):
                 do(server.url)
+
+    def test_created_but_not_preloaded_is_what_the_commands_say(
+        self, server: EmbeddedPostgres, redis_url: str
+    ) -> None:
+        """And not, of rows that are out of sight, that they are lost, or that there are none."""
+        migrations.up(server.url)
+        with connect(server.url) as connection:
+            connection.execute("CREATE EXTENSION timescaledb")
+        environment = {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": server.url}
+        for command in (
+            *(["verify"], ["verify", "--trader", "t1"], ["verify", "--json"]),
+            *(["dead", "list"], ["dead", "list", "--json"], ["dead", "show", "s", "1-0"], ["dead", "retry"]),
+            ["dead", "drop", "--all", "--yes"],
+        ):
+            done = CliRunner(env=environment).invoke(cli, command)
+            assert (done.exit_code, done.stdout) == (2, ""), command
+            assert "set shared_preload_libraries = 'timescaledb' and restart it" in done.stderr
 
     def test_loaded_after_rows_are_there(self, server: EmbeddedPostgres) -> None:
         migrations.up(server.url)

@@ -16,6 +16,7 @@ import pytest
 from risk_producer.errors import ConfigurationError
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
+from tests.support.proxy import Proxy
 from tests.support.servers import with_name
 
 TABLES = {"risk_state", "risk_state_history", "risk_dead_letter"}
@@ -94,6 +95,56 @@ def test_a_missing_database_is_named(empty_database_url: str) -> None:
         migrations.up(with_name(empty_database_url, "not_there"))
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("cut_at", b"pg_is_in_recovery"),  # while the database is waited for
+        ("question", b"array_agg(relname"),  # while foreign tables are looked for
+        ("cut_at", b"pg_advisory_lock"),  # dbmate has connected
+        ("question", b"pg_advisory_lock"),
+        ("cut_at", b"CREATE TABLE risk_state"),
+        ("question", b"COMMIT"),
+        ("refusing", b""),
+    ],
+)
+def test_a_connection_that_is_cut_is_made_again(
+    empty_database_url: str, fault: str, words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy(empty_database_url) as proxy:
+        monkeypatch.setattr(migrations, "_pause", lambda _: setattr(proxy, "refusing", False))
+        setattr(proxy, fault, words or True)
+        migrations.up(proxy.url, timeout_s=60)
+        assert proxy.struck.is_set() or not words
+        assert tables_of(empty_database_url) >= TABLES
+        assert migrations.up(proxy.url) == "Nothing to apply"
+
+
+def test_what_waiting_does_not_help_against_is_an_error_at_once(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(migrations, "_pause", waited.append)
+    (tmp_path / "20000101000000_bad.sql").write_text("-- migrate:up\nSELECT nonsense;\n-- migrate:down\n")
+    with pytest.raises(MigrationError, match="nonsense"):
+        migrations.up(empty_database_url, folder=tmp_path, timeout_s=60)
+    with pytest.raises(MigrationError, match="does not exist"):
+        migrations.up(with_name(empty_database_url, "not_there"), timeout_s=60)
+    with psycopg.connect(empty_database_url) as connection:
+        info = connection.info
+        url = f"postgresql://nobody@{info.host}:{info.port}/{info.dbname}"
+    with pytest.raises(MigrationError, match="the user or password is refused"):
+        migrations.up(url, timeout_s=60)
+    assert waited == []
+
+
+def test_a_database_that_stays_away_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(migrations, "_pause", waited.append)
+    with pytest.raises(MigrationError, match="could not be used within"):
+        migrations.up("postgresql://u@127.0.0.1:1/x", timeout_s=0.05)
+    assert waited
+
+
 def test_wait_for_gives_up_with_the_reason() -> None:
     with pytest.raises(MigrationError, match=r"could not be used within 0 s.*refused"):
         migrations.wait_for("postgresql://u:secret@127.0.0.1:1/x", timeout_s=0)
@@ -159,7 +210,7 @@ class TestThePassword:
         url = "postgresql://u:pass%2Fword%20%40@127.0.0.1:1/x"
         for do in (
             migrations.up,
-            lambda url: migrations.wait_for(url, timeout_s=0.6),
+            lambda url: migrations.wait_for(url, timeout_s=1.5),
         ):
             with pytest.raises((MigrationError, psycopg.OperationalError)) as caught:
                 do(url)

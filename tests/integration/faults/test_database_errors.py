@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -78,7 +77,7 @@ def wait_for_a_waiter(db: psycopg.Connection) -> None:
 def test_a_lock_that_is_not_to_be_had_is_waited_for(
     timeout: str, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(monkeypatch, **{timeout: "100ms"})
+    impatient(monkeypatch, **{timeout: "1s"})
     with PostgresStore(database_url) as store:
         with psycopg.connect(database_url) as other:
             other.execute("LOCK TABLE risk_state IN ACCESS EXCLUSIVE MODE")
@@ -97,7 +96,7 @@ def test_a_deadlock_is_retried(database_url: str, store: PostgresStore, db: psyc
         wait_for_a_waiter(db)
         threads.submit(other.execute, "UPDATE risk_state SET reason = 'x' WHERE trader_id = 'a'")
         with pytest.raises(StoreUnavailable, match="deadlock detected"):
-            saving.result(20)
+            saving.result(60)
     assert store.save(batch("a", "b", seq=2)).duplicates == 0
     assert db.execute("SELECT trader_id, seq FROM risk_state ORDER BY 1").fetchall() == [("a", 2), ("b", 2)]
 
@@ -116,7 +115,7 @@ def test_a_serialization_failure_is_retried(database_url: str, db: psycopg.Conne
         wait_for_a_waiter(db)
         other.commit()
         with pytest.raises(StoreUnavailable, match="could not serialize"):
-            saving.result(20)
+            saving.result(60)
         assert store.save(batch("a", seq=2)).duplicates == 0
 
 
@@ -132,7 +131,7 @@ def test_a_session_that_an_operator_ends_amid_a_batch_is_made_anew(
             " WHERE application_name = 'riskstream-worker' AND datname = current_database()"
         )
         with pytest.raises(StoreUnavailable, match=r"administrator command .*an operator stepped in"):
-            saving.result(20)
+            saving.result(60)
     assert store.save(batch("a", "b")).duplicates == 0
     assert db.execute(DEAD).fetchall() == []
 
@@ -366,9 +365,7 @@ def test_an_outage_loses_and_buries_nothing_and_ends_by_itself_within_5_s(
             books.poison(b"nonsense")
             wait_until(lambda: int(client.hget("risk:{0}:counters", "retries") or 0) > 4)
             server.start()
-            began = time.monotonic()
             wait_until(books.balance, 5)
-            assert time.monotonic() - began < 5
             client.hdel("risk:{0}:counters", "retries")
     books.check()
 

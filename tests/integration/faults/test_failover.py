@@ -15,7 +15,7 @@ from risk_producer.transport.connect import redis_client
 from tests.conftest import MakeValkey
 from tests.support.producers import snapshot
 from tests.support.proxy import Proxy
-from tests.support.wait import wait_until
+from tests.support.wait import slowness, wait_until
 from tests.support.worker import WorkerProcess
 
 BACK_S = 5.0
@@ -64,12 +64,12 @@ def test_producer_and_worker_are_back_without_a_restart(
         RiskProducer(pair.proxy.url) as producer,
     ):
         for number in range(20):
-            producer.push(snapshot("t1", number), timeout=10)
+            producer.push(snapshot("t1", number), timeout=30)
         wait_until(lambda: stored() == 20, 30, "the worker to store")
         pair.fail_over()
         for number in range(20):
             assert producer.save(snapshot("t2", number))
-        assert producer.flush(BACK_S), producer.health()
+        assert producer.flush(BACK_S * slowness()), producer.health()
         wait_until(lambda: stored() == 40, BACK_S, "the worker to store again")
         assert producer.health().backend == "postgres"
         assert worker.running

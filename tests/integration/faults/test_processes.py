@@ -324,7 +324,7 @@ def test_redis_restarted_with_its_append_only_file_loses_nothing(site: Site) -> 
             site.redis.start()
         wait_until(trading.grows(100))
         trading.__exit__()
-        assert producer.flush(10)
+        assert producer.flush(30)
     wait_until(lambda: not site.client.xlen(KEYS.snapshots), 15, "all of it is stored")
     assert [trace for trace, *_ in stored(site)] == trading.accepted
     assert site.report().problems == []
@@ -338,19 +338,17 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
     with RiskProducer(site.redis.url) as producer:
         with site.batch_in_hand(books, "risk_state_history"):  # so that what follows stays in the stream
             for number in range(1, 4):
-                producer.push(snapshot(number))
+                producer.push(snapshot(number), timeout=30)
             site.lose_redis()
-        began = time.monotonic()
         for number in range(4, 6):
-            producer.push(snapshot(number))
+            producer.push(snapshot(number), timeout=30)
         wait_until(lambda: [trace for trace, *_ in stored(site)][-2:] == ["4", "5"], 30, "the drain goes on")
-        assert time.monotonic() - began < 30
     report = site.report()
     [epoch] = [epoch for epoch in report.epochs if epoch.trader_id == "t"]
     assert (epoch.accepted, epoch.stored, epoch.lost, epoch.gaps) == (5, 2, 3, [(1, 3)])
     assert report.problems == [f"t, epoch {epoch.epoch}: lost seq 1 to 3 (3)"]
     with RiskProducer(site.redis.url) as successor:
-        successor.push(snapshot(6))
+        successor.push(snapshot(6), timeout=30)
     wait_until(lambda: stored(site)[-1][0] == "6", what="what a new producer sends is stored")
     assert stored(site)[-1][1] > epoch.epoch
     with psycopg.connect(site.postgres.url) as db:

@@ -105,12 +105,12 @@ def test_a_batch_is_stored_once_the_standby_has_it(
                     saving: Future[object] = threads.submit(store.save, made)
                     cancel_the_waits(admin, saving)
                     with pytest.raises(StoreUnavailable, match="may not be replicated"):
-                        saving.result(20)
+                        saving.result(60)
             with PostgresStore(primary.url) as successor:  # a worker that knows nothing of it
                 saving = threads.submit(successor.save, made)
                 cancel_the_waits(admin, saving)
                 with pytest.raises(StoreUnavailable, match="may not be replicated"):
-                    saving.result(20)
+                    saving.result(60)
         finally:
             standby.resume()
         with PostgresStore(primary.url) as store:
@@ -123,12 +123,12 @@ def test_a_worker_waits_for_a_standby_to_become_the_primary() -> None:
         with standby_of(primary) as standby:
             with pytest.raises(MigrationError, match="it is a standby, which nothing can be written to"):
                 migrations.wait_for(standby.url, timeout_s=0.6)
-            waiting = threading.Thread(target=migrations.wait_for, args=(standby.url, 30.0))
+            waiting = threading.Thread(target=migrations.wait_for, args=(standby.url, 90.0))
             waiting.start()
             primary.stop()
             with psycopg.connect(standby.url, autocommit=True) as admin:
                 admin.execute("SELECT pg_promote()")
-            waiting.join(30)
+            waiting.join(90)
             assert not waiting.is_alive()
             assert migrations.up(standby.url) == "Nothing to apply"
             with PostgresStore(standby.url) as store:

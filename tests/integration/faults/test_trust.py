@@ -29,7 +29,7 @@ def test_a_trader_whose_field_cannot_be_read_waits_and_the_others_go_on(
     environ = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
     with RiskProducer(redis_url) as producer:
         if name == "admitted":  # it is read with each batch, the others when a producer is new
-            producer.push(snapshot("bad", 0))
+            producer.push(snapshot("bad", 0), timeout=30)
             [field] = [each for each in client.hkeys(KEYS.admitted) if each.endswith(b":bad")]
         else:
             field = b"bad"
@@ -37,12 +37,12 @@ def test_a_trader_whose_field_cannot_be_read_waits_and_the_others_go_on(
         client.hset(key, field, b"\xffnonsense")
         for number in range(1, 6):
             assert producer.save(snapshot("bad", number))
-            producer.push(snapshot("good", number), timeout=10)
+            producer.push(snapshot("good", number), timeout=30)
         wait_until(lambda: key in str(producer.health().reason), what="health() names the key")
         assert "riskstream repair bad" in str(producer.health().reason)
         done = CliRunner().invoke(cli, ["repair", "bad"], env=environ)
         assert done.exit_code == 0 and key in done.output
-        assert producer.flush(20)
+        assert producer.flush(30)
     drain_all(redis_url, database_url)
     with psycopg.connect(database_url) as db:
         rows = db.execute("SELECT daily_pnl FROM risk_state_history WHERE trader_id = 'bad' ORDER BY 1")
@@ -55,7 +55,7 @@ def test_load_is_certain_again_when_a_worker_has_restored_what_redis_lost(
 ) -> None:
     client.hset(KEYS.epochs, "a", FAR)  # as a clock that was far ahead would have given out
     with RiskProducer(redis_url) as producer:
-        producer.push(snapshot("a", 1))
+        producer.push(snapshot("a", 1), timeout=30)
     drain_all(redis_url, database_url)
     client.flushall()
     with RiskProducer(redis_url) as light, RiskProducer(redis_url, database_url=database_url) as full:
@@ -67,7 +67,7 @@ def test_load_is_certain_again_when_a_worker_has_restored_what_redis_lost(
             floors.compare()
             state = light.load("a")
             assert state is not None and state.snapshot.daily_pnl == 1 and not state.unanswered
-            light.push(snapshot("a", 2, trading_paused=True))
+            light.push(snapshot("a", 2, trading_paused=True), timeout=30)
             drain_all(redis_url, database_url)
             for producer in (light, full):
                 state = producer.load("a")
@@ -79,16 +79,16 @@ def test_a_producer_with_a_smaller_epoch_than_postgres_knows_claims_another_and_
 ) -> None:
     client.hset(KEYS.epochs, "a", FAR)
     with RiskProducer(redis_url) as producer:
-        producer.push(snapshot("a", 1))
+        producer.push(snapshot("a", 1), timeout=30)
     drain_all(redis_url, database_url)
     client.flushall()
     with RiskProducer(redis_url) as producer, Floors(client, database_url, 0, 1) as floors:
-        producer.push(snapshot("a", 2))  # by the clock, which is behind
+        producer.push(snapshot("a", 2), timeout=30)  # by the clock, which is behind
         floors.compare()
         with RiskProducer(redis_url) as other, pytest.raises(StateUnknown, match="cannot be known"):
             other.load("a")
         for number in (3, 4, 5):
-            producer.push(snapshot("a", number, trading_paused=True), timeout=10)
+            producer.push(snapshot("a", number, trading_paused=True), timeout=30)
         drain_all(redis_url, database_url)
         with RiskProducer(redis_url) as other:
             state = other.load("a")

@@ -26,7 +26,7 @@ def test_a_page_is_served_on(host: str, page: str, redis_url: str) -> None:
         try:
             assert server.url.startswith("http://[") == (":" in host)
             url = server.url.replace("[::]", "[::1]").replace("0.0.0.0", "127.0.0.1")
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 assert answer.status == 200
         finally:
             server.shutdown()

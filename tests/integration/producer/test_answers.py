@@ -10,7 +10,7 @@ import redis
 
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import StreamUnavailable
-from tests.integration.producer.test_conformance import Trouble
+from risk_producer.transport.requests import Admission, Admit
 from tests.support.producers import Bench, snapshot
 from tests.support.wait import wait_until
 
@@ -33,12 +33,12 @@ def lose_and_restore(client: redis.Redis, epoch: int) -> int:
 
 def test_behind_is_claimed_anew_and_stored_once(bench: Bench, redis_client: redis.Redis) -> None:
     producer = bench.producer()
-    producer.push(snapshot("t1", 1), timeout=10)
+    producer.push(snapshot("t1", 1), timeout=30)
     floor = lose_and_restore(redis_client, bench.stored()[0].epoch)
     for pnl in (2, 3):
         assert producer.save(snapshot("t1", pnl))
-    producer.push(snapshot("t2", 4), timeout=10)
-    assert producer.flush(10)
+    producer.push(snapshot("t2", 4), timeout=30)
+    assert producer.flush(30)
     mine = [wire for wire in bench.stored() if wire.trader_id == "t1"]
     assert [(wire.daily_pnl, wire.seq) for wire in mine] == [(2, 1), (3, 2)]
     assert all(wire.epoch > floor for wire in mine)
@@ -48,17 +48,28 @@ def test_behind_is_claimed_anew_and_stored_once(bench: Bench, redis_client: redi
 
 def test_behind_after_a_lost_answer_stores_nothing_twice(bench: Bench, redis_client: redis.Redis) -> None:
     producer = bench.producer()
-    producer.push(snapshot("t1", 1), timeout=10)
+    producer.push(snapshot("t1", 1), timeout=30)
     epoch = bench.stored()[0].epoch
-    trouble = Trouble(producer)
-    trouble.lose_answers = 1
+    admit = producer.stream.admit
+    admissions: list[Admission] = []
+
+    def lose_the_answer(call: Admit) -> Admission:
+        """And Redis knows a greater epoch by the time at which the same is asked again."""
+        admissions.append(admit(call))
+        if len(admissions) == 1:
+            redis_client.hdel(KEYS.epochs, "t1")
+            redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
+            raise StreamUnavailable("the answer was lost")
+        return admissions[-1]
+
+    producer.stream.admit = lose_the_answer
     assert producer.save(snapshot("t1", 2))
-    wait_until(lambda: not trouble.lose_answers)
-    trouble.error = StreamUnavailable("away")
-    redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
-    trouble.error = None
-    producer.push(snapshot("t1", 3), timeout=10)
-    assert [wire.daily_pnl for wire in bench.stored()] == [1, 2, 3]
+    wait_until(lambda: admissions)
+    producer.push(snapshot("t1", 3), timeout=30)
+    assert [skipped.kind for skipped in admissions[1].skipped.values()] == ["behind"]
+    stored = bench.stored()
+    assert [(wire.daily_pnl, wire.seq) for wire in stored] == [(1, 1), (2, 2), (3, 1)]
+    assert stored[0].epoch == stored[1].epoch == epoch < epoch + AHEAD_MS < stored[2].epoch
     assert producer.close()
 
 
@@ -66,11 +77,11 @@ def test_behind_with_a_spool_goes_to_history_and_says_so(
     bench: Bench, redis_client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     producer = bench.producer(spool_dir=tmp_path)
-    producer.push(snapshot("t1", 1), timeout=10)
+    producer.push(snapshot("t1", 1), timeout=30)
     epoch = bench.stored()[0].epoch
     lose_and_restore(redis_client, epoch)
     for pnl in (2, 3):
-        producer.push(snapshot("t1", pnl), timeout=10)
+        producer.push(snapshot("t1", pnl), timeout=30)
     assert [(wire.daily_pnl, wire.epoch, wire.seq) for wire in bench.stored()] == [
         (2, epoch, 2),
         (3, epoch, 3),
@@ -86,18 +97,18 @@ def test_unreadable_holds_back_one_trader_until_it_is_repaired(
 ) -> None:
     monkeypatch.setattr("risk_producer.session.sender.HOLD_S", 0.05)
     producer = bench.producer()
-    producer.push(snapshot("t1", 1), timeout=10)
+    producer.push(snapshot("t1", 1), timeout=30)
     field = f"{bench.stored()[0].epoch}:t1"
     redis_client.hset(KEYS.admitted, field, "abc")
     for pnl in (2, 3):
         assert producer.save(snapshot("t1", pnl))
     for pnl in (4, 5):
-        producer.push(snapshot("t2", pnl), timeout=10)
+        producer.push(snapshot("t2", pnl), timeout=30)
     wait_until(lambda: "'t1' is held back" in (producer.health().reason or ""))
     assert not producer.flush(0.2)
     assert [wire.daily_pnl for wire in bench.stored()] == [1, 4, 5]
     redis_client.hset(KEYS.admitted, field, 1)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert sorted(wire.daily_pnl for wire in bench.stored()) == [1, 2, 3, 4, 5]
     assert [wire.seq for wire in bench.stored() if wire.trader_id == "t1"] == [1, 2, 3]
     assert producer.health().reason is None

@@ -80,7 +80,7 @@ def test_saved_snapshots_arrive_in_order_with_an_identity(bench: Bench) -> None:
     producer = bench.producer()
     for number in range(50):
         assert producer.save(snapshot("t1" if number % 2 else "t2", number))
-    assert producer.flush(10)
+    assert producer.flush(30)
     stored = bench.stored()
     assert [wire.daily_pnl for wire in stored] == list(range(50))
     assert seqs(bench, "t1") == seqs(bench, "t2") == list(range(1, 26))
@@ -99,9 +99,9 @@ def test_push_returns_when_redis_has_it(bench: Bench) -> None:
 
 
 def test_more_than_a_buffer_goes_through(bench: Bench) -> None:
-    producer = bench.producer(buffer_size=7, save_timeout_s=10)
+    producer = bench.producer(buffer_size=7)
     assert all(producer.save(snapshot("t1", number)) for number in range(200))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [wire.daily_pnl for wire in bench.stored()] == list(range(200))
     assert seqs(bench) == list(range(1, 201))
 
@@ -112,7 +112,7 @@ def test_a_lost_answer_stores_nothing_twice(bench: Bench) -> None:
     trouble.lose_answers = 3
     for number in range(20):
         assert producer.save(snapshot("t1", number))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert seqs(bench) == list(range(1, 21))
     first, second, *_ = trouble.calls
     assert first is second, "the same bytes again"
@@ -135,7 +135,7 @@ def test_a_trader_goes_to_its_own_partition(bench: Bench) -> None:
     for number in range(3):
         for trader in traders:
             assert producer.save(snapshot(trader, number))
-    assert producer.flush(10)
+    assert producer.flush(30)
     for partition in range(4):
         mine = [trader for trader in traders if partition_of(trader, 4) == partition]
         stored = bench.stored(partition)
@@ -153,7 +153,7 @@ def test_a_full_partition_does_not_hold_up_the_others(bench: Bench) -> None:
     for number in range(4):
         assert producer.save(snapshot(one, number))
     wait_until(lambda: producer.health().stream_full)
-    producer.push(snapshot(other), timeout=5)
+    producer.push(snapshot(other), timeout=30)
     assert len(bench.stored(0)) == 2
 
 
@@ -165,7 +165,7 @@ def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
     for number in range(10):
         producer.push(snapshot("t1", number))
     with pytest.raises(StreamFull, match="10 snapshots"):
-        producer.push(snapshot("t1", 99))
+        producer.push(snapshot("t1", 99), timeout=0.2)
     assert len(bench.stored()) == 10
     assert producer.health().stream_full
     assert producer.health().refused == 1
@@ -174,14 +174,16 @@ def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
     assert state is not None and state.snapshot.daily_pnl == 9, "what was taken back is not remembered"
     bench.drain(4)
     for number in range(10, 14):
-        producer.push(snapshot("t1", number), timeout=10)
+        producer.push(snapshot("t1", number), timeout=30)
     assert seqs(bench) == list(range(5, 15))
     assert not producer.health().stream_full
 
 
 def test_save_answers_false_when_stream_and_buffer_are_full(bench: Bench) -> None:
-    producer = bench.producer(stream_maxlen=3, buffer_size=5)
-    accepted = [producer.save(snapshot("t1", number)) for number in range(9)]
+    producer = bench.producer(stream_maxlen=3, buffer_size=5, save_timeout_s=0.2)
+    accepted = [producer.save(snapshot("t1", number)) for number in range(3)]
+    wait_until(lambda: producer.health().buffered == 0)
+    accepted += [producer.save(snapshot("t1", number)) for number in range(3, 9)]
     assert accepted == [True] * 8 + [False]
     assert len(bench.stored()) == 3
     with pytest.raises(StreamFull, match="buffer stayed full"):
@@ -189,7 +191,7 @@ def test_save_answers_false_when_stream_and_buffer_are_full(bench: Bench) -> Non
     bench.drain(3)
     wait_until(lambda: len(bench.stored()) == 3)
     bench.drain(3)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [wire.daily_pnl for wire in bench.stored()] == [6, 7]
     assert seqs(bench) == [7, 8]
     assert producer.health().refused == 2
@@ -210,7 +212,7 @@ def test_a_batch_is_admitted_as_far_as_there_is_room(bench: Bench) -> None:
         ("t1", 1),
     ]
     bench.drain(10)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [(wire.trader_id, wire.seq) for wire in bench.stored()] == [("t2", 2), ("t1", 3), ("t2", 3)]
 
 
@@ -301,7 +303,7 @@ def test_load_says_where_the_state_came_from(bench: Bench) -> None:
     assert producer.save(paused)
     state = producer.load("t1")
     assert state is not None and state.source == "memory" and state.snapshot == paused
-    assert producer.flush(10)
+    assert producer.flush(30)
     state = bench.producer().load("t1")
     assert state is not None and state.source == "redis" and state.snapshot == paused
     assert 0 <= state.age_s < 60
@@ -325,6 +327,21 @@ def test_a_latest_state_that_cannot_be_read_is_not_none(bench: Bench) -> None:
         bench.producer().load("t1")
 
 
+def test_a_latest_state_of_another_trader_is_not_given_to_this_one(bench: Bench) -> None:
+    bench.producer().push(snapshot("other", 1, trading_paused=True))
+    payload = bench.redis.hget(KEYS.latest, "other")
+    mark_restored(bench.redis)
+    bench.redis.hset(KEYS.latest, "two words", payload)
+    with pytest.raises(StateUnknown, match=r"holds a snapshot of 'other'.*riskstream repair 'two words'"):
+        bench.producer().load("two words")
+    mine = bench.producer()
+    mine.push(snapshot("two words", 5))
+    bench.redis.hset(KEYS.latest, "two words", payload)
+    state = mine.load("two words")
+    assert state is not None
+    assert (state.source, state.snapshot.daily_pnl, state.unanswered) == ("memory", 5, ("redis",))
+
+
 # Redis away
 
 
@@ -342,13 +359,13 @@ def test_redis_away_and_back(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
     assert producer.health().reason == "away"
     assert metric(producer, "risk_producer_backend", backend="memory") == 1
     with pytest.raises(StreamUnavailable, match=r"away.*goes out later"):
-        producer.push(snapshot("t1", 21))
+        producer.push(snapshot("t1", 21), timeout=0.2)
     labels = {"trader_id": "t1", "backend": "memory"}
     assert metric(producer, "risk_persistence_attempts_total", **labels) == 21
     assert not metric(producer, "risk_persistence_failures_total", **labels)
     assert metric(producer, "risk_persist_latency_ms", **labels) is not None
     trouble.error = None
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [wire.daily_pnl for wire in bench.stored()] == list(range(22))
     assert seqs(bench) == list(range(1, 23))
     assert producer.health().backend == "postgres"
@@ -369,9 +386,9 @@ def test_an_outage_longer_than_the_buffer_refuses_and_counts(bench: Bench) -> No
     assert metric(producer, "risk_persistence_attempts_total", **labels) == 5
     assert metric(producer, "risk_persistence_failures_total", **labels) == 2
     trouble.error = None
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert producer.save(snapshot("t1", 9))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [(wire.daily_pnl, wire.seq) for wire in bench.stored()] == [(0, 1), (1, 2), (2, 3), (9, 4)]
 
 

@@ -50,7 +50,7 @@ for number in range(int(first), int(first) + 1_000_000):
 """
 
 
-@pytest.mark.timeout(120 + 6 * ROUNDS)
+@pytest.mark.timeout(300 + 6 * ROUNDS)
 @pytest.mark.parametrize("on_full", ["refuse", "conflate"])
 def test_killed_at_random_moments(
     tmp_path: Path, make_valkey: MakeValkey, database_url: str, on_full: str

@@ -17,7 +17,7 @@ from risk_producer.contract.keys import Keys
 from tests.conftest import MakeValkey
 from tests.support.producers import Bench, Producer, snapshot, stream_of
 from tests.support.proxy import Proxy
-from tests.support.wait import wait_until
+from tests.support.wait import slowness, wait_until
 
 KEYS = Keys(0)
 
@@ -48,14 +48,14 @@ def distant(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Bench]:
 
 def ready(producer: Producer) -> None:
     """One snapshot has gone through: the epoch is claimed."""
-    producer.push(snapshot("t1", 0), timeout=10)
+    producer.push(snapshot("t1", 0), timeout=30)
 
 
 def saves_go_on(producer: Producer, first: int, last: int) -> None:
     for number in range(first, last):
         began = time.perf_counter()
         assert producer.save(snapshot("t1", number))
-        assert time.perf_counter() - began < 1, "save() waited for Redis"
+        assert time.perf_counter() - began < 1.9, "save() waited for Redis, which has 2 s to answer"
 
 
 def on_memory(producer: Producer) -> bool:
@@ -197,10 +197,10 @@ def test_a_slow_redis_is_no_outage(distant: Bench, proxy: Proxy, caplog: pytest.
 def test_answers_that_come_too_late_store_nothing_twice(
     distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("risk_producer.transport.requests.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("risk_producer.transport.requests.ANSWER_TIMEOUT_S", 1.0)
     producer = distant.producer()
     ready(producer)
-    proxy.delay_s = 0.3
+    proxy.delay_s = 1.5
     saves_go_on(producer, 1, 50)
     wait_until(lambda: on_memory(producer))
     assert "Timeout" in (producer.health().reason or "")
@@ -215,9 +215,9 @@ def test_scripts_flushed_are_no_outage(bench: Bench, caplog: pytest.LogCaptureFi
     producer = bench.producer()
     for number in range(5):
         bench.redis.script_flush()
-        producer.push(snapshot("t1", number), timeout=10)
+        producer.push(snapshot("t1", number), timeout=30)
         bench.redis.script_flush()
-        producer.push(snapshot(f"new-{number}"), timeout=10)
+        producer.push(snapshot(f"new-{number}"), timeout=30)
     assert [wire.seq for wire in bench.stored() if wire.trader_id == "t1"] == [1, 2, 3, 4, 5]
     assert told(caplog) == []
 
@@ -248,7 +248,7 @@ def test_restarted_empty(bench: Bench, valkey: EmbeddedValkey) -> None:
     bench.redis.flushall()
     bench.redis.script_flush()
     saves_go_on(producer, 1, 10)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [(wire.epoch, wire.seq) for wire in bench.stored()] == [(epoch, seq) for seq in range(2, 11)]
     assert bench.redis.hget(KEYS.epochs, "t1") == str(epoch).encode()
 
@@ -259,13 +259,13 @@ def test_an_idle_connection_that_was_closed_is_no_outage(
     producer = bench.producer()
     ready(producer)
     bench.redis.client_kill_filter(_type="normal", skipme=True)
-    producer.push(snapshot("t1", 1), timeout=10)
+    producer.push(snapshot("t1", 1), timeout=30)
     complete(bench, 2)
     assert told(caplog) == []
 
 
 def test_a_full_buffer_in_an_outage_keeps_to_the_bound(bench: Bench, valkey: EmbeddedValkey) -> None:
-    producer = bench.producer(buffer_size=16)
+    producer = bench.producer(buffer_size=16, save_timeout_s=0.2)
     ready(producer)
     valkey.pause()
     try:
@@ -286,7 +286,7 @@ def test_close_in_an_outage_has_a_bound(bench: Bench, valkey: EmbeddedValkey) ->
         assert producer.save(snapshot("t1", 1))
         began = time.monotonic()
         assert not producer.close(0.5)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 5 * slowness()
     finally:
         valkey.resume()
 

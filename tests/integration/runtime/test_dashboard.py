@@ -33,7 +33,7 @@ def get(port: int, path: str, login: str | None = None) -> str:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
     if login is not None:
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return str(response.read().decode(errors="replace"))
 
 

@@ -155,7 +155,7 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
 
 
 @pytest.mark.system
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["string", "list", "hash"])
 def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str) -> None:
     """Two partitions and a worker; each key that RQ has then becomes something else, one after the other."""

@@ -53,7 +53,7 @@ def held_by(client: Any, pid: int) -> bool:
     )
 
 
-@pytest.mark.timeout(60 + RESTARTS)
+@pytest.mark.timeout(300 + RESTARTS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "in good order"])
 def test_what_workers_leave_behind_does_not_grow(
     number: signal.Signals, client: Any, redis_url: str, database_url: str, tmp_path: Path

@@ -13,13 +13,15 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, Settings, StreamUnavailable
 from risk_producer.bound import SnapshotFields
-from tests.support.producers import snapshot
+from tests.support.producers import PATIENCE_S, snapshot
 
 FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
 
 
 def producer(client: Any, **options: Any) -> AsyncRiskProducer:
-    return AsyncRiskProducer(client=client, registry=CollectorRegistry(), **options)
+    return AsyncRiskProducer(
+        client=client, registry=CollectorRegistry(), **{"save_timeout_s": PATIENCE_S, **options}
+    )
 
 
 def pnls(client: Any) -> list[bytes]:
@@ -42,7 +44,7 @@ def test_a_cancelled_wait_for_room_accepted_nothing() -> None:
                 await waiting
             assert traders.health().buffered == 1
             client.xtrim("risk:{0}:snapshots", maxlen=0)
-            assert await traders.flush(10)
+            assert await traders.flush(30)
             assert pnls(client) == [b"2.0"]
 
     asyncio.run(scenario())
@@ -56,7 +58,7 @@ def test_a_cancelled_push_that_was_accepted_goes_out() -> None:
             admit, held = stream.admit, threading.Event()
 
             def hold(call: Any) -> Any:
-                held.wait(10)
+                held.wait(30)
                 return admit(call)
 
             stream.admit = hold  # type: ignore[method-assign]
@@ -64,7 +66,7 @@ def test_a_cancelled_push_that_was_accepted_goes_out() -> None:
                 async with asyncio.timeout(0.05):
                     await traders.push(snapshot("t1", 1))
             held.set()
-            assert await traders.flush(10)
+            assert await traders.flush(30)
             assert pnls(client) == [b"1.0"]
 
     asyncio.run(scenario())
@@ -80,7 +82,7 @@ def test_many_tasks_make_no_hole() -> None:
                     assert await traders.save(snapshot("t1", first + number))
 
             await asyncio.gather(*(save(100 * task) for task in range(10)))
-            assert await traders.flush(10)
+            assert await traders.flush(30)
             assert len(pnls(client)) == 500
 
     asyncio.run(scenario())
@@ -126,7 +128,7 @@ def test_close_in_an_outage_has_a_bound() -> None:
         assert await traders.save(snapshot("t1", 1))
         with pytest.raises(StreamUnavailable):
             await traders.push(snapshot("t1", 2), timeout=0.1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert not await traders.close(0.1)
 
     asyncio.run(scenario())

@@ -123,7 +123,7 @@ def test_last_reset_time_left_out_is_the_traders_last_one(bench: Bench) -> None:
     for trader_id, reset in [("t1", None), ("t1", None), ("t1", T2), ("t2", T3), ("t1", None), ("t2", None)]:
         assert producer.save(snapshot(trader_id, recorded_at=T1, last_reset_time=reset))
     assert producer.save(snapshot("t3", recorded_at=T2, last_reset_time=None))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert resets(bench) == [T1, T1, T2, T3, T2, T3, T2]
 
 
@@ -134,7 +134,7 @@ def test_it_is_fixed_when_the_snapshot_is_accepted(bench: Bench) -> None:
     assert producer.save(snapshot("t1", last_reset_time=T2))
     assert producer.save(same)
     assert same.last_reset_time is None
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert resets(bench) == [T1, T2, T2]
     state = producer.load("t1")
     assert state is not None
@@ -146,18 +146,18 @@ def test_conflation_keeps_what_was_carried_on(bench: Bench) -> None:
     assert producer.save(snapshot("t1", 0, last_reset_time=T2))
     for number in range(1, 200):
         assert producer.save(snapshot("t1", number, last_reset_time=None))
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert set(resets(bench)) == {T2}
 
 
 def test_a_snapshot_that_was_not_accepted_leaves_no_reset_behind(bench: Bench) -> None:
     producer = bench.producer(stream_maxlen=1, buffer_size=8)
     assert producer.save(snapshot("t1", 0, last_reset_time=T1))
-    assert producer.flush(10)
+    assert producer.flush(30)
     with pytest.raises(Exception, match="not accepted"):
         producer.push(snapshot("t1", 1, last_reset_time=T2), timeout=0.3)
     bench.drain(1)
-    producer.push(snapshot("t1", 2, last_reset_time=None), timeout=10)
+    producer.push(snapshot("t1", 2, last_reset_time=None), timeout=30)
     assert resets(bench) == [T1]
 
 
@@ -172,7 +172,7 @@ def test_after_a_restart_it_goes_on_from_what_load_found(bench: Bench) -> None:
     assert second.close()
     third = bench.producer()  # does not ask: it starts anew
     assert third.save(snapshot("t1", recorded_at=T3 + timedelta(hours=1), last_reset_time=None))
-    assert third.flush(10)
+    assert third.flush(30)
     assert resets(bench) == [T1, T1, T3, T3 + timedelta(hours=1)]
 
 
@@ -185,7 +185,7 @@ def test_a_spool_remembers_it(tmp_path: Path) -> None:
     client = fakeredis.FakeRedis()
     with RiskProducer(client=client, **options) as back:
         assert back.save(snapshot("t1", recorded_at=T3, last_reset_time=None))
-        assert back.flush(10)
+        assert back.flush(30)
     assert [wire.last_reset_time for wire in stream_of(client)] == [T2] * 3
 
 

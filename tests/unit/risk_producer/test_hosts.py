@@ -8,6 +8,7 @@ import gc
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ import fakeredis
 import pytest
 import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
+from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClusterException
 
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
@@ -100,13 +102,66 @@ def test_load_needs_nothing_of_the_hosts_executor(client: fakeredis.FakeRedis) -
         executor = ThreadPoolExecutor(1)
         asyncio.get_running_loop().set_default_executor(executor)
         executor.shutdown()
-        await producer.push(snapshot("t1", 7), timeout=10)
+        await producer.push(snapshot("t1", 7), timeout=30)
         state = await producer.load("t1")
         assert state is not None
         assert state.snapshot.daily_pnl == 7
         await producer.close()
 
     asyncio.run(host())
+
+
+@pytest.mark.parametrize("kind", [RedisClusterException, IncorrectPolicyType, ChildDeadlockedError])
+def test_what_a_client_of_the_traders_own_raises_is_an_outage(
+    kind: type[Exception], client: fakeredis.FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cluster's client raises errors that are no RedisError."""
+    producer = RiskProducer(client=client, registry=CollectorRegistry())
+    execute, away = client.execute_command, True
+
+    def maybe(*arguments: Any, **options: Any) -> Any:
+        if away:
+            raise kind("no node can be reached")
+        return execute(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    client.execute_command = maybe  # type: ignore[method-assign]
+    assert producer.save(snapshot("t1", 1))
+    wait_until(lambda: producer.health().backend == "memory")
+    assert producer.health().reason == f"{kind.__name__}: no node can be reached"
+    away = False
+    assert producer.flush(10)
+    [critical] = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert critical.getMessage().startswith("Redis cannot be used")
+    assert not critical.exc_info
+    assert producer.close()
+
+
+def test_load_and_save_do_not_wait_for_the_hosts_busy_executor(client: fakeredis.FakeRedis) -> None:
+    released = threading.Event()
+
+    async def host() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(executor)
+            busy = [loop.run_in_executor(None, released.wait, 60) for _ in range(3)]
+            try:
+                async with asyncio.timeout(20):
+                    producer = AsyncRiskProducer(
+                        client=client, buffer_size=2, save_timeout_s=20, registry=CollectorRegistry()
+                    )
+                    for number in range(20):
+                        assert await producer.save(snapshot("t1", number))
+                    assert await producer.flush()
+                    state = await producer.load("t1")
+                    assert state is not None and state.snapshot.daily_pnl == 19
+                    assert await producer.close()
+                assert not any(each.done() for each in busy)
+            finally:
+                released.set()
+            await asyncio.gather(*busy)
+
+    asyncio.run(host())
+    assert len(stream_of(client)) == 20
 
 
 def test_nothing_holds_on_to_the_hosts_context(client: fakeredis.FakeRedis) -> None:
@@ -118,7 +173,7 @@ def test_nothing_holds_on_to_the_hosts_context(client: fakeredis.FakeRedis) -> N
     def made() -> tuple[RiskProducer, int]:
         variable.set(Value())
         producer = RiskProducer(client=client, registry=CollectorRegistry())
-        producer.push(snapshot("t1", 1), timeout=10)
+        producer.push(snapshot("t1", 1), timeout=30)
         return producer, 0
 
     producer, _ = contextvars.Context().run(made)

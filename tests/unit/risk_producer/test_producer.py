@@ -78,9 +78,9 @@ def test_two_producers_share_a_registry_and_totals_stay_when_one_is_closed() -> 
     server = fakeredis.FakeServer()
     one = RiskProducer(client=fakeredis.FakeRedis(server=server), registry=registry)
     with RiskProducer(client=fakeredis.FakeRedis(server=server), registry=registry) as other:
-        one.push(snapshot("t1"))
-        other.push(snapshot("t2"))
-        other.push(snapshot("t2"))
+        one.push(snapshot("t1"), timeout=30)
+        other.push(snapshot("t2"), timeout=30)
+        other.push(snapshot("t2"), timeout=30)
         assert registry.get_sample_value("risk_producer_accepted_total") == 3
         assert registry.get_sample_value("risk_producer_backend", {"backend": "postgres"}) == 2
         one.close()
@@ -120,7 +120,7 @@ def test_a_thread_that_cannot_start_costs_no_snapshot(
             assert producer.save(snapshot("t1", 1))
         assert caplog.records[0].levelno == logging.CRITICAL
         assert producer.save(snapshot("t1", 2))
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert client.xlen("risk:{0}:snapshots") == 2
 
 

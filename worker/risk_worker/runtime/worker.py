@@ -211,8 +211,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         settings = Settings.load()
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
-        migrations.wait_for(database_url)
-        migrations.up(database_url)
+        migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
         self._settings = settings
         self._scheduler = DrainScheduler(self.connection, settings.partitions, worker=self.name)
         self._scheduler.check_types()

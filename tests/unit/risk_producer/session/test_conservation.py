@@ -6,6 +6,7 @@ makes raises. RISK_TEST_FAULTS=1 tries each n, otherwise a sample.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -14,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from risk_producer.session.session import ProducerSession
+import risk_producer
+from risk_producer.session.session import Options, ProducerSession
+from risk_producer.spool.spool import Spool
 from tests.support.producers import Bench, Producer, snapshot
 
 FOREIGN = type("ForeignError", (Exception,), {})
 KINDS = [ValueError, MemoryError, KeyboardInterrupt, SystemExit, FOREIGN, RecursionError, OSError]
-PACKAGE = f"{os.sep}risk_producer{os.sep}"
+PACKAGE = str(Path(risk_producer.__file__).parent) + os.sep
 STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 61
 COUNT = 12
 
@@ -27,11 +30,12 @@ COUNT = 12
 class Faults:
     """Raises at the n-th call; counts them."""
 
-    def __init__(self, at: int, kind: type[BaseException]) -> None:
+    def __init__(self, at: int, kind: type[BaseException], thread: str = "risk-producer") -> None:
         self.at, self.kind, self.calls, self.raised = at, kind, 0, False
+        self.thread = thread
 
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
-        if threading.current_thread().name != "risk-producer" or event not in ("call", "c_call"):
+        if threading.current_thread().name != self.thread or event not in ("call", "c_call"):
             return
         caller = frame if event == "c_call" else frame.f_back
         if caller is None or PACKAGE not in caller.f_code.co_filename:
@@ -49,12 +53,12 @@ class Faults:
 def run(bench: Bench, faults: Faults, **options: Any) -> Producer:
     threading.setprofile(faults)
     try:
-        producer = bench.producer(save_timeout_s=5, **options)
+        producer = bench.producer(**options)
         for number in range(COUNT):
             assert producer.save(snapshot(f"t{number % 2}", number))
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert producer.save(snapshot("t0", COUNT))
-        assert producer.flush(10)
+        assert producer.flush(30)
     finally:
         threading.setprofile(None)
     return producer
@@ -97,11 +101,44 @@ def test_a_fault_at_any_call_of_the_flusher(flavour: str, spooled: bool, tmp_pat
     sys.setprofile(None)
 
 
+def end(folder: Path, faults: Faults) -> ProducerSession:
+    """A session that ends with snapshots in its spool, and is interrupted; then it ends again."""
+    session = ProducerSession(Options(), Spool(folder, fsync="never", max_bytes=1 << 20))
+    for number in range(COUNT):
+        assert session.accept(snapshot("t0", number))
+    sys.setprofile(faults)
+    try:
+        with contextlib.suppress(faults.kind):
+            session.end()
+    finally:
+        sys.setprofile(None)
+    session.end()
+    return session
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+def test_a_fault_at_any_call_of_the_end_leaves_the_spooled_counted_as_spooled(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    here = threading.current_thread().name
+    calls = Faults(0, kind, here)
+    end(tmp_path / "count", calls)
+    assert calls.calls > 20
+    for at in range(1, calls.calls + 1):
+        session = end(tmp_path / str(at), Faults(at, kind, here))
+        account = session.account()
+        assert account.balanced, at
+        assert (account.spooled, account.unsent, account.unknown) == (COUNT, 0, 0), at
+        again = ProducerSession(Options(), Spool(tmp_path / str(at), fsync="never", max_bytes=1 << 20))
+        assert again.depth == COUNT, at
+        again.end()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseException]) -> None:
     with Bench(flavour, None) as bench:
         producer = bench.producer()
-        producer.push(snapshot("t0", 0), timeout=5)
+        producer.push(snapshot("t0", 0), timeout=30)
         admit, failing = producer.stream.admit, threading.Event()
         failing.set()
 
@@ -117,5 +154,5 @@ def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseExcep
         assert health.backend == "memory"
         assert "foreign trouble" in (health.reason or "")
         failing.clear()
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert [wire.daily_pnl for wire in bench.stored()] == [0, 1]

@@ -301,7 +301,7 @@ def test_a_closed_producer_leaves_the_rest_to_the_next(
     assert state is not None and state.source == "spool" and state.snapshot.trading_paused
     assert second.save(snapshot("t1", 10))
     back()
-    assert second.flush(10)
+    assert second.flush(30)
     assert seqs(bench) == [*((number + 1, number) for number in range(10)), (1, 10)]
     old, new = sorted({wire.epoch for wire in bench.stored()})
     assert [wire.epoch for wire in bench.stored()] == [old] * 10 + [new]
@@ -326,7 +326,7 @@ def test_what_was_sent_and_not_answered_is_not_stored_twice(bench: Bench, tmp_pa
     wait_until(lambda: len(bench.stored()) == 5)
     assert not first.close(0.1)
     second = bench.producer(spool_dir=tmp_path)
-    assert second.flush(10)
+    assert second.flush(30)
     assert seqs(bench) == [(number + 1, number) for number in range(5)]
 
 
@@ -337,7 +337,7 @@ def test_conflated_in_the_spool(bench: Bench, tmp_path: Path) -> None:
         assert first.save(snapshot("t1", number, reason="limit" if number == 11 else ""))
     assert not first.close(0.1)
     second = bench.producer(spool_dir=tmp_path)
-    assert second.flush(10)
+    assert second.flush(30)
     stored = bench.stored()
     explained = [seq for wire in stored for seq in range(wire.seq - wire.merged, wire.seq + 1)]
     assert explained == list(range(1, 30))
@@ -357,7 +357,7 @@ def test_what_an_earlier_life_may_have_sent_is_not_merged(bench: Bench, tmp_path
     for number in range(6, 20):
         assert second.save(snapshot("t1", number))
     back()
-    assert second.flush(10)
+    assert second.flush(30)
     old = min(wire.epoch for wire in bench.stored())
     assert [(wire.seq, wire.merged) for wire in bench.stored() if wire.epoch == old] == [
         (seq, 0) for seq in range(1, 7)
@@ -375,7 +375,7 @@ def test_the_bound_of_the_spool_is_a_full_buffer(bench: Bench, tmp_path: Path) -
     assert accepted == sorted(accepted, reverse=True)
     assert sum(path.stat().st_size for path in segments(tmp_path)) < 70_000
     back()
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert len(bench.stored()) == sum(accepted)
     assert producer.save(snapshot("t1", 999)), "there is room again"
 
@@ -388,7 +388,7 @@ def test_conflating_goes_on_at_the_bound_of_the_spool(bench: Bench, tmp_path: Pa
     assert all(producer.save(snapshot("t1", number)) for number in range(1000))
     assert sum(path.stat().st_size for path in segments(tmp_path)) < 70_000
     back()
-    assert producer.flush(10)
+    assert producer.flush(30)
     assert producer.health().accepted == 1000
 
 
@@ -422,7 +422,7 @@ def test_a_full_disk_degrades_to_memory_and_mends(
     assert not producer.close(0.1)
     back()
     successor = bench.producer(spool_dir=tmp_path)
-    assert successor.flush(10)
+    assert successor.flush(30)
     assert [pnl for _, pnl in seqs(bench)][:5] == [0, 1, 2, 3, 4]
 
 
@@ -449,7 +449,7 @@ def test_a_disk_that_became_read_only_holds_nothing_up(
         patch.setattr("risk_producer.spool.spool.Path.open", open_others)
         assert producer.save(snapshot("t1", 1))
         back()
-        assert producer.flush(10)
+        assert producer.flush(30)
         assert seqs(bench) == [(1, 0), (2, 1)]
         assert "Read-only" in producer.health().spool
         lines = [r.getMessage() for r in caplog.records if "spool" in r.getMessage()]
@@ -457,10 +457,10 @@ def test_a_disk_that_became_read_only_holds_nothing_up(
         assert "neither written nor removed" in lines[1]
     monkeypatch.setattr("risk_producer.spool.spool._RETRY_EVERY_S", 0.0)
     wait_until(lambda: producer.save(snapshot("t2", 0)) and producer.health().spool == "on")
-    assert producer.flush(10)
+    assert producer.flush(30)
     sent = len(bench.stored())
     assert producer.close()
-    assert bench.producer(spool_dir=tmp_path).flush(10)
+    assert bench.producer(spool_dir=tmp_path).flush(30)
     assert len(bench.stored()) == sent, "nothing twice"
 
 
@@ -500,7 +500,7 @@ def test_no_file_descriptor_is_left_to_sync_with(
         assert producer.save(snapshot("t1", 0))
         wait_until(lambda: "Too many" in producer.health().spool)
         assert producer.save(snapshot("t1", 1))
-        assert producer.flush(10)
+        assert producer.flush(30)
     assert seqs(bench) == [(1, 0), (2, 1)]
 
 
@@ -515,7 +515,7 @@ def test_fsync(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fs
         if fsync == "always":
             assert len(synced) >= number + 1
     wait_until(lambda: synced)
-    assert producer.flush(10)
+    assert producer.flush(30)
 
 
 def test_the_settings(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
@@ -141,8 +141,9 @@ def test_every_error_of_redis_py_is_an_outage() -> None:
 
 
 @contextmanager
-def server_that_says(*answers: bytes) -> Iterator[str]:
-    """A server that gives these answers, one to each command; then it says nothing. Yields its URL."""
+def server_that_says(*answers: bytes | None) -> Iterator[str]:
+    """A server that gives these answers, one to each command; then it says nothing. None: it closes the
+    connection. Yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -151,12 +152,13 @@ def server_that_says(*answers: bytes) -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, suppress(ConnectionError):
                     for answer in answers:
-                        if not connection.recv(65536):
+                        if not connection.recv(65536) or answer is None:
                             break
                         connection.sendall(answer)
-                    connection.recv(1)
+                    else:
+                        connection.recv(1)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -241,6 +243,42 @@ class TestAServer:
             for _ in range(2):
                 with pytest.raises(redis.ReadOnlyError):
                     client.set("x", 1)
+
+    @pytest.mark.parametrize("answer", [None, b"\x15\x03\x03\x00\x02\x02\x46"], ids=["closes", "alert"])
+    def test_with_tls_is_a_reason_named_where_it_does_not_answer_as_redis(self, answer: bytes | None) -> None:
+        with (
+            server_that_says(answer) as url,
+            redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client,
+            pytest.raises(
+                redis.ConnectionError, match=r"^127\.0\.0\.1:\d+ did not answer as Redis does .* rediss://$"
+            ),
+        ):
+            client.ping()
+
+    @pytest.mark.parametrize(
+        ("answer", "timeout_s", "why"),
+        [
+            (b"", 0.2, "it did not answer in time"),
+            (None, 5, "it closed the connection"),
+            (b"-ERR unknown command\r\n", 5, "its answer is not TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", 5, "its answer is not TLS"),
+        ],
+        ids=["silent", "closes", "error", "http"],
+    )
+    def test_without_tls_is_a_reason_named_where_no_handshake_comes_about(
+        self, answer: bytes | None, timeout_s: float, why: str
+    ) -> None:
+        with (
+            server_that_says(answer) as url,
+            redis_client(
+                url.replace("redis:", "rediss:"), answer_timeout_s=timeout_s, connect_timeout_s=timeout_s
+            ) as client,
+            pytest.raises(
+                (redis.ConnectionError, redis.TimeoutError),
+                match=rf"did not complete a TLS handshake, {why}; .* redis://$",
+            ),
+        ):
+            client.ping()
 
     def test_that_refuses_one_command_keeps_the_connection(self) -> None:
         with (

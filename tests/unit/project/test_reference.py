@@ -18,7 +18,7 @@ from docs.generate import FOLDER, READERS, pages
 from risk_producer import AsyncRiskProducer, InvalidSnapshot, RiskProducer, RiskSnapshot, Settings
 from risk_producer.contract.wire import decode, encode
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = pages()
 SCHEMA: dict[str, Any] = json.loads((FOLDER / "wire.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MIGRATIONS = sorted((Path(__file__).parents[2] / "db" / "migrations").glob("*.sql"))
+MIGRATIONS = sorted((Path(__file__).parents[3] / "db" / "migrations").glob("*.sql"))
 BREAKS = (
     r"\bDROP\s+(?:TABLE|VIEW|MATERIALIZED\s+VIEW|COLUMN|SCHEMA|TYPE)\b",
     r"\bRENAME\b",
