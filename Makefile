@@ -22,7 +22,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-demo: $(DEMO) ## the whole thing on embedded servers: traders, a worker killed half-way, the balance sheet
+demo: $(DEMO) ## the whole thing on embedded servers: traders, a worker killed half-way, the reconciliation
 	$(BIN)/riskstream demo
 
 check: $(DEV) ## format, lint, types, import rules

@@ -25,7 +25,7 @@ import click
 def demo(
     seconds: float, traders: int, rate: float, no_kill: bool, no_dashboard: bool, keep: bool, data: Path
 ) -> None:
-    """Run everything on embedded servers: traders, a worker killed half-way, the balance sheet."""
+    """Run everything on embedded servers: traders, a worker killed half-way, the reconciliation."""
     from risk_devkit import demo as module
 
     try:

@@ -1,4 +1,4 @@
-"""`riskstream demo`: the whole of it on this machine, a worker killed half-way, and the books at the end.
+"""`riskstream demo`: everything on this machine, a worker killed half-way, the reconciliation.
 
 Embedded servers, traders in processes of their own, one worker, rq-dashboard. Everything that was started
 is stopped at the end, on Ctrl-C and on failure. The data stays in the folder; a later run adds to it.
@@ -29,27 +29,29 @@ from rich.text import Text
 
 from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
-from risk_devkit.meter import Meter, Reading
-from risk_devkit.traders import Report
+from risk_devkit.meter import CounterSample, Meter
+from risk_devkit.traders import TradersReport
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import RiskError
 from risk_producer.settings import CONFIG_FILE, Settings
 from risk_producer.transport.connect import redis_client
-from risk_worker.audit import ledger as balance
-from risk_worker.audit.ledger import Books, Life
+from risk_worker.audit import render
+from risk_worker.audit.ledger import EpochKey
+from risk_worker.audit.reconcile import EpochReport, Report
+from risk_worker.audit.verify import verify
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 
 PROCESSES_MAX: Final = 8
 DASHBOARD_PORT: Final = 9181
-DEAD_FOR_S: Final = 1.0  # how long nobody works, so that one can see the stream fill
+DEAD_FOR_S: Final = 1.0  # how long no worker runs, so that one can see the stream fill
 FIRST_ROW_TIMEOUT_S: Final = 60.0
 TRADERS_TIMEOUT_S: Final = 45.0  # to deliver what they hold, after their time is over
 DRAIN_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 15.0
 LOOK_EVERY_S: Final = 0.2
 LINE_EVERY_S: Final = 1.0  # where there is no terminal
-LISTED_MAX: Final = 20  # traders in the balance sheet; of more, only the sum
+LISTED_MAX: Final = 20  # traders in the reconciliation; of more, only the sum
 
 
 class DemoFailed(RiskError):
@@ -66,7 +68,7 @@ def run(
     data: Path,
     keep: bool = False,
 ) -> int:
-    """Run the demo. Returns the exit status: 0 if the books balance, 1 if not, 130 when interrupted."""
+    """Run the demo. Returns the exit status: 0 if it is reconciled, 1 if not, 130 when interrupted."""
     screen = Screen(Console())
     with _signals() as ignore_signals:
         stack = ExitStack()
@@ -74,7 +76,7 @@ def run(
             play = Demo(screen, stack, data.absolute(), seconds=seconds, traders=traders, rate=rate)
             return play.run(kill=kill, dashboard=dashboard, keep=keep)
         except KeyboardInterrupt:
-            screen.say("Interrupted: stopping everything.")
+            screen.print("Interrupted: stopping everything.")
             return 130
         finally:
             ignore_signals()  # a second Ctrl-C must not leave half of it running
@@ -97,7 +99,7 @@ class Demo:
         self._began = monotonic()
 
     def run(self, *, kill: bool, dashboard: bool, keep: bool) -> int:
-        """From the first server to the balance sheet."""
+        """From the first server to the reconciliation."""
         self._start_servers()
         dashboard_url = self._start_dashboard() if dashboard else None
         worker = self._start_worker()
@@ -105,21 +107,21 @@ class Demo:
         with self._screen.live():
             if kill:
                 self._watch(
-                    lambda: self._reading.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
+                    lambda: self._sample.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
                 )
                 worker = self._kill_and_restart(worker)
             reports = self._wait_for(traders, worker)
-            self._watch(lambda: self._reading.in_flight == 0, worker, DRAIN_TIMEOUT_S)
-        balanced = self._show_books(reports)
-        self._draw_equity(self._tell_of_pauses() or self._names[0])
-        self._tell_how_to_look_further(dashboard_url, keep)
+            self._watch(lambda: self._sample.in_flight == 0, worker, DRAIN_TIMEOUT_S)
+        reconciled = self._show_reconciliation(reports)
+        self._draw_equity(self._show_pauses() or self._names[0])
+        self._show_next_steps(dashboard_url, keep)
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 self._keep(worker)
-        return 0 if balanced else 1
+        return 0 if reconciled else 1
 
     def _start_servers(self) -> None:
-        self._screen.say(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
+        self._screen.print(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
         try:
             valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
         except FolderInUse as error:
@@ -131,14 +133,14 @@ class Demo:
             redis_client(self._redis_url, answer_timeout_s=5, connect_timeout_s=5, retries=10)
         )
         self._meter = Meter(self._client)
-        self._reading = self._meter.read()
-        self._screen.say(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
+        self._sample = self._meter.read()
+        self._screen.print(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
 
     def _start_dashboard(self) -> str:
         port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else embedded.free_port()
         self._start("dashboard", ["risk_worker", "dashboard", "--port", str(port)])
         url = f"http://127.0.0.1:{port}"
-        self._screen.say(f"  Dashboard {url}")
+        self._screen.print(f"  Dashboard {url}")
         return url
 
     def _start_worker(self) -> Child:
@@ -148,7 +150,7 @@ class Demo:
     def _start_traders(self) -> list[Child]:
         processes = min(len(self._names), PROCESSES_MAX)
         self._began = monotonic()
-        self._screen.say(
+        self._screen.print(
             f"{len(self._names)} traders in {processes} processes, {self._rate:g} snapshots/s in all, "
             f"for {self._seconds:g} s; one worker.\n"
         )
@@ -177,25 +179,25 @@ class Demo:
 
     def _kill_and_restart(self, worker: Child) -> Child:
         worker.kill()
-        self._screen.say(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
+        self._screen.print(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
         killed = monotonic()
         self._watch(lambda: monotonic() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
-        waiting = self._reading.in_flight
+        waiting = self._sample.in_flight
         if entry := self._oldest_entry():
-            self._screen.say(f"{waiting:,} wait in Redis. The oldest: {entry}")
-        stored = self._reading.stored
+            self._screen.print(f"{waiting:,} wait in Redis. The oldest: {entry}")
+        stored = self._sample.stored
         restarted = monotonic()
         worker = self._start_worker()
-        self._watch(lambda: self._reading.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
+        self._watch(lambda: self._sample.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
         took_s = monotonic() - restarted
-        self._screen.say(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
+        self._screen.print(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
         return worker
 
     def _oldest_entry(self) -> str:
         entries = cast(list[Any], self._client.xrange(Keys(0).snapshots, count=1))
         return entries[0][1].get(b"s", b"").decode(errors="replace") if entries else ""
 
-    def _wait_for(self, traders: list[Child], worker: Child) -> list[Report]:
+    def _wait_for(self, traders: list[Child], worker: Child) -> list[TradersReport]:
         left_s = self._began + self._seconds - monotonic()
 
         def over() -> bool:
@@ -208,71 +210,74 @@ class Demo:
         """Show how things stand until a condition holds. Raises DemoFailed."""
         deadline = monotonic() + timeout_s
         while True:
-            self._reading = self._meter.read()
+            self._sample = self._meter.read()
             elapsed_s = monotonic() - self._began
-            self._screen.show(self._reading, elapsed_s, self._seconds, worker.pid if worker else None)
+            self._screen.show(self._sample, elapsed_s, self._seconds, worker.pid if worker else None)
             if until():
                 return
             if worker is not None and not worker.running:
                 raise DemoFailed(f"the worker ended by itself; its log says:\n{worker.log_tail()}")
             if monotonic() > deadline:
-                said = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
-                raise DemoFailed(f"no progress within {timeout_s:.0f} s{said}")
+                log = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
+                raise DemoFailed(f"no progress within {timeout_s:.0f} s{log}")
             sleep(LOOK_EVERY_S)
 
     def _keep(self, worker: Child) -> NoReturn:
-        """Until Ctrl-C: with the worker, and without it when somebody stops it to see the stream fill."""
+        """Until Ctrl-C: with the worker, and without it when the user stops it to see the stream fill."""
         while worker.running:
             sleep(LOOK_EVERY_S)
         worker.stop()  # its pid may soon be another's
-        self._screen.say(
+        self._screen.print(
             f"Worker {worker.pid} has ended, the rest keeps running. To start another: "
             f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} riskstream worker"
         )
         while True:
             sleep(LOOK_EVERY_S)
 
-    def _show_books(self, reports: list[Report]) -> bool:
-        """The balance sheet. Returns whether it balances."""
+    def _show_reconciliation(self, reports: list[TradersReport]) -> bool:
+        """What `riskstream verify` finds, beside what the traders counted. Returns whether all is well."""
         accepted_by_name = {name: count for report in reports for name, count in report.accepted.items()}
-        accepted: dict[Life, int] = {}
+        accepted: dict[EpochKey, int] = {}
         for name, epoch in zip(self._names, self._epochs(), strict=True):
             if epoch is not None or accepted_by_name[name]:
                 accepted[name, epoch or 0] = accepted_by_name[name]
-        books = balance.read(self._database_url)
-        problems = books.problems(accepted)
+        found = verify(Settings(redis_url=self._redis_url, postgres_url=self._database_url))
+        problems = found.problems + _differences(accepted, found)
         if not all(report.delivered for report in reports):
             problems.append("a trader could not deliver all that it had accepted")
-        self._screen.say(_sheet(accepted, books))
-        reading = self._reading
-        if refused := sum(report.refused for report in reports):
-            self._screen.say(f"{refused:,} were refused for want of room, and the traders were told so.")
-        if reading.duplicates:
-            self._screen.say(f"{reading.duplicates:,} reached the database twice and were stored once.")
-        earlier = books.rows - sum(books.account(life).stored for life in accepted)
-        if earlier:
-            self._screen.say(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
-        for problem in problems:
-            self._screen.say(Text(f"✗ {problem}", style="bold red"))
-        if not problems:
-            self._screen.say(
-                Text("✓ Nothing lost, nothing stored twice, every state the newest.", style="bold green")
+        mine = [epoch for epoch in found.epochs if (epoch.trader_id, epoch.epoch) in accepted]
+        self._screen.print(_table(mine))
+        sample = self._sample
+        if rejected := sum(report.rejected for report in reports):
+            self._screen.print(
+                f"{rejected:,} were rejected for want of room, and save() returned False for them."
             )
+        if sample.duplicates:
+            self._screen.print(
+                f"{sample.duplicates:,} reached the database more than once and were stored once."
+            )
+        earlier = found.totals["stored"] - sum(epoch.stored for epoch in mine)
+        if earlier:
+            self._screen.print(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
+        for problem in problems:
+            self._screen.print(Text(f"✗ {problem}", style="bold red"))
+        style = "bold red" if problems else "bold green"
+        self._screen.print(Text(render.verdict(reconciled=not problems), style=style))
         return not problems
 
     def _epochs(self) -> list[int | None]:
         found = cast(list[bytes | None], self._client.hmget(Keys(0).epochs, self._names))
         return [None if epoch is None else int(epoch) for epoch in found]
 
-    def _tell_of_pauses(self) -> str | None:
+    def _show_pauses(self) -> str | None:
         """What history knows of them. Returns a trader that paused."""
-        lives = dict(zip(self._names, self._epochs(), strict=True))
+        epochs = dict(zip(self._names, self._epochs(), strict=True))
         with database.connect(self._database_url, database.COMMAND) as connection:
-            pauses = connection.execute(_PAUSES, (list(lives), list(lives.values()))).fetchall()
+            pauses = connection.execute(_PAUSES, (list(epochs), list(epochs.values()))).fetchall()
         if not pauses:
             return None
         trader_id, reason = pauses[0]
-        self._screen.say(f"{_paused(len(pauses), trader_id)}: {reason}.")
+        self._screen.print(f"{_paused(len(pauses), trader_id)}: {reason}.")
         return str(trader_id)
 
     def _draw_equity(self, trader_id: str) -> None:
@@ -296,29 +301,31 @@ class Demo:
         figure.ruler("y").ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         curve = figure.signal([x for x, _ in points], [y for _, y in points], marker="braille")
         figure.draw(curve.lines())
-        self._screen.say(Text("\n" + figure.build().string(colorless=True)))
+        self._screen.print(Text("\n" + figure.build().string(colorless=True)))
 
-    def _tell_how_to_look_further(self, dashboard_url: str | None, keep: bool) -> None:
-        said = ["", f"Data and logs are in {_shown(self._data)}."]
+    def _show_next_steps(self, dashboard_url: str | None, keep: bool) -> None:
+        lines = ["", f"Data and logs are in {_shown(self._data)}."]
         if not keep:
-            said.append("To look further, keep it running at the end: riskstream demo --keep")
+            lines.append("To look further, keep it running at the end: riskstream demo --keep")
         else:
             psql = shutil.which("psql") or str(embedded.program("psql"))
             port = self._redis_url.rpartition(":")[2].partition("/")[0]
-            said += [
+            lines += [
                 "To look further, in another terminal:",
                 f"  redis-cli -p {port} HGETALL '{Keys(0).counters}'",
                 f"  {shlex.quote(psql)} {self._database_url} -c 'TABLE risk_state'",
                 *([f"  {dashboard_url}"] if dashboard_url else []),
                 "Everything keeps running. Ctrl-C stops it.",
             ]
-        self._screen.say("\n".join(said))
+        self._screen.print("\n".join(lines))
 
+
+_COLUMNS: Final = ("accepted", "stored", "conflated", "dead", "lost", "duplicates")
 
 _PAUSES: Final = """
     SELECT trader_id, reason
     FROM risk_state_history
-    JOIN unnest(%s::text[], %s::bigint[]) AS life (trader_id, epoch) USING (trader_id, epoch)
+    JOIN unnest(%s::text[], %s::bigint[]) AS this_run (trader_id, epoch) USING (trader_id, epoch)
     WHERE trading_paused AND reason <> ''
     ORDER BY recorded_at
 """
@@ -378,15 +385,15 @@ class Child:
                 self.kill()
         self._watchdog.dismiss()
 
-    def report(self) -> Report:
+    def report(self) -> TradersReport:
         """What a process of traders says in its last line. Raises DemoFailed."""
         try:
-            return msgspec.json.decode(self.log_tail(1), type=Report)
+            return msgspec.json.decode(self.log_tail(1), type=TradersReport)
         except msgspec.MsgspecError:
             raise DemoFailed(f"{self.name} failed; its log says:\n{self.log_tail()}") from None
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of what it said."""
+        """The end of its log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -397,13 +404,13 @@ class Screen:
         self._console = console
         self._live: Live | None = None
         self._last_line = 0.0
-        self._unsaid = ""
+        self._line = ""
 
     @property
     def width(self) -> int:
         return self._console.width
 
-    def say(self, what: str | Text | Table) -> None:
+    def print(self, what: str | Text | Table) -> None:
         """Once, above the live display."""
         self._console.print(what, markup=False, highlight=False, soft_wrap=not isinstance(what, Table))
 
@@ -412,39 +419,39 @@ class Screen:
         """Where show() shows; the last of it in any case."""
         if not self._console.is_terminal:
             yield
-            if self._unsaid:
-                self.say(self._unsaid)
+            if self._line:
+                self.print(self._line)
             return
         with Live(console=self._console, refresh_per_second=8) as self._live:
             yield
         self._live = None
 
-    def show(self, reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> None:
+    def show(self, sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> None:
         """How things stand."""
         if self._live is not None:
-            self._live.update(_panel(reading, elapsed_s, seconds, worker))
+            self._live.update(_panel(sample, elapsed_s, seconds, worker))
             return
-        self._unsaid = (
-            f"{elapsed_s:5.1f} s  accepted {reading.accepted:,}  stored {reading.stored:,}  "
-            f"in flight {reading.in_flight:,}  {reading.rows_per_s:,.0f} rows/s  "
-            f"p50 {_ms(reading.p50_ms)}  p99 {_ms(reading.p99_ms)}" + ("" if worker else "  no worker")
+        self._line = (
+            f"{elapsed_s:5.1f} s  accepted {sample.accepted:,}  stored {sample.stored:,}  "
+            f"in flight {sample.in_flight:,}  {sample.rows_per_s:,.0f} rows/s  "
+            f"p50 {_ms(sample.p50_ms)}  p99 {_ms(sample.p99_ms)}" + ("" if worker else "  no worker")
         )
         if monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
-            self.say(self._unsaid)
-            self._unsaid = ""
+            self.print(self._line)
+            self._line = ""
 
 
-def _panel(reading: Reading, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
+def _panel(sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right", min_width=10)
     grid.add_column()
-    grid.add_row("accepted", f"{reading.accepted:,}", "Redis has them")
-    grid.add_row("stored", f"{reading.stored:,}", "Postgres has committed them")
-    grid.add_row("in flight", f"{reading.in_flight:,}", "in the stream, not yet in Postgres")
-    grid.add_row("rows/s", f"{reading.rows_per_s:,.0f}", "")
-    grid.add_row("latency", _ms(reading.p50_ms), f"p50, accept to commit; p99 {_ms(reading.p99_ms)}")
+    grid.add_row("accepted", f"{sample.accepted:,}", "Redis has them")
+    grid.add_row("stored", f"{sample.stored:,}", "Postgres has committed them")
+    grid.add_row("in flight", f"{sample.in_flight:,}", "in the stream, not yet in Postgres")
+    grid.add_row("rows/s", f"{sample.rows_per_s:,.0f}", "")
+    grid.add_row("latency", _ms(sample.p50_ms), f"p50, accept to commit; p99 {_ms(sample.p99_ms)}")
     grid.add_row("worker", str(worker) if worker else Text("killed", style="bold red"), "")
     return Panel(grid, title=f"riskstream, {min(elapsed_s, seconds):.0f} of {seconds:g} s", expand=False)
 
@@ -459,19 +466,31 @@ def _paused(count: int, first: str) -> str:
     return f"{count:,} times a trader paused, the first was {first}"
 
 
-def _sheet(accepted: Mapping[Life, int], books: Books) -> Table:
-    table = Table(title="The books, counted by SQL", title_justify="left")
-    for heading in ("trader", "accepted", "stored", "conflated", "dead", "missing", "twice"):
+def _differences(accepted: Mapping[EpochKey, int], found: Report) -> list[str]:
+    """What the traders counted differently from Redis, and what was not drained, one sentence each."""
+    known = {(epoch.trader_id, epoch.epoch): epoch for epoch in found.epochs}
+    differences = []
+    for (trader_id, epoch), count in accepted.items():
+        admitted = known[trader_id, epoch].accepted if (trader_id, epoch) in known else 0
+        if admitted != count:
+            differences.append(
+                f"{trader_id}, epoch {epoch}: it counted {count:,} accepted, Redis {admitted:,}"
+            )
+    if in_flight := found.totals["in_flight"]:
+        differences.append(f"{in_flight:,} are still in flight")
+    return differences
+
+
+def _table(epochs: list[EpochReport]) -> Table:
+    table = Table(title="Reconciliation, counted by Redis and Postgres", title_justify="left")
+    for heading in ("trader", *(name.replace("_", " ") for name in _COLUMNS)):
         table.add_column(heading, justify="left" if heading == "trader" else "right")
-    total = [0] * 6
-    for life, count in accepted.items():
-        account = books.account(life)
-        row = [count, account.stored, account.conflated, account.dead, account.missing, account.repeated]
-        total = [a + b for a, b in zip(total, row, strict=True)]
-        if len(accepted) <= LISTED_MAX:
-            table.add_row(life[0], *(f"{number:,}" for number in row))
+    rows = [[getattr(epoch, name) for name in _COLUMNS] for epoch in epochs]
+    if len(epochs) <= LISTED_MAX:
+        for epoch, row in zip(epochs, rows, strict=True):
+            table.add_row(epoch.trader_id, *(f"{number:,}" for number in row))
     table.add_section()
-    table.add_row("all", *(f"{number:,}" for number in total))
+    table.add_row("all", *(f"{sum(numbers):,}" for numbers in zip(*rows, strict=True)))
     return table
 
 

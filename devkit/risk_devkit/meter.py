@@ -19,7 +19,7 @@ RATE_WINDOW_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterSample:
     """One look at the meter. All but in_flight count from the meter's beginning."""
 
     accepted: int
@@ -48,13 +48,13 @@ class Meter:
         self._stored_at: deque[tuple[float, int]] = deque()
         self._counters_before, self._buckets_before, _ = self._look()
 
-    def read(self) -> Reading:
+    def read(self) -> CounterSample:
         """Look now."""
         counters, buckets, in_flight = self._look()
         since = {name: count - self._counters_before.get(name, 0) for name, count in counters.items()}
         latencies = {bound: count - self._buckets_before.get(bound, 0) for bound, count in buckets.items()}
         stored = since.get("stored", 0)
-        return Reading(
+        return CounterSample(
             accepted=since.get("accepted", 0),
             stored=stored,
             conflated=since.get("conflated", 0),

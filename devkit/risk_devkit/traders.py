@@ -30,12 +30,12 @@ PAUSE: Final = timedelta(seconds=1.5)
 FLUSH_TIMEOUT_S: Final = 30.0
 
 
-class Report(msgspec.Struct, frozen=True):
+class TradersReport(msgspec.Struct, frozen=True):
     """What a process of traders says at its end."""
 
     accepted: dict[str, int]
     """Trader -> snapshots that save() took."""
-    refused: int
+    rejected: int
     """Snapshots for which there was no room."""
     delivered: bool
     """Whether Redis has all that were accepted."""
@@ -84,10 +84,10 @@ class RandomTrader:
 
 def trade(
     producer: RiskProducer, names: list[str], *, rate: float, seconds: float, stop: threading.Event
-) -> Report:
+) -> TradersReport:
     """Let the traders take turns, rate snapshots a second in all, until the time is over or stop is set."""
     accepted = dict.fromkeys(names, 0)
-    refused = 0
+    rejected = 0
     traders = cycle([RandomTrader(name, random.Random(name)) for name in names])
     began = monotonic()
     due_s = 0.0  # since the beginning
@@ -96,10 +96,10 @@ def trade(
         if producer.save(snapshot):
             accepted[snapshot.trader_id] += 1
         else:
-            refused += 1
+            rejected += 1
         # Whoever had to wait for room does not make up for it in a rush.
         due_s = max(due_s + 1 / rate, monotonic() - began - 0.1)
-    return Report(accepted, refused, delivered=producer.flush(FLUSH_TIMEOUT_S))
+    return TradersReport(accepted, rejected, delivered=producer.flush(FLUSH_TIMEOUT_S))
 
 
 def _sleep_until(moment_s: float, stop: threading.Event) -> bool:

@@ -78,7 +78,9 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
         assert re.search(r"Worker \d+ killed with SIGKILL", process.log)
         assert re.search(r'The oldest: {"v":1,"trader_id":"trader-', process.log)
         assert re.search(r"Worker \d+ stores again", process.log)
-        assert "✓ Nothing lost, nothing stored twice, every state the newest." in process.log
+        assert (
+            "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest." in process.log
+        )
         assert re.search(r"equity of trader-\d as stored in Postgres", process.log)
         assert "\x1b[" not in process.log, "escape sequences where there is no terminal"
     assert of(folder) == []

@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from risk_producer.contract.keys import Keys
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.reconcile import reconcile
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
 
@@ -67,12 +68,14 @@ def test_100_000_lines_while_the_worker_is_killed_twice(
             assert worker.stop() == 0
 
     assert stored() == LINES
-    books = balance.read(database_url)
-    assert books.rows == LINES
+    ledger = audit_ledger.read(database_url)
+    assert ledger.rows == LINES
     epochs = cast(dict[bytes, bytes], redis_client.hgetall(keys.epochs))
     accepted = {(name.decode(), int(epoch)): LINES // TRADERS for name, epoch in epochs.items() if name}
     assert len(accepted) == TRADERS
-    assert books.problems(accepted) == []
+    report = reconcile(accepted, {}, ledger)
+    assert report.problems == []
+    assert {(epoch.trader_id, epoch.epoch): epoch.accepted for epoch in report.epochs} == accepted
     with psycopg.connect(database_url) as connection:
         newest = connection.execute("SELECT trader_id, trace_id, current_equity FROM risk_state").fetchall()
     last = {f"t{number % TRADERS}": number for number in range(LINES - TRADERS, LINES)}

@@ -1,4 +1,4 @@
-"""What was put into the stream, to compare with what became of it."""
+"""What was put into the stream, to compare with what is stored of it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Books:
         return row == (len(self._reported),)
 
     def check(self, *, duplicates: int | None = None) -> None:
-        """None lost, none twice, state the newest, each dead letter once, every count right."""
+        """None lost, no duplicates, state the newest, each dead letter once, every count right."""
         with psycopg.connect(self._database_url) as db:
             history = db.execute("SELECT trader_id, seq FROM risk_state_history ORDER BY 1, 2").fetchall()
             state = db.execute("SELECT trader_id, seq, current_equity FROM risk_state ORDER BY 1").fetchall()
@@ -110,7 +110,7 @@ def draining(
 
 
 def drain_all(redis_url: str, database_url: str, *, batch_size: int = 5_000) -> int:
-    """Drain until the stream is empty. Returns how many entries were settled."""
+    """Drain until the stream is empty. Returns how many entries were acknowledged."""
     with connect(redis_url) as client, PostgresStore(database_url) as store:
         source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
         return drain(source, store, stop=Event(), over=source.is_empty, patience=PATIENCE)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.reconcile import reconcile
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
@@ -63,9 +64,9 @@ def test_the_store_works_beside_others_and_leaves_nothing_behind(pooled_url: str
         over.set()
         for each in others:
             each.join(10)
-    books = balance.read(pooled_url)
-    assert books.problems() == []
-    assert books.rows == 80
+    ledger = audit_ledger.read(pooled_url)
+    assert reconcile({}, {}, ledger).problems == []
+    assert ledger.rows == 80
     for _ in range(4):
         with psycopg.connect(pooled_url, prepare_threshold=None) as db:
             names = [name for name, _ in db.execute(SETTINGS)]

@@ -1,4 +1,4 @@
-"""The books notice whatever does not balance."""
+"""The ledger of a real database, and what the reconciliation finds in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from risk_worker.audit import ledger as balance
-from risk_worker.audit.ledger import Account, Books
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.ledger import EpochKey, EpochTotals, Ledger
+from risk_worker.audit.reconcile import reconcile
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -38,19 +39,27 @@ def row(seq: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def fill(url: str, rows: list[dict[str, Any]], state: dict[str, Any] | None) -> Books:
+def fill(url: str, rows: list[dict[str, Any]], state: dict[str, Any] | None) -> Ledger:
     for values in rows:
         add(url, "risk_state_history", **values)
     if state is not None:
         add(url, "risk_state", **state)
-    return balance.read(url)
+    return audit_ledger.read(url)
 
 
-def test_an_empty_database_balances(database_url: str) -> None:
-    books = balance.read(database_url)
-    assert books == Books({})
-    assert books.problems() == []
-    assert books.problems({("t1", 1): 3}) == ["t1, epoch 1: 3 accepted, but 0 settled"]
+def problems(ledger: Ledger, accepted: dict[EpochKey, int] | None = None) -> list[str]:
+    """Of a database alone: nothing waits in a stream."""
+    report = reconcile(accepted or {}, {}, ledger)
+    if accepted and not report.problems:
+        assert {(epoch.trader_id, epoch.epoch): epoch.accepted for epoch in report.epochs} == accepted
+    return report.problems
+
+
+def test_an_empty_database_is_reconciled(database_url: str) -> None:
+    ledger = audit_ledger.read(database_url)
+    assert ledger == Ledger({})
+    assert problems(ledger) == []
+    assert problems(ledger, {("t1", 1): 3}) == ["t1, epoch 1: lost seq 1 to 3 (3)"]
 
 
 def test_rows_conflated_and_dead_make_up_what_was_accepted(database_url: str) -> None:
@@ -60,29 +69,31 @@ def test_rows_conflated_and_dead_make_up_what_was_accepted(database_url: str) ->
         database_url, "risk_dead_letter", **letter, entry_id="1", trader_id="t1", epoch=7, seq=6, payload=dead
     )
     add(database_url, "risk_dead_letter", **letter, entry_id="2", payload=b"\xff rubbish")
-    books = fill(database_url, [row(1), row(3, merged=1), row(7), row(1, epoch=9)], row(1, epoch=9))
-    assert books.lives == {("t1", 7): Account(3, 1, 3, 0, 0), ("t1", 9): Account(1, 0, 0, 0, 0)}
-    assert (books.rows, books.unidentified) == (4, 1)
-    assert books.problems({("t1", 7): 7, ("t1", 9): 1}) == []
-    assert books.problems({("t1", 7): 8}) == ["t1, epoch 7: 8 accepted, but 7 settled"]
+    ledger = fill(database_url, [row(1), row(3, merged=1), row(7), row(1, epoch=9)], row(1, epoch=9))
+    assert ledger.epochs == {("t1", 7): EpochTotals(3, 1, 3, 0, 0), ("t1", 9): EpochTotals(1, 0, 0, 0, 0)}
+    assert (ledger.rows, ledger.unidentified) == (4, 1)
+    assert problems(ledger, {("t1", 7): 7, ("t1", 9): 1}) == []
+    assert problems(ledger, {("t1", 7): 8}) == ["t1, epoch 7: lost seq 8"]
 
 
-@pytest.mark.parametrize("seqs", [(2, 3), (1, 4, 5), (1, 2, 3, 6)])
-def test_a_hole_is_found(database_url: str, seqs: tuple[int, ...]) -> None:
-    books = fill(database_url, [row(seq) for seq in seqs], row(seqs[-1]))
-    missing = seqs[-1] - len(seqs)
-    assert books.problems() == [f"t1, epoch 7: {missing} missing between 1 and the last"]
+@pytest.mark.parametrize(
+    ("seqs", "lost"), [((2, 3), "1"), ((1, 4, 5), "2 to 3 (2)"), ((1, 2, 3, 6), "4 to 5 (2)")]
+)
+def test_a_gap_is_found(database_url: str, seqs: tuple[int, ...], lost: str) -> None:
+    ledger = fill(database_url, [row(seq) for seq in seqs], row(seqs[-1]))
+    assert ledger.epochs["t1", 7].missing == seqs[-1] - len(seqs)
+    assert problems(ledger) == [f"t1, epoch 7: lost seq {lost}"]
 
 
 def test_one_identity_under_two_times_is_found(database_url: str) -> None:
     again = row(2) | {"recorded_at": NOW}
-    books = fill(database_url, [row(1), row(2), again], row(2))
-    assert books.problems() == ["t1, epoch 7: 1 there twice"]
+    ledger = fill(database_url, [row(1), row(2), again], row(2))
+    assert problems(ledger) == ["t1, epoch 7: 1 stored more than once"]
 
 
 def test_a_row_that_stands_for_one_that_is_there_is_found(database_url: str) -> None:
-    books = fill(database_url, [row(1), row(2), row(3, merged=1)], row(3))
-    assert books.problems() == ["t1, epoch 7: 1 there twice"]
+    ledger = fill(database_url, [row(1), row(2), row(3, merged=1)], row(3))
+    assert problems(ledger) == ["t1, epoch 7: 1 stored more than once"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +109,8 @@ def test_a_row_that_stands_for_one_that_is_there_is_found(database_url: str) -> 
     ],
 )
 def test_a_state_that_is_not_the_newest_is_found(database_url: str, state: dict[str, Any] | None) -> None:
-    books = fill(database_url, [row(1), row(2)], state)
-    assert books.problems() == ["t1: risk_state is not the newest of history"]
+    ledger = fill(database_url, [row(1), row(2)], state)
+    assert problems(ledger) == ["t1: risk_state is not the newest of its history"]
 
 
 def test_a_state_without_history_is_found(database_url: str) -> None:

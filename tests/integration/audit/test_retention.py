@@ -52,7 +52,7 @@ def verify(redis_url: str, url: str, *arguments: str) -> dict[str, Any]:
         catch_exceptions=False,
     )
     said: dict[str, Any] = json.loads(done.stdout)
-    assert done.exit_code == (0 if said["balanced"] else 1)
+    assert done.exit_code == (0 if said["reconciled"] else 1)
     return said
 
 
@@ -72,13 +72,13 @@ BEFORE = f"recorded_at < '{NOW - 30 * DAY}'"
 
 
 def test_what_is_older_than_the_horizon_is_not_lost(aged: str, redis_url: str) -> None:
-    assert verify(redis_url, aged)["balanced"]
+    assert verify(redis_url, aged)["reconciled"]
     delete(aged, BEFORE)
     said = verify(redis_url, aged)
     assert (said["lost"], said["not_retained"], said["states_behind"]) == (820, 0, ["b"])
     for option in ("30d", (NOW - 30 * DAY).isoformat(), f"{NOW - 29 * DAY:%Y-%m-%d}"):
         said = verify(redis_url, aged, "--retained-since", option)
-        assert (said["balanced"], said["lost"], said["not_retained"]) == (True, 0, 820)
+        assert (said["reconciled"], said["lost"], said["not_retained"]) == (True, 0, 820)
         assert said["accepted"] == said["stored"] + said["not_retained"]
 
 
@@ -95,7 +95,7 @@ def test_the_horizon_hides_no_loss_within_it(aged: str, redis_url: str, gone: st
     delete(aged, BEFORE)
     delete(aged, gone)
     said = verify(redis_url, aged, "--retained-since", "30d")
-    assert (said["balanced"], said["lost"], said["not_retained"]) == (False, lost, 820)
+    assert (said["reconciled"], said["lost"], said["not_retained"]) == (False, lost, 820)
 
 
 def test_a_state_that_is_behind_within_the_horizon_is_named(aged: str, redis_url: str) -> None:
@@ -125,11 +125,11 @@ def test_timescaledb_says_by_itself_what_is_retained(
     for trader, count in (("a", 1440), ("b", 100)):
         redis_client.hset(Keys(0).admitted, f"{int((NOW - 60 * DAY).timestamp() * 1000)}:{trader}", count)
     said = verify(redis_url, timescale_url)
-    assert (said["balanced"], said["not_retained"]) == (True, 0)
+    assert (said["reconciled"], said["not_retained"]) == (True, 0)
     with psycopg.connect(timescale_url, autocommit=True) as db:
         db.execute("SELECT drop_chunks('risk_state_history', now() - interval '30 days')")
     said = verify(redis_url, timescale_url)
-    assert (said["balanced"], said["lost"]) == (True, 0)
+    assert (said["reconciled"], said["lost"]) == (True, 0)
     assert said["not_retained"] > 400
     assert said["accepted"] == said["stored"] + said["not_retained"]
     with psycopg.connect(timescale_url, autocommit=True) as db:
@@ -140,4 +140,4 @@ def test_timescaledb_says_by_itself_what_is_retained(
         ).fetchall()
         db.execute(f"DROP TABLE {chunks[1][0]}".encode())  # a real loss, in the midst
     said = verify(redis_url, timescale_url)
-    assert (said["balanced"], said["lost"]) == (False, 168)
+    assert (said["reconciled"], said["lost"]) == (False, 168)

@@ -13,8 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from risk_worker.audit import ledger as balance
-from risk_worker.audit.ledger import Account
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.ledger import EpochTotals, Ledger
+from risk_worker.audit.reconcile import reconcile
+from risk_worker.audit.render import as_json
 from risk_worker.database import connection as database
 from tests.support.wait import wait_until
 
@@ -34,7 +36,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class Recorder:
-    """Explains each query that balance.read() makes of history."""
+    """Explains each query that audit_ledger.read() makes of history."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = 0.0
@@ -64,9 +66,9 @@ class Recorder:
         with monkeypatch.context() as patch:
             patch.setattr(psycopg.Connection, "execute", recorded)
             patch.setattr(psycopg.ServerCursor, "execute", recorded_named)
-            self.books = balance.read(url)
-            missing = {life: account.holes for life, account in self.books.lives.items()}
-            assert not balance.turned_up(url, missing)
+            self.ledger = audit_ledger.read(url)
+            missing = {key: totals.gaps for key, totals in self.ledger.epochs.items()}
+            assert not audit_ledger.found_since(url, missing)
 
 
 @pytest.mark.parametrize("shape", [EVERY_SECOND_SEQ, ONE_GAP, MANY_EPOCHS])
@@ -84,7 +86,7 @@ def test_the_rows_that_are_read_grow_as_the_history_does(
             db.execute(INSERT.format(*shape, count).encode())
         recorder = Recorder(database_url, monkeypatch)
         assert not recorder.kinds & {"WindowAgg", "Nested Loop"}
-        assert sum(account.stored for account in recorder.books.lives.values()) == count
+        assert sum(totals.stored for totals in recorder.ledger.epochs.values()) == count
         read.append(recorder.rows)
     assert read[1] < 5 * read[0]
 
@@ -92,15 +94,15 @@ def test_the_rows_that_are_read_grow_as_the_history_does(
 def test_every_second_seq_missing_is_told_completely(database_url: str) -> None:
     with psycopg.connect(database_url) as db:
         db.execute(INSERT.format(*EVERY_SECOND_SEQ, 40_000).encode())
-    books = balance.read(database_url)
-    account = books.lives["a", 1]
-    assert (account.stored, account.missing, account.repeated) == (40_000, 40_000, 0)
-    assert account.holes == [(n, n) for n in range(1, 80_000, 2)]
+    ledger = audit_ledger.read(database_url)
+    totals = ledger.epochs["a", 1]
+    assert (totals.stored, totals.missing, totals.duplicates) == (40_000, 40_000, 0)
+    assert totals.gaps == [(n, n) for n in range(1, 80_000, 2)]
 
 
 def test_pieces_that_overlap_are_one(database_url: str) -> None:
-    """Rows that stand for many, beyond the bounds of the pieces by which a long life is looked at."""
-    step = 1 << balance._PIECE_BITS
+    """Rows that stand for many, beyond the bounds of the pieces by which a long epoch is looked at."""
+    step = 1 << audit_ledger.PIECE_BITS
     rows = [  # (seq, merged)
         *((n, 0) for n in range(1, 100)),
         (3 * step + 10, 2 * step),  # from step + 10 on
@@ -116,11 +118,11 @@ def test_pieces_that_overlap_are_one(database_url: str) -> None:
                 .replace("n * interval '1 second'", f"{seq} * interval '1 second'")
                 .encode()
             )
-    account = balance.read(database_url).lives["a", 1]
+    totals = audit_ledger.read(database_url).epochs["a", 1]
     covered = [n for seq, merged in rows for n in range(seq - merged, seq + 1)]
     missing = set(range(1, 5 * step + 2)) - set(covered)
-    assert account.holes == [(min(missing), max(missing))] == [(3 * step + 12, 4 * step)]
-    assert account == Account(
+    assert totals.gaps == [(min(missing), max(missing))] == [(3 * step + 12, 4 * step)]
+    assert totals == EpochTotals(
         len(rows), 0, len(covered) - len(rows), len(missing), len(covered) - len(set(covered))
     )
 
@@ -162,10 +164,8 @@ def test_statements_have_a_bound(database_url: str, redis_url: str, monkeypatch:
 
 
 def test_the_json_of_many_gaps_is_complete_and_comes_in_pieces() -> None:
-    from risk_worker.audit.verify import assess
-
-    holes = [(n, n) for n in range(1, 4_000, 2)]
-    books = balance.Books({("a", 1): Account(2_000, 0, 0, 2_000, 0, holes, 4_000)})
-    pieces = list(assess({}, {}, books).as_json())
+    gaps = [(n, n) for n in range(1, 4_000, 2)]
+    ledger = Ledger({("a", 1): EpochTotals(2_000, 0, 0, 2_000, 0, gaps, 4_000)})
+    pieces = list(as_json(reconcile({}, {}, ledger)))
     assert max(map(len, pieces)) < 1_000
-    assert len(json.loads("".join(pieces))["holes"]) == 2_000
+    assert len(json.loads("".join(pieces))["gaps"]) == 2_000

@@ -46,7 +46,7 @@ def test_a_field_that_is_no_number_is_named_and_the_rest_is_verified(
     drain_all(redis_url, database_url)
     status, said = verify(redis_url, database_url)
     assert status == 1
-    assert (said["accepted"], said["stored"], said["lost"], said["balanced"]) == (5, 5, 0, False)
+    assert (said["accepted"], said["stored"], said["lost"], said["reconciled"]) == (5, 5, 0, False)
     [finding] = said["findings"]
     assert finding.startswith("risk:{0}:admitted, field 7:a: ")
     assert finding.endswith("run riskstream repair a")

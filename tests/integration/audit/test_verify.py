@@ -20,7 +20,7 @@ from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import StateUnknown
 from risk_producer.threaded import RiskProducer
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger as audit_ledger
 from risk_worker.cli import cli
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.loop import drain
@@ -72,7 +72,7 @@ class Verify:
     def said(self, *arguments: str) -> dict[str, Any]:
         result = self.run("--json", *arguments)
         said: dict[str, Any] = json.loads(result.stdout)
-        assert result.exit_code == (0 if said["balanced"] else 1)
+        assert result.exit_code == (0 if said["reconciled"] else 1)
         return said
 
     def sums(self, *arguments: str) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def drain_all(redis_url: str, database_url: str) -> None:
             drain(source, store, stop=threading.Event(), over=source.is_empty)
 
 
-def test_nothing_balances(verify: Verify) -> None:
+def test_nothing_at_all_is_reconciled(verify: Verify) -> None:
     assert verify.sums() == (0,) * 8
 
 
@@ -110,7 +110,7 @@ def test_from_accepted_to_stored(
     assert verify.sums("--trader", "ü:c") == (20, 20, 0, 0, 0, 0, 0, 0)
     text = verify.run("--trader", "a")
     assert "20 stored" in text.stdout and "1 in flight" in text.stdout
-    assert "✓ The books balance." in text.stdout
+    assert "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest." in text.stdout
 
 
 def test_a_well_formed_entry_that_breaks_a_rule_is_counted_once_and_found_by_its_trader(
@@ -146,7 +146,7 @@ def test_dead_conflated_and_foreign_are_accounted_for(
     assert verify.sums() == (9, 3, 4, 4, 0, 0, 0, 0)
     assert verify.said()["foreign"] == 2
 
-    # A retry that was killed before it deleted the letter: stored, and no duplicate.
+    # A retry that was killed before it deleted the dead letter: stored, and no duplicate.
     db.execute("ALTER TABLE risk_state_history DROP CONSTRAINT no_poison")
     [(payload,)] = db.execute("SELECT payload FROM risk_dead_letter WHERE seq = 4").fetchall()
     db.execute("CREATE TABLE kept AS SELECT * FROM risk_dead_letter WHERE seq = 4")
@@ -183,8 +183,8 @@ def test_lost_snapshots_are_named(
     drain_all(redis_url, database_url)
     said = verify.said()
     assert tuple(said[name] for name in SUMS) == (10, 7, 0, 0, 0, 3, 0, 0)
-    [epoch] = {hole.pop("epoch") for hole in said["holes"]}
-    assert said["holes"] == [
+    [epoch] = {gap.pop("epoch") for gap in said["gaps"]}
+    assert said["gaps"] == [
         {"trader_id": "a", "from": 3, "to": 4},
         {"trader_id": "a", "from": 10, "to": 10},
     ]
@@ -201,12 +201,12 @@ def test_redis_restarted_empty(
     for number in range(6, 9):
         producer.push(snapshot("a", number), timeout=30)
     redis_client.flushall()
-    assert verify.sums() == (5, 5, 0, 0, 0, 0, 0, 0)  # nobody knows of the three
+    assert verify.sums() == (5, 5, 0, 0, 0, 0, 0, 0)  # Redis and Postgres do not know the three
     producer.push(snapshot("a", 9), timeout=30)
     assert verify.sums() == (9, 5, 0, 0, 1, 3, 0, 0)
     drain_all(redis_url, database_url)
     said = verify.said()
-    assert (said["lost"], said["holes"][0]["from"], said["holes"][0]["to"]) == (3, 6, 8)
+    assert (said["lost"], said["gaps"][0]["from"], said["gaps"][0]["to"]) == (3, 6, 8)
 
 
 def test_a_state_that_is_behind_is_named(
@@ -242,21 +242,21 @@ def test_what_waits_beyond_the_partitions_is_named(
             for number in range(count):
                 producer.push(snapshot(traders[partition], number), timeout=30)
     said = verify.said()
-    assert said["stray"] == [{"partition": 3, "in_flight": 2}, {"partition": 7, "in_flight": 1}]
+    assert said["unserved_partitions"] == [{"partition": 3, "in_flight": 2}, {"partition": 7, "in_flight": 1}]
     done = verify.run()
     assert done.exit_code == 1
     assert done.stdout.splitlines()[-2:] == [
         "✗ Snapshots wait where no worker looks that has RISK_PARTITIONS=2: 2 in partition 3, "
         "1 in partition 7. Give all traders and workers the same RISK_PARTITIONS",
-        "✗ The books do not balance.",
+        "✗ Not reconciled: see above.",
     ]
-    assert verify.said("--trader", traders[1])["balanced"]
-    assert verify.said("--trader", traders[7])["stray"] == [{"partition": 7, "in_flight": 1}]
+    assert verify.said("--trader", traders[1])["reconciled"]
+    assert verify.said("--trader", traders[7])["unserved_partitions"] == [{"partition": 7, "in_flight": 1}]
     assert verify.run(RISK_PARTITIONS="8").exit_code == 0
 
     redis_client.delete(Keys(3).snapshots, Keys(7).snapshots)
     redis_client.xadd(Keys(255).snapshots, {"x": "of nobody"})
-    assert verify.said()["stray"] == [{"partition": 255, "in_flight": 1}]
+    assert verify.said()["unserved_partitions"] == [{"partition": 255, "in_flight": 1}]
 
 
 def test_the_number_of_partitions_can_be_changed(
@@ -285,16 +285,16 @@ def test_the_number_of_partitions_can_be_changed(
 
 
 @pytest.mark.parametrize("option", [(), ("--json",)])
-def test_a_trader_that_nobody_knows_is_a_finding(
+def test_an_unknown_trader_is_a_finding(
     verify: Verify, producer: RiskProducer, option: tuple[str, ...]
 ) -> None:
     producer.push(snapshot("a"), timeout=30)
     done = verify.run("--trader", "nobody", *option)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "riskstream: neither Redis nor Postgres knows of a snapshot of 'nobody'\n"
+    assert done.stderr == "riskstream: neither Redis nor Postgres knows a snapshot of 'nobody'\n"
 
 
-def test_what_is_stored_twice_is_named(
+def test_duplicates_are_named(
     verify: Verify, producer: RiskProducer, redis_url: str, database_url: str, db: psycopg.Connection
 ) -> None:
     for number in range(1, 4):
@@ -306,9 +306,9 @@ def test_what_is_stored_twice_is_named(
         "INSERT INTO risk_state_history SELECT * FROM again"
     )
     assert verify.sums() == (3, 4, 0, 0, 0, 0, 1, 0)
-    [repeated] = verify.said()["repeated"]
-    assert repeated == {"trader_id": "a", "epoch": repeated["epoch"], "duplicates": 1}
-    assert "1 stored twice" in verify.run().stdout
+    [duplicated] = verify.said()["epochs_with_duplicates"]
+    assert duplicated == {"trader_id": "a", "epoch": duplicated["epoch"], "duplicates": 1}
+    assert "1 stored more than once" in verify.run().stdout
 
 
 def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url: str) -> None:
@@ -318,7 +318,7 @@ def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url
 
 
 @pytest.mark.parametrize("setting", ["REDIS_URL", "POSTGRES_URL"])
-def test_without_a_server_nothing_is_said_about_the_books(verify: Verify, setting: str) -> None:
+def test_without_a_server_nothing_is_known(verify: Verify, setting: str) -> None:
     url = {"REDIS_URL": "redis://127.0.0.1:1/0", "POSTGRES_URL": "postgresql://x@127.0.0.1:1/x"}[setting]
     done = verify.run(**{setting: url})
     assert (done.exit_code, done.stdout) == (2, "")
@@ -362,7 +362,7 @@ def test_on_a_live_system_there_is_no_false_alarm(
 def test_what_the_database_finds_is_what_counting_finds(
     database_url: str, db: psycopg.Connection, seed: int
 ) -> None:
-    """Lives with holes and overlaps of every kind, some of which cancel each other out in simple sums."""
+    """Epochs with gaps and overlaps of every kind, some of which cancel each other out in simple sums."""
     chance = random.Random(seed)
     expected = {}
     for epoch in range(1, 41):
@@ -390,13 +390,13 @@ def test_what_the_database_finds_is_what_counting_finds(
         covered = [number for first, last in pieces for number in range(first, last + 1)]
         missing = set(range(1, max(covered) + 1)) - set(covered)
         expected["a", epoch] = (len(missing), len(covered) - len(set(covered)), missing)
-    books = balance.read(database_url)
+    ledger = audit_ledger.read(database_url)
     found = {
-        life: (
-            account.missing,
-            account.repeated,
-            {number for first, last in account.holes for number in range(first, last + 1)},
+        key: (
+            totals.missing,
+            totals.duplicates,
+            {number for first, last in totals.gaps for number in range(first, last + 1)},
         )
-        for life, account in books.lives.items()
+        for key, totals in ledger.epochs.items()
     }
     assert found == expected

@@ -9,7 +9,8 @@ import pytest
 from psycopg import sql
 
 from risk_producer.load import postgres as postgres_state
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.reconcile import reconcile
 from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
 from tests.integration.faults.test_database_errors import batch
@@ -42,8 +43,8 @@ def test_load_and_verify_read_what_the_worker_stored(foreign_url: str) -> None:
     found = postgres_state.fetch(foreign_url, "größer")
     assert found is not None
     assert (found.trader_id, found.reason) == ("größer", "é")
-    assert balance.read(foreign_url).problems() == []
-    assert [*balance.read(foreign_url, "größer").lives] == [("größer", 1)]
+    assert reconcile({}, {}, audit_ledger.read(foreign_url)).problems == []
+    assert [*audit_ledger.read(foreign_url, "größer").epochs] == [("größer", 1)]
 
 
 def test_a_name_that_the_database_cannot_hold_is_not_there(foreign_url: str) -> None:
@@ -52,10 +53,12 @@ def test_a_name_that_the_database_cannot_hold_is_not_there(foreign_url: str) -> 
 
 def test_dead_letters_of_a_name_that_the_database_cannot_hold_are_its_own(foreign_url: str) -> None:
     with PostgresStore(foreign_url) as store:
-        refused = len(store.save(batch("東京", "größer", reason="")).dead)
-    books = balance.read(foreign_url, admitted=lambda lives: [len(lives)] * len(lives))
-    assert [*books.lives] == [("größer", 1), ("東京", 1)]
-    assert (books.account(("東京", 1)).settled, books.foreign, books.problems()) == (1, 0, [])
-    assert books.account(("東京", 1)).dead == refused
-    assert [*balance.read(foreign_url, "東京").lives] == [("東京", 1)]
-    assert balance.turned_up(foreign_url, {("東京", 1): [(1, 1)]}, "東京")
+        rejected = len(store.save(batch("東京", "größer", reason="")).dead)
+    ledger = audit_ledger.read(foreign_url, admitted=lambda keys: [len(keys)] * len(keys))
+    assert [*ledger.epochs] == [("größer", 1), ("東京", 1)]
+    totals = ledger.epochs["東京", 1]
+    assert (totals.stored + totals.dead + totals.conflated, ledger.foreign) == (1, 0)
+    assert reconcile({}, {}, ledger).problems == []
+    assert totals.dead == rejected
+    assert [*audit_ledger.read(foreign_url, "東京").epochs] == [("東京", 1)]
+    assert audit_ledger.found_since(foreign_url, {("東京", 1): [(1, 1)]}, "東京")

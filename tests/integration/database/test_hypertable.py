@@ -17,7 +17,7 @@ from psycopg import errors
 
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer.errors import ConfigurationError
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger
 from risk_worker.cli import cli
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
@@ -211,7 +211,7 @@ class TestFindingTheWay:
         migrations.up(server.url)
         with connect(server.url) as connection:
             connection.execute("CREATE EXTENSION timescaledb")
-        for do in (check_ready, migrations.up, migrations.down, balance.read):
+        for do in (check_ready, migrations.up, migrations.down, ledger.read):
             with pytest.raises(
                 ConfigurationError, match="shared_preload_libraries = 'timescaledb' and restart"
             ):

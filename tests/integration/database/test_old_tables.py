@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from risk_producer.load import postgres as postgres_state
-from risk_worker.audit import ledger as balance
+from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit.reconcile import reconcile
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
 
@@ -54,9 +55,9 @@ def test_they_are_named_and_brought_over(empty_database_url: str) -> None:
         assert "Applied" in migrations.up(empty_database_url)
         db.execute(copy)
         assert migrations.up(empty_database_url) == "Nothing to apply"
-    books = balance.read(empty_database_url)
-    assert books.problems() == []
-    assert {life: account.stored for life, account in books.lives.items()} == {
+    ledger = audit_ledger.read(empty_database_url)
+    assert reconcile({}, {}, ledger).problems == []
+    assert {key: totals.stored for key, totals in ledger.epochs.items()} == {
         **{(f"old-{n}", 1): 11 for n in range(3)},
         ("state only", 1): 1,
     }

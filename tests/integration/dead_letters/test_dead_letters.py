@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.cli import cli
-from risk_worker.database.reader import DatabaseTrouble
+from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.store import PostgresStore
-from risk_worker.dead_letters import dead as module
-from risk_worker.dead_letters.dead import DeadLetters, Wanted
+from risk_worker.dead_letters import retry as module
+from risk_worker.dead_letters.retry import retry
+from risk_worker.dead_letters.select import DeadLetterFilter, count, drop
 from risk_worker.drain.batch import DeadLetter, Entry, decode_entries
 from tests.support.servers import with_name
 
@@ -61,8 +62,8 @@ def store(url: str, *entries: Entry) -> None:
 
 
 @pytest.fixture
-def letters(database_url: str, db: psycopg.Connection) -> DeadLetters:
-    """Of a: 1 and 3 stored, 2 and 4 refused; of b: 1 refused; and one that is no snapshot."""
+def dead_letters(database_url: str, db: psycopg.Connection) -> str:
+    """Of a: 1 and 3 stored, 2 and 4 rejected; of b: 1 rejected; and one that is no snapshot."""
     forbid(db)
     store(
         database_url,
@@ -73,7 +74,7 @@ def letters(database_url: str, db: psycopg.Connection) -> DeadLetters:
         Entry("5-0", payload("b", 1, "poison")),
         Entry("6-0", b"\xff\xfe"),
     )
-    return DeadLetters(database_url)
+    return database_url
 
 
 def run(url: str, *arguments: str, answer: str = "") -> Result:
@@ -116,7 +117,7 @@ def dead(db: psycopg.Connection) -> list[str]:
     ],
 )
 def test_the_list_can_be_filtered(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection, filters: list[str], expected: list[str]
+    dead_letters: str, database_url: str, db: psycopg.Connection, filters: list[str], expected: list[str]
 ) -> None:
     db.execute("UPDATE risk_dead_letter SET failed_at = now() - interval '2 hours' WHERE entry_id = '5-0'")
     done = run(database_url, "list", *filters)
@@ -136,7 +137,7 @@ def test_the_list_can_be_filtered(
     ],
 )
 def test_retry_and_drop_take_the_same_filters(
-    letters: DeadLetters,
+    dead_letters: str,
     database_url: str,
     db: psycopg.Connection,
     command: str,
@@ -153,7 +154,7 @@ def test_retry_and_drop_take_the_same_filters(
     assert dead(db) == sorted({"2-0", "4-0", "5-0", "6-0"} - set(expected) | set(still))
 
 
-def test_json_has_the_original_bytes(letters: DeadLetters, database_url: str) -> None:
+def test_json_has_the_original_bytes(dead_letters: str, database_url: str) -> None:
     listed = json.loads(run(database_url, "list", "--json").stdout)
     assert [letter["entry_id"] for letter in listed] == ["2-0", "4-0", "5-0", "6-0"]
     assert (listed[0]["trader_id"], listed[0]["epoch"], listed[0]["seq"]) == ("a", 1, 2)
@@ -164,7 +165,7 @@ def test_json_has_the_original_bytes(letters: DeadLetters, database_url: str) ->
     assert json.loads(run(database_url, "list", "--json", "--trader", "nobody").stdout) == []
 
 
-def test_show(letters: DeadLetters, database_url: str) -> None:
+def test_show(dead_letters: str, database_url: str) -> None:
     shown = run(database_url, "show", STREAM, "2-0")
     assert shown.exit_code == 0
     assert payload("a", 2, "poison").decode() in shown.stdout
@@ -176,7 +177,7 @@ def test_show(letters: DeadLetters, database_url: str) -> None:
 
 
 def test_retry_fills_history_and_never_moves_state_back(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection
+    dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     assert state(db) == {"a": 3}
     allow(db)
@@ -193,7 +194,7 @@ def test_retry_fills_history_and_never_moves_state_back(
 
 
 def test_what_still_cannot_be_stored_says_todays_reason(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection
+    dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     before = rows(db, "SELECT entry_id, payload, failed_at FROM risk_dead_letter ORDER BY 1")
     allow(db)
@@ -215,8 +216,8 @@ def test_a_foreign_entry_keeps_its_reason(database_url: str, db: psycopg.Connect
     ]
 
 
-def test_a_letter_of_a_newer_version_gets_its_identity_once_it_can_be_read(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection
+def test_a_dead_letter_of_a_newer_version_gets_its_identity_once_it_can_be_read(
+    dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     db.execute(
         "INSERT INTO risk_dead_letter (stream, entry_id, reason, payload) VALUES (%s, '7-0', 'v', %s)",
@@ -229,23 +230,23 @@ def test_a_letter_of_a_newer_version_gets_its_identity_once_it_can_be_read(
 
 
 def test_a_crash_between_store_and_delete_is_harmless(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    dead_letters: str, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allow(db)
-    monkeypatch.setattr(module, "_DELETE", "SELECT * FROM nowhere")
+    monkeypatch.setitem(module._SQL, "remove", "SELECT * FROM nowhere")
     with pytest.raises(Exception, match="nowhere"):
-        letters.retry(Wanted(trader_id="a"), said=lambda *_: None)
+        retry(dead_letters, DeadLetterFilter(trader_id="a"), on_result=lambda *_: None)
     assert history(db) == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
     assert dead(db) == ["2-0", "4-0", "5-0", "6-0"]
     monkeypatch.undo()
-    again = letters.retry(Wanted(trader_id="a"), said=lambda *_: None)
+    again = retry(dead_letters, DeadLetterFilter(trader_id="a"), on_result=lambda *_: None)
     assert (again.stored, again.duplicates, again.still_dead) == (2, 2, 0)
     assert history(db) == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
     assert dead(db) == ["5-0", "6-0"]
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection
+    dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     store(database_url, Entry("7-0", payload("a", 5)))
     db.execute(
@@ -267,7 +268,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     assert (history(db), state(db), rows(db, "SELECT * FROM risk_dead_letter ORDER BY 1, 2")) == before
 
 
-def test_drop_asks_first(letters: DeadLetters, database_url: str, db: psycopg.Connection) -> None:
+def test_drop_asks_first(dead_letters: str, database_url: str, db: psycopg.Connection) -> None:
     assert run(database_url, "drop", "--trader", "a", answer="n\n").exit_code == 1
     assert len(dead(db)) == 4
     asked = run(database_url, "drop", "--trader", "a", answer="y\n")
@@ -280,12 +281,12 @@ def test_drop_asks_first(letters: DeadLetters, database_url: str, db: psycopg.Co
     assert dead(db) == []
 
 
-def test_letters_that_came_after_the_question_are_not_dropped(
-    letters: DeadLetters, database_url: str, db: psycopg.Connection
+def test_dead_letters_that_came_after_the_question_are_not_dropped(
+    dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
-    _, seen = letters.count(Wanted())
+    _, seen = count(dead_letters, DeadLetterFilter())
     store(database_url, Entry("8-0", b"rubbish"))
-    assert letters.drop(seen) == 4
+    assert drop(dead_letters, seen) == 4
     assert dead(db) == ["8-0"]
 
 
@@ -299,33 +300,32 @@ def test_letters_that_came_after_the_question_are_not_dropped(
         ["show", STREAM],
     ],
 )
-def test_what_is_unclear_is_refused(letters: DeadLetters, database_url: str, arguments: list[str]) -> None:
+def test_what_is_unclear_is_rejected(dead_letters: str, database_url: str, arguments: list[str]) -> None:
     done = run(database_url, *arguments)
     assert done.exit_code == 2
     assert "Usage" in done.stderr
-    assert letters.count(Wanted())[0] == 4
+    assert count(dead_letters, DeadLetterFilter())[0] == 4
 
 
-def test_many_letters_go_in_chunks(
+def test_many_dead_letters_go_in_chunks(
     database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_LETTERS", 7)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     forbid(db)
     store(database_url, *(Entry(f"{n}-0", payload("a", n, "poison")) for n in range(1, 31)))
-    letters = DeadLetters(database_url)
-    assert letters.retry(Wanted(), said=lambda *_: None).still_dead == 30
+    assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).still_dead == 30
     allow(db)
-    assert letters.retry(Wanted(), said=lambda *_: None).stored == 30
+    assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).stored == 30
     assert len(history(db)) == 30 and state(db) == {"a": 30} and dead(db) == []
 
 
-def test_an_absent_database_is_said_in_one_line() -> None:
+def test_an_absent_database_is_reported_in_one_line() -> None:
     done = run("postgresql://nobody@127.0.0.1:1/none", "list")
     assert done.exit_code == 2
     assert done.stderr.startswith("riskstream: the database: connection")
     assert len(done.stderr.splitlines()) == 1
-    with pytest.raises(DatabaseTrouble):
-        DeadLetters("postgresql://nobody@127.0.0.1:1/none").drop(Wanted())
+    with pytest.raises(DatabaseUnavailable):
+        drop("postgresql://nobody@127.0.0.1:1/none", DeadLetterFilter())
 
 
 def test_a_database_that_is_missing_says_what_to_do(database_url: str) -> None:
@@ -340,7 +340,9 @@ def test_a_database_without_the_tables_says_what_to_do(empty_database_url: str) 
     assert "riskstream migrate up" in done.stderr
 
 
-def test_save_buries_nothing_twice(letters: DeadLetters, database_url: str, db: psycopg.Connection) -> None:
+def test_save_inserts_no_dead_letter_again(
+    dead_letters: str, database_url: str, db: psycopg.Connection
+) -> None:
     """The drain comes upon an entry again that is a dead letter already: a batch replayed."""
     with PostgresStore(database_url) as opened:
         batch = decode_entries(STREAM, [Entry("2-0", payload("a", 2, "poison")), Entry("6-0", b"\xff\xfe")])

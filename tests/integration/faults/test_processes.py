@@ -19,7 +19,8 @@ from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValke
 from risk_producer import RiskProducer
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.settings import Settings
-from risk_worker.audit.verify import Report, verify
+from risk_worker.audit.reconcile import Report
+from risk_worker.audit.verify import verify
 from risk_worker.database import migrations
 from risk_worker.stream.source import connect
 from tests.support.books import KEYS, Books
@@ -343,13 +344,13 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
             producer.push(snapshot(number), timeout=30)
         wait_until(lambda: [trace for trace, *_ in stored(site)][-2:] == ["4", "5"], 30, "the drain goes on")
     report = site.report()
-    [life] = [life for life in report.lives if life.trader_id == "t"]
-    assert (life.accepted, life.stored, life.lost, life.holes) == (5, 2, 3, [(1, 3)])
-    assert report.problems == [f"t, epoch {life.epoch}: lost seq 1 to 3 (3)"]
+    [epoch] = [epoch for epoch in report.epochs if epoch.trader_id == "t"]
+    assert (epoch.accepted, epoch.stored, epoch.lost, epoch.gaps) == (5, 2, 3, [(1, 3)])
+    assert report.problems == [f"t, epoch {epoch.epoch}: lost seq 1 to 3 (3)"]
     with RiskProducer(site.redis.url) as successor:
         successor.push(snapshot(6), timeout=30)
     wait_until(lambda: stored(site)[-1][0] == "6", what="what a new producer sends is stored")
-    assert stored(site)[-1][1] > life.epoch
+    assert stored(site)[-1][1] > epoch.epoch
     with psycopg.connect(site.postgres.url) as db:
         assert db.execute("SELECT trace_id FROM risk_state WHERE trader_id = 't'").fetchall() == [("6",)]
     assert worker.running

@@ -12,7 +12,8 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import encode
 from risk_producer.settings import Settings
 from risk_producer.transport.requests import Admission, Admit, Claim, Entry, TraderStream
-from risk_worker.audit.verify import Report, verify
+from risk_worker.audit.reconcile import Report
+from risk_worker.audit.verify import verify
 from risk_worker.runtime import jobs
 from risk_worker.stream.source import FORGET_PAGE, StreamSource, connect
 from tests.support.books import drain_all
@@ -167,9 +168,9 @@ def test_a_hole_in_a_forgotten_life_is_still_found(client: Any, redis_url: str, 
     client.xdel(KEYS.snapshots, entries[3][0], entries[9][0])
     drain_all(redis_url, database_url)
     settings = Settings(redis_url=redis_url, postgres_url=database_url)
-    assert [hole for life in verify(settings).lives for hole in life.holes] == [(4, 4), (10, 10)]
+    assert [gap for epoch in verify(settings).epochs for gap in epoch.gaps] == [(4, 4), (10, 10)]
     followed(client, LONG_AGO, f"{OLD}:a")
     StreamSource(client, 0).forget()
     report = verify(settings)
-    assert [hole for life in report.lives for hole in life.holes] == [(4, 4)], "but no longer that at its end"
+    assert [gap for epoch in report.epochs for gap in epoch.gaps] == [(4, 4)], "but no longer that at its end"
     assert report.totals["accepted"] == 10

@@ -17,6 +17,7 @@ from risk_devkit import demo, embedded
 from risk_devkit.demo import Demo, DemoFailed, Screen
 from risk_devkit.meter import Meter
 from risk_producer.contract.keys import Keys
+from risk_worker.audit.reconcile import EpochReport, Report
 
 
 def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_end(tmp_path: Path) -> None:
@@ -46,6 +47,18 @@ def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_
 )
 def test_pauses_are_counted_in_good_english(count: int, says: str) -> None:
     assert demo._paused(count, "trader-2") == says
+
+
+def test_the_traders_own_counts_are_compared_with_what_redis_admitted() -> None:
+    epochs = [EpochReport("a", 1, 5, 5, 0, 0, 0, 0, 0), EpochReport("b", 2, 3, 2, 0, 0, 1, 0, 0)]
+    found = Report(epochs, ())
+    assert found.problems == []
+    assert demo._differences({("a", 1): 5}, Report(epochs[:1], ())) == []
+    assert demo._differences({("a", 1): 6, ("b", 2): 3, ("c", 3): 1}, found) == [
+        "a, epoch 1: it counted 6 accepted, Redis 5",
+        "c, epoch 3: it counted 1 accepted, Redis 0",
+        "1 are still in flight",
+    ]
 
 
 @pytest.mark.parametrize("lives", [True, False])

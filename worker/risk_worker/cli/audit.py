@@ -11,21 +11,22 @@ from risk_worker.cli.options import EXIT_BAD, Moment, complain, echo_pieces, set
 
 
 @click.command()
-@click.option("--trader", help="Only the books of one trader, each of its lives with a line.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: the sums, and what is off.")
+@click.option("--trader", help="Only one trader, with a line for each of its epochs.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the sums, and what is wrong.")
 @click.option(
     "--retained-since",
     type=Moment(),
-    help="What was recorded before this time (2026-01-31), or longer ago than this (90d), need not be in "
-    "history. TimescaleDB says it by itself.",
+    help="What was recorded before this time (2026-01-31), or longer ago than this (90d), may be gone from "
+    "history. With TimescaleDB this is known without the option.",
 )
 def verify(trader: str | None, as_json: bool, retained_since: timedelta | datetime | None) -> None:
-    """Check the books: nothing lost, nothing twice, no state behind.
+    """Reconcile what was accepted with what is stored: nothing lost, no duplicates, no state behind.
 
     accepted + foreign = stored + dead + conflated + in flight + not retained. It may run at any time. Exit
-    status 0: they balance. 1: something is off, and it is named, or the trader is unknown. 2: nothing can be
-    said, because Redis or Postgres could not be asked.
+    status 0: reconciled. 1: something is wrong, and it is named, or the trader is unknown. 2: nothing is
+    known, because Redis or Postgres did not answer.
     """
+    from risk_worker.audit import render
     from risk_worker.audit import verify as module
 
     try:
@@ -33,5 +34,8 @@ def verify(trader: str | None, as_json: bool, retained_since: timedelta | dateti
     except module.TraderUnknown as error:
         complain(error)
         sys.exit(EXIT_BAD)
-    echo_pieces(report.as_json() if as_json else [report.as_text(each_life=trader is not None)])
-    sys.exit(0 if report.balanced else EXIT_BAD)
+    if as_json:
+        echo_pieces(render.as_json(report))
+    else:
+        echo_pieces([render.as_text(report, each_epoch=trader is not None)])
+    sys.exit(0 if report.reconciled else EXIT_BAD)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-class DatabaseTrouble(RiskError):
-    """The database could not be asked; the message says why."""
+class DatabaseUnavailable(RiskError):
+    """The database did not answer, so nothing is known; the message says why."""
 
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[database.Connection]:
     """A connection in autocommit mode; what goes wrong comes out in one line, without the URL's password.
 
-    Raises DatabaseTrouble, and ConfigurationError for what somebody has to mend before it can work.
+    Raises DatabaseUnavailable, and ConfigurationError for what somebody has to mend before it can work.
     """
     try:
         with _terminates_queries(), database.connect(url, database.COMMAND) as connection:
@@ -37,10 +37,12 @@ def connected(url: str) -> Iterator[database.Connection]:
     except psycopg.Error as error:
         verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseTrouble
+        kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseUnavailable
         raise kind(f"the database: {first_line} ({why})") from error
     except UnicodeError as error:
-        raise DatabaseTrouble(f"the database holds a text that is not in its encoding: {error}") from error
+        raise DatabaseUnavailable(
+            f"the database holds a text that is not in its encoding: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,188 @@
+"""The reconciliation: what was accepted, set against what became of it. It asks neither Redis nor
+Postgres: what they hold is passed in.
+
+accepted + foreign = stored + dead + conflated + in flight + not retained, where nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from risk_worker.audit.ledger import NOTHING, EpochKey, Ledger
+from risk_worker.audit.ranges import Range, size, split, subtract
+from risk_worker.stream.partitions import describe
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What became of the snapshots of one epoch of a trader. All are numbers of snapshots."""
+
+    trader_id: str
+    epoch: int
+    accepted: int
+    stored: int
+    dead: int
+    conflated: int
+    in_flight: int
+    lost: int
+    duplicates: int
+    gaps: Sequence[Range] = ()
+    """The seq numbers that are lost."""
+    not_retained: int = 0
+    """What is gone from history and was recorded before the horizon."""
+    foreign: int = 0
+    """Dead letters and entries in its name that no producer sent; they count as dead or in flight."""
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What is wrong, one sentence each."""
+        name = f"{self.trader_id}, epoch {self.epoch}"
+        for gap in self.gaps:
+            yield f"{name}: lost {_shown(gap)}"
+        if self.duplicates:
+            yield f"{name}: {self.duplicates:,} stored more than once"
+        found = self.stored + self.dead + self.conflated + self.in_flight + self.not_retained
+        if self.accepted + self.foreign != found + self.lost - self.duplicates:
+            yield f"{name}: {self.accepted:,} accepted, but {found:,} accounted for"
+
+
+_SUMS: Final = (
+    "accepted",
+    "foreign",
+    "stored",
+    "dead",
+    "conflated",
+    "in_flight",
+    "not_retained",
+    "lost",
+    "duplicates",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The reconciliation of the whole system, or of one trader."""
+
+    epochs: Sequence[EpochReport]
+    states_behind: Sequence[str]
+    """Traders whose risk_state is not the newest of their history."""
+    foreign_dead: int = 0
+    foreign_in_flight: int = 0
+    """Entries that came into the stream by another way than a producer, and name no trader."""
+    dead_but_stored: int = 0
+    """Dead letters of what is stored all the same, and not counted as dead: a retry that did not finish."""
+    partitions: int = 1
+    unserved_partitions: Mapping[int, int] = field(default_factory=dict)
+    """partition -> entries in flight, of partitions beyond RISK_PARTITIONS: no worker will store them."""
+    findings: Sequence[str] = ()
+    """What else is wrong, a sentence each: what Redis holds and cannot be read, traders held back,
+    partitions that are not drained."""
+    retained_since: datetime | None = None
+    """The horizon: what was recorded before it may be gone from history."""
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The sums, by the names that --json has."""
+        sums = {name: sum(getattr(epoch, name) for epoch in self.epochs) for name in _SUMS}
+        sums["foreign"] += self.foreign_dead + self.foreign_in_flight
+        sums["dead"] += self.foreign_dead
+        sums["in_flight"] += self.foreign_in_flight
+        return sums | {"state_behind": len(self.states_behind)}
+
+    @property
+    def reconciled(self) -> bool:
+        """Whether nothing is wrong."""
+        return next(self.each_problem(), None) is None
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, one sentence each; empty: it is reconciled."""
+        return list(self.each_problem())
+
+    def each_problem(self) -> Iterator[str]:
+        """The problems, one at a time: there may be millions."""
+        for epoch in self.epochs:
+            yield from epoch.problems
+        yield from (f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind)
+        if self.unserved_partitions:
+            yield describe(self.unserved_partitions, self.partitions)
+        yield from self.findings
+
+
+def reconcile(
+    admitted: Mapping[EpochKey, int],
+    waiting: Mapping[EpochKey, Iterable[Range]],
+    ledger: Ledger,
+    foreign: int = 0,
+    foreign_of: Mapping[EpochKey, int] | None = None,
+) -> Report:
+    """Set what was read side by side.
+
+    admitted: the last seq that Redis admitted. waiting: (first, last) seq of each entry in a stream; what
+    the database has too is not in flight any more. foreign: entries in a stream that are no snapshots.
+    foreign_of: entries in a stream in the name of an epoch that no producer sent.
+    """
+    foreign_of = foreign_of or {}
+    epochs = []
+    known = admitted.keys() | waiting.keys() | ledger.epochs.keys() | foreign_of.keys()
+    following: EpochKey | None = None
+    for key in sorted(known, reverse=True):
+        totals = ledger.epochs.get(key, NOTHING)
+        entries = list(waiting.get(key, ()))
+        accepted = max(admitted.get(key, 0), totals.highest, *(last for _, last in entries), 0)
+        tail = [(totals.highest + 1, accepted)] if accepted > totals.highest else []
+        left, in_flight, filled = subtract([*totals.gaps, *tail], entries)
+        gaps, gone = split(left, _expired(key, accepted, ledger, following))
+        in_its_name = foreign_of.get(key, 0)
+        epochs.append(
+            EpochReport(
+                trader_id=key[0],
+                epoch=key[1],
+                accepted=accepted,
+                stored=totals.stored,
+                dead=totals.dead + totals.foreign,
+                conflated=totals.conflated + filled - in_flight,
+                in_flight=in_flight + in_its_name,
+                lost=size(gaps),
+                duplicates=totals.duplicates,
+                gaps=gaps,
+                not_retained=size(gone),
+                foreign=totals.foreign + in_its_name,
+            )
+        )
+        following = key
+    epochs.reverse()
+    return Report(
+        epochs,
+        ledger.stale,
+        ledger.unidentified,
+        foreign,
+        ledger.dead_but_stored,
+        retained_since=ledger.horizon,
+    )
+
+
+def _expired(key: EpochKey, accepted: int, ledger: Ledger, following: EpochKey | None) -> list[Range]:
+    """The seq numbers of an epoch that were recorded before the horizon, as far as that can be known."""
+    totals = ledger.epochs.get(key, NOTHING)
+    expired = list(totals.expired)
+    if ledger.horizon is None:
+        return expired
+    trader_id, epoch = key
+    state = ledger.states.get(trader_id)
+    ended: float | None = None  # seconds since 1970
+    if state is not None and state.epoch == epoch and state.seq >= accepted:
+        ended = state.recorded_at.timestamp()
+    elif following is not None and following[0] == trader_id:
+        ended = following[1] / 1000  # an epoch is the time at which it was claimed, in ms
+    if ended is not None and ended < ledger.horizon.timestamp():
+        expired.append((totals.highest_row + 1, accepted))
+    return expired
+
+
+def _shown(gap: Range) -> str:
+    first, last = gap
+    return f"seq {first}" if first == last else f"seq {first} to {last} ({last - first + 1:,})"

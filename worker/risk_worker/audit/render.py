@@ -1,0 +1,93 @@
+"""A reconciliation as text for a person, and as JSON for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from risk_worker.audit.reconcile import Report
+
+SHOWN_MAX: Final = 50  # lines for a person; JSON has all
+
+
+def as_json(report: Report) -> Iterator[str]:
+    """One object in pieces: the sums, then what is wrong in detail."""
+    first = report.totals | {
+        "reconciled": report.reconciled,
+        "dead_but_stored": report.dead_but_stored,
+        "epochs": len(report.epochs),
+        "retained_since": report.retained_since,
+    }
+    yield msgspec.json.format(msgspec.json.encode(first)).decode().removesuffix("\n}")
+    gaps = (
+        {"trader_id": epoch.trader_id, "epoch": epoch.epoch, "from": first, "to": last}
+        for epoch in report.epochs
+        for first, last in epoch.gaps
+    )
+    with_duplicates = (
+        {"trader_id": epoch.trader_id, "epoch": epoch.epoch, "duplicates": epoch.duplicates}
+        for epoch in report.epochs
+        if epoch.duplicates
+    )
+    unserved = (
+        {"partition": partition, "in_flight": count}
+        for partition, count in sorted(report.unserved_partitions.items())
+    )
+    yield from _json_list("gaps", gaps)
+    yield from _json_list("epochs_with_duplicates", with_duplicates)
+    yield from _json_list("states_behind", report.states_behind)
+    yield from _json_list("unserved_partitions", unserved)
+    yield from _json_list("findings", report.findings)
+    yield "\n}"
+
+
+def as_text(report: Report, *, each_epoch: bool) -> str:
+    """For a person. each_epoch: with a line for each of the newest epochs, not only what is wrong."""
+    lines = [f"{name.replace('_', ' '):<13}{count:>15,}" for name, count in report.totals.items()]
+    if report.totals["foreign"]:
+        lines.append("Foreign is what came into the stream by another way than a producer.")
+    if report.dead_but_stored:
+        lines.append(
+            f"{report.dead_but_stored:,} dead letters are stored all the same; a retry removes them."
+        )
+    if report.retained_since is not None:
+        since = report.retained_since.astimezone(UTC)
+        lines.append(f"History is retained since {since:%Y-%m-%dT%H:%M:%SZ}; what was before is not lost.")
+    if each_epoch:
+        older = len(report.epochs) - SHOWN_MAX
+        if older > 0:
+            lines.append(f"{older:,} older epochs are not shown.")
+        lines += [
+            f"{epoch.trader_id}, epoch {epoch.epoch}: {epoch.accepted:,} accepted, {epoch.stored:,} stored, "
+            f"{epoch.dead:,} dead, {epoch.conflated:,} conflated, {epoch.in_flight:,} in flight"
+            for epoch in report.epochs[-SHOWN_MAX:]
+        ]
+    problems = report.each_problem()
+    shown = list(islice(problems, SHOWN_MAX))
+    more = sum(1 for _ in problems)
+    lines += [f"✗ {problem}" for problem in shown]
+    if more:
+        lines.append(f"✗ and {more:,} more; --json has all")
+    lines.append(verdict(reconciled=not shown))
+    return "\n".join(lines)
+
+
+def verdict(*, reconciled: bool) -> str:
+    """The last line."""
+    if reconciled:
+        return "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest."
+    return "✗ Not reconciled: see above."
+
+
+def _json_list(name: str, items: Iterable[object]) -> Iterator[str]:
+    """A member of the object, its list in pieces."""
+    yield f',\n  "{name}": ['
+    separator = "\n    "
+    for item in items:
+        yield separator + msgspec.json.format(msgspec.json.encode(item), indent=0).decode()
+        separator = ",\n    "
+    yield "]"
