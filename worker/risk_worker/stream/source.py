@@ -150,13 +150,10 @@ class StreamSource:
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         """Take the committed batch off the stream and count it, in one script that may be repeated."""
         now = datetime.now(UTC)
-        dead_ids = {letter.entry_id for letter in outcome.dead}
         stored: dict[str, list[WireSnapshot]] = defaultdict(list)
-        times: list[datetime] = []
-        for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
-            if entry_id not in dead_ids:
-                stored[snapshot.trader_id].append(snapshot)
-                times.append(snapshot.recorded_at)
+        snapshots = _stored(batch, outcome)
+        for snapshot in snapshots:
+            stored[snapshot.trader_id].append(snapshot)
         dead: dict[str, list[str]] = defaultdict(list)
         for letter in outcome.dead:
             dead[letter.identity.trader_id if letter.identity else ""].append(letter.entry_id)
@@ -171,7 +168,7 @@ class StreamSource:
             "stored": [(trader, len(of), latency_ms[trader]) for trader, of in stored.items()],
             "dead": [(trader, len(ids)) for trader, ids in dead.items()],
             "duplicates": outcome.duplicates,
-            "buckets": _histogram(times, now),
+            "buckets": _histogram([each.recorded_at for each in snapshots], now),
             "lives": [f"{epoch}:{trader}" for trader, epoch in highest],
             "highest": list(highest.values()),
             "unidentified": len(outcome.dead) - len(identities),
@@ -252,6 +249,15 @@ def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
         return Entry(entry_id.decode(), fields[1])
     shown = msgspec.json.encode([_text(text) for text in fields])
     return Entry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
+
+
+def _stored(batch: Batch, outcome: Outcome) -> Sequence[WireSnapshot]:
+    """The snapshots of which the transaction made no dead letters."""
+    dead_ids = {letter.entry_id for letter in outcome.dead}
+    if dead_ids.isdisjoint(batch.ids):
+        return batch.snapshots
+    rows = zip(batch.ids, batch.snapshots, strict=True)
+    return [snapshot for entry_id, snapshot in rows if entry_id not in dead_ids]
 
 
 def _highest(traders: Iterable[Sequence[WireSnapshot | Identity]]) -> dict[tuple[str, int], int]:
