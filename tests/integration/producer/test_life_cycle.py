@@ -48,7 +48,7 @@ def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Red
     producer = Threaded(redis_url=redis_url)
     producer.push(snapshot("t1", 1), timeout=30)
     with (
-        producer.inner._engine.session._lock
+        producer.inner._engine.session.section.lock
     ):  # so that something is in the buffer, and the lock is held, while it forks
         assert producer.save(snapshot("t1", 2))
         child = os.fork()
@@ -152,7 +152,7 @@ def test_the_end_of_the_process_does_not_hang(make_valkey: MakeValkey, redis_is:
         [sys.executable, "-c", _FORGETFUL, url], check=True, timeout=60, capture_output=True, text=True
     )
     assert time.monotonic() - float(done.stdout) < 14, "5 s for all of them together"
-    assert done.stderr.count("Closed with 100 snapshots") == 3
+    assert done.stderr.count("was closed with 100 snapshots") == 3
 
 
 def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
@@ -163,7 +163,7 @@ def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
         capture_output=True,
         text=True,
     )
-    assert "Closed with 1 snapshots that were never sent" in done.stderr
+    assert "was closed with 1 snapshots that were never sent" in done.stderr
 
 
 def test_close_by_two_threads(redis_url: str, redis_client: redis.Redis) -> None:

@@ -59,7 +59,9 @@ def test_without_that_the_way_to_lose_nothing_is_to_close(
 def test_a_process_that_is_terminated_while_redis_is_away_says_what_is_lost() -> None:
     accepted, said = run(NOBODY, "fork", "terminate", "sigterm", "hasty")
     lost = sum(
-        int(line.split("Closed with ")[1].split()[0]) for line in said.splitlines() if "Closed with" in line
+        int(line.split("was closed with ")[1].split()[0])
+        for line in said.splitlines()
+        if "was closed with" in line
     )
     assert lost >= accepted >= ALL // 2
 
