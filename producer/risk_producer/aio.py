@@ -132,8 +132,8 @@ class AsyncRiskProducer(ProducerBase):
         if flusher.can_wait():
             if not flusher.is_over():
                 _require_loop("close()")
-            patience = None if deadline is None else deadline + GRACE_S
-            await self._engine.session.waiters.wait_for_async(flusher.is_over, patience)
+            wait_until = None if deadline is None else deadline + GRACE_S
+            await self._engine.session.waiters.wait_for_async(flusher.is_over, wait_until)
             flusher.end_now(monotonic())
         return self._engine.session.all_confirmed()
 
@@ -160,7 +160,7 @@ def _require_loop(what: str) -> None:
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Run a function that waits in a thread of ours: the host's executor may be busy, or shut down."""
+    """Run a function that waits in a thread of its own: the host's executor may be busy, or shut down."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 

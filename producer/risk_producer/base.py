@@ -1,4 +1,4 @@
-"""What RiskProducer and AsyncRiskProducer have in common: how they are made, and their place in a process."""
+"""ProducerBase: how RiskProducer and AsyncRiskProducer are made, and what links them to their process."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ class Flusher:
         """
         deadline = self.request_close(timeout)
         if self.can_wait():
-            patience = None if deadline is None else deadline + GRACE_S
-            self.session.waiters.wait_for(self.is_over, patience)
+            wait_until = None if deadline is None else deadline + GRACE_S
+            self.session.waiters.wait_for(self.is_over, wait_until)
             self.end_now(deadline)
             thread = self._thread
             if thread is not None and thread.is_alive():
@@ -109,7 +109,7 @@ class Flusher:
         self.end()
 
     def end(self) -> None:
-        """Count what is left and let go of everything. May be called again, from any thread."""
+        """Count what is left and release everything. May be called again, from any thread."""
         if self._over:
             return
         self.session.end()

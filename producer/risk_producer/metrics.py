@@ -12,7 +12,7 @@ risk_persist_latency_ms{trader_id, backend="memory"}
     From recorded_at to memory, of the latest of them, in milliseconds.
 
 The same three with backend="postgres" are the worker's to count, and `riskstream exporter` serves them: only
-the worker knows what Postgres did, and counting here as well would count twice.
+the worker knows what Postgres did, and counting here as well would count them again.
 
 risk_producer_accepted_total      snapshots that Redis has taken, those merged into others included
 risk_producer_rejected_total      save() answered False, or push() raised and took the snapshot back
@@ -69,7 +69,7 @@ class ProducerCollector(Collector):
             self._sources.add(source)
 
     def retire(self) -> None:
-        """A producer ended: keep its totals and let it go. Never waits: a later call does it where the
+        """A producer ended: keep its totals and release it. Never waits: a later call does it where the
         lock is in use."""
         if self._lock.acquire(blocking=False):
             try:

@@ -53,7 +53,7 @@ def forget(flusher_id: int) -> None:
 
 
 def dropped(flusher: Flusher) -> None:
-    """A producer was collected, and not closed: send what it holds, and let go of everything.
+    """A producer was collected, and not closed: send what it holds, and release everything.
 
     May run in any thread at any moment, so it waits for nothing.
     """

@@ -19,7 +19,7 @@ class RiskProducer(ProducerBase):
     """Keeps the risk state of traders. Thread-safe; after a fork both sides may go on.
 
     Any method may be called from anywhere, also by a signal handler, a finalizer or a log handler that has
-    interrupted another one. Where a call cannot wait there, it says so at once.
+    interrupted another one. Where a call cannot wait there, it raises or answers False at once.
     """
 
     def save(self, snapshot: RiskSnapshot) -> bool:
@@ -94,8 +94,8 @@ class RiskProducer(ProducerBase):
     def load(self, trader_id: str) -> LoadedState | None:
         """The newest state of a trader, from memory, Redis, and Postgres (where database_url is given).
 
-        None: there is none, for certain. StateUnknown: a place that would know did not answer, or cannot
-        know. A state comes with `unanswered`: the places that might know a newer one and did not answer.
+        None: there is none, for certain. StateUnknown: a source that would know did not answer, or cannot
+        know. A state comes with `unanswered`: the sources that might know a newer one and did not answer.
         InvalidSnapshot: trader_id is no name of a trader.
         """
         return load(self._engine.flusher, self._database_url, trader_id)

@@ -27,7 +27,7 @@ RESET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def snapshot(trader_id: str = "t1", pnl: Any = 0.0, **fields: Any) -> RiskSnapshot:
-    """A snapshot whose daily_pnl tells it from others."""
+    """A snapshot that its daily_pnl distinguishes from others."""
     return RiskSnapshot(
         **{
             "trader_id": trader_id,

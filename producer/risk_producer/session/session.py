@@ -423,7 +423,7 @@ class ProducerSession:
 
     def _count_left(self) -> None:
         left = self._buffer.items()
-        spool = self.spool  # let go of when all is counted: an end that was interrupted is repeated
+        spool = self.spool  # released when all is counted: an end that was interrupted is repeated
         self.sync_each = False
         if spool is not None:
             spool.close(empty=not left)

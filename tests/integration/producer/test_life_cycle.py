@@ -44,7 +44,7 @@ def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: r
         assert len(mine) == 10_000
 
 
-def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_forked_child_is_its_own_incarnation(redis_url: str, redis_client: redis.Redis) -> None:
     producer = Threaded(redis_url=redis_url)
     producer.push(snapshot("t1", 1), timeout=30)
     with (
@@ -68,7 +68,7 @@ def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Red
     assert epochs[1] == epochs[2] < epochs[3]
 
 
-def test_a_child_forked_in_an_event_loop_has_its_own_life(
+def test_a_child_forked_in_an_event_loop_is_its_own_incarnation(
     redis_url: str, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     async def parent() -> None:
@@ -155,7 +155,7 @@ def test_the_end_of_the_process_does_not_hang(make_valkey: MakeValkey, redis_is:
     assert done.stderr.count("was closed with 100 snapshots") == 3
 
 
-def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
+def test_an_asyncio_producer_that_was_not_closed_logs_what_is_lost() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _FORGETFUL_ASYNC, "redis://127.0.0.1:1/0"],
         check=True,

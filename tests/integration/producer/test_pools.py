@@ -66,7 +66,7 @@ def test_a_process_that_is_terminated_while_redis_is_away_says_what_is_lost() ->
     assert lost >= accepted >= ALL // 2
 
 
-def test_a_pool_that_nobody_waits_for_is_ended_by_python_before_its_work() -> None:
+def test_a_pool_whose_results_are_not_taken_is_ended_by_python_before_its_work() -> None:
     """So nothing was accepted that could be lost: the docs say to wait."""
     accepted, _ = run(NOBODY, "fork", "abandon")
     assert accepted < ALL

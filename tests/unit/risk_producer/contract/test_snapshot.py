@@ -198,7 +198,7 @@ class NaT(datetime):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_would_change_without_a_word_is_refused(field: str, value: Any) -> None:
+def test_what_would_change_silently_is_rejected(field: str, value: Any) -> None:
     with pytest.raises(InvalidSnapshot, match=f"^{field} "):
         snapshot(**({"trader_id": "t1"} | {field: value}))
 
@@ -303,7 +303,7 @@ values = (
 
 
 @given(fields=st.dictionaries(st.sampled_from(RiskSnapshot.__struct_fields__), values))
-def test_whatever_comes_in_is_plain_or_refused(fields: dict[str, Any]) -> None:
+def test_whatever_comes_in_is_plain_or_rejected(fields: dict[str, Any]) -> None:
     try:
         made = snapshot(**({"trader_id": "t1"} | fields))
     except InvalidSnapshot as error:
@@ -315,7 +315,7 @@ def test_whatever_comes_in_is_plain_or_refused(fields: dict[str, Any]) -> None:
     assert wire.snapshot == msgspec.structs.replace(made, last_reset_time=reset)
 
 
-def test_a_refused_snapshot_is_counted_and_logged_whatever_the_caller_does(
+def test_an_invalid_snapshot_is_counted_and_logged_whatever_the_caller_does(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
@@ -339,7 +339,7 @@ def test_a_refused_snapshot_is_counted_and_logged_whatever_the_caller_does(
     assert caplog.records[-1].getMessage().endswith("got nan (4 more since the last such line)")
 
 
-def test_refusals_of_many_threads_and_finalizers_are_all_counted() -> None:
+def test_invalid_snapshots_of_many_threads_and_finalizers_are_all_counted() -> None:
     class InACycle:
         def __init__(self) -> None:
             self.me = self
