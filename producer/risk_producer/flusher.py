@@ -150,9 +150,8 @@ class Flusher:
             self.end()
             return
         session.check_stall(monotonic())
-        self._notify_due = (
-            True  # an earlier reply, of which a fault left a part to be applied, is progress too
-        )
+        # An earlier reply, of which a fault left a part to be applied, is progress too.
+        self._notify_due = True
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()
