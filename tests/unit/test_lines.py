@@ -11,7 +11,7 @@ import lzma
 import math
 import re
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from risk_producer.snapshot import RiskSnapshot
-from risk_worker.lines import LINE_BYTES_MAX, Defaults, Form, SnapshotLines, UnreadableFile
+from risk_worker.lines import (
+    LINE_BYTES_MAX,
+    Defaults,
+    Form,
+    SnapshotLines,
+    UnreadableFile,
+    _csv_row,
+    _quoted_csv_row,
+    _Record,
+)
 
 REQUIRED = {
     "trader_id": "t1",
@@ -426,6 +435,30 @@ def test_memory_does_not_grow_with_the_file(form: Form, head: bytes, chunk: byte
         tracemalloc.stop()
     assert peak < 2_000_000
     assert lines.bytes_read == len(head) + len(chunk) * times
+
+
+@given(
+    st.text(st.sampled_from(["a", ",", '"', "\r", "\n", " ", "\0", "é", "\u2028"]), min_size=1, max_size=12)
+)
+def test_a_row_without_quotes_is_the_same_as_what_the_csv_reader_gives(text: str) -> None:
+    record = _Record(1, 1, text.encode() + b"\n", ended=True)
+
+    def outcome(row: Callable[[_Record], list[str]]) -> list[str] | str:
+        try:
+            return row(record)
+        except csv.Error as error:
+            return str(error)
+
+    if not record.raw.isspace():
+        assert outcome(_csv_row) == outcome(_quoted_csv_row)
+
+
+def test_a_quote_after_the_first_part_of_a_long_line_is_inside_a_field() -> None:
+    _, bad = read(f"{HEADER}\n{ROW}\n" + "x" * LINE_BYTES_MAX + '",\n', kind=Pipe)
+    assert bad == (
+        3,
+        "not CSV: a quote is inside a field that is not quoted; nothing from this line on is read",
+    )
 
 
 # Damage: whatever happens to a file, nothing is accepted that was no record of it.

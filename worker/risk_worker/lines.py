@@ -166,6 +166,8 @@ class SnapshotLines:
 
     def _check_quotes(self, began: int) -> None:
         """Read the whole file once, and go back to its beginning. Raises UnreadableFile."""
+        if not self._has_quotes(began):
+            return
         first = self._lines.number + 1
         try:
             for _ in self._lines.records(_Quotes()):
@@ -176,6 +178,15 @@ class SnapshotLines:
             raise UnreadableFile(
                 f"line {error.number}: {error}; the ends of its records cannot be known, and none is used"
             ) from None
+        self._begin_again(began)
+
+    def _has_quotes(self, began: int) -> bool:
+        self._stream.seek(began)
+        found = any(b'"' in chunk for chunk in iter(lambda: self._stream.read(LINE_BYTES_MAX), b""))
+        self._begin_again(began)
+        return found
+
+    def _begin_again(self, began: int) -> None:
         self._stream.seek(began)
         self._lines = _Lines(self._stream)
         self._lines.peek()
@@ -317,7 +328,8 @@ class _Lines:
             size += len(piece)
             if size <= LINE_BYTES_MAX:
                 pieces.append(piece)
-            if quotes is not None:
+            plain = size == len(piece) and piece.endswith(b"\n") and b'"' not in piece
+            if quotes is not None and not (plain and not quotes.open):
                 quotes.read(piece, number)
             if piece.endswith(b"\n") and (quotes is None or not quotes.open):
                 yield self._record(number, pieces, size)
@@ -428,6 +440,14 @@ _JSON: Final = json.JSONDecoder(
 
 
 def _csv_row(record: _Record) -> list[str]:
+    if b'"' not in record.raw:
+        text = record.raw.decode().removesuffix("\n").removesuffix("\r")
+        if "\r" not in text and "\n" not in text:
+            return text.split(",")  # the same as below, in a fraction of the time
+    return _quoted_csv_row(record)
+
+
+def _quoted_csv_row(record: _Record) -> list[str]:
     return next(csv.reader((record.raw.decode(),), strict=True))
 
 
