@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from time import monotonic, sleep
 from typing import Any, Final, cast
 
 import msgspec
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from risk_producer.connect import redis_client
+from risk_producer.connect import CertificateRefused, ServerTooOld, redis_client
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.keys import Keys
 from risk_producer.settings import Settings
@@ -37,6 +40,10 @@ from risk_worker.stray import describe, stray
 
 PAGE: Final = 1_000
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
+REDIS_WAIT_S: Final = 8.0
+"""A Redis that restarts, or fails over, is waited for so long."""
+SAY_AFTER_S: Final = 2.0
+TRY_AGAIN_EVERY_S: Final = 0.2
 NUMBER_LIMIT: Final = 2**53
 """Numbers in Redis are below it: Lua's do not tell whole numbers apart from there on."""
 
@@ -227,12 +234,13 @@ def verify(
     """
     database_url = settings.require_database_url()
     horizon = datetime.now(UTC) - retained_since if isinstance(retained_since, timedelta) else retained_since
+    redis_url = settings.require_redis_url()
     with (
         _explained(),
-        redis_client(
-            settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5, retries=10
-        ) as client,
+        # redis-py retries in two layers: 6 are about 5 s of refused connections, 10 were 29 s.
+        redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=6) as client,
     ):
+        _wait_for_redis(redis_url)
         report = look(client, database_url, settings.partitions, trader, horizon)
         missing = {(life.trader_id, life.epoch): life.holes for life in report.lives if life.holes}
         if missing and _turned_up(client, database_url, settings.partitions, missing, trader):
@@ -528,6 +536,34 @@ def _entries(client: redis.Redis, stream: str) -> Iterator[Mapping[bytes, bytes]
         if len(page) < PAGE:
             return
         after = f"({page[-1][0].decode()}"
+
+
+def _wait_for_redis(
+    redis_url: str,
+    clock: Callable[[], float] = monotonic,
+    pause: Callable[[float], None] = sleep,
+) -> None:
+    """Return once Redis takes a connection; after SAY_AFTER_S, stderr says what is waited for, and how long.
+
+    Raises RedisError after REDIS_WAIT_S, and at once where waiting does not help.
+    """
+    began, said = clock(), False
+    with redis_client(redis_url, answer_timeout_s=5, connect_timeout_s=5) as client:
+        while True:
+            try:
+                client.connection_pool.get_connection().disconnect()
+                return
+            except (AuthenticationError, CertificateRefused, ServerTooOld):
+                raise
+            except RedisConnectionError as error:
+                waited_s = clock() - began
+                if waited_s >= REDIS_WAIT_S:
+                    raise
+                if waited_s >= SAY_AFTER_S and not said:
+                    said = True
+                    left_s = REDIS_WAIT_S - waited_s
+                    sys.stderr.write(f"Waiting for Redis, for {left_s:.0f} s more at most: {error}\n")
+            pause(TRY_AGAIN_EVERY_S)
 
 
 @contextlib.contextmanager
