@@ -17,8 +17,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from math import isfinite
 from typing import Any, BinaryIO, Final, Literal
 
@@ -26,6 +27,7 @@ import msgspec
 
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.snapshot import RiskSnapshot, plain_number, shown
+from risk_worker.plain_json import plain_line
 
 Form = Literal["jsonl", "csv"]
 
@@ -100,6 +102,7 @@ class SnapshotLines:
         self._form = form
         self._defaults = defaults or Defaults()
         self._required = self._defaults.required
+        self._required_set = frozenset(self._required)
         self._say = say
         self._passed_over: set[str] = set()
 
@@ -141,6 +144,8 @@ class SnapshotLines:
         for record in self._lines.records():
             if record.too_long:
                 yield record.number, record.too_long
+            elif (plain := self._plain_snapshot(record.raw)) is not None:
+                yield record.number, plain
             elif not record.raw.isspace():
                 try:
                     yield record.number, self._snapshot(_json_object(record.raw))
@@ -148,6 +153,34 @@ class SnapshotLines:
                     yield record.number, _not_utf8(error)
                 except (InvalidSnapshot, RecursionError) as error:
                     yield record.number, str(error)
+
+    def _plain_snapshot(self, line: bytes) -> RiskSnapshot | None:
+        """What _snapshot() makes of a line that is plain in all respects, sooner."""
+        if (found := plain_line(line)) is None:
+            return None
+        trader_id, paused, recorded_at = found.trader_id, found.trading_paused, found.recorded_at
+        if not isinstance(paused, bool):
+            paused = self._defaults.trading_paused
+        if not recorded_at and self._defaults.recorded_now:
+            recorded_at = datetime.now(UTC)
+        if paused is None or not recorded_at or trader_id != trader_id.strip():
+            return None
+        try:
+            return _Pushed(
+                trader_id=trader_id,
+                daily_pnl=found.daily_pnl,
+                drawdown_pct=found.drawdown_pct,
+                current_equity=found.current_equity,
+                peak_equity=found.peak_equity,
+                trading_paused=paused,
+                paused_until=found.paused_until or None,
+                last_reset_time=found.last_reset_time or None,
+                recorded_at=recorded_at,
+                trace_id=found.trace_id or "",
+                reason=found.reason or "",
+            )
+        except InvalidSnapshot:
+            return None
 
     def _csv(self) -> Iterator[tuple[int, RiskSnapshot | str]]:
         columns: list[str] | None = None
@@ -247,7 +280,8 @@ class SnapshotLines:
                 values[name] = convert(name, value)
         if others:
             self._pass_over(others)
-        if missing := [name for name in self._required if name not in values]:
+        if not values.keys() >= self._required_set:
+            missing = [name for name in self._required if name not in values]
             raise InvalidSnapshot(f"{', '.join(missing)} must be given{_hints(missing)}")
         if "trading_paused" not in values:
             values["trading_paused"] = self._defaults.trading_paused
@@ -325,11 +359,13 @@ class _Lines:
         while piece := self._piece():
             if not size:
                 number = self.number
+                if self._begins_line and (quotes is None or _is_whole(piece)):
+                    yield _Record(number, number, piece, True)
+                    continue
             size += len(piece)
             if size <= LINE_BYTES_MAX:
                 pieces.append(piece)
-            plain = size == len(piece) and piece.endswith(b"\n") and b'"' not in piece
-            if quotes is not None and not (plain and not quotes.open):
+            if quotes is not None:
                 quotes.read(piece, number)
             if piece.endswith(b"\n") and (quotes is None or not quotes.open):
                 yield self._record(number, pieces, size)
@@ -354,6 +390,15 @@ class _Lines:
             self._begins_line = raw.endswith(b"\n")
             self.bytes_read += len(raw)
         return raw
+
+
+_FIELD: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"|[^",\n]*+)'
+_WHOLE_ROW: Final = re.compile(rb"%s(?:,%s)*+\r?\n" % (_FIELD, _FIELD))
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line of CSV is a record, as _Quotes would find. It may be one where this says no."""
+    return b'"' not in line or _WHOLE_ROW.fullmatch(line) is not None
 
 
 class _BrokenQuotes(Exception):
@@ -475,7 +520,7 @@ def _number(name: str, value: object) -> object:
         number = float(value)
     except ValueError:
         raise InvalidSnapshot(f"{name} must be a number, got {shown(value)}") from None
-    if 0 < abs(number) < 2**53 or not isfinite(number):
+    if 0 < abs(number) < 2**53 or not isfinite(number) or not value.strip("0."):
         return number
     try:
         return plain_number(name, Decimal(value.strip()))
@@ -494,15 +539,29 @@ def _flag(name: str, value: object) -> object:
 
 def _time(name: str, value: object) -> object:
     """Whatever is finer than microseconds is cut off."""
-    text = value.strip() if isinstance(value, str) else ""
+    time = None
+    if isinstance(value, str):
+        parse = _time_of if len(value) <= _REMEMBERED_MAX else _time_of.__wrapped__
+        time = parse(value)
+    if time is None:
+        raise InvalidSnapshot(
+            f"{name} must be an ISO 8601 time with a zone, like 2026-01-31T09:30:00.250Z, got {shown(value)}"
+        )
+    return time
+
+
+_REMEMBERED_MAX: Final = 64  # characters: what is no time may be as long as a record
+
+
+@lru_cache(maxsize=64)  # last_reset_time and paused_until stay the same for many records
+def _time_of(text: str) -> datetime | None:
+    text = text.strip()
     try:
         if _TIME.fullmatch(text):
             return datetime.fromisoformat(text.replace(" Z", "Z").replace(" z", "Z"))
     except ValueError:
         pass
-    raise InvalidSnapshot(
-        f"{name} must be an ISO 8601 time with a zone, like 2026-01-31T09:30:00.250Z, got {shown(value)}"
-    )
+    return None
 
 
 _CONVERTERS: Final[dict[str, Callable[[str, object], object]]] = {
