@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from risk_producer.snapshot import RiskSnapshot
@@ -29,8 +29,10 @@ from risk_worker.lines import (
     Form,
     SnapshotLines,
     UnreadableFile,
+    _are_whole,
     _csv_row,
     _quoted_csv_row,
+    _Quotes,
     _Record,
 )
 from risk_worker.plain_json import plain_line
@@ -456,6 +458,18 @@ def test_a_row_without_quotes_is_the_same_as_what_the_csv_reader_gives(text: str
         assert outcome(_csv_row) == outcome(_quoted_csv_row)
 
 
+@given(st.text(st.sampled_from(["a", ",", '"', '"', "\r", "\n", " "]), min_size=1, max_size=14))
+def test_lines_that_are_whole_at_one_look_are_so_quote_by_quote(text: str) -> None:
+    lines = re.findall(rb"[^\n]*\n", f"{text}\n".encode())
+    if not _are_whole(b"".join(lines)):
+        return
+    quotes = _Quotes()
+    for line in lines:
+        assert _are_whole(line)
+        quotes.read(line, 1)
+        assert not quotes.open
+
+
 def test_a_quote_after_the_first_part_of_a_long_line_is_inside_a_field() -> None:
     _, bad = read(f"{HEADER}\n{ROW}\n" + "x" * LINE_BYTES_MAX + '",\n', kind=Pipe)
     assert bad == (
@@ -581,6 +595,22 @@ def in_full(got: RiskSnapshot | str) -> object:
     return got if isinstance(got, str) else (type(got), repr(got))
 
 
+def odd(old: str, new: str, **changes: Any) -> bytes:
+    return json_line(**changes).replace(old, new).encode()
+
+
+@example(odd("}", ', "daily_pnl": 2}'), Defaults())
+@example(odd("_", r"\u002c", reason="a_b").replace(b"}", b', "reason": "x"}'), Defaults())
+@example(odd('"a_b"}', r'"a\u002cb", "daily_pnl": 2}', reason="a_b"), Defaults())
+@example(odd("00Z", "00.1234567Z"), Defaults())
+@example(odd("00Z", "00"), Defaults())
+@example(odd("1.5", "1e-400"), Defaults())
+@example(odd("1.5", "-0"), Defaults())
+@example(odd("1.5", "9007199254740993"), Defaults())
+@example(odd("t1", " t1"), Defaults())
+@example(odd("}", ', "x": 2}'), Defaults())
+@example(odd("false", "null"), Defaults())
+@example(odd("false", "null"), Defaults(trading_paused=True))
 @given(json_lines(), st.sampled_from([Defaults(), Defaults(trading_paused=True)]))
 def test_the_quick_way_reads_a_line_of_json_as_the_slow_way_does(line: bytes, defaults: Defaults) -> None:
     content = json_line().encode() + b"\n" + line

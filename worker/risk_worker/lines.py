@@ -199,7 +199,7 @@ class SnapshotLines:
 
     def _check_quotes(self, began: int) -> None:
         """Read the whole file once, and go back to its beginning. Raises UnreadableFile."""
-        if not self._has_quotes(began):
+        if self._has_whole_lines_alone(began):
             return
         first = self._lines.number + 1
         try:
@@ -213,11 +213,22 @@ class SnapshotLines:
             ) from None
         self._begin_again(began)
 
-    def _has_quotes(self, began: int) -> bool:
+    def _has_whole_lines_alone(self, began: int) -> bool:
+        """Whether each line is a record, so that its quotes are right. It may be so where this says no."""
         self._stream.seek(began)
-        found = any(b'"' in chunk for chunk in iter(lambda: self._stream.read(LINE_BYTES_MAX), b""))
+        rest = b""
+        while chunk := self._stream.read(LINE_BYTES_MAX):
+            lines, line_break, rest_of_chunk = chunk.rpartition(b"\n")
+            if not line_break:
+                rest += chunk
+            elif _are_whole(rest + lines + line_break):
+                rest = rest_of_chunk
+            else:
+                break
+            if len(rest) > LINE_BYTES_MAX:
+                break
         self._begin_again(began)
-        return found
+        return not chunk and b'"' not in rest
 
     def _begin_again(self, began: int) -> None:
         self._stream.seek(began)
@@ -237,7 +248,13 @@ class SnapshotLines:
                     "the file ends without a line break, so this record may be cut off; "
                     "where it is whole, end it with a line break"
                 )
-            return self._snapshot(dict(zip(columns, row, strict=True)))
+            return self._made(
+                {
+                    name: convert(name, value)
+                    for name, value in zip(columns, row, strict=True)
+                    if value and (convert := _CONVERTERS.get(name)) is not None
+                }
+            )
         except InvalidSnapshot as error:
             return str(error)
         except UnicodeDecodeError as error:
@@ -269,7 +286,7 @@ class SnapshotLines:
         return columns
 
     def _snapshot(self, fields: dict[str, Any]) -> RiskSnapshot:
-        """From fields as texts, or as what JSON has. Raises InvalidSnapshot that names the field."""
+        """From fields as JSON has them. Raises InvalidSnapshot that names the field."""
         values: dict[str, Any] = {}
         others = []
         for name, value in fields.items():
@@ -280,6 +297,10 @@ class SnapshotLines:
                 values[name] = convert(name, value)
         if others:
             self._pass_over(others)
+        return self._made(values)
+
+    def _made(self, values: dict[str, Any]) -> RiskSnapshot:
+        """From the values that are given. Raises InvalidSnapshot that names the field."""
         if not values.keys() >= self._required_set:
             missing = [name for name in self._required if name not in values]
             raise InvalidSnapshot(f"{', '.join(missing)} must be given{_hints(missing)}")
@@ -359,7 +380,7 @@ class _Lines:
         while piece := self._piece():
             if not size:
                 number = self.number
-                if self._begins_line and (quotes is None or _is_whole(piece)):
+                if self._begins_line and (quotes is None or _are_whole(piece)):
                     yield _Record(number, number, piece, True)
                     continue
             size += len(piece)
@@ -393,12 +414,12 @@ class _Lines:
 
 
 _FIELD: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"|[^",\n]*+)'
-_WHOLE_ROW: Final = re.compile(rb"%s(?:,%s)*+\r?\n" % (_FIELD, _FIELD))
+_WHOLE_LINES: Final = re.compile(rb"(?:%s(?:,%s)*+\r?\n)*+" % (_FIELD, _FIELD))
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether a line of CSV is a record, as _Quotes would find. It may be one where this says no."""
-    return b'"' not in line or _WHOLE_ROW.fullmatch(line) is not None
+def _are_whole(lines: bytes) -> bool:
+    """Whether each line of CSV is a record, as _Quotes would find. It may be so where this says no."""
+    return b'"' not in lines or _WHOLE_LINES.fullmatch(lines) is not None
 
 
 class _BrokenQuotes(Exception):
