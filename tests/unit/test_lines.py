@@ -332,6 +332,14 @@ def test_a_value_means_the_same_in_both_forms() -> None:
     assert from_json.paused_until == datetime(2026, 1, 31, 4, 0, 0, 999_999, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("zone", ["Z", "z", " Z", " z", "+00", " +00:00", " -0000"])
+@pytest.mark.parametrize("between", ["T", "t", " "])
+def test_a_time_may_be_written_in_these_ways(between: str, zone: str) -> None:
+    text = f"2026-01-31{between}09:30:00{zone}"
+    for content in (json_line(recorded_at=text), csv_of(REQUIRED | {"recorded_at": text})):
+        assert only(content).recorded_at == datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+
 def test_what_psql_copies_out_is_read_and_columns_of_the_table_are_passed_over() -> None:
     exported = (
         "trader_id,recorded_at,epoch,seq,trace_id,reason,daily_pnl,drawdown_pct,current_equity,peak_equity,"
@@ -604,6 +612,7 @@ def odd(old: str, new: str, **changes: Any) -> bytes:
 @example(odd('"a_b"}', r'"a\u002cb", "daily_pnl": 2}', reason="a_b"), Defaults())
 @example(odd("00Z", "00.1234567Z"), Defaults())
 @example(odd("00Z", "00"), Defaults())
+@example(odd("00Z", "00z"), Defaults())
 @example(odd("1.5", "1e-400"), Defaults())
 @example(odd("1.5", "-0"), Defaults())
 @example(odd("1.5", "9007199254740993"), Defaults())

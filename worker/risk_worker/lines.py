@@ -30,6 +30,9 @@ from risk_producer.snapshot import RiskSnapshot, plain_number, shown
 from risk_worker.plain_json import plain_line
 
 Form = Literal["jsonl", "csv"]
+_Converter = Callable[[str, object], object]
+_Column = tuple[str, _Converter | None]
+"""Its name, and what makes its value; None: it is passed over."""
 
 LINE_BYTES_MAX: Final = 64 * 1024
 """No snapshot is longer: its texts have at most 1,534 characters."""
@@ -183,13 +186,13 @@ class SnapshotLines:
             return None
 
     def _csv(self) -> Iterator[tuple[int, RiskSnapshot | str]]:
-        columns: list[str] | None = None
+        columns: list[_Column] | None = None
         try:
             for record in self._lines.records(_Quotes()):
                 if record.raw.isspace() and not record.too_long:
                     continue
                 if columns is None:
-                    columns = self._header(record)
+                    columns = [(name, _CONVERTERS.get(name)) for name in self._header(record)]
                 else:
                     yield record.number, self._csv_record(record, columns)
         except _BrokenQuotes as error:
@@ -235,7 +238,7 @@ class SnapshotLines:
         self._lines = _Lines(self._stream)
         self._lines.peek()
 
-    def _csv_record(self, record: _Record, columns: list[str]) -> RiskSnapshot | str:
+    def _csv_record(self, record: _Record, columns: list[_Column]) -> RiskSnapshot | str:
         reach = f" (up to line {record.last})" if record.last > record.number else ""
         if record.too_long:
             return f"not CSV: {record.too_long}{reach}"
@@ -251,8 +254,8 @@ class SnapshotLines:
             return self._made(
                 {
                     name: convert(name, value)
-                    for name, value in zip(columns, row, strict=True)
-                    if value and (convert := _CONVERTERS.get(name)) is not None
+                    for (name, convert), value in zip(columns, row, strict=True)
+                    if value and convert is not None
                 }
             )
         except InvalidSnapshot as error:
@@ -579,13 +582,13 @@ def _time_of(text: str) -> datetime | None:
     text = text.strip()
     try:
         if _TIME.fullmatch(text):
-            return datetime.fromisoformat(text.replace(" Z", "Z").replace(" z", "Z"))
+            return datetime.fromisoformat((text[:11] + text[11:].replace(" ", "")).upper())
     except ValueError:
         pass
     return None
 
 
-_CONVERTERS: Final[dict[str, Callable[[str, object], object]]] = {
+_CONVERTERS: Final[dict[str, _Converter]] = {
     "trader_id": _name,
     "daily_pnl": _number,
     "drawdown_pct": _number,
