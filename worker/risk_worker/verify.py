@@ -237,8 +237,7 @@ def verify(
     redis_url = settings.require_redis_url()
     with (
         _explained(),
-        # redis-py retries in two layers: 6 are about 5 s of refused connections, 10 were 29 s.
-        redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=6) as client,
+        redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=10) as client,
     ):
         _wait_for_redis(redis_url)
         report = look(client, database_url, settings.partitions, trader, horizon)
