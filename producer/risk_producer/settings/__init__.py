@@ -173,6 +173,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _check(cls, field, value, origins[field])
         settings = msgspec.convert(values, cls, strict=False)
         settings._check_urls(origins)
+        settings._check_pairs(origins)
         return settings
 
     @classmethod
@@ -251,6 +252,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 "(or set DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME)"
             )
         return url
+
+    def _check_pairs(self, origins: Mapping[str, str]) -> None:
+        """Settings that are valid alone and make no sense together."""
+        if self.spool_fsync != "never" and self.spool_dir is None:
+            raise ConfigurationError(
+                f"{origins['spool_fsync']} is {self.spool_fsync}, but RISK_SPOOL_DIR is not set, so that "
+                "nothing is written to disk. Set RISK_SPOOL_DIR, or leave RISK_SPOOL_FSYNC out"
+            )
+        if self.backoff_base_ms > self.backoff_cap_ms:
+            raise ConfigurationError(
+                f"RISK_BACKOFF_BASE_MS ({self.backoff_base_ms:g}) is above "
+                f"RISK_BACKOFF_CAP_MS ({self.backoff_cap_ms:g}); the first wait cannot exceed the longest one"
+            )
+        if self.postgres_url is None and self.db_host is None:
+            for field in ("db_name", "db_user", "db_password", "db_port"):
+                if field in origins:
+                    raise ConfigurationError(
+                        f"{origins[field]} is set, but neither DB_HOST nor POSTGRES_URL is, so that Postgres "
+                        "is never asked. Set DB_HOST or POSTGRES_URL"
+                    )
 
     def _check_urls(self, origins: Mapping[str, str]) -> None:
         for field in ("redis_url", "rq_redis_url"):

@@ -104,3 +104,27 @@ class TestWhatComesFromOutside:
         assert Settings.load({CONFIG_FILE: str(path)}).database_url == (
             "postgresql://postgres:a%2Fb@/postgres?host=h1,h2&port=5433,5434"
         )
+
+
+@pytest.mark.parametrize(
+    ("environ", "both"),
+    [
+        ({"RISK_SPOOL_FSYNC": "always"}, ("RISK_SPOOL_FSYNC", "RISK_SPOOL_DIR")),
+        ({"RISK_SPOOL_FSYNC": "interval"}, ("RISK_SPOOL_FSYNC", "RISK_SPOOL_DIR")),
+        (
+            {"RISK_BACKOFF_BASE_MS": "200", "RISK_BACKOFF_CAP_MS": "100"},
+            ("RISK_BACKOFF_BASE_MS", "RISK_BACKOFF_CAP_MS"),
+        ),
+        ({"RISK_BACKOFF_CAP_MS": "100"}, ("RISK_BACKOFF_BASE_MS", "RISK_BACKOFF_CAP_MS")),
+        ({"DB_NAME": "risk"}, ("DB_NAME", "DB_HOST")),
+        ({"DB_USER": "risk"}, ("DB_USER", "DB_HOST")),
+        ({"DB_PASSWORD": "risk"}, ("DB_PASSWORD", "DB_HOST")),
+        ({"DB_PORT": "5432"}, ("DB_PORT", "DB_HOST")),
+    ],
+)
+def test_settings_that_make_no_sense_together_name_both(
+    environ: dict[str, str], both: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ)
+    assert all(variable in str(caught.value) for variable in both)
