@@ -167,7 +167,7 @@ def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fake
     previous = signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        for number in range(3000):
+        for number in range(1500):
             accepted.append(producer.save(snapshot("t1", number)))
             if number % 100 == 0:
                 producer.flush(0.01)
@@ -228,7 +228,7 @@ def test_what_is_dropped_leaves_nothing(
     process._logged_missing_close.clear()
     registry = CollectorRegistry()
     before = set(process._open)
-    for number in range(100):
+    for number in range(30):
         dropped = RiskProducer(client=client, registry=registry)
         assert dropped.save(snapshot(f"t{number}", number))
     collector = dropped._collector
@@ -236,8 +236,8 @@ def test_what_is_dropped_leaves_nothing(
     gc.collect()
     wait_until(lambda: not set(process._open) - before)
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "risk-producer"])
-    assert len(stream_of(client)) == 100
-    assert registry.get_sample_value("risk_producer_accepted_total") == 100
+    assert len(stream_of(client)) == 30
+    assert registry.get_sample_value("risk_producer_accepted_total") == 30
     assert not collector._sources
     assert caplog.text.count("without close()") == 1
 

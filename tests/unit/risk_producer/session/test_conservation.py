@@ -25,7 +25,7 @@ from tests.support.wait import wait_until
 FOREIGN = type("ForeignError", (Exception,), {})
 KINDS = [ValueError, MemoryError, KeyboardInterrupt, SystemExit, FOREIGN, RecursionError, OSError]
 PACKAGE = str(Path(risk_producer.__file__).parent) + os.sep
-STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 61
+STEP = 1 if os.environ.get("RISK_TEST_FAULTS") else 97
 COUNT = 12
 
 
