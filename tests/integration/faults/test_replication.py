@@ -114,7 +114,7 @@ def test_a_batch_is_stored_once_the_standby_has_it(
         finally:
             standby.resume()
         with PostgresStore(primary.url) as store:
-            assert store.save(made).duplicates == len(made.ids)
+            assert store.save(made).duplicates == len(made.rows)
 
 
 def test_a_worker_waits_for_a_standby_to_become_the_primary() -> None:

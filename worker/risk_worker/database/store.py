@@ -13,16 +13,15 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import psycopg
 from psycopg import sql
 
-from risk_producer.contract.wire import Identity, WireSnapshot
+from risk_producer.contract.wire import WireSnapshot
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
-from risk_worker.drain.batch import Batch, DeadLetter, Outcome
+from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
 from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -98,14 +97,6 @@ _SAVE_DEAD: Final = """
 """
 
 
-class _Row(msgspec.Struct, frozen=True, gc=False):
-    """A snapshot with what a dead letter of it would need."""
-
-    entry_id: str
-    payload: bytes
-    snapshot: WireSnapshot
-
-
 class PostgresStore:
     """Stores batches over one connection of its own, made anew when it breaks. Not thread-safe.
 
@@ -122,12 +113,11 @@ class PostgresStore:
 
         Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
         """
-        rows = list(map(_Row, batch.ids, batch.payloads, batch.snapshots))
         with self._judged():
             connection = self._connected()
             try:
                 with self._transaction(connection, replay=bool(batch.dead)):
-                    _insert_quickly(connection, rows)
+                    _insert_quickly(connection, batch)
                     _bury(connection, batch.stream, batch.dead)
                 return Outcome(batch.dead, duplicates=0)
             except psycopg.Error as error:
@@ -138,10 +128,10 @@ class PostgresStore:
             with self._transaction(connection, replay=True):
                 # A deferred constraint has to speak while the row at fault can still be found.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                inserted, refused = _insert_what_can_be(connection, rows, refused=refused_at_once)
+                inserted, refused = _insert_what_can_be(connection, batch.rows, refused=refused_at_once)
                 dead = [*batch.dead, *refused]
                 _bury(connection, batch.stream, dead)
-            return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
+            return Outcome(dead, duplicates=len(batch.rows) - len(refused) - inserted)
 
     def close(self) -> None:
         """Give the connection back. The store may be used again: it connects anew."""
@@ -214,29 +204,29 @@ class PostgresStore:
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _insert_quickly(connection: psycopg.Connection, rows: Sequence[_Row]) -> None:
+def _insert_quickly(connection: psycopg.Connection, batch: Batch) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
-    if not rows:
+    if not batch.rows:
         return
     with connection.cursor() as cursor:
-        _copy(cursor, _COPY_HISTORY, rows)
-        _save_state(cursor, rows)
+        _copy(cursor, _COPY_HISTORY, [row.snapshot for row in batch.rows])
+        _save_state(cursor, batch.incarnations)
 
 
-def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
+def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
     """Insert the rows that are new. Returns how many those were."""
     with connection.cursor() as cursor:
-        _copy(cursor, _COPY_STAGING, rows)
+        _copy(cursor, _COPY_STAGING, [row.snapshot for row in rows])
         cursor.execute(_SAVE_HISTORY)
         inserted = cursor.rowcount
         cursor.execute("TRUNCATE staging")
-        _save_state(cursor, rows)
+        _save_state(cursor, incarnations(rows))
         cursor.execute("TRUNCATE staging")
     return inserted
 
 
 def _insert_what_can_be(
-    connection: psycopg.Connection, rows: Sequence[_Row], *, refused: bool = False
+    connection: psycopg.Connection, rows: Sequence[Row], *, refused: bool = False
 ) -> tuple[int, list[DeadLetter]]:
     """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
 
@@ -254,9 +244,9 @@ def _insert_what_can_be(
                 raise
             if len(rows) == 1:
                 [row] = rows
-                s = row.snapshot
-                identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
-                letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, identity)
+                letter = DeadLetter(
+                    row.entry_id, _first_line(error), row.payload, error.sqlstate, row.identity
+                )
                 return 0, [letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
@@ -264,22 +254,20 @@ def _insert_what_can_be(
     return left + right, left_dead + right_dead
 
 
-def _save_state(cursor: psycopg.Cursor, rows: Sequence[_Row]) -> None:
+def _save_state(cursor: psycopg.Cursor, found: Sequence[Incarnation]) -> None:
     """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
-    newest: dict[str, _Row] = {}
-    for row in rows:
-        known = newest.setdefault(row.snapshot.trader_id, row).snapshot
-        if (known.epoch, known.seq) < (row.snapshot.epoch, row.snapshot.seq):
-            newest[row.snapshot.trader_id] = row
-    _copy(cursor, _COPY_STAGING, newest.values())
+    newest: dict[str, Incarnation] = {}
+    for each in found:
+        if newest.setdefault(each.trader_id, each).epoch < each.epoch:
+            newest[each.trader_id] = each
+    _copy(cursor, _COPY_STAGING, [each.newest for each in newest.values()])
     cursor.execute(_SAVE_STATE)
 
 
-def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> None:
+def _copy(cursor: psycopg.Cursor, statement: sql.SQL, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for row in rows:
-            s = row.snapshot
+        for s in snapshots:
             copy.write_row(
                 (
                     s.trader_id,

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 
 import backoff
 
-from risk_worker.drain.batch import Batch, Entry, Outcome, decode_entries
+from risk_worker.drain.batch import Batch, Outcome, StreamEntry, decode_entries
 
 log = logging.getLogger("riskstream.drain")
 
@@ -40,7 +40,7 @@ class Source(Protocol):
     def more(self) -> bool:
         """Whether the last read() gave as many entries as it may, so that more are to be expected."""
 
-    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
         """What comes next, from the stream's beginning; empty if nothing came (with wait: for a while)."""
 
     def examine(self, batch: Batch) -> None:

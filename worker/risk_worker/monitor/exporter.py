@@ -23,13 +23,13 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from risk_producer.contract.counters import LATENCY_BOUNDS_MS
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import redis_client
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import stray
 from risk_worker.stream.progress import Watch
-from risk_worker.stream.source import LATENCY_BOUNDS_MS
 from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
 
