@@ -18,7 +18,7 @@ from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Batch, Row, StreamEntry, decode_entries
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.servers import Databases, name_in, with_name
 
 STREAM = "risk:{0}:snapshots"

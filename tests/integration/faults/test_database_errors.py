@@ -20,7 +20,8 @@ from risk_worker.database import migrations
 from risk_worker.database.connection import Purpose
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Batch, Row
-from risk_worker.drain.loop import Patience, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.retry import RetryPolicy
 from tests.conftest import MakePostgres
 from tests.support.books import Books, draining
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder, with_name
@@ -355,7 +356,7 @@ def test_an_outage_loses_and_buries_nothing_and_ends_by_itself_within_5_s(
     server = make_postgres()
     migrations.up(server.url)
     books = Books(client, server.url)
-    with draining(redis_url, server.url, patience=Patience()):  # as in production
+    with draining(redis_url, server.url, policy=RetryPolicy()):  # as in production
         books.report(100)
         wait_until(books.balance)
         for down in (server.stop, server.kill):

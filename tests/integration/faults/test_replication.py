@@ -17,7 +17,7 @@ from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Batch, DeadLetter
-from risk_worker.drain.loop import StoreUnavailable
+from risk_worker.drain.errors import StoreUnavailable
 from tests.integration.faults.test_database_errors import batch
 from tests.support.servers import QUICK_POSTGRES, server_folder
 from tests.support.wait import wait_until

@@ -10,7 +10,7 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Outcome, decode_entries
-from risk_worker.drain.loop import SourceUnavailable
+from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream.source import StreamSource, connect
 from tests.conftest import MakeValkey
 from tests.support.senders import Sender

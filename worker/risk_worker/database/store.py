@@ -22,7 +22,7 @@ from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -19,7 +19,7 @@ from risk_worker.database.statements import statements
 from risk_worker.database.store import PostgresStore
 from risk_worker.dead_letters.select import DeadLetterFilter, DeadLetterRow, rows
 from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries, is_not_given_out
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 
 CHUNK_ROWS: Final = 500
 CHUNK_BYTES: Final = 16 * 1024 * 1024

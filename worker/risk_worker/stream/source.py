@@ -21,7 +21,7 @@ from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
 from risk_producer.transport.connect import redis_client
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
-from risk_worker.drain.loop import SourceUnavailable
+from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream import acknowledgement
 from risk_worker.stream.acknowledgement import Acknowledgement
 from risk_worker.stream.clocks import Clocks

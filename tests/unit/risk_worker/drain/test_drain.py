@@ -11,16 +11,11 @@ import pytest
 from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
-from risk_worker.drain.loop import (
-    Outage,
-    Patience,
-    SourceUnavailable,
-    StoreMisconfigured,
-    StoreUnavailable,
-    drain,
-)
+from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.loop import drain
+from risk_worker.drain.retry import OutageLog, RetryPolicy
 
-QUICK = Patience(retries=2, base_s=0.001, cap_s=0.002)
+QUICK = RetryPolicy(retries=2, base_s=0.001, cap_s=0.002)
 
 
 def entry(number: int) -> StreamEntry:
@@ -90,10 +85,10 @@ def run(
     source: ScriptedSource,
     store: ScriptedStore,
     over: Callable[[], bool] | None = None,
-    outage: Outage | None = None,
+    outage: OutageLog | None = None,
 ) -> int:
     return drain(
-        source, store, stop=threading.Event(), over=over or source.empty, patience=QUICK, outage=outage
+        source, store, stop=threading.Event(), over=over or source.empty, policy=QUICK, outage=outage
     )
 
 
@@ -127,7 +122,7 @@ def test_a_shift_may_end_during_an_outage_which_may_be_of_this_partition_alone(
 ) -> None:
     source, store = ScriptedSource([entry(1)]), ScriptedStore()
     source.faults["read"] = [SourceUnavailable("gone")] * 3
-    outage = Outage(QUICK)
+    outage = OutageLog(QUICK)
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
     source.steps.clear()
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
@@ -176,6 +171,6 @@ def test_stop_ends_the_shift_after_the_batch_in_hand() -> None:
             return super().save(batch)
 
     source, store = ScriptedSource([entry(n) for n in range(1, 6)]), Stopping()
-    assert drain(source, store, stop=stop, over=source.empty, patience=QUICK) == 2
+    assert drain(source, store, stop=stop, over=source.empty, policy=QUICK) == 2
     assert source.steps.count("acknowledge") == 1
     assert len(source.pending) == 3
