@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from risk_producer.contract.counters import LATENCY_BOUNDS_MS
+from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS, bucket_of
 from risk_producer.contract.wire import Identity
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
 
@@ -97,7 +97,7 @@ def listed(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
 
     stored: dict[str, list[TakenOff]] = defaultdict(list)
     for row in _stored(batch, outcome)[0]:
-        bound = _bound(_waited_ms(row.snapshot.recorded_at, now))
+        bound = bucket_of(_waited_ms(row.snapshot.recorded_at, now))
         stored[row.snapshot.trader_id].append(entry(row.entry_id, row.identity, bound))
     dead: dict[str, list[TakenOff]] = defaultdict(list)
     for letter in outcome.dead:
@@ -159,22 +159,16 @@ def _waited_ms(recorded_at: datetime, now: datetime) -> float:
     return max(0.0, (now - recorded_at).total_seconds() * 1000)
 
 
-def _bound(waited_ms: float) -> str:
-    """Upper bound of the bucket that it belongs to."""
-    at = bisect_left(LATENCY_BOUNDS_MS, waited_ms)
-    return f"{LATENCY_BOUNDS_MS[at]:g}" if at < len(LATENCY_BOUNDS_MS) else "+Inf"
-
-
 def _histogram(times: list[datetime], now: datetime) -> dict[str, int]:
     """Upper bound -> how many waited for so long and longer than the bound before, where there are any."""
     times = sorted(times)
     counts: dict[str, int] = {}
     longer = len(times)
-    for bound_ms in LATENCY_BOUNDS_MS:
+    for bucket, bound_ms in zip(LATENCY_BUCKETS, LATENCY_BOUNDS_MS, strict=False):  # not "+Inf"
         still_longer = bisect_left(times, now - timedelta(milliseconds=bound_ms), hi=longer)
         if still_longer < longer:
-            counts[f"{bound_ms:g}"] = longer - still_longer
+            counts[bucket] = longer - still_longer
         longer = still_longer
         if not longer:
             return counts
-    return counts | {"+Inf": longer}
+    return counts | {LATENCY_BUCKETS[-1]: longer}

@@ -16,6 +16,7 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 
+from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
@@ -154,7 +155,7 @@ class StreamSource:
         for each in batch.incarnations:
             per_trader[each.trader_id] += each.rows
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hincrby(self._keys.counters, "retries", 1)
+        pipeline.hincrby(self._keys.counters, counters.RETRIES, 1)
         for trader_id, count in per_trader.items():
             pipeline.hincrby(self._keys.attempts, trader_id, count)
             pipeline.hincrby(self._keys.failures, trader_id, count)
