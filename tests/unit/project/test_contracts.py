@@ -79,6 +79,13 @@ def test_a_folder_has_to_be_placed(copy: Path) -> None:
 def test_a_connection_that_is_made_elsewhere_is_found(copy: Path, call: str) -> None:
     path = copy / "worker" / "risk_worker" / "stream" / "throw_away.py"
     path.write_text(f"import psycopg\nimport redis.asyncio\n\nprint(psycopg, {call})\n")
-    command = [Path(sys.executable).with_name("ruff"), "check", "--no-cache", "--select", "TID251", path]
+    command = [
+        str(Path(sys.executable).with_name("ruff")),
+        "check",
+        "--no-cache",
+        "--select",
+        "TID251",
+        str(path),
+    ]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "TID251" in done.stdout) == (1, True), done.stdout
