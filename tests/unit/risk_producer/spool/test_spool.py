@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -314,15 +315,21 @@ def test_a_closed_producer_leaves_the_rest_to_the_next(
 def test_what_was_sent_and_not_answered_is_not_stored_twice(bench: Bench, tmp_path: Path) -> None:
     first = bench.producer(spool_dir=tmp_path)
     stream = first.stream
-    admit = stream.admit
+    claim, admit = stream.claim, stream.admit
+    all_saved = threading.Event()
+
+    def claim_later(call: Any) -> Any:
+        assert all_saved.wait(60)
+        return claim(call)
 
     def lose(call: Any) -> Any:
         admit(call)
         raise StreamUnavailable("lost")
 
-    stream.admit = lose
+    stream.claim, stream.admit = claim_later, lose
     for number in range(5):
         assert first.save(snapshot("t1", number))
+    all_saved.set()  # one request has all five: while it has no answer, the producer sends nothing else
     wait_until(lambda: len(bench.stored()) == 5)
     assert not first.close(0.1)
     second = bench.producer(spool_dir=tmp_path)
