@@ -164,8 +164,8 @@ def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
     books.check(duplicates=0)
 
 
-# A worker, from its start over the end of a shift to its stop. Each of its lives ends at the next point, so
-# that each has to put in order what the one before left behind.
+# A worker, from its start over the end of a time slice to its stop. Each of its lives ends at the next point,
+# so that each has to put in order what the one before left behind.
 LIVES = [
     "before risk_worker.database.migrations:wait_for",
     "before risk_worker.database.migrations:up",
@@ -179,7 +179,7 @@ LIVES = [
     "after risk_worker.runtime.worker:DrainWorker._register_again",
     "after risk_worker.runtime.worker:DrainWorker.prepare_execution",
     "before risk_worker.runtime.worker:DrainWorker.perform_job",
-    "after risk_worker.drain.loop:_Pipelined.next",  # in the middle of a shift
+    "after risk_worker.drain.loop:_Pipelined.next",  # in the middle of a time slice
     "after risk_worker.runtime.jobs:drain",
     "after risk_worker.runtime.worker:DrainWorker.perform_job",  # the job is done and gone
     "before risk_worker.runtime.scheduler:DrainScheduler.ensure_enqueued#2",

@@ -187,12 +187,12 @@ def _kind_of(key: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("pid", b"abc"), ("whereabouts", b"\xff\xfe"), ("last_heartbeat", b"garbage")]
+    ("field", "value"), [("pid", b"abc"), ("process_host", b"\xff\xfe"), ("last_heartbeat", b"garbage")]
 )
 def test_a_worker_starts_beside_a_registration_that_cannot_be_read(
     site: Site, field: str, value: bytes
 ) -> None:
-    registration = {"pid": "1", "whereabouts": process_host(), "last_heartbeat": "x", field: value}
+    registration = {"pid": "1", "process_host": process_host(), "last_heartbeat": "x", field: value}
     site.client.hset("rq:worker:X", mapping=registration)
     site.client.sadd("rq:workers", "rq:worker:X", b"\xff")
     site.client.sadd("rq:workers:risk-drain", "rq:worker:X", b"\xff")
