@@ -88,11 +88,6 @@ REFUSED = wire.encode(
 )
 
 
-@pytest.fixture
-def environ(redis_url: str, database_url: str) -> dict[str, str]:
-    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
-
-
 @pytest.fixture(scope="module")
 def template() -> Iterator[Template]:
     with Template() as started:

@@ -46,12 +46,6 @@ def batch(*traders: str, seq: int = 1, reason: str = "") -> Batch:
     return made
 
 
-@pytest.fixture
-def store(database_url: str) -> Iterator[PostgresStore]:
-    with PostgresStore(database_url) as opened:
-        yield opened
-
-
 def impatient(monkeypatch: pytest.MonkeyPatch, **timeouts: str) -> None:
     """Shorten the time-outs of the store's sessions."""
     settings = {**database.STORE.settings, **timeouts}

@@ -225,7 +225,7 @@ def test_workers_stop_in_time_while_a_server_is_away(
     server: EmbeddedServer = getattr(site, which)
     drains = draining(site, RISK_DRAIN_TIMEOUT_S="2")
     stands_by = site.worker(RISK_DRAIN_TIMEOUT_S="2")
-    wait_until(lambda: "Ready: " in stands_by.log, 20, "the other one stands by")
+    wait_until(lambda: "The worker is ready" in stands_by.log, 20, "the other one stands by")
     books.report(20)
     wait_until(books.balance)
     server.kill() if how == "killed" else server.pause()
@@ -359,7 +359,7 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
 def test_a_worker_that_redis_forgot_is_replaced_at_once_when_it_is_killed(site: Site, books: Books) -> None:
     first = draining(site)
     second = site.worker()
-    wait_until(lambda: "Ready: " in second.log, 20, "the other one stands by")
+    wait_until(lambda: "The worker is ready" in second.log, 20, "the other one stands by")
     site.lose_redis()
     wait_until(site.drains, 20, "the one that stood by puts the job back and takes it")
     first.kill()

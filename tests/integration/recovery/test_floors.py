@@ -17,7 +17,6 @@ from risk_producer.transport.requests import Admission, Admit, Claim, Entry, Ski
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors
 from risk_worker.runtime import jobs
-from risk_worker.stream.source import connect
 from tests.support.books import drain_all, draining
 from tests.support.producers import snapshot
 from tests.support.wait import slowness, wait_until
@@ -25,18 +24,6 @@ from tests.support.wait import slowness, wait_until
 KEYS = Keys(0)
 FAR = 2**52
 """An epoch that Redis gave out while its clock was far ahead."""
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

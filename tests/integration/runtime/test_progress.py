@@ -221,7 +221,7 @@ def test_a_name_is_taken_over_at_once_from_a_dead_worker_and_refused_from_a_livi
 
 def test_suspended_workers_say_so(site: Site) -> None:
     worker = site.worker()
-    wait_until(lambda: "Ready: " in worker.log, 20, "it is there")
+    wait_until(lambda: "The worker is ready" in worker.log, 20, "it is there")
     site.client.set("rq:suspended", 1)
     wait_until(lambda: "RQ's workers are suspended" in worker.log, 15, "it is said")
     site.client.delete("rq:suspended")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from risk_worker.stream.source import connect
 from tests.support.books import Books
 from tests.support.template import Template
 from tests.support.wait import wait_until
@@ -20,12 +18,6 @@ FEW = 3
 """After so many everything is there that is meant to stay."""
 ROOM = 4
 """A key is between two states now and then."""
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
 
 
 def sizes(client: Any) -> dict[str, int]:

@@ -16,7 +16,6 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.runtime.jobs import DrainJob
-from risk_worker.stream.source import connect
 from risk_worker.stream.workers import QUEUE
 from tests.support.wait import wait_until
 from tests.support.worker import WorkerProcess
@@ -24,17 +23,6 @@ from tests.support.worker import WorkerProcess
 KEYS = Keys(0)
 RQ = str(Path(sys.executable).with_name("rq"))
 DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def environ(redis_url: str, database_url: str) -> dict[str, str]:
-    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ def stored(database_url: str) -> Callable[[], tuple[int, int, int]]:
 
 
 def listens(worker: WorkerProcess) -> bool:
-    return "Ready: " in worker.log
+    return "The worker is ready" in worker.log
 
 
 def started_drains(client: Any) -> bool:

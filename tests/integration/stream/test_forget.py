@@ -15,7 +15,7 @@ from risk_producer.transport.requests import Admission, Admit, Claim, Entry, Tra
 from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.runtime import jobs
-from risk_worker.stream.source import FORGET_PAGE, StreamSource, connect
+from risk_worker.stream.source import FORGET_PAGE, StreamSource
 from tests.support.books import drain_all
 from tests.support.producers import snapshot
 
@@ -24,12 +24,6 @@ DAY_MS = 24 * 3600 * 1000
 NOW_MS = int(time.time() * 1000)
 OLD, NEWEST = NOW_MS - 31 * DAY_MS, NOW_MS - DAY_MS
 LONG_AGO, RECENTLY = NOW_MS - DAY_MS - 60_000, NOW_MS - DAY_MS // 2
-
-
-@pytest.fixture
-def client(redis_url: str) -> Any:
-    with connect(redis_url) as connected:
-        yield connected
 
 
 def followed(client: Any, at_ms: int, *lives: str) -> None:

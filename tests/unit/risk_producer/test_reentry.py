@@ -22,11 +22,6 @@ from tests.support.wait import wait_until
 
 
 @pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
-
-
-@pytest.fixture
 def producer(client: fakeredis.FakeRedis) -> Iterator[RiskProducer]:
     with RiskProducer(client=client, registry=CollectorRegistry(), save_timeout_s=0.2) as made:
         yield made

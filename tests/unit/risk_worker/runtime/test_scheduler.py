@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import fakeredis
 import pytest
 
 from risk_worker.runtime.scheduler import (
@@ -30,12 +29,6 @@ JOB = "rq:job:drain-0"
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
 
 
 @pytest.fixture
