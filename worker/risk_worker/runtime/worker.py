@@ -35,7 +35,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
-from risk_producer.settings import Settings, mask
+from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
@@ -209,6 +209,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def _prepare(self) -> DrainScheduler:
         """Once. Raises ConfigurationError or NameTaken."""
+        warn_of_misspelt()
         settings = Settings.load()
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
