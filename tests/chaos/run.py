@@ -1,4 +1,4 @@
-"""A run: the schedule happens, then everything heals, and the books must balance."""
+"""A run: the schedule happens, every fault ends, and what was accepted is reconciled with what is stored."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Result:
     seed: int
     seconds: float
     faults: Counter[str] = field(default_factory=Counter)
-    books: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
     promised: int = 0
     tried: int = 0
     refused: int = 0
@@ -163,7 +163,7 @@ def _check(system: System, result: Result) -> None:
         told.read(notes)
     result.tried, result.promised, result.refused = len(told.tried), len(told.promised), len(told.refused)
     result.poison_by_hand = len(system.poison_sure)
-    result.books = verify(system, result)
+    result.totals = verify(system, result)
     result.wrong += compare(told, system.postgres.url, system.foreign, POISON)
     result.wrong += _compare_poison(system, told)
 
@@ -257,7 +257,7 @@ def report(result: Result) -> str:
         f"producers: {result.tried:,} tried, {result.promised:,} acknowledged, {result.refused:,} refused"
     )
     lines.append(f"poison added by hand: {result.poison_by_hand}")
-    lines.append("books: " + ", ".join(f"{n} {v:,}" for n, v in result.books.items() if type(v) is int))
+    lines.append("totals: " + ", ".join(f"{n} {v:,}" for n, v in result.totals.items() if type(v) is int))
     lines.append(f"streams empty {result.drained_after_s:.1f} s after the producers stopped")
     lines.append(f"longest stall of a partition: {result.stall_s:.1f} s")
     lines += [f"  {line}" for line in result.stall_during]
@@ -272,6 +272,6 @@ def report(result: Result) -> str:
     lines.append(
         f"✗ {len(result.wrong)} things are wrong; again: {again}"
         if result.wrong
-        else "✓ Every acknowledged snapshot is stored exactly once, and the books balance."
+        else "✓ Every acknowledged snapshot is stored exactly once, and all is reconciled."
     )
     return "\n".join(lines)

@@ -28,8 +28,8 @@ from risk_worker.database import migrations
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 PARTITIONS: Final = 2
 TRADERS_EACH: Final = 4
@@ -84,9 +84,9 @@ class System:
         self._down: set[str] = set()
         self._frozen: set[str] = set()
         self._lives = 0
-        self._zombies: list[WorkerProcess] = []
+        self._zombies: list[ChildProcess] = []
         self._spools: dict[str, Path] = {}
-        self._notes_of: dict[WorkerProcess, Path] = {}
+        self._notes_of: dict[ChildProcess, Path] = {}
 
     def __enter__(self) -> System:
         try:
@@ -134,7 +134,7 @@ class System:
             "POSTGRES_URL": self.postgres.url,
         }
         self.processes = {
-            name: enter(WorkerProcess(self.folder / f"{name}.log", self._worker_environment))
+            name: enter(ChildProcess(self.folder / f"{name}.log", self._worker_environment))
             for name in self.workers
         }
         for name in self.producers:
@@ -148,7 +148,7 @@ class System:
     def _port_of(self, server: str) -> Callable[[], int]:
         return lambda: self.postgres.port if server == "postgres" else self.redis.port
 
-    def _producer(self, name: str) -> WorkerProcess:
+    def _producer(self, name: str) -> ChildProcess:
         traders = [f"{name}-trader-{number}" for number in range(self._traders_each)]
         self._lives += 1
         notes = self.folder / f"notes-{name}-{self._lives}"
@@ -162,7 +162,7 @@ class System:
             *traders,
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
-        process = WorkerProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
+        process = ChildProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
         self._notes_of[process] = notes
         return process
 
@@ -258,7 +258,7 @@ class System:
         if self.processes[name].running:
             self.processes[name].kill()
         self.processes[name] = self._stack.enter_context(
-            WorkerProcess(self.folder / f"{name}.log", self._worker_environment | environment)
+            ChildProcess(self.folder / f"{name}.log", self._worker_environment | environment)
         )
 
     @contextlib.contextmanager
@@ -272,7 +272,7 @@ class System:
                 time.sleep(0.3)  # some batches' worth of snapshots arrive
             yield
 
-    def _ended(self, name: str, process: WorkerProcess) -> None:
+    def _ended(self, name: str, process: ChildProcess) -> None:
         """A worker that was asked to stop stops, whoever is away."""
         try:
             process.wait(20)
@@ -509,7 +509,7 @@ class System:
             if status != 0:
                 self.wrong.append(f"a producer ended with status {status}: {process.log[-1500:]}")
 
-    def _has_begun(self, producer: WorkerProcess) -> bool:
+    def _has_begun(self, producer: ChildProcess) -> bool:
         return self._notes_of[producer].exists() or not producer.running
 
     def stop_workers(self) -> None:

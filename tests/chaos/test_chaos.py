@@ -32,7 +32,7 @@ def test_a_minute_of_chaos() -> None:
     assert result.wrong == []
     assert result.promised > 1_000
     assert sum(result.faults.values()) > 10
-    assert result.books["accepted"] >= result.promised
+    assert result.totals["accepted"] >= result.promised
 
 
 def test_the_same_seed_makes_the_same_schedule() -> None:

@@ -24,7 +24,7 @@ from risk_worker.cli import cli
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
 from risk_worker.runtime.scheduler import DrainScheduler
-from tests.support.books import drain_all
+from tests.support.ledger import drain_all
 
 CRASHED = 137  # as a process killed for its memory
 

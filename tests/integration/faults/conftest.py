@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.books import Books
+from tests.support.ledger import Ledger
 
 
 @pytest.fixture
-def books(client: Any, database_url: str) -> Books:
-    return Books(client, database_url)
+def ledger(client: Any, database_url: str) -> Ledger:
+    return Ledger(client, database_url)

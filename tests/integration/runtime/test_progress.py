@@ -21,8 +21,8 @@ from risk_worker.audit.verify import verify
 from risk_worker.runtime.scheduler import process_host
 from risk_worker.stream.source import connect
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 RQ = str(Path(sys.executable).with_name("rq"))
 DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
@@ -37,13 +37,13 @@ class Site:
         self.client: Any = connect(redis_url)
         self.sent = 0
         self._folder = folder
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[ChildProcess] = []
 
-    def worker(self, *command: str, **more: str) -> WorkerProcess:
+    def worker(self, *command: str, **more: str) -> ChildProcess:
         environ = {"REDIS_URL": self.redis_url, "RQ_REDIS_URL": self.redis_url, **more}
         environ["POSTGRES_URL"] = self.database_url
         log = self._folder / f"worker-{len(self._workers)}.log"
-        self._workers.append(WorkerProcess(log, environ, command).start())
+        self._workers.append(ChildProcess(log, environ, command).start())
         return self._workers[-1]
 
     def report(self, *partitions: int, count: int = 1) -> None:
