@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 import msgspec
 
-from tests.chaos.oracle import Told, compare
+from tests.chaos.oracle import Answers, compare
 from tests.chaos.run import Happened, Result, let_happen, measure, verify, wait_for_empty_streams
 from tests.chaos.schedule import Fault
 from tests.chaos.system import System
@@ -112,12 +112,12 @@ def run(
 def _check(
     system: System, soaked: Soaked, result: Result, happened: list[Happened], began: float, stopped: float
 ) -> None:
-    told = Told()
+    answers = Answers()
     for notes in system.notes:
-        told.read(notes)
-    soaked.promised, soaked.refused = len(told.promised), len(told.refused)
+        answers.read(notes)
+    soaked.promised, soaked.refused = len(answers.promised), len(answers.refused)
     soaked.totals = verify(system, result)
-    soaked.wrong += compare(told, system.postgres.url)
+    soaked.wrong += compare(answers, system.postgres.url)
     measure(system, result, happened, began, stopped)
     soaked.stall_s, soaked.stall_during = result.stall_s, result.stall_during
     if soaked.stall_s > STALL_MAX_S:
