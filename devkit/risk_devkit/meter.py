@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import redis
 
+from risk_producer.contract import counters as names
 from risk_producer.contract.keys import Keys
 from risk_worker.stream.counters import number, numbers
 
@@ -53,13 +54,13 @@ class Meter:
         counters, buckets, in_flight = self._look()
         since = {name: count - self._counters_before.get(name, 0) for name, count in counters.items()}
         latencies = {bound: count - self._buckets_before.get(bound, 0) for bound, count in buckets.items()}
-        stored = since.get("stored", 0)
+        stored = since.get(names.STORED, 0)
         return CounterSample(
-            accepted=since.get("accepted", 0),
+            accepted=since.get(names.ACCEPTED, 0),
             stored=stored,
-            conflated=since.get("conflated", 0),
-            dead=since.get("dead", 0),
-            duplicates=since.get("duplicates", 0),
+            conflated=since.get(names.CONFLATED, 0),
+            dead=since.get(names.DEAD, 0),
+            duplicates=since.get(names.DUPLICATES, 0),
             in_flight=in_flight,
             rows_per_s=self._rate(stored),
             p50_ms=quantile(latencies, 0.5),
@@ -82,7 +83,7 @@ class Meter:
             for name, count in numbers(of_counters, keys.counters, unreadable).items():
                 counters[name] += int(count)
             for bound, count in numbers(of_buckets, keys.latency_buckets, unreadable).items():
-                if (upper := number(bound) if bound != "+Inf" else inf) is not None:
+                if (upper := number(bound) if bound != names.LATENCY_BUCKETS[-1] else inf) is not None:
                     buckets[upper] += int(count)
             in_flight += length if isinstance(length, int) else 0
         if all(isinstance(answer, Exception) for answer in answers):

@@ -1,4 +1,4 @@
-"""What RiskProducer and AsyncRiskProducer have in common: how they are made, and their place in a process."""
+"""ProducerBase: how RiskProducer and AsyncRiskProducer are made, and what links them to their process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from risk_producer.engine import Engine
 from risk_producer.errors import ConfigurationError, InvalidSnapshot
 from risk_producer.metrics import collector_of
 from risk_producer.session.buffer import OnFull
-from risk_producer.session.session import STALL_S, Health, Options, ProducerSession
+from risk_producer.session.health import Health
+from risk_producer.session.options import STALL_S, Options
+from risk_producer.session.session import ProducerSession
 from risk_producer.settings import Settings, warn_of_misspelt
 from risk_producer.spool.spool import Fsync, Spool
 from risk_producer.transport.redis import Transport
@@ -103,7 +105,7 @@ class ProducerBase:
             session.hurry()  # not otherwise: gevent may not have replaced what locks are yet
 
     def _run(self, engine: Engine) -> None:
-        """From now on with this engine: at first, and in the child of a fork."""
+        """Use this engine from now on: at first, and in the child of a fork."""
         flusher = engine.flusher
         flusher.on_end = partial(_ended, id(flusher), self._collector.retire)
         self._engine = engine
@@ -119,8 +121,8 @@ class ProducerBase:
     def _begin_child(self) -> None:
         self._run(self._engine.child())
 
-    def _settle_role(self) -> None:
-        self._engine.settle_role()
+    def _determine_role(self) -> None:
+        self._engine.determine_role()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, registry: CollectorRegistry | None = None) -> Self:
@@ -150,12 +152,12 @@ class ProducerBase:
         return cls.from_settings(Settings.load(), registry=registry)
 
     def health(self) -> Health:
-        """How it is just now. Asks no other, and never raises."""
+        """How the producer is just now. Makes no call to Redis or Postgres, and never raises."""
         return self._engine.session.health()
 
     def _reject_invalid(self, trader_id: str, error: InvalidSnapshot) -> None:
         """A bound handle's save() answers False: a field breaks a rule, which is logged already."""
-        self._engine.session.reject()
+        self._engine.session.reject_invalid()
 
 
 def check(snapshot: object) -> None:

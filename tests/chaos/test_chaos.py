@@ -12,7 +12,7 @@ import pytest
 from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import Entry, decode_entries
+from risk_worker.drain.batch import StreamEntry, decode_entries
 from tests.chaos import run as chaos
 from tests.chaos.oracle import Answers, Notes, compare
 from tests.chaos.schedule import KINDS, schedule
@@ -70,7 +70,7 @@ def snapshot(number: int, equity: float = 3.0, reason: str = "") -> RiskSnapshot
 
 def store(url: str, *snapshots: tuple[int, RiskSnapshot]) -> None:
     with PostgresStore(url) as opened:
-        entries = [Entry(f"{seq}-0", wire.encode(each, 1, seq)) for seq, each in snapshots]
+        entries = [StreamEntry(f"{seq}-0", wire.encode(each, 1, seq)) for seq, each in snapshots]
         opened.save(decode_entries("s", entries))
 
 

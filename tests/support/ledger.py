@@ -13,11 +13,12 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.loop import Patience, drain
+from risk_worker.drain.loop import drain
+from risk_worker.drain.retry import RetryPolicy
 from risk_worker.stream.source import StreamSource, connect
 
 KEYS = Keys(0)
-PATIENCE = Patience(retries=3, base_s=0.05, cap_s=0.5)
+PATIENCE = RetryPolicy(retries=3, base_s=0.05, cap_s=0.5)
 
 
 class Ledger:
@@ -88,7 +89,7 @@ def draining(
     database_url: str,
     *,
     batch_size: int = 5_000,
-    patience: Patience = PATIENCE,
+    policy: RetryPolicy = PATIENCE,
     look: Callable[[], None] | None = None,
 ) -> Iterator[Thread]:
     """A drain in a thread, as the worker runs it; stopped at the end."""
@@ -97,7 +98,7 @@ def draining(
     def run() -> None:
         with connect(redis_url) as client, PostgresStore(database_url) as store:
             source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05, look=look)
-            drain(source, store, stop=stop, over=lambda: False, patience=patience)
+            drain(source, store, stop=stop, over=lambda: False, policy=policy)
 
     thread = Thread(target=run, name="drain", daemon=True)
     thread.start()
@@ -113,4 +114,4 @@ def drain_all(redis_url: str, database_url: str, *, batch_size: int = 5_000) -> 
     """Drain until the stream is empty. Returns how many entries were acknowledged."""
     with connect(redis_url) as client, PostgresStore(database_url) as store:
         source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
-        return drain(source, store, stop=Event(), over=source.is_empty, patience=PATIENCE)
+        return drain(source, store, stop=Event(), over=source.is_empty, policy=PATIENCE)

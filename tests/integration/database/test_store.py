@@ -17,8 +17,8 @@ from risk_producer.contract.wire import Identity, WireSnapshot
 from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import Batch, Entry, decode_entries
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.batch import Batch, Row, StreamEntry, decode_entries
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.servers import Databases, name_in, with_name
 
 STREAM = "risk:{0}:snapshots"
@@ -41,9 +41,8 @@ def snapshot(trader: str, seq: int, epoch: int = 1, **changes: Any) -> WireSnaps
 
 
 def batch_of(*snapshots: WireSnapshot) -> Batch:
-    ids = [f"{n}-{s.seq}" for n, s in enumerate(snapshots, start=1)]
-    payloads = [f"payload of {s.seq}".encode() for s in snapshots]
-    return Batch(STREAM, ids, payloads, list(snapshots))
+    rows = [Row(f"{n}-{s.seq}", f"payload of {s.seq}".encode(), s) for n, s in enumerate(snapshots, start=1)]
+    return Batch(STREAM, rows)
 
 
 def rows(db: psycopg.Connection, query: str) -> list[Any]:
@@ -248,11 +247,13 @@ def test_a_text_that_the_database_cannot_hold_is_one_dead_letter_with_its_identi
     sound, of_reason = snapshot("größer", 1), snapshot("größer", 2, reason="5 € at 東京")
     of_trader = snapshot("東京", 3, reason="€")
     entries = [
-        Entry(f"{number}-0", wire.encode(cast("RiskSnapshot", each), 1, each.seq))
+        StreamEntry(f"{number}-0", wire.encode(cast("RiskSnapshot", each), 1, each.seq))
         for number, each in enumerate((sound, of_reason, of_trader), 1)
     ]
-    entries.append(Entry("4-0", entries[1].payload.replace(b'"seq":2', b'"seq":4')))
-    entries.append(Entry("5-0", '{"v": 1, "trader_id": "größer", "epoch": 1, "seq": 5, "€": "€"}'.encode()))
+    entries.append(StreamEntry("4-0", entries[1].payload.replace(b'"seq":2', b'"seq":4')))
+    entries.append(
+        StreamEntry("5-0", '{"v": 1, "trader_id": "größer", "epoch": 1, "seq": 5, "€": "€"}'.encode())
+    )
     with PostgresStore(narrow_url) as store, psycopg.connect(narrow_url, client_encoding="utf8") as db:
         for _ in range(2):
             outcome = store.save(decode_entries(STREAM, entries))

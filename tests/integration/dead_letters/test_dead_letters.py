@@ -19,7 +19,7 @@ from risk_worker.database.store import PostgresStore
 from risk_worker.dead_letters import retry as module
 from risk_worker.dead_letters.retry import retry
 from risk_worker.dead_letters.select import DeadLetterFilter, count, drop
-from risk_worker.drain.batch import DeadLetter, Entry, decode_entries
+from risk_worker.drain.batch import DeadLetter, StreamEntry, decode_entries
 from tests.support.servers import with_name
 
 STREAM = "risk:{0}:snapshots"
@@ -48,7 +48,7 @@ def allow(db: psycopg.Connection) -> None:
     db.execute("ALTER TABLE risk_state_history DROP CONSTRAINT no_poison")
 
 
-def store(url: str, *entries: Entry) -> None:
+def store(url: str, *entries: StreamEntry) -> None:
     """As the drain does."""
     with PostgresStore(url) as opened:
         opened.save(decode_entries(STREAM, entries))
@@ -60,12 +60,12 @@ def dead_letters(database_url: str, db: psycopg.Connection) -> str:
     forbid(db)
     store(
         database_url,
-        Entry("1-0", payload("a", 1)),
-        Entry("2-0", payload("a", 2, "poison")),
-        Entry("3-0", payload("a", 3)),
-        Entry("4-0", payload("a", 4, "poison")),
-        Entry("5-0", payload("b", 1, "poison")),
-        Entry("6-0", b"\xff\xfe"),
+        StreamEntry("1-0", payload("a", 1)),
+        StreamEntry("2-0", payload("a", 2, "poison")),
+        StreamEntry("3-0", payload("a", 3)),
+        StreamEntry("4-0", payload("a", 4, "poison")),
+        StreamEntry("5-0", payload("b", 1, "poison")),
+        StreamEntry("6-0", b"\xff\xfe"),
     )
     return database_url
 
@@ -201,7 +201,7 @@ def test_what_still_cannot_be_stored_says_todays_reason(
 
 
 def test_a_foreign_entry_keeps_its_reason(database_url: str, db: psycopg.Connection) -> None:
-    store(database_url, Entry("1-0", b'["a","b"]', "a foreign entry: it expects the one field s"))
+    store(database_url, StreamEntry("1-0", b'["a","b"]', "a foreign entry: it expects the one field s"))
     done = run(database_url, "retry")
     assert done.exit_code == 1
     assert rows(db, "SELECT reason FROM risk_dead_letter") == [
@@ -241,7 +241,7 @@ def test_a_crash_between_store_and_delete_is_harmless(
 def test_a_dry_run_says_what_would_change_and_changes_nothing(
     dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
-    store(database_url, Entry("7-0", payload("a", 5)))
+    store(database_url, StreamEntry("7-0", payload("a", 5)))
     db.execute(
         "INSERT INTO risk_dead_letter (stream, entry_id, reason, payload) VALUES (%s, '1-0', 'x', %s)",
         (STREAM, payload("a", 1)),
@@ -278,7 +278,7 @@ def test_dead_letters_that_came_after_the_question_are_not_dropped(
     dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     _, seen = count(dead_letters, DeadLetterFilter())
-    store(database_url, Entry("8-0", b"rubbish"))
+    store(database_url, StreamEntry("8-0", b"rubbish"))
     assert drop(dead_letters, seen) == 4
     assert dead(db) == ["8-0"]
 
@@ -305,7 +305,7 @@ def test_many_dead_letters_go_in_chunks(
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     forbid(db)
-    store(database_url, *(Entry(f"{n}-0", payload("a", n, "poison")) for n in range(1, 31)))
+    store(database_url, *(StreamEntry(f"{n}-0", payload("a", n, "poison")) for n in range(1, 31)))
     assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).still_dead == 30
     allow(db)
     assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).stored == 30
@@ -338,7 +338,9 @@ def test_save_inserts_no_dead_letter_again(
 ) -> None:
     """The drain comes upon an entry again that is a dead letter already: a batch replayed."""
     with PostgresStore(database_url) as opened:
-        batch = decode_entries(STREAM, [Entry("2-0", payload("a", 2, "poison")), Entry("6-0", b"\xff\xfe")])
+        batch = decode_entries(
+            STREAM, [StreamEntry("2-0", payload("a", 2, "poison")), StreamEntry("6-0", b"\xff\xfe")]
+        )
         outcome = opened.save(batch)
     assert [type(letter) for letter in outcome.dead] == [DeadLetter, DeadLetter]
     assert dead(db) == ["2-0", "4-0", "5-0", "6-0"]

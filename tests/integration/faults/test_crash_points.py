@@ -28,8 +28,8 @@ DrainAndDie = Callable[[str], None]
 QUICK = [
     "before risk_worker.stream.source:StreamSource.read",
     "after risk_worker.stream.source:StreamSource.read",
-    "before risk_worker.drain.loop:decode_entries",
-    "after risk_worker.drain.loop:decode_entries",
+    "before risk_worker.drain.prefetch:decode_entries",
+    "after risk_worker.drain.prefetch:decode_entries",
     "before risk_worker.database.store:PostgresStore.save",
     "after risk_worker.database.store:PostgresStore._connected",
     "before risk_worker.database.store:_copy#1",
@@ -38,7 +38,7 @@ QUICK = [
     "before risk_worker.database.store:_save_state",
     "after risk_worker.database.store:_copy#2",
     "after risk_worker.database.store:_save_state",
-    "after risk_worker.database.store:_bury",
+    "after risk_worker.database.store:_insert_dead_letters",
     "before psycopg.transaction:Transaction.__exit__",  # COMMIT
     "after psycopg.transaction:Transaction.__exit__",
     "after risk_worker.database.store:PostgresStore.save",
@@ -60,8 +60,8 @@ CAREFUL = [
     "after risk_worker.database.store:_save_state",
     "after risk_worker.database.store:_insert#2",
     "after risk_worker.database.store:_insert_what_can_be#1",
-    "before risk_worker.database.store:_bury",
-    "after risk_worker.database.store:_bury",
+    "before risk_worker.database.store:_insert_dead_letters",
+    "after risk_worker.database.store:_insert_dead_letters",
     "after risk_worker.database.store:PostgresStore.save",
     "before risk_worker.stream.source:StreamSource.acknowledge",
     "after risk_worker.stream.source:StreamSource.acknowledge",
@@ -73,9 +73,9 @@ LATER = [
     "before risk_worker.stream.source:StreamSource.failed",
     "after risk_worker.stream.source:StreamSource.failed",
     "before risk_worker.database.store:PostgresStore.save#2",
-    "before risk_worker.drain.loop:_Pipelined.rewind",
-    "after risk_worker.drain.loop:_Pipelined.rewind",
-    "before risk_worker.drain.loop:Outage.goes_on",
+    "before risk_worker.drain.prefetch:Prefetcher.rewind",
+    "after risk_worker.drain.prefetch:Prefetcher.rewind",
+    "before risk_worker.drain.retry:OutageLog.record_failure",
     "after risk_worker.stream.source:StreamSource.read#3",
 ]
 
@@ -174,7 +174,7 @@ LIVES = [
     "after risk_worker.runtime.worker:DrainWorker._register_again",
     "after risk_worker.runtime.worker:DrainWorker.prepare_execution",
     "before risk_worker.runtime.worker:DrainWorker.perform_job",
-    "after risk_worker.drain.loop:_Pipelined.next",  # in the middle of a time slice
+    "after risk_worker.drain.prefetch:Prefetcher.next",  # in the middle of a time slice
     "after risk_worker.runtime.jobs:drain",
     "after risk_worker.runtime.worker:DrainWorker.perform_job",  # the job is done and gone
     "before risk_worker.runtime.scheduler:DrainScheduler.ensure_enqueued#2",

@@ -19,8 +19,9 @@ from risk_worker.database import connection as database
 from risk_worker.database import migrations
 from risk_worker.database.connection import Purpose
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import Batch
-from risk_worker.drain.loop import Patience, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.batch import Batch, Row
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.retry import RetryPolicy
 from tests.conftest import MakePostgres
 from tests.support.ledger import Ledger, draining
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder, with_name
@@ -40,9 +41,8 @@ def batch(*traders: str, seq: int = 1, reason: str = "") -> Batch:
             peak_equity=1.0,
             reason=reason,
         )
-        made.payloads.append(wire.encode(snapshot, 1, seq))
-        made.snapshots.append(wire.decode(made.payloads[-1]))
-        made.ids.append(f"{seq}-{number}")
+        payload = wire.encode(snapshot, 1, seq)
+        made.rows.append(Row(f"{seq}-{number}", payload, wire.decode(payload)))
     return made
 
 
@@ -219,7 +219,7 @@ def test_a_dead_letter_can_be_stored_in_a_database_that_cannot_hold_its_texts(da
                 ("größer",),
             ]
             assert db.execute("SELECT trader_id, payload FROM risk_dead_letter").fetchall() == [
-                (None, made.payloads[1])
+                (None, made.rows[1].payload)
             ]
     finally:
         with psycopg.connect(url, autocommit=True) as admin:
@@ -350,7 +350,7 @@ def test_an_outage_loses_and_buries_nothing_and_ends_by_itself_within_5_s(
     server = make_postgres()
     migrations.up(server.url)
     ledger = Ledger(client, server.url)
-    with draining(redis_url, server.url, patience=Patience()):  # as in production
+    with draining(redis_url, server.url, policy=RetryPolicy()):  # as in production
         ledger.report(100)
         wait_until(ledger.is_stored)
         for down in (server.stop, server.kill):

@@ -17,7 +17,7 @@ from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Batch, DeadLetter
-from risk_worker.drain.loop import StoreUnavailable
+from risk_worker.drain.errors import StoreUnavailable
 from tests.integration.faults.test_database_errors import batch
 from tests.support.servers import QUICK_POSTGRES, server_folder
 from tests.support.wait import wait_until
@@ -114,7 +114,7 @@ def test_a_batch_is_stored_once_the_standby_has_it(
         finally:
             standby.resume()
         with PostgresStore(primary.url) as store:
-            assert store.save(made).duplicates == len(made.ids)
+            assert store.save(made).duplicates == len(made.rows)
 
 
 def test_a_worker_waits_for_a_standby_to_become_the_primary() -> None:

@@ -183,7 +183,7 @@ class Scripts(RuleBasedStateMachine):
         self.source.examine(batch)
         self.dead += len(batch.dead)
         duplicates = 0
-        for each in batch.snapshots:
+        for each in (row.snapshot for row in batch.rows):
             key = self._key(each)
             duplicates += key in self.history
             self.history[key] = each.daily_pnl
@@ -203,7 +203,7 @@ class Scripts(RuleBasedStateMachine):
         source = StreamSource(self.client, 0, batch_size=1_000, block_s=0.001)
         found: list[WireSnapshot] = []
         while entries := source.read(wait=False):
-            found += decode_entries(source.stream, entries).snapshots
+            found += [row.snapshot for row in decode_entries(source.stream, entries).rows]
         return found
 
     @staticmethod

@@ -10,7 +10,7 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Outcome, decode_entries
-from risk_worker.drain.loop import SourceUnavailable
+from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream.source import StreamSource, connect
 from tests.conftest import MakeValkey
 from tests.support.senders import Sender
@@ -117,7 +117,7 @@ def test_a_batch_at_the_head_is_cut_off_and_what_came_behind_it_stays(client: An
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
     batch = decode_entries(source.stream, source.read())
     client.xadd(KEYS.snapshots, {b"s": payload("t", 4)})
-    client.xdel(KEYS.snapshots, batch.ids[1])  # by hand, and it is stored all the same
+    client.xdel(KEYS.snapshots, batch.rows[1].entry_id)  # by hand, and it is stored all the same
     source.acknowledge(batch, Outcome((), duplicates=0))
     assert client.hget(KEYS.counters, "stored") == b"2"
     assert seqs(source) == [4]

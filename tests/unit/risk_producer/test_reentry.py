@@ -126,7 +126,7 @@ def test_flush_waits_for_what_another_thread_is_about_to_put_into_the_buffer(
     accepted = threading.Event()
 
     def save_from_within() -> None:
-        with session._lock:  # as a finalizer that the garbage collector runs there
+        with session.section.lock:  # as a finalizer that the garbage collector runs there
             assert producer.save(snapshot("t1", 1))
         accepted.set()
 
@@ -179,9 +179,9 @@ def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fake
 def test_a_call_from_inside_is_done_when_the_outer_one_is_over(
     producer: RiskProducer, client: fakeredis.FakeRedis
 ) -> None:
-    with producer._engine.session._lock:
+    with producer._engine.session.section.lock:
         assert producer.save(snapshot("t1", 1))
-        with pytest.raises(StreamUnavailable, match="goes out later"):
+        with pytest.raises(StreamUnavailable, match="is sent later"):
             producer.push(snapshot("t1", 2))
         assert producer.health().buffered == 2
         assert not producer.flush()
@@ -196,12 +196,12 @@ def test_sigterm_closes_and_goes_on(producer: RiskProducer, client: fakeredis.Fa
     previous = signal.signal(signal.SIGTERM, lambda number, _: went_on.append(number))
     try:
         close_on_sigterm(producer)
-        with producer._engine.session._lock:
+        with producer._engine.session.section.lock:
             assert producer.save(snapshot("t1", 1))
             signal.raise_signal(signal.SIGTERM)
             assert not went_on
         producer.health()
-        producer._engine.session._leave()
+        producer._engine.session.section.leave()
         assert went_on == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -212,7 +212,7 @@ def test_sigterm_closes_and_goes_on(producer: RiskProducer, client: fakeredis.Fa
 def test_no_lock_and_no_thread_before_the_first_use(client: fakeredis.FakeRedis) -> None:
     """gevent may replace what locks and threads are until then."""
     made = RiskProducer(client=client, registry=CollectorRegistry())
-    assert "_lock" not in made._engine.session.__dict__ or not made._engine.flusher.runs()
+    assert not made._engine.session.section._made or not made._engine.flusher.runs()
     made.close()
 
 
@@ -221,7 +221,7 @@ def test_what_is_dropped_leaves_nothing(
 ) -> None:
     from risk_producer import process
 
-    process._missed.clear()
+    process._logged_missing_close.clear()
     registry = CollectorRegistry()
     before = set(process._open)
     for number in range(100):

@@ -27,7 +27,7 @@ import psycopg
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
-from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
+from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
 
@@ -208,7 +208,7 @@ def _cannot_connect(url: str, error: psycopg.Error) -> MigrationError:
 
 def _passes(error: psycopg.Error) -> bool:
     """Whether the same may succeed a little later, though nobody changes anything."""
-    return judge(error.sqlstate or sqlstate_of(str(error)))[0] is Verdict.RETRY
+    return classify_error(error).disposition is Disposition.RETRY
 
 
 def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
@@ -244,8 +244,7 @@ def _one_line(error: psycopg.Error) -> str:
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     said = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
     said = said.removesuffix(".")
-    sqlstate = sqlstate_of(str(error))
-    return f"{said} ({judge(sqlstate)[1]})" if sqlstate else said
+    return f"{said} ({classify_error(error).reason})" if sqlstate_of(str(error)) else said
 
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:

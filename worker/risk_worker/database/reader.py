@@ -15,7 +15,7 @@ import psycopg
 
 from risk_producer.errors import ConfigurationError, RiskError
 from risk_worker.database import connection as database
-from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
+from risk_worker.database.sqlstate import Disposition, classify_error
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,16 +29,16 @@ class DatabaseUnavailable(RiskError):
 def connected(url: str) -> Iterator[database.Connection]:
     """A connection in autocommit mode; what goes wrong comes out in one line, without the URL's password.
 
-    Raises DatabaseUnavailable, and ConfigurationError for what somebody has to mend before it can work.
+    Raises DatabaseUnavailable, and ConfigurationError for what an operator has to change before it can work.
     """
     try:
         with _terminates_queries(), database.connect(url, database.COMMAND) as connection:
             yield connection
     except psycopg.Error as error:
-        verdict, why = judge(error.sqlstate or sqlstate_of(str(error)))
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        kind = ConfigurationError if verdict is Verdict.CONFIGURATION else DatabaseUnavailable
-        raise kind(f"the database: {first_line} ({why})") from error
+        found = classify_error(error)
+        configuration = found.disposition is Disposition.CONFIGURATION
+        kind = ConfigurationError if configuration else DatabaseUnavailable
+        raise kind(f"the database: {found}") from error
     except UnicodeError as error:
         raise DatabaseUnavailable(
             f"the database holds a text that is not in its encoding: {error}"

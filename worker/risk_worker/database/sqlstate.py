@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
+
+import psycopg
 
 
-class Verdict(Enum):
+class Disposition(Enum):
     """What the drain does about an error."""
 
     RETRY = "retry"
@@ -21,35 +23,41 @@ class Verdict(Enum):
     DATA = "data"
     """The same row fails whenever it is tried: find it by bisection and dead-letter it."""
     CONFIGURATION = "configuration"
-    """Somebody has to change something: say what, leave the entries in the stream, try again slowly."""
+    """An operator has to change something: say what, leave the entries in the stream, try again slowly."""
 
 
-TABLE: Final[dict[str, tuple[Verdict, str]]] = {
+TABLE: Final[dict[str, tuple[Disposition, str]]] = {
     # Passing by itself.
-    "08": (Verdict.RETRY, "connection trouble"),
-    "40": (Verdict.RETRY, "rolled back: deadlock or serialization; the other transaction went first"),
-    "53": (Verdict.RETRY, "out of a resource: disk, memory, connections"),
-    "55": (Verdict.RETRY, "an object is in use or a lock was not to be had in time"),
-    "57": (Verdict.RETRY, "an operator stepped in: shutdown, crash recovery, cancelled, statement timeout"),
-    "58": (Verdict.RETRY, "the server's own system failed: input/output error, missing file"),
-    "25006": (Verdict.RETRY, "read-only: a failover is under way, or this is a standby"),
-    "25": (Verdict.RETRY, "the transaction is in a state that a new one will not be in"),
-    "XX": (Verdict.RETRY, "internal error of the server"),
+    "08": (Disposition.RETRY, "connection trouble"),
+    "40": (Disposition.RETRY, "rolled back: deadlock or serialization; the other transaction went first"),
+    "53": (Disposition.RETRY, "out of a resource: disk, memory, connections"),
+    "55": (Disposition.RETRY, "an object is in use or a lock was not to be had in time"),
+    "57": (
+        Disposition.RETRY,
+        "an operator stepped in: shutdown, crash recovery, cancelled, statement timeout",
+    ),
+    "58": (Disposition.RETRY, "the server's own system failed: input/output error, missing file"),
+    "25006": (Disposition.RETRY, "read-only: a failover is under way, or this is a standby"),
+    "25": (Disposition.RETRY, "the transaction is in a state that a new one will not be in"),
+    "XX": (Disposition.RETRY, "internal error of the server"),
     # The row's own fault.
-    "22": (Verdict.DATA, "a value that Postgres cannot hold"),
-    "23": (Verdict.DATA, "a value that breaks a constraint of the table"),
-    "21": (Verdict.DATA, "the rows of one statement contradict each other"),
-    "54": (Verdict.DATA, "larger than Postgres can hold: an index row, a table row"),
-    # Somebody has to act.
-    "28": (Verdict.CONFIGURATION, "the user or password is refused: check POSTGRES_URL and pg_hba.conf"),
-    "3D": (Verdict.CONFIGURATION, "the database does not exist: run createdb or check POSTGRES_URL"),
-    "3F": (Verdict.CONFIGURATION, "the schema does not exist: check search_path, run riskstream migrate up"),
-    "42501": (Verdict.CONFIGURATION, "a privilege is missing: GRANT it to the worker's role"),
-    "42": (Verdict.CONFIGURATION, "the tables are not those of this version: run riskstream migrate up"),
-    "0A": (Verdict.CONFIGURATION, "the server does not support what the worker needs"),
-    "F0": (Verdict.CONFIGURATION, "the server's configuration file is wrong"),
+    "22": (Disposition.DATA, "a value that Postgres cannot hold"),
+    "23": (Disposition.DATA, "a value that breaks a constraint of the table"),
+    "21": (Disposition.DATA, "the rows of one statement contradict each other"),
+    "54": (Disposition.DATA, "larger than Postgres can hold: an index row, a table row"),
+    # An operator has to act.
+    "28": (Disposition.CONFIGURATION, "the user or password is refused: check POSTGRES_URL and pg_hba.conf"),
+    "3D": (Disposition.CONFIGURATION, "the database does not exist: run createdb or check POSTGRES_URL"),
+    "3F": (
+        Disposition.CONFIGURATION,
+        "the schema does not exist: check search_path, run riskstream migrate up",
+    ),
+    "42501": (Disposition.CONFIGURATION, "a privilege is missing: GRANT it to the worker's role"),
+    "42": (Disposition.CONFIGURATION, "the tables are not those of this version: run riskstream migrate up"),
+    "0A": (Disposition.CONFIGURATION, "the server does not support what the worker needs"),
+    "F0": (Disposition.CONFIGURATION, "the server's configuration file is wrong"),
     "P0": (
-        Verdict.CONFIGURATION,
+        Disposition.CONFIGURATION,
         "a trigger or function refused: look at what was added to the tables; one that means to refuse"
         " single rows raises with ERRCODE = 'check_violation'",
     ),
@@ -80,8 +88,29 @@ def sqlstate_of(refusal: str) -> str | None:
     return next((sqlstate for pattern, sqlstate in _REFUSALS if pattern.search(refusal)), None)
 
 
-def judge(sqlstate: str | None) -> tuple[Verdict, str]:
-    """(verdict, why) for a five-character SQLSTATE; None stands for an error without one: no connection."""
+def classify(sqlstate: str | None) -> tuple[Disposition, str]:
+    """(disposition, why) for a five-character SQLSTATE; None stands for an error without one."""
     if sqlstate is None:
-        return Verdict.RETRY, "the server cannot be reached"
-    return TABLE.get(sqlstate) or TABLE.get(sqlstate[:2]) or (Verdict.RETRY, "not in the table")
+        return Disposition.RETRY, "the server cannot be reached"
+    return TABLE.get(sqlstate) or TABLE.get(sqlstate[:2]) or (Disposition.RETRY, "not in the table")
+
+
+class Classified(NamedTuple):
+    """A database error, as the worker's side deals with it and shows it."""
+
+    disposition: Disposition
+    reason: str
+    """What the table says about it."""
+    message: str
+    """What the server said, without the lines that repeat the row; a password never stands in it."""
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"
+
+
+def classify_error(error: psycopg.Error) -> Classified:
+    """classify(), also for errors that carry no SQLSTATE: psycopg's own, and connections refused."""
+    message = str(error).strip().partition("\n")[0] or type(error).__name__
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):
+        return Classified(*classify("22000"), message)
+    return Classified(*classify(error.sqlstate or sqlstate_of(str(error))), message)

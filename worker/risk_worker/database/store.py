@@ -11,19 +11,19 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, LiteralString
 
-import msgspec
 import psycopg
-from psycopg import sql
 
-from risk_producer.contract.wire import Identity, WireSnapshot
+from risk_producer.contract.wire import WireSnapshot
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
-from risk_worker.database.sqlstate import Verdict, judge, sqlstate_of
-from risk_worker.drain.batch import Batch, DeadLetter, Outcome
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.database.columns import COLUMNS
+from risk_worker.database.sqlstate import Disposition, classify_error
+from risk_worker.database.statements import statements
+from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,79 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("riskstream.store")
 
-# History's columns with their types, but for those the database fills in.
-_COLUMNS: Final = {
-    "trader_id": 'text COLLATE "C"',
-    "epoch": "int8",
-    "seq": "int8",
-    "recorded_at": "timestamptz",
-    "daily_pnl": "float8",
-    "drawdown_pct": "float8",
-    "current_equity": "float8",
-    "peak_equity": "float8",
-    "trading_paused": "bool",
-    "paused_until": "timestamptz",
-    "last_reset_time": "timestamptz",
-    "trace_id": "text",
-    "reason": "text",
-    "merged": "int4",
-}
-_TYPES: Final = [kind.split()[0] for kind in _COLUMNS.values()]
-
-_CREATE_STAGING: Final = sql.SQL("CREATE TEMP TABLE staging ({}) ON COMMIT ").format(
-    sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
-)
-# Behind a connection pooler the next transaction may run on another connection of the server.
-_STAGING_OF_SESSION: Final = _CREATE_STAGING + sql.SQL("DELETE ROWS")
-_STAGING_OF_TRANSACTION: Final = _CREATE_STAGING + sql.SQL("DROP")
-# A transaction that finds all its rows there already may write nothing, and then its COMMIT waits for no
-# standby. This makes it write, so that its COMMIT speaks for what an earlier one wrote.
-_WRITE_SOMETHING: Final = "SELECT pg_logical_emit_message(true, 'riskstream', '')"
-_COPY: Final = "COPY {} (" + ", ".join(_COLUMNS) + ") FROM STDIN (FORMAT binary)"
-_COPY_HISTORY: Final = sql.SQL(_COPY.format("risk_state_history"))
-_COPY_STAGING: Final = sql.SQL(_COPY.format("staging"))
-_SAVE_HISTORY: Final = """
-    INSERT INTO risk_state_history (
-        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
-    )
-    SELECT
-        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-        trading_paused, paused_until, last_reset_time, trace_id, reason, merged
-    FROM staging ORDER BY trader_id, recorded_at, epoch, seq
-    ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING
-"""
-_SAVE_STATE: Final = """
-    INSERT INTO risk_state AS state (
-        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-        trading_paused, paused_until, last_reset_time, trace_id, reason
-    )
-    SELECT
-        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-        trading_paused, paused_until, last_reset_time, trace_id, reason
-    FROM staging ORDER BY trader_id
-    ON CONFLICT (trader_id) DO UPDATE SET
-        epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
-        daily_pnl = excluded.daily_pnl, drawdown_pct = excluded.drawdown_pct,
-        current_equity = excluded.current_equity, peak_equity = excluded.peak_equity,
-        trading_paused = excluded.trading_paused, paused_until = excluded.paused_until,
-        last_reset_time = excluded.last_reset_time, trace_id = excluded.trace_id,
-        reason = excluded.reason, updated_at = now()
-    WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq)
-"""
-_SAVE_DEAD: Final = """
-    INSERT INTO risk_dead_letter (stream, entry_id, reason, sqlstate, trader_id, epoch, seq, payload)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT DO NOTHING
-"""
-
-
-class _Row(msgspec.Struct, frozen=True, gc=False):
-    """A snapshot with what a dead letter of it would need."""
-
-    entry_id: str
-    payload: bytes
-    snapshot: WireSnapshot
+_SQL: Final = statements(__package__, "store.sql")
+_TYPES: Final = list(COLUMNS.values())
 
 
 class PostgresStore:
@@ -122,26 +51,24 @@ class PostgresStore:
 
         Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
         """
-        rows = list(map(_Row, batch.ids, batch.payloads, batch.snapshots))
-        with self._judged():
+        with self._translated_errors():
             connection = self._connected()
             try:
                 with self._transaction(connection, replay=bool(batch.dead)):
-                    _insert_quickly(connection, rows)
-                    _bury(connection, batch.stream, batch.dead)
+                    _insert_quickly(connection, batch)
+                    _insert_dead_letters(connection, batch.stream, batch.dead)
                 return Outcome(batch.dead, duplicates=0)
             except psycopg.Error as error:
-                if _judge(error)[0] is not Verdict.DATA:
+                if classify_error(error).disposition is not Disposition.DATA:
                     raise
                 # Otherwise it may be that some rows are there already, and all of them sound.
                 refused_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
             with self._transaction(connection, replay=True):
-                # A deferred constraint has to speak while the row at fault can still be found.
-                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                inserted, refused = _insert_what_can_be(connection, rows, refused=refused_at_once)
+                connection.execute(_SQL["check_constraints_at_once"])
+                inserted, refused = _insert_what_can_be(connection, batch.rows, refused=refused_at_once)
                 dead = [*batch.dead, *refused]
-                _bury(connection, batch.stream, dead)
-            return Outcome(dead, duplicates=len(rows) - len(refused) - inserted)
+                _insert_dead_letters(connection, batch.stream, dead)
+            return Outcome(dead, duplicates=len(batch.rows) - len(refused) - inserted)
 
     def close(self) -> None:
         """Give the connection back. The store may be used again: it connects anew."""
@@ -165,7 +92,7 @@ class PostgresStore:
                 raise StoreMisconfigured(str(error)) from None
             try:
                 if not connection.pooled:
-                    connection.execute(_STAGING_OF_SESSION)
+                    connection.execute(_SQL["create_staging_of_session"])
             except BaseException:
                 connection.close()
                 raise
@@ -181,9 +108,9 @@ class PostgresStore:
         connection.unreplicated = False
         with connection.transaction():
             if connection.pooled:
-                connection.execute(_STAGING_OF_TRANSACTION)
+                connection.execute(_SQL["create_staging_of_transaction"])
             if replay:
-                connection.execute(_WRITE_SOMETHING)
+                connection.execute(_SQL["write_something"])
             yield
         if connection.unreplicated:
             raise StoreUnavailable(
@@ -192,19 +119,20 @@ class PostgresStore:
             )
 
     @contextlib.contextmanager
-    def _judged(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Turn a database error into what the drain has to know; the connection is not trusted after one."""
         try:
             yield
         except psycopg.Error as error:
             self.close()
-            verdict, why = _judge(error)
-            said = f"{_first_line(error)} ({why})"
-            if verdict is Verdict.CONFIGURATION:
-                raise StoreMisconfigured(said) from error
-            if verdict is Verdict.DATA:
-                said = f"{_first_line(error)} (a data error that no row is to blame for)"
-            raise StoreUnavailable(said) from error
+            found = classify_error(error)
+            if found.disposition is Disposition.CONFIGURATION:
+                raise StoreMisconfigured(str(found)) from error
+            if found.disposition is Disposition.DATA:
+                raise StoreUnavailable(
+                    f"{found.message} (a data error that no row is to blame for)"
+                ) from error
+            raise StoreUnavailable(str(found)) from error
         except BaseException:
             # Leaving in the middle (a second SIGTERM): what the transaction did is open; a new one will see.
             self.close()
@@ -214,29 +142,29 @@ class PostgresStore:
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _insert_quickly(connection: psycopg.Connection, rows: Sequence[_Row]) -> None:
+def _insert_quickly(connection: psycopg.Connection, batch: Batch) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
-    if not rows:
+    if not batch.rows:
         return
     with connection.cursor() as cursor:
-        _copy(cursor, _COPY_HISTORY, rows)
-        _save_state(cursor, rows)
+        _copy(cursor, _SQL["copy_history"], [row.snapshot for row in batch.rows])
+        _save_state(cursor, batch.incarnations)
 
 
-def _insert(connection: psycopg.Connection, rows: Sequence[_Row]) -> int:
+def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
     """Insert the rows that are new. Returns how many those were."""
     with connection.cursor() as cursor:
-        _copy(cursor, _COPY_STAGING, rows)
-        cursor.execute(_SAVE_HISTORY)
+        _copy(cursor, _SQL["copy_staging"], [row.snapshot for row in rows])
+        cursor.execute(_SQL["save_history"])
         inserted = cursor.rowcount
-        cursor.execute("TRUNCATE staging")
-        _save_state(cursor, rows)
-        cursor.execute("TRUNCATE staging")
+        cursor.execute(_SQL["empty_staging"])
+        _save_state(cursor, incarnations(rows))
+        cursor.execute(_SQL["empty_staging"])
     return inserted
 
 
 def _insert_what_can_be(
-    connection: psycopg.Connection, rows: Sequence[_Row], *, refused: bool = False
+    connection: psycopg.Connection, rows: Sequence[Row], *, refused: bool = False
 ) -> tuple[int, list[DeadLetter]]:
     """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
 
@@ -250,13 +178,13 @@ def _insert_what_can_be(
             with connection.transaction():
                 return _insert(connection, rows), []
         except psycopg.Error as error:
-            if _judge(error)[0] is not Verdict.DATA:
+            if classify_error(error).disposition is not Disposition.DATA:
                 raise
             if len(rows) == 1:
                 [row] = rows
-                s = row.snapshot
-                identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
-                letter = DeadLetter(row.entry_id, _first_line(error), row.payload, error.sqlstate, identity)
+                letter = DeadLetter(
+                    row.entry_id, classify_error(error).message, row.payload, error.sqlstate, row.identity
+                )
                 return 0, [letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
@@ -264,22 +192,20 @@ def _insert_what_can_be(
     return left + right, left_dead + right_dead
 
 
-def _save_state(cursor: psycopg.Cursor, rows: Sequence[_Row]) -> None:
+def _save_state(cursor: psycopg.Cursor, found: Sequence[Incarnation]) -> None:
     """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
-    newest: dict[str, _Row] = {}
-    for row in rows:
-        known = newest.setdefault(row.snapshot.trader_id, row).snapshot
-        if (known.epoch, known.seq) < (row.snapshot.epoch, row.snapshot.seq):
-            newest[row.snapshot.trader_id] = row
-    _copy(cursor, _COPY_STAGING, newest.values())
-    cursor.execute(_SAVE_STATE)
+    newest: dict[str, Incarnation] = {}
+    for each in found:
+        if newest.setdefault(each.trader_id, each).epoch < each.epoch:
+            newest[each.trader_id] = each
+    _copy(cursor, _SQL["copy_staging"], [each.newest for each in newest.values()])
+    cursor.execute(_SQL["save_state"])
 
 
-def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> None:
+def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for row in rows:
-            s = row.snapshot
+        for s in snapshots:
             copy.write_row(
                 (
                     s.trader_id,
@@ -300,7 +226,7 @@ def _copy(cursor: psycopg.Cursor, statement: sql.SQL, rows: Iterable[_Row]) -> N
             )
 
 
-def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+def _insert_dead_letters(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
     """Insert dead letters; one that is there already is left alone.
 
     Where the texts in one of them are at fault, each goes alone: with an escaped reason, and without its
@@ -310,22 +236,29 @@ def _bury(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLet
         return
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            cursor.executemany(_SAVE_DEAD, [_grave(stream, letter) for letter in letters])
+            cursor.executemany(
+                _SQL["save_dead_letter"], [_dead_letter_row(stream, letter) for letter in letters]
+            )
         return
     except psycopg.Error as error:
-        if _judge(error)[0] is not Verdict.DATA:
+        if classify_error(error).disposition is not Disposition.DATA:
             raise
     for letter in letters:
         try:
             with connection.transaction():
-                connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason)))
+                connection.execute(
+                    _SQL["save_dead_letter"], _dead_letter_row(stream, letter, _escaped(letter.reason))
+                )
         except psycopg.Error as error:
-            if _judge(error)[0] is not Verdict.DATA:
+            if classify_error(error).disposition is not Disposition.DATA:
                 raise
-            connection.execute(_SAVE_DEAD, _grave(stream, letter, _escaped(letter.reason), named=False))
+            connection.execute(
+                _SQL["save_dead_letter"],
+                _dead_letter_row(stream, letter, _escaped(letter.reason), named=False),
+            )
 
 
-def _grave(
+def _dead_letter_row(
     stream: str, letter: DeadLetter, reason: str | None = None, *, named: bool = True
 ) -> tuple[object, ...]:
     identity = letter.identity
@@ -336,15 +269,3 @@ def _grave(
 def _escaped(text: str) -> str:
     """With nothing in it that a database could refuse, whatever its encoding."""
     return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def _judge(error: psycopg.Error) -> tuple[Verdict, str]:
-    """judge(), also for errors that carry no SQLSTATE: psycopg's own, and connections refused."""
-    if error.sqlstate is None and isinstance(error, psycopg.DataError):
-        return judge("22000")
-    return judge(error.sqlstate or sqlstate_of(str(error)))
-
-
-def _first_line(error: psycopg.Error) -> str:
-    """What the server said, without the lines that repeat the row (a password never stands in it)."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -18,8 +18,8 @@ from risk_worker.database.reader import DatabaseUnavailable, as_of_one_moment, c
 from risk_worker.database.statements import statements
 from risk_worker.database.store import PostgresStore
 from risk_worker.dead_letters.select import DeadLetterFilter, DeadLetterRow, rows
-from risk_worker.drain.batch import Batch, DeadLetter, Entry, Outcome, decode_entries, is_not_given_out
-from risk_worker.drain.loop import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries, is_not_given_out
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 
 CHUNK_ROWS: Final = 500
 CHUNK_BYTES: Final = 16 * 1024 * 1024
@@ -87,7 +87,7 @@ def plan(url: str, which: DeadLetterFilter) -> Iterator[tuple[DeadLetterRow, str
             if batch.dead:
                 yield row, f"would stay dead: {_reason(row, batch.dead[0])}", False
                 continue
-            [snapshot] = batch.snapshots
+            snapshot = batch.rows[0].snapshot
             identity = {
                 name: getattr(snapshot, name) for name in ("trader_id", "recorded_at", "epoch", "seq")
             }
@@ -100,9 +100,9 @@ def plan(url: str, which: DeadLetterFilter) -> Iterator[tuple[DeadLetterRow, str
                 yield row, "would be tried: history gets it, and the state moves on to it", True
 
 
-def _entry(row: DeadLetterRow) -> Entry:
+def _entry(row: DeadLetterRow) -> StreamEntry:
     """To try it again; what no producer sent stays dead, for it could move the trader's state."""
-    return Entry(row.entry_id, row.payload, row.reason if is_not_given_out(row.reason) else None)
+    return StreamEntry(row.entry_id, row.payload, row.reason if is_not_given_out(row.reason) else None)
 
 
 def _chunks(selected: Iterator[DeadLetterRow]) -> Iterator[list[DeadLetterRow]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,7 +13,7 @@ from risk_producer.contract.wire import Identity, WireSnapshot, decode, identity
 from risk_producer.errors import InvalidSnapshot
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class StreamEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the stream as it was read. payload: the bytes of field ``s``, else all that was there."""
 
     id: str
@@ -33,21 +34,81 @@ class DeadLetter:
     """What it says about itself, as far as that can be read."""
 
 
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot on its way to the database, with what a dead letter of it would need."""
+
+    entry_id: str
+    payload: bytes
+    snapshot: WireSnapshot
+
+    @property
+    def identity(self) -> Identity:
+        """Which snapshot it is."""
+        s = self.snapshot
+        return Identity(s.trader_id, s.epoch, s.seq, s.merged)
+
+
+class Incarnation(msgspec.Struct, frozen=True, gc=False):
+    """What some rows have of one incarnation of a producer, that is of one trader and epoch."""
+
+    trader_id: str
+    epoch: int
+    rows: int
+    """How many there are; at least 1."""
+    newest: WireSnapshot
+    """The one with the highest seq."""
+
+
+def incarnations(rows: Sequence[Row]) -> list[Incarnation]:
+    """The rows by incarnation, in the order of their first rows.
+
+    Whatever has to be checked or decided for each row is asked of these few instead: there are many rows of
+    each in a batch where there is a backlog, and that is when the time for a row counts.
+    """
+    snapshots: dict[tuple[str, int], list[WireSnapshot]] = defaultdict(list)
+    for row in rows:
+        snapshot = row.snapshot
+        snapshots[snapshot.trader_id, snapshot.epoch].append(snapshot)
+    found = []
+    for (trader_id, epoch), of in snapshots.items():
+        newest = of[-1]
+        if newest.seq < max([each.seq for each in of]):  # a producer adds them in their order
+            newest = max(of, key=lambda each: each.seq)
+        found.append(Incarnation(trader_id, epoch, len(of), newest))
+    return found
+
+
 @dataclass(slots=True)
 class Batch:
-    """Entries decoded: ids[i] and payloads[i] belong to snapshots[i]; dead are those that are none."""
+    """What was read of a stream in one piece: rows to be stored, and dead letters."""
 
     stream: str
-    ids: list[str] = field(default_factory=list)
-    payloads: list[bytes] = field(default_factory=list)
-    snapshots: list[WireSnapshot] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     first: str = ""
     """The id of the first entry; the batch is all that the stream had from there to the last."""
     last: str = ""
+    _incarnations: list[Incarnation] | None = None
 
     def __len__(self) -> int:
-        return len(self.ids) + len(self.dead)
+        return len(self.rows) + len(self.dead)
+
+    @property
+    def incarnations(self) -> list[Incarnation]:
+        """Of all rows; found once, when there are rows to be added no more."""
+        if self._incarnations is None:
+            self._incarnations = incarnations(self.rows)
+        return self._incarnations
+
+    def without(self, entry_ids: Collection[str]) -> list[Row]:
+        """The rows of other entries."""
+        return [row for row in self.rows if row.entry_id not in entry_ids]
+
+    def reject(self, letters: Sequence[DeadLetter]) -> None:
+        """Make dead letters of rows."""
+        self.rows = self.without({letter.entry_id for letter in letters})
+        self.dead += letters
+        self._incarnations = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +133,7 @@ def is_not_given_out(reason: str) -> bool:
     )
 
 
-def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
+def decode_entries(stream: str, entries: Sequence[StreamEntry]) -> Batch:
     """Decode entries; a bad one becomes a dead letter and never stops the others."""
     batch = Batch(stream)
     if entries:
@@ -88,7 +149,5 @@ def decode_entries(stream: str, entries: Sequence[Entry]) -> Batch:
             identity = identity_of(entry.payload)
             batch.dead.append(DeadLetter(entry.id, str(error), entry.payload, identity=identity))
             continue
-        batch.ids.append(entry.id)
-        batch.payloads.append(entry.payload)
-        batch.snapshots.append(snapshot)
+        batch.rows.append(Row(entry.id, entry.payload, snapshot))
     return batch

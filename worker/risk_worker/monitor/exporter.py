@@ -23,13 +23,14 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from risk_producer.contract import counters as names
+from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import redis_client
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import stray
 from risk_worker.stream.progress import Watch
-from risk_worker.stream.source import LATENCY_BOUNDS_MS
 from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
 
@@ -102,14 +103,14 @@ MEANING: Final = {
 }
 
 _COUNTERS: Final = {
-    "accepted": "risk_snapshots_accepted_total",
-    "conflated": "risk_snapshots_conflated_total",
-    "stored": "risk_snapshots_stored_total",
-    "duplicates": "risk_snapshots_duplicate_total",
-    "dead": "risk_snapshots_dead_total",
-    "foreign": "risk_snapshots_foreign_total",
-    "batches": "risk_batches_stored_total",
-    "retries": "risk_batches_retried_total",
+    names.ACCEPTED: "risk_snapshots_accepted_total",
+    names.CONFLATED: "risk_snapshots_conflated_total",
+    names.STORED: "risk_snapshots_stored_total",
+    names.DUPLICATES: "risk_snapshots_duplicate_total",
+    names.DEAD: "risk_snapshots_dead_total",
+    names.FOREIGN: "risk_snapshots_foreign_total",
+    names.BATCHES: "risk_batches_stored_total",
+    names.RETRIES: "risk_batches_retried_total",
 }
 
 
@@ -311,8 +312,8 @@ def _cumulative(counts: dict[str, float]) -> tuple[list[tuple[str, float]], floa
     """
     total = 0.0
     buckets = []
-    for bound_ms in LATENCY_BOUNDS_MS:
-        total += counts.get(f"{bound_ms:g}", 0)
-        buckets.append((f"{bound_ms / 1000:g}", total))
-    buckets.append(("+Inf", total + counts.get("+Inf", 0)))
+    shown = (*(f"{bound_ms / 1000:g}" for bound_ms in LATENCY_BOUNDS_MS), "+Inf")
+    for bucket, bound in zip(LATENCY_BUCKETS, shown, strict=True):
+        total += counts.get(bucket, 0)
+        buckets.append((bound, total))
     return buckets, None

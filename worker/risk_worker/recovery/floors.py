@@ -24,6 +24,8 @@ from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_worker.database import connection as database
+from risk_worker.database.sqlstate import classify_error
+from risk_worker.database.statements import statements
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,12 +45,7 @@ _SAY_AGAIN_S: Final = 60.0
 _NAMED_MAX: Final = 20
 _COMPARING: Final = "comparing "
 
-STATES: Final = """
-    SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-           trading_paused, paused_until, last_reset_time, trace_id, reason
-    FROM risk_state
-"""
-_PAGE_OF_STATES: Final = STATES + " WHERE trader_id > %s ORDER BY trader_id LIMIT %s"
+_SQL: Final = statements(__package__, "floors.sql")
 
 _named: Final[set[tuple[int, str]]] = set()
 """(partition, trader) that this process has said to be behind."""
@@ -90,7 +87,7 @@ class Floors:
                 log.error(
                     "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
                     self._keys.partition,
-                    str(error).strip().partition("\n")[0],
+                    classify_error(error) if isinstance(error, psycopg.Error) else error,
                 )
         self._look_at = monotonic() + LOOK_EVERY_S if done else 0.0
 
@@ -147,9 +144,8 @@ class Floors:
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self._url, database.STORE)
         with self._connection.transaction():
-            # Reading waits for this, so it does not wait long: for a table that is locked, above all.
-            self._connection.execute("SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '2s'")
-            return rows_of(self._connection, _PAGE_OF_STATES, (after, PAGE))
+            self._connection.execute(_SQL["wait_briefly"])
+            return rows_of(self._connection, _SQL["page_of_states"], {"after": after, "page": PAGE})
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
@@ -214,7 +210,7 @@ class Floors:
 
 
 def rows_of(
-    connection: psycopg.Connection, query: LiteralString, parameters: Sequence[object] | dict[str, object]
+    connection: psycopg.Connection, query: LiteralString, parameters: dict[str, object]
 ) -> list[dict[str, Any]]:
     """The rows by name."""
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -26,6 +26,8 @@ from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import redis_client
 from risk_worker.database import connection as database
+from risk_worker.database.sqlstate import classify_error
+from risk_worker.database.statements import statements
 from risk_worker.recovery import floors
 
 KEPT: Final = 1_000
@@ -39,13 +41,7 @@ _TYPES: Final = {
     **dict.fromkeys(("latest", "epochs", "floors", "behind", "admitted"), b"hash"),
     **dict.fromkeys(("counters", "attempts", "failures", "latency_ms", "latency_buckets"), b"hash"),
 }
-_STATE: Final = floors.STATES + " WHERE trader_id = %s"
-_LAST_SEQ: Final = """
-    SELECT greatest(
-        (SELECT max(seq) FROM risk_state_history WHERE trader_id = %(trader)s AND epoch = %(epoch)s),
-        (SELECT max(seq) FROM risk_dead_letter WHERE trader_id = %(trader)s AND epoch = %(epoch)s)
-    ) AS seq
-"""
+_SQL: Final = statements(__package__, "repair.sql")
 
 
 class RepairImpossible(RiskError):
@@ -93,8 +89,7 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
     except RedisError as error:
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise RepairImpossible(f"the database: {first_line}") from error
+        raise RepairImpossible(f"the database: {classify_error(error)}") from error
 
 
 class _Repair:
@@ -148,7 +143,7 @@ class _Repair:
         keys, trader = self._keys, self._trader_id
         # What moves, moves from the stream into Postgres: so the stream is read first.
         in_stream = _InStream() if keys.snapshots in aside else self._in_stream()
-        row = next(iter(floors.rows_of(self._connection, _STATE, (trader,))), None)
+        row = next(iter(floors.rows_of(self._connection, _SQL["state"], {"trader": trader})), None)
         state = None if row is None else decode(floors.payload_of(row))
 
         def held(key: str) -> bytes | None:
@@ -221,7 +216,7 @@ class _Repair:
 
     def _last_stored(self, epoch: int) -> int:
         asked = {"trader": self._trader_id, "epoch": epoch}
-        [row] = floors.rows_of(self._connection, _LAST_SEQ, asked)
+        [row] = floors.rows_of(self._connection, _SQL["last_seq"], asked)
         return int(row["seq"] or 0)
 
     def _in_stream(self) -> _InStream:

@@ -16,7 +16,9 @@ from rq.job import Job
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import redis_client
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.loop import Outage, Patience, SourceUnavailable, drain
+from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.drain.loop import drain
+from risk_worker.drain.retry import OutageLog, RetryPolicy
 from risk_worker.recovery.floors import Floors
 from risk_worker.stream import source
 from risk_worker.stream.partitions import Watch
@@ -32,7 +34,7 @@ stop: Final = threading.Event()
 """Set once, by the worker's signal handler: finish the batch in hand."""
 
 _unserved: Final = Watch()
-_outages: Final[dict[int, Outage]] = {}  # partition -> its outage, which may last longer than a time slice
+_outages: Final[dict[int, OutageLog]] = {}  # partition -> its outage, which may last longer than a time slice
 
 Over = Callable[[source.StreamSource], bool]
 
@@ -63,20 +65,20 @@ def drain_directly(settings: Settings, partition: int, seconds: float) -> int:
 
 def _drain(settings: Settings, partition: int, over: Over) -> int:
     client = source.connect(settings.require_redis_url())
-    patience = Patience(
+    policy = RetryPolicy(
         retries=settings.max_retries,
         base_s=settings.backoff_base_ms / 1000,
         cap_s=settings.backoff_cap_ms / 1000,
     )
     floors = Floors.from_settings(settings, client, partition)
-    outage = _outages.setdefault(partition, Outage(patience))
+    outage = _outages.setdefault(partition, OutageLog(policy))
     with client, floors, PostgresStore(settings.require_database_url()) as store:
         floors.look()
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
             stream.forget()
             _unserved.look(client, settings.partitions)
-        settled = drain(stream, store, stop=stop, over=lambda: over(stream), patience=patience, outage=outage)
+        settled = drain(stream, store, stop=stop, over=lambda: over(stream), policy=policy, outage=outage)
     if settled:
         log.info("Partition %d: %d entries settled in this time slice", partition, settled)
     return settled

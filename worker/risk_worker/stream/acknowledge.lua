@@ -7,12 +7,10 @@
 -- entries' ids are needed, to see which are there and which are foreign.
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted
--- ARGV  1: JSON of {first, last, listed, stored = {{trader, count or ids, latency, bounds}...},
---          dead = {{trader, count or ids}...}, duplicates, buckets = {{bound, count}...},
---          lives = {"epoch:trader"...}, highest = {the highest seq in the batch of each life...},
---          unidentified = how many entries name no life, identities = {id = {number of its life, seq}...}};
---          first and last are ids; listed: there are ids and identities instead of counts, and a bound for each
---          instead of buckets
+-- ARGV  1: JSON of an Acknowledgement (acknowledgement.py): first, last, listed,
+--          stored = {{trader, count, latency_ms, entries}...}, dead = {{trader, count, entries}...}, duplicates,
+--          buckets = {bound = count}, incarnations = {{field, highest}...}, unidentified;
+--          entries = {{id, seq, incarnation, bound}...} only where listed; what is 0 or empty may be missing
 -- Returns how many entries this call took off; -1: ask again with ids.
 local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -20,11 +18,12 @@ local batch = cjson.decode(ARGV[1])
 local SLICE = 1000 -- unpack() has a limit of some thousands
 local unreadable = 0
 
--- The last seq that was admitted of each life; nil where that cannot be read, and so nothing is foreign.
-local last_seq = {}
-for first = 1, #batch.lives, SLICE do
-  local last = math.min(first + SLICE - 1, #batch.lives)
-  local known = redis.pcall('HMGET', admitted, unpack(batch.lives, first, last))
+-- The last seq that was admitted of each incarnation; nil where that cannot be read, and so nothing is foreign.
+local last_seq, fields = {}, {}
+for at, each in ipairs(batch.incarnations) do fields[at] = each.field end
+for first = 1, #fields, SLICE do
+  local last = math.min(first + SLICE - 1, #fields)
+  local known = redis.pcall('HMGET', admitted, unpack(fields, first, last))
   for at = first, last do
     if known.err then last_seq[at] = nil else last_seq[at] = number(known[at - first + 1]) end
   end
@@ -32,8 +31,8 @@ end
 
 local cut = nil -- how many entries the piece had
 if not batch.listed then
-  for at = 1, #batch.lives do
-    if last_seq[at] and batch.highest[at] > last_seq[at] then return -1 end
+  for at, each in ipairs(batch.incarnations) do
+    if last_seq[at] and each.highest > last_seq[at] then return -1 end
   end
   local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not head or head[1] ~= batch.first or #redis.call('XRANGE', stream, batch.last, batch.last) == 0 then
@@ -42,19 +41,18 @@ if not batch.listed then
   cut = redis.call('XTRIM', stream, 'MINID', '=', batch.last) + redis.call('XDEL', stream, batch.last)
 end
 
-local buckets, foreign = {}, cut and batch.unidentified or 0
-for _, bucket in ipairs(batch.buckets) do buckets[bucket[1]] = bucket[2] end
+local buckets, foreign = batch.buckets, cut and batch.unidentified or 0
 
-local function take_off(ids, bounds)
-  if cut then return ids end
+-- Takes off what is listed of a trader, or with the piece was; returns how many entries.
+local function take_off(of)
+  if cut then return of.count end
   local taken = 0
-  for at, id in ipairs(ids) do
-    if redis.call('XDEL', stream, id) == 1 then
+  for _, entry in ipairs(of.entries) do
+    if redis.call('XDEL', stream, entry.id) == 1 then
       taken = taken + 1
-      if bounds then buckets[bounds[at]] = (buckets[bounds[at]] or 0) + 1 end
-      local identity = batch.identities[id]
-      local highest = identity and last_seq[identity[1]]
-      if not identity or (highest and identity[2] > highest) then foreign = foreign + 1 end
+      if entry.bound then buckets[entry.bound] = (buckets[entry.bound] or 0) + 1 end
+      local highest = entry.incarnation and last_seq[entry.incarnation]
+      if not entry.incarnation or (highest and entry.seq > highest) then foreign = foreign + 1 end
     end
   end
   return taken
@@ -84,11 +82,11 @@ end
 
 local stored, traders, counts, latencies = 0, {}, {}, {}
 for _, of in ipairs(batch.stored) do
-  local taken = take_off(of[2], of[4])
+  local taken = take_off(of)
   if taken > 0 then
-    traders[#traders + 1], counts[#counts + 1] = of[1], taken
-    latencies[#latencies + 1] = of[1]
-    latencies[#latencies + 1] = of[3]
+    traders[#traders + 1], counts[#counts + 1] = of.trader, taken
+    latencies[#latencies + 1] = of.trader
+    latencies[#latencies + 1] = of.latency_ms
     stored = stored + taken
   end
 end
@@ -100,9 +98,9 @@ end
 local dead = 0
 traders, counts = {}, {}
 for _, of in ipairs(batch.dead) do
-  local taken = take_off(of[2])
-  if taken > 0 and of[1] ~= '' then
-    traders[#traders + 1], counts[#counts + 1] = of[1], taken
+  local taken = take_off(of)
+  if taken > 0 and of.trader ~= '' then
+    traders[#traders + 1], counts[#counts + 1] = of.trader, taken
   end
   dead = dead + taken
 end

@@ -10,8 +10,7 @@ from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in
-from risk_producer.contract.wire import Identity, WireSnapshot
-from risk_worker.drain.batch import Batch, DeadLetter, not_given_out
+from risk_worker.drain.batch import Batch, DeadLetter, Row, not_given_out
 
 log = logging.getLogger("riskstream.epochs")
 
@@ -31,13 +30,20 @@ class Epochs:
         Redis is asked only for traders with a newer epoch than any that was seen before, and each time for
         those whose epoch cannot be read: what is stored unexamined meanwhile is not taken for examined later.
         """
+        if unknown := self._not_known(batch):
+            self._ask(sorted({trader_id for trader_id, _ in unknown}))
+            rejected = {each for each in self._not_known(batch) if each[0] not in self._unreadable}
+            if rejected:
+                batch.reject([self._letter(row) for row in batch.rows if _incarnation(row) in rejected])
+
+    def _not_known(self, batch: Batch) -> set[tuple[str, int]]:
+        """Incarnations with a newer epoch than is known of their trader."""
         newest = self._newest
-        unknown = {each.trader_id for each in batch.snapshots if each.epoch > newest.get(each.trader_id, 0)}
-        if unknown:
-            self._ask(sorted(unknown))
-            reasons = [self._reason(each) for each in batch.snapshots]
-            if any(reasons):
-                _take_out(batch, reasons)
+        return {
+            (each.trader_id, each.epoch)
+            for each in batch.incarnations
+            if each.epoch > newest.get(each.trader_id, 0)
+        }
 
     def _ask(self, traders: list[str]) -> None:
         try:
@@ -60,19 +66,11 @@ class Epochs:
                     trader_id,
                 )
 
-    def _reason(self, snapshot: WireSnapshot) -> str | None:
-        newest = self._newest.get(snapshot.trader_id, 0)
-        if snapshot.epoch <= newest or snapshot.trader_id in self._unreadable:
-            return None
-        return not_given_out(snapshot.epoch, newest)
+    def _letter(self, row: Row) -> DeadLetter:
+        identity = row.identity
+        reason = not_given_out(identity.epoch, self._newest.get(identity.trader_id, 0))
+        return DeadLetter(row.entry_id, reason, row.payload, identity=identity)
 
 
-def _take_out(batch: Batch, reasons: list[str | None]) -> None:
-    """Move the entries with a reason from the snapshots to the dead letters."""
-    rows = list(zip(batch.ids, batch.payloads, batch.snapshots, reasons, strict=True))
-    kept = [row for row in rows if row[3] is None]
-    batch.ids, batch.payloads, batch.snapshots = ([row[at] for row in kept] for at in range(3))  # type: ignore[assignment]
-    for entry_id, payload, s, reason in rows:
-        if reason is not None:
-            identity = Identity(s.trader_id, s.epoch, s.seq, s.merged)
-            batch.dead.append(DeadLetter(entry_id, reason, payload, identity=identity))
+def _incarnation(row: Row) -> tuple[str, int]:
+    return row.snapshot.trader_id, row.snapshot.epoch

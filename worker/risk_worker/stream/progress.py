@@ -17,13 +17,13 @@ from typing import Any, Final
 import redis
 from redis.exceptions import ResponseError
 
+from risk_producer.contract.counters import ACKNOWLEDGED_MS
 from risk_producer.contract.keys import Keys
 
 log = logging.getLogger("riskstream.progress")
 
 BOUND_S: Final = 60.0
 """A partition that has not been drained for so long is a problem."""
-ACKNOWLEDGED: Final = "acknowledged_ms"
 """Field of a partition's counters: when its last acknowledgement was, in ms of Redis' clock."""
 
 
@@ -69,7 +69,7 @@ def read(client: redis.Redis, partitions: Iterable[int]) -> list[PartitionProgre
         keys = Keys(number)
         pipeline.xlen(keys.snapshots)
         pipeline.xrange(keys.snapshots, count=1)
-        pipeline.hget(keys.counters, ACKNOWLEDGED)
+        pipeline.hget(keys.counters, ACKNOWLEDGED_MS)
     server_time, *answers = pipeline.execute(raise_on_error=False)
     if isinstance(server_time, Exception):
         raise server_time

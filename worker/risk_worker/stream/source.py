@@ -6,10 +6,9 @@ starts at the stream's beginning, and a successor of a dead worker finds everyth
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,24 +16,20 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 
+from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
-from risk_producer.contract.wire import FIELD, Identity, WireSnapshot
+from risk_producer.contract.wire import FIELD
 from risk_producer.transport.connect import redis_client
-from risk_worker.drain.batch import Batch, Entry, Outcome
-from risk_worker.drain.loop import SourceUnavailable
+from risk_worker.drain.batch import Batch, Outcome, StreamEntry
+from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.stream import acknowledgement
+from risk_worker.stream.acknowledgement import Acknowledgement
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
-
-# Upper bounds of the latency histogram in milliseconds, recorded_at to COMMIT. About 1.3 apart, so that
-# a quantile read off them is within a third of the truth.
-LATENCY_BOUNDS_MS: Final = (
-    *(1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 400),
-    *(500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 30_000, 60_000, 300_000, 3_600_000),
-)
 
 FORGET_AFTER_MS: Final = 24 * 3600 * 1000
 """How long at the least Redis remembers what it admitted under an epoch after a newer one was given out."""
@@ -107,7 +102,7 @@ class StreamSource:
         """The stream's key."""
         return self._keys.snapshots
 
-    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
         """What comes after the last read; with wait, it waits up to block_s for the first entry."""
         if self._look is not None:
             self._look()
@@ -150,39 +145,17 @@ class StreamSource:
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         """Take the committed batch off the stream and count it, in one script that may be repeated."""
         now = datetime.now(UTC)
-        stored: dict[str, list[WireSnapshot]] = defaultdict(list)
-        snapshots = _stored(batch, outcome)
-        for snapshot in snapshots:
-            stored[snapshot.trader_id].append(snapshot)
-        dead: dict[str, list[str]] = defaultdict(list)
-        for letter in outcome.dead:
-            dead[letter.identity.trader_id if letter.identity else ""].append(letter.entry_id)
-        self._clocks.compare(batch.last, {trader: of[-1].recorded_at for trader, of in stored.items()})
-        latency_ms = {trader: f"{_waited_ms(of[-1].recorded_at, now):.3f}" for trader, of in stored.items()}
-        identities = [letter.identity for letter in outcome.dead if letter.identity is not None]
-        highest = _highest([*stored.values(), *([each] for each in identities)])
-        report: dict[str, Any] = {
-            "first": batch.first,
-            "last": batch.last,
-            "listed": False,
-            "stored": [(trader, len(of), latency_ms[trader]) for trader, of in stored.items()],
-            "dead": [(trader, len(ids)) for trader, ids in dead.items()],
-            "duplicates": outcome.duplicates,
-            "buckets": _histogram([each.recorded_at for each in snapshots], now),
-            "lives": [f"{epoch}:{trader}" for trader, epoch in highest],
-            "highest": list(highest.values()),
-            "unidentified": len(outcome.dead) - len(identities),
-        }
-        if self._report(report) < 0:
-            self._report(report | _listed(batch, outcome, latency_ms, dead, list(highest), now))
+        self._clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
+        if self._report(acknowledgement.whole(batch, outcome, now)) < 0:
+            self._report(acknowledgement.listed(batch, outcome, now))
 
     def failed(self, batch: Batch) -> None:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
         per_trader: dict[str, int] = defaultdict(int)
-        for snapshot in batch.snapshots:
-            per_trader[snapshot.trader_id] += 1
+        for each in batch.incarnations:
+            per_trader[each.trader_id] += each.rows
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hincrby(self._keys.counters, "retries", 1)
+        pipeline.hincrby(self._keys.counters, counters.RETRIES, 1)
         for trader_id, count in per_trader.items():
             pipeline.hincrby(self._keys.attempts, trader_id, count)
             pipeline.hincrby(self._keys.failures, trader_id, count)
@@ -206,7 +179,7 @@ class StreamSource:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
         return int(answer)
 
-    def _report(self, report: dict[str, Any]) -> int:
+    def _report(self, report: Acknowledgement) -> int:
         """Ask acknowledge.lua."""
         keys = self._keys
         try:
@@ -227,7 +200,7 @@ class StreamSource:
         except RedisError as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
 
-    def _read(self, count: int, *, block_ms: int | None) -> list[Entry]:
+    def _read(self, count: int, *, block_ms: int | None) -> list[StreamEntry]:
         try:
             answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
         except RedisError as error:
@@ -243,89 +216,13 @@ class StreamSource:
         return entries
 
 
-def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+def _entry(entry_id: bytes, fields: Sequence[bytes]) -> StreamEntry:
     """fields: name, value, name, value, ..."""
     if len(fields) == 2 and fields[0] == FIELD:
-        return Entry(entry_id.decode(), fields[1])
+        return StreamEntry(entry_id.decode(), fields[1])
     shown = msgspec.json.encode([_text(text) for text in fields])
-    return Entry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
-
-
-def _stored(batch: Batch, outcome: Outcome) -> Sequence[WireSnapshot]:
-    """The snapshots of which the transaction made no dead letters."""
-    dead_ids = {letter.entry_id for letter in outcome.dead}
-    if dead_ids.isdisjoint(batch.ids):
-        return batch.snapshots
-    rows = zip(batch.ids, batch.snapshots, strict=True)
-    return [snapshot for entry_id, snapshot in rows if entry_id not in dead_ids]
-
-
-def _highest(traders: Iterable[Sequence[WireSnapshot | Identity]]) -> dict[tuple[str, int], int]:
-    """The highest seq of each (trader_id, epoch); what is of one trader comes together."""
-    highest: dict[tuple[str, int], int] = {}
-    for of in traders:
-        epochs = {each.epoch for each in of}
-        for epoch in epochs:
-            same = of if len(epochs) == 1 else [each for each in of if each.epoch == epoch]
-            life = (of[0].trader_id, epoch)
-            highest[life] = max(max([each.seq for each in same]), highest.get(life, 0))
-    return highest
-
-
-def _listed(
-    batch: Batch,
-    outcome: Outcome,
-    latency_ms: Mapping[str, str],
-    dead: Mapping[str, Sequence[str]],
-    lives: Sequence[tuple[str, int]],
-    now: datetime,
-) -> dict[str, Any]:
-    """What acknowledge.lua needs where it cannot cut the batch off as a whole: entry by entry."""
-    dead_ids = {letter.entry_id for letter in outcome.dead}
-    ids: dict[str, list[str]] = defaultdict(list)
-    bounds: dict[str, list[str]] = defaultdict(list)
-    for entry_id, snapshot in zip(batch.ids, batch.snapshots, strict=True):
-        if entry_id not in dead_ids:
-            ids[snapshot.trader_id].append(entry_id)
-            bounds[snapshot.trader_id].append(_bound(_waited_ms(snapshot.recorded_at, now)))
-    numbers = {life: number for number, life in enumerate(lives, 1)}
-    identities: dict[str, WireSnapshot | Identity] = dict(zip(batch.ids, batch.snapshots, strict=True))
-    identities |= {each.entry_id: each.identity for each in outcome.dead if each.identity}
-    return {
-        "listed": True,
-        "stored": [(trader, of, latency_ms[trader], bounds[trader]) for trader, of in ids.items()],
-        "dead": list(dead.items()),
-        "buckets": [],
-        "identities": {
-            entry_id: (numbers[each.trader_id, each.epoch], each.seq) for entry_id, each in identities.items()
-        },
-    }
+    return StreamEntry(entry_id.decode(), shown, "a foreign entry: it expects the one field s")
 
 
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
-
-
-def _waited_ms(recorded_at: datetime, now: datetime) -> float:
-    return max(0.0, (now - recorded_at).total_seconds() * 1000)
-
-
-def _bound(waited_ms: float) -> str:
-    """Upper bound of the bucket that it belongs to."""
-    at = bisect_left(LATENCY_BOUNDS_MS, waited_ms)
-    return f"{LATENCY_BOUNDS_MS[at]:g}" if at < len(LATENCY_BOUNDS_MS) else "+Inf"
-
-
-def _histogram(times: list[datetime], now: datetime) -> list[tuple[str, int]]:
-    """(upper bound, how many waited for so long and longer than the bound before), where there are any."""
-    times = sorted(times)
-    counts: list[tuple[str, int]] = []
-    longer = len(times)
-    for bound_ms in LATENCY_BOUNDS_MS:
-        still_longer = bisect_left(times, now - timedelta(milliseconds=bound_ms), hi=longer)
-        if still_longer < longer:
-            counts.append((f"{bound_ms:g}", longer - still_longer))
-        longer = still_longer
-        if not longer:
-            return counts
-    return [*counts, ("+Inf", longer)]

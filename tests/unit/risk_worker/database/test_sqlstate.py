@@ -5,13 +5,13 @@ from __future__ import annotations
 import psycopg.errors
 import pytest
 
-from risk_worker.database.sqlstate import TABLE, Verdict, judge, sqlstate_of
+from risk_worker.database.sqlstate import TABLE, Disposition, classify, classify_error, sqlstate_of
 
-RETRY, DATA, CONFIGURATION = Verdict
+RETRY, DATA, CONFIGURATION = Disposition
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "verdict"),
+    ("sqlstate", "disposition"),
     [
         ("08006", RETRY),  # connection failure
         ("08P01", RETRY),  # protocol violation, or what a pooler says
@@ -49,16 +49,16 @@ RETRY, DATA, CONFIGURATION = Verdict
         ("P0001", CONFIGURATION),  # a trigger's RAISE
     ],
 )
-def test_what_an_error_means(sqlstate: str | None, verdict: Verdict) -> None:
-    assert judge(sqlstate)[0] is verdict
-    assert judge(sqlstate)[1]
+def test_what_an_error_means(sqlstate: str | None, disposition: Disposition) -> None:
+    assert classify(sqlstate)[0] is disposition
+    assert classify(sqlstate)[1]
 
 
 def test_only_errors_of_a_value_or_a_rule_on_values_blame_a_row() -> None:
     blamed = {
         code[:2]
         for code in vars(psycopg.errors)["_sqlcodes"]
-        if judge(code)[0] is DATA  # every code that Postgres documents
+        if classify(code)[0] is DATA  # every code that Postgres documents
     }
     assert blamed == {"21", "22", "23", "54"}
 
@@ -88,3 +88,20 @@ def test_what_a_refused_connection_means(refusal: str, sqlstate: str | None) -> 
     assert sqlstate_of(f'connection failed: connection to server at "h", port 5432 failed: {refusal}') == (
         sqlstate
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            psycopg.OperationalError("connection refused\nIs the server there"),
+            "connection refused (the server",
+        ),
+        (psycopg.errors.NumericValueOutOfRange("out of range\nDETAIL: row"), "out of range (a value that"),
+        (psycopg.DataError("no NUL in a text"), "no NUL in a text (a value that"),
+        (psycopg.InterfaceError(), "InterfaceError (the server cannot be reached"),
+    ],
+)
+def test_an_error_is_shown_in_one_line_with_its_reason(error: psycopg.Error, shown: str) -> None:
+    assert str(classify_error(error)).startswith(shown)
+    assert "\n" not in str(classify_error(error))

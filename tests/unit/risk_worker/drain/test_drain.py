@@ -10,24 +10,19 @@ import pytest
 
 from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_worker.drain.batch import Batch, Entry, Outcome
-from risk_worker.drain.loop import (
-    Outage,
-    Patience,
-    SourceUnavailable,
-    StoreMisconfigured,
-    StoreUnavailable,
-    drain,
-)
+from risk_worker.drain.batch import Batch, Outcome, StreamEntry
+from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.loop import drain
+from risk_worker.drain.retry import OutageLog, RetryPolicy
 
-QUICK = Patience(retries=2, base_s=0.001, cap_s=0.002)
+QUICK = RetryPolicy(retries=2, base_s=0.001, cap_s=0.002)
 
 
-def entry(number: int) -> Entry:
+def entry(number: int) -> StreamEntry:
     snapshot = RiskSnapshot(
         trader_id="t", daily_pnl=0.0, drawdown_pct=0.0, current_equity=float(number), peak_equity=1.0
     )
-    return Entry(f"{number}-0", wire.encode(snapshot, epoch=1, seq=number))
+    return StreamEntry(f"{number}-0", wire.encode(snapshot, epoch=1, seq=number))
 
 
 class ScriptedSource:
@@ -36,7 +31,7 @@ class ScriptedSource:
     stream = "risk:{0}:snapshots"
     more = False
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[StreamEntry]) -> None:
         self.pending = list(entries)
         self.steps: list[str] = []
         self.faults: dict[str, list[Exception]] = {}
@@ -47,7 +42,7 @@ class ScriptedSource:
         if self.faults.get(step):
             raise self.faults[step].pop(0)
 
-    def read(self, *, wait: bool = True) -> Sequence[Entry]:
+    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
         self._fault("read")
         batch = self.pending[self._handed : self._handed + 2]
         self._handed += len(batch)
@@ -63,7 +58,7 @@ class ScriptedSource:
 
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         self._fault("acknowledge")
-        done = {*batch.ids, *(letter.entry_id for letter in batch.dead)}
+        done = {*(row.entry_id for row in batch.rows), *(letter.entry_id for letter in batch.dead)}
         self.pending = [e for e in self.pending if e.id not in done]
         self._handed -= len(done)
 
@@ -82,7 +77,7 @@ class ScriptedStore:
     def save(self, batch: Batch) -> Outcome:
         if self.faults:
             raise self.faults.pop(0)
-        self.saved += [s.seq for s in batch.snapshots]
+        self.saved += [row.snapshot.seq for row in batch.rows]
         return Outcome(batch.dead, duplicates=0)
 
 
@@ -90,10 +85,10 @@ def run(
     source: ScriptedSource,
     store: ScriptedStore,
     over: Callable[[], bool] | None = None,
-    outage: Outage | None = None,
+    outage: OutageLog | None = None,
 ) -> int:
     return drain(
-        source, store, stop=threading.Event(), over=over or source.empty, patience=QUICK, outage=outage
+        source, store, stop=threading.Event(), over=over or source.empty, policy=QUICK, outage=outage
     )
 
 
@@ -127,7 +122,7 @@ def test_a_shift_may_end_during_an_outage_which_may_be_of_this_partition_alone(
 ) -> None:
     source, store = ScriptedSource([entry(1)]), ScriptedStore()
     source.faults["read"] = [SourceUnavailable("gone")] * 3
-    outage = Outage(QUICK)
+    outage = OutageLog(QUICK)
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
     source.steps.clear()
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
@@ -150,7 +145,7 @@ def test_a_misconfiguration_is_not_retried_quickly() -> None:
 
 
 def test_a_bad_entry_becomes_a_dead_letter_and_stops_nothing() -> None:
-    source, store = ScriptedSource([entry(1), Entry("2-0", b"nonsense"), entry(3)]), ScriptedStore()
+    source, store = ScriptedSource([entry(1), StreamEntry("2-0", b"nonsense"), entry(3)]), ScriptedStore()
     assert run(source, store) == 3
     assert store.saved == [1, 3]
 
@@ -160,7 +155,7 @@ def test_no_batch_is_acknowledged_before_it_is_stored() -> None:
     acknowledge = source.acknowledge
 
     def checked(batch: Batch, outcome: Outcome) -> None:
-        assert {s.seq for s in batch.snapshots} <= set(store.saved)
+        assert {row.snapshot.seq for row in batch.rows} <= set(store.saved)
         acknowledge(batch, outcome)
 
     source.acknowledge = checked  # type: ignore[method-assign]
@@ -176,6 +171,6 @@ def test_stop_ends_the_shift_after_the_batch_in_hand() -> None:
             return super().save(batch)
 
     source, store = ScriptedSource([entry(n) for n in range(1, 6)]), Stopping()
-    assert drain(source, store, stop=stop, over=source.empty, patience=QUICK) == 2
+    assert drain(source, store, stop=stop, over=source.empty, policy=QUICK) == 2
     assert source.steps.count("acknowledge") == 1
     assert len(source.pending) == 3

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rq.utils import utcformat
 
 from risk_devkit.meter import Meter
+from risk_producer.contract.counters import LATENCY_BOUNDS_MS
 from risk_producer.contract.keys import Keys
 from risk_worker.monitor.exporter import MEANING, RedisCollector, application
-from risk_worker.stream.source import LATENCY_BOUNDS_MS
 
 
 def get(client: redis.Redis, path: str = "/metrics", partitions: int = 1) -> tuple[str, str]:

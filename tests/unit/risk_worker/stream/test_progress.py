@@ -9,9 +9,10 @@ from typing import Any
 import fakeredis
 import pytest
 
+from risk_producer.contract.counters import ACKNOWLEDGED_MS
 from risk_producer.contract.keys import Keys
 from risk_worker.stream import progress
-from risk_worker.stream.progress import ACKNOWLEDGED, Watch, duration
+from risk_worker.stream.progress import Watch, duration
 
 KEYS = Keys(0)
 
@@ -28,7 +29,7 @@ def waits(client: Any, age_s: float, count: int = 1) -> None:
 
 
 def acknowledged(client: Any, age_s: float) -> None:
-    client.hset(KEYS.counters, ACKNOWLEDGED, now_ms(client) - round(age_s * 1000))
+    client.hset(KEYS.counters, ACKNOWLEDGED_MS, now_ms(client) - round(age_s * 1000))
 
 
 def test_nothing_waits_nothing_is_stalled(client: Any) -> None:
@@ -56,7 +57,7 @@ def test_it_is_stalled_since_the_oldest_came_or_since_the_last_acknowledgement(c
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", b"\xff", "1e400"])
 def test_an_acknowledgement_that_cannot_be_read_is_none(client: Any, value: Any) -> None:
     waits(client, 100)
-    client.hset(KEYS.counters, ACKNOWLEDGED, value)
+    client.hset(KEYS.counters, ACKNOWLEDGED_MS, value)
     assert len(progress.problems(client, 1)) == 1
     client.delete(KEYS.counters)
     client.set(KEYS.counters, "another type")

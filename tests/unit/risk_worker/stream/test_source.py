@@ -11,7 +11,7 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import identity_of
-from risk_worker.drain.batch import DeadLetter, Entry, Outcome, decode_entries
+from risk_worker.drain.batch import DeadLetter, Outcome, StreamEntry, decode_entries
 from risk_worker.stream.source import StreamSource
 
 KEYS = Keys(0)
@@ -47,7 +47,7 @@ def test_entries_come_in_order_and_acknowledged_ones_leave_the_stream(
     for seq in (1, 2, 3):
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
     batch = decode_entries(source.stream, source.read())
-    assert [s.seq for s in batch.snapshots] == [1, 2, 3]
+    assert [row.snapshot.seq for row in batch.rows] == [1, 2, 3]
     source.acknowledge(batch, Outcome((), duplicates=0))
     assert client.xlen(KEYS.snapshots) == 0
     assert counters(client) == {"batches": 1, "stored": 3}
@@ -86,7 +86,11 @@ def test_dead_letters_are_counted_by_trader_where_it_is_known(
     [bad] = batch.dead
     assert bad.payload == b"nonsense"
     refused = DeadLetter(
-        batch.ids[1], "too large", batch.payloads[1], "22003", identity_of(batch.payloads[1])
+        batch.rows[1].entry_id,
+        "too large",
+        batch.rows[1].payload,
+        "22003",
+        identity_of(batch.rows[1].payload),
     )
     source.acknowledge(batch, Outcome([bad, refused], duplicates=1))
     assert counters(client) == {"batches": 1, "stored": 1, "dead": 2, "duplicates": 1, "foreign": 1}
@@ -151,12 +155,12 @@ def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
 ) -> None:
     def examined(*epochs: int) -> list[int]:
         entries = [
-            Entry(f"{at}-0", payload("t", at).replace(b'"epoch":1', b'"epoch":%d' % epoch))
+            StreamEntry(f"{at}-0", payload("t", at).replace(b'"epoch":1', b'"epoch":%d' % epoch))
             for at, epoch in enumerate(epochs, 1)
         ]
         batch = decode_entries(source.stream, entries)
         source.examine(batch)
-        return [each.epoch for each in batch.snapshots]
+        return [row.snapshot.epoch for row in batch.rows]
 
     client.hset(KEYS.epochs, "t", b"\xff")
     assert examined(5, 7) == [5, 7], "nothing that a producer sent is held up"

@@ -1,0 +1,85 @@
+"""How long the drain goes on trying, how long it waits in between, and what it logs of an outage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+import backoff
+
+from risk_worker.drain.batch import Batch, Outcome
+from risk_worker.drain.errors import StoreUnavailable
+from risk_worker.drain.ports import Store
+
+log = logging.getLogger("riskstream.drain")
+
+
+class RetryPolicy:
+    """How often to try again at once, and how long to wait in between. Times in seconds."""
+
+    def __init__(self, *, retries: int = 5, base_s: float = 0.15, cap_s: float = 3.0) -> None:
+        self.retries = retries
+        self.base_s = base_s
+        self.cap_s = cap_s
+
+    def save(
+        self, store: Store, batch: Batch, *, gives_up: Callable[[], bool], on_failure: Callable[[Batch], None]
+    ) -> Outcome:
+        """store.save(), tried again while it raises StoreUnavailable; the last one is raised.
+
+        gives_up: whether not to try again. on_failure: called after each try that failed.
+        """
+
+        def failed(details: Any) -> None:
+            log.warning("Could not store a batch of %d: %s", len(batch), details["exception"])
+            on_failure(batch)
+
+        retrying = backoff.on_exception(
+            backoff.expo,
+            StoreUnavailable,
+            max_tries=self.retries + 1,
+            factor=self.base_s,
+            max_value=self.cap_s,
+            jitter=backoff.full_jitter,
+            giveup=lambda _: gives_up(),
+            on_backoff=failed,
+            on_giveup=failed,
+            logger=None,
+        )
+        outcome: Outcome = retrying(store.save)(batch)
+        return outcome
+
+
+class OutageLog:
+    """Logs when an outage begins, why it lasts, and when it ends; the wait grows from one try to the next."""
+
+    REPEAT_EVERY_S: Final = 60.0
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._began: float | None = None
+        self._next_wait_s = 0.0
+        self._logged = ""
+        self._logged_at = 0.0
+
+    def record_failure(self, error: Exception, stream: str) -> float:
+        """Log it where it is news. Returns how many seconds to wait before the next try."""
+        now = monotonic()
+        if self._began is None:
+            self._began = now
+            self._next_wait_s = self._policy.base_s
+        if str(error) != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
+            self._logged, self._logged_at = str(error), now
+            log.critical("Not storing: %s. Snapshots wait in the stream %s.", error, stream)
+        wait_s: float = backoff.full_jitter(self._next_wait_s)
+        self._next_wait_s = min(self._next_wait_s * 2, self._policy.cap_s)
+        return wait_s
+
+    def record_success(self) -> None:
+        """The source and the store work: the outage, where there was one, is over."""
+        if self._began is not None:
+            log.warning("Storing again after %.1f s.", monotonic() - self._began)
+            self._began = None
+            self._logged = ""

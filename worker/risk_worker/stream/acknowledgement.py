@@ -1,0 +1,174 @@
+"""What acknowledge.lua is told of a committed batch: the message, and how it is made."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS, bucket_of
+from risk_producer.contract.wire import Identity
+from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
+
+
+class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
+    """One entry to be taken off the stream; only where the batch is listed."""
+
+    id: str
+    seq: int = 0
+    incarnation: int = 0
+    """Its number in the message's list, from 1 on; 0: the entry names none."""
+    bound: str = ""
+    """Upper bound of its bucket in the latency histogram; empty for a dead letter."""
+
+
+class OfTrader(msgspec.Struct, gc=False, omit_defaults=True):
+    """What was stored of one trader, or became its dead letters."""
+
+    trader: str
+    """Empty: dead letters that name no trader."""
+    count: int = 0
+    latency_ms: str = ""
+    """From recorded_at to COMMIT of the newest; empty for dead letters."""
+    entries: list[TakenOff] = []
+
+
+class Admitted(msgspec.Struct, gc=False):
+    """How far one incarnation of a producer must have come for the batch to be its own."""
+
+    field: str
+    """Of the hash of what was admitted: "epoch:trader"."""
+    highest: int
+    """The highest seq in the batch."""
+
+
+class Acknowledgement(msgspec.Struct):
+    """A committed batch. Where it is not listed there are counts of entries, and no entries."""
+
+    first: str
+    last: str
+    listed: bool
+    stored: list[OfTrader]
+    dead: list[OfTrader]
+    duplicates: int
+    buckets: dict[str, int]
+    """Upper bound in ms -> how many waited so long, but longer than the bound before; empty where listed."""
+    incarnations: list[Admitted]
+    unidentified: int
+    """Entries that name no incarnation."""
+
+
+def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
+    """The message for a batch that is cut off the stream as one piece."""
+    rows, of_stored = _stored(batch, outcome)
+    dead: dict[str, int] = defaultdict(int)
+    for letter in outcome.dead:
+        dead[_trader_of(letter)] += 1
+    return Acknowledgement(
+        batch.first,
+        batch.last,
+        listed=False,
+        stored=[
+            OfTrader(trader, count, _latency_ms(recorded_at, now))
+            for trader, (count, recorded_at) in _by_trader(of_stored).items()
+        ],
+        dead=[OfTrader(trader, count) for trader, count in dead.items()],
+        duplicates=outcome.duplicates,
+        buckets=_histogram([row.snapshot.recorded_at for row in rows], now),
+        incarnations=[
+            Admitted(f"{epoch}:{trader}", seq) for (trader, epoch), seq in _highest(batch, outcome).items()
+        ],
+        unidentified=sum(letter.identity is None for letter in outcome.dead),
+    )
+
+
+def listed(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
+    """The same with each entry, for a batch of which the stream may have only a part, or foreign entries."""
+    message = whole(batch, outcome, now)
+    numbers = {each: number for number, each in enumerate(_highest(batch, outcome), 1)}
+
+    def entry(entry_id: str, identity: Identity | None, bound: str = "") -> TakenOff:
+        if identity is None:
+            return TakenOff(entry_id, bound=bound)
+        return TakenOff(entry_id, identity.seq, numbers[identity.trader_id, identity.epoch], bound)
+
+    stored: dict[str, list[TakenOff]] = defaultdict(list)
+    for row in _stored(batch, outcome)[0]:
+        bound = bucket_of(_waited_ms(row.snapshot.recorded_at, now))
+        stored[row.snapshot.trader_id].append(entry(row.entry_id, row.identity, bound))
+    dead: dict[str, list[TakenOff]] = defaultdict(list)
+    for letter in outcome.dead:
+        dead[_trader_of(letter)].append(entry(letter.entry_id, letter.identity))
+    message.listed = True
+    message.buckets = {}
+    for of in message.stored:
+        of.entries = stored[of.trader]
+    for of in message.dead:
+        of.entries = dead[of.trader]
+    return message
+
+
+def newest_times(batch: Batch, outcome: Outcome) -> dict[str, datetime]:
+    """trader_id -> recorded_at of its newest snapshot that was stored."""
+    found = _by_trader(_stored(batch, outcome)[1])
+    return {trader: recorded_at for trader, (_, recorded_at) in found.items()}
+
+
+def _stored(batch: Batch, outcome: Outcome) -> tuple[Sequence[Row], Sequence[Incarnation]]:
+    """The rows of which the transaction made no dead letters."""
+    if not outcome.dead or outcome.dead is batch.dead:
+        return batch.rows, batch.incarnations
+    rows = batch.without({letter.entry_id for letter in outcome.dead})
+    return rows, incarnations(rows)
+
+
+def _by_trader(found: Iterable[Incarnation]) -> dict[str, tuple[int, datetime]]:
+    """trader_id -> (rows, recorded_at of the newest)."""
+    traders: dict[str, tuple[int, datetime]] = {}
+    epochs: dict[str, int] = {}
+    for each in found:
+        rows, recorded_at = traders.get(each.trader_id, (0, each.newest.recorded_at))
+        if each.epoch >= epochs.get(each.trader_id, 0):
+            epochs[each.trader_id], recorded_at = each.epoch, each.newest.recorded_at
+        traders[each.trader_id] = (rows + each.rows, recorded_at)
+    return traders
+
+
+def _highest(batch: Batch, outcome: Outcome) -> dict[tuple[str, int], int]:
+    """The highest seq in the batch of each (trader_id, epoch), dead letters included."""
+    highest = {(each.trader_id, each.epoch): each.newest.seq for each in batch.incarnations}
+    for letter in outcome.dead:
+        if (identity := letter.identity) is not None:
+            incarnation = (identity.trader_id, identity.epoch)
+            highest[incarnation] = max(identity.seq, highest.get(incarnation, 0))
+    return highest
+
+
+def _trader_of(letter: DeadLetter) -> str:
+    return letter.identity.trader_id if letter.identity is not None else ""
+
+
+def _latency_ms(recorded_at: datetime, now: datetime) -> str:
+    return f"{_waited_ms(recorded_at, now):.3f}"
+
+
+def _waited_ms(recorded_at: datetime, now: datetime) -> float:
+    return max(0.0, (now - recorded_at).total_seconds() * 1000)
+
+
+def _histogram(times: list[datetime], now: datetime) -> dict[str, int]:
+    """Upper bound -> how many waited for so long and longer than the bound before, where there are any."""
+    times = sorted(times)
+    counts: dict[str, int] = {}
+    longer = len(times)
+    for bucket, bound_ms in zip(LATENCY_BUCKETS, LATENCY_BOUNDS_MS, strict=False):  # not "+Inf"
+        still_longer = bisect_left(times, now - timedelta(milliseconds=bound_ms), hi=longer)
+        if still_longer < longer:
+            counts[bucket] = longer - still_longer
+        longer = still_longer
+        if not longer:
+            return counts
+    return counts | {LATENCY_BUCKETS[-1]: longer}
