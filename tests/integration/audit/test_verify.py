@@ -52,12 +52,6 @@ def producer(redis_url: str) -> Iterator[RiskProducer]:
         yield opened
 
 
-@pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 class Verify:
     def __init__(self, redis_url: str, database_url: str) -> None:
         self._environ = {

@@ -23,7 +23,7 @@ from risk_producer.transport.requests import TraderStream
 from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
 from risk_worker.stream.source import connect
-from tests.support.books import drain_all, draining
+from tests.support.ledger import drain_all, draining
 from tests.support.producers import snapshot
 from tests.support.senders import Sender
 from tests.support.wait import wait_until

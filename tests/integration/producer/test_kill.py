@@ -24,7 +24,7 @@ from risk_producer import RiskProducer
 from risk_producer.contract.keys import Keys
 from risk_worker.audit.verify import look
 from tests.conftest import MakeValkey
-from tests.support.books import draining
+from tests.support.ledger import draining
 from tests.support.wait import wait_until
 
 ROUNDS = int(os.environ.get("RISK_TEST_KILLS", 8))

@@ -15,12 +15,12 @@ from risk_worker.stream.source import connect
 def test_it_is_said_once_until_it_is_over(
     redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "_stray", Watch())
+    monkeypatch.setattr(jobs, "_unserved", Watch())
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("POSTGRES_URL", database_url)
 
     def said() -> list[str]:
-        """By two shifts."""
+        """In two time slices."""
         caplog.clear()
         for _ in range(2):
             jobs.drain_partition(0, until_empty=True)

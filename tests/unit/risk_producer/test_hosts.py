@@ -27,11 +27,6 @@ from tests.support.producers import snapshot, stream_of
 from tests.support.wait import wait_until
 
 
-@pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
-
-
 @pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
 def test_a_client_whose_calls_are_awaited_is_rejected_at_once(kind: type[ProducerBase]) -> None:
     with pytest.raises(ConfigurationError, match=r"client expects a redis\.Redis"):

@@ -22,11 +22,6 @@ from tests.support.wait import wait_until
 
 
 @pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
-
-
-@pytest.fixture
 def producer(client: fakeredis.FakeRedis) -> Iterator[RiskProducer]:
     with RiskProducer(client=client, registry=CollectorRegistry(), save_timeout_s=0.2) as made:
         yield made
@@ -114,7 +109,8 @@ def test_finalizers_that_save_lose_nothing(client: fakeredis.FakeRedis) -> None:
         for number in range(300):
             Saving()
             accepted += producer.save(snapshot("t1", number))
-        gc.collect()
+        # collect() does nothing while the flusher's thread is in the middle of a collection of its own.
+        wait_until(lambda: (gc.collect(), len(saved) == 300)[1], what="all finalizers have run")
     finally:
         gc.set_threshold(*threshold)
     assert producer.flush(30)
