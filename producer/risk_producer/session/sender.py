@@ -26,7 +26,7 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from risk_producer.session.buffer import Buffer, Item, Lane
 from risk_producer.spool.spool import Replay, Spool
-from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, Entry, Unreadable
+from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, OutgoingEntry, Unreadable
 
 FULL_POLL_S = 0.02
 """How soon to look again whether a full stream has room; it doubles up to FULL_POLL_MAX_S."""
@@ -173,11 +173,13 @@ class Outbox:
 
     def claimed(self, call: Claim, answer: Sequence[int | Unreadable], now: float) -> None:
         """The answer to a Claim."""
-        lives = {name: each for name, each in zip(call.lives, answer, strict=True) if isinstance(each, int)}
+        lives = {
+            name: each for name, each in zip(call.incarnations, answer, strict=True) if isinstance(each, int)
+        }
         with self._lock():
             if self.spool is not None and lives:
                 self.spool.claimed(list(lives), list(lives.values()))  # before anything is sent under them
-            for name, each in zip(call.lives, answer, strict=True):
+            for name, each in zip(call.incarnations, answer, strict=True):
                 if isinstance(each, Unreadable):
                     self._hold(name[1], each.reason, now)
                 elif not (name[1] in self._held and self._held[name[1]].ask_at > now):
@@ -255,9 +257,9 @@ class Outbox:
 
     def _stamp(
         self, items: Sequence[Item], lives: Sequence[Life]
-    ) -> tuple[list[Entry], list[tuple[Item, Exception]]]:
+    ) -> tuple[list[OutgoingEntry], list[tuple[Item, Exception]]]:
         """lives: one for each item. Returns the entries, and what cannot be encoded."""
-        entries: list[Entry] = []
+        entries: list[OutgoingEntry] = []
         lost: list[tuple[Item, Exception]] = []
         batch = object()
         for item, life in zip(items, lives, strict=True):
@@ -275,7 +277,7 @@ class Outbox:
                     continue
                 payload = again
             life.last = seq
-            entries.append(Entry(snapshot.trader_id, life.epoch, seq, merged, payload))
+            entries.append(OutgoingEntry(snapshot.trader_id, life.epoch, seq, merged, payload))
         return entries, lost
 
     def _lose(self, way: _Way, item: Item, error: Exception) -> None:
@@ -350,15 +352,20 @@ class Outbox:
         way.asked = False
 
     def _sort_out(
-        self, items: Sequence[Item], entries: Sequence[Entry], answer: Admission
-    ) -> tuple[Sequence[Item], Sequence[Entry], list[tuple[Item, Entry]], list[tuple[Item, Entry]]]:
+        self, items: Sequence[Item], entries: Sequence[OutgoingEntry], answer: Admission
+    ) -> tuple[
+        Sequence[Item],
+        Sequence[OutgoingEntry],
+        list[tuple[Item, OutgoingEntry]],
+        list[tuple[Item, OutgoingEntry]],
+    ]:
         """What has arrived (items and their entries), what could not be read of, and what fell behind."""
         items, entries = items[: answer.count], entries[: answer.count]
         if not answer.skipped:
             return items, entries, [], []
-        arrived: list[tuple[Item, Entry]] = []
-        unread: list[tuple[Item, Entry]] = []
-        behind: list[tuple[Item, Entry]] = []
+        arrived: list[tuple[Item, OutgoingEntry]] = []
+        unread: list[tuple[Item, OutgoingEntry]] = []
+        behind: list[tuple[Item, OutgoingEntry]] = []
         for item, entry in zip(items, entries, strict=True):
             skipped = answer.skipped.get((entry.trader_id, entry.epoch))
             if skipped is None or (skipped.kind == "behind" and entry.seq <= skipped.admitted):

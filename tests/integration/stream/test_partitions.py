@@ -15,7 +15,7 @@ from risk_worker.stream.source import connect
 def test_it_is_said_once_until_it_is_over(
     redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "_stray", Watch())
+    monkeypatch.setattr(jobs, "_unserved", Watch())
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("POSTGRES_URL", database_url)
 

@@ -33,7 +33,7 @@ SHORT_SHIFT_S: Final = 1.0  # where more partitions wait for a worker than there
 stop: Final = threading.Event()
 """Set once, by the worker's signal handler: finish the batch in hand."""
 
-_stray: Final = Watch()
+_unserved: Final = Watch()
 _outages: Final[dict[int, OutageLog]] = {}  # partition -> its outage, which may last longer than a shift
 
 Over = Callable[[source.StreamSource], bool]
@@ -74,7 +74,7 @@ def _drain(settings: Settings, partition: int, over: Over) -> int:
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
             stream.forget()
-            _stray.look(client, settings.partitions)
+            _unserved.look(client, settings.partitions)
         settled = drain(stream, store, stop=stop, over=lambda: over(stream), policy=policy, outage=outage)
     if settled:
         log.info("Partition %d: %d entries settled in this shift", partition, settled)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from risk_producer.session.buffer import Buffer, Item, OnFull
 from risk_producer.session.sender import Outbox
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry
+from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b", "c")
@@ -57,7 +57,7 @@ class Outgoing(RuleBasedStateMachine):
         self.accepted: dict[str, list[Any]] = defaultdict(list)
         self.items: list[Item] = []
         self.lengths: dict[int, int] = defaultdict(int)
-        self.admitted: dict[str, list[Entry]] = defaultdict(list)
+        self.admitted: dict[str, list[OutgoingEntry]] = defaultdict(list)
 
     @rule(trader_id=st.sampled_from(TRADERS), kept=KEPT)
     def put(self, trader_id: str, kept: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Outgoing(RuleBasedStateMachine):
         call = self.outbox.next_call(self.now)
         if isinstance(call, Claim):
             if not lost:
-                self.outbox.claimed(call, [self._claim() for _ in call.lives], self.now)
+                self.outbox.claimed(call, [self._claim() for _ in call.incarnations], self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:

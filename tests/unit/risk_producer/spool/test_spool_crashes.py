@@ -18,7 +18,7 @@ from risk_producer.contract.wire import decode
 from risk_producer.session.buffer import OnFull
 from risk_producer.session.session import Options, ProducerSession
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry
+from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b")
@@ -49,7 +49,7 @@ class Crashes(RuleBasedStateMachine):
         self.accepted: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.reasons: dict[float, str] = {}
         self.life_of: dict[float, int] = {}
-        self.admitted: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self.admitted: dict[tuple[str, int], list[OutgoingEntry]] = defaultdict(list)
         self.arrived: dict[str, list[float]] = defaultdict(list)
         self.start()
 
@@ -80,7 +80,7 @@ class Crashes(RuleBasedStateMachine):
         outbox = self.going._outbox
         call = outbox.next_call(self.now)
         if isinstance(call, Claim):
-            epochs = [self._claim() for _ in call.lives]
+            epochs = [self._claim() for _ in call.incarnations]
             if not lost:
                 outbox.claimed(call, epochs, self.now)
         elif isinstance(call, Admit):
