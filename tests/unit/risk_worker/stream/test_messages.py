@@ -29,14 +29,14 @@ AT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 NOW = datetime(2026, 1, 2, 3, 4, 5, 690000, UTC)
 
 
-def payload(trader: str, epoch: int, seq: int) -> bytes:
+def payload(trader: str, epoch: int, seq: int, recorded_at: datetime = AT) -> bytes:
     made = RiskSnapshot(
         trader_id=trader,
         daily_pnl=-12.5,
         drawdown_pct=0.125,
         current_equity=99_987.5,
         peak_equity=100_000.0,
-        recorded_at=AT,
+        recorded_at=recorded_at,
     )
     return encode(made, epoch, seq)
 
@@ -77,6 +77,18 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
         )
     ),
 }
+
+
+@pytest.mark.parametrize("epochs", [(7, 8), (8, 7)])
+def test_the_latency_is_that_of_the_newest_epoch(epochs: tuple[int, int]) -> None:
+    entries = [
+        StreamEntry(f"{at}-0", payload("a", epoch, 1, AT.replace(year=2018 + epoch)))
+        for at, epoch in enumerate(epochs)
+    ]
+    made = decode_entries(KEYS.snapshots, entries)
+    assert acknowledgement.newest_times(made, Outcome((), 0)) == {"a": AT}
+    [of_trader] = acknowledgement.whole(made, Outcome((), 0), NOW).stored
+    assert (of_trader.count, of_trader.latency_ms) == (2, "11.099")
 
 
 def golden(name: str) -> bytes:
