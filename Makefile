@@ -57,11 +57,11 @@ reference: $(DEV) ## write docs/reference from the code
 
 SECONDS ?= 600
 SEED ?= 7
-chaos: $(DEV) ## faults drawn from a seed, then the books must balance: make chaos SECONDS=600 SEED=7
+chaos: $(DEV) ## faults drawn from a seed, then all is reconciled: make chaos SECONDS=600 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 SOAK_SECONDS ?= 1800
-soak: $(DEV) ## a steady load with kills and restarts: the books balance and nothing grew; SOAK_SECONDS=1800
+soak: $(DEV) ## a steady load with kills and restarts: all is reconciled and nothing grew; SOAK_SECONDS=1800
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 clean: ## remove .venv, caches and the demo's data

@@ -16,7 +16,7 @@ from risk_worker.stream.source import StreamSource, connect
 
 
 def main(partition: int) -> None:
-    """Obey until stdin ends. The connections stay, and each drain is a shift of its own."""
+    """Obey until stdin ends. The connections stay, and each drain is a time slice of its own."""
     settings = Settings.load()
     client = connect(settings.require_redis_url())
     with client, PostgresStore(settings.require_database_url()) as store:

@@ -8,14 +8,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import psycopg
 import pytest
 import redis
 from hypothesis import settings
 
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.database import migrations
+from risk_worker.database.store import PostgresStore
+from risk_worker.stream import source
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
 # How many examples a test makes by itself; docs/reliability.md has more.
@@ -79,6 +82,13 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    """A client of redis_url as the worker makes it, for what reads the stream; replies are bytes."""
+    with source.connect(redis_url) as connected:
+        yield connected
+
+
 @pytest.fixture(scope="session")
 def postgres_server(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
     """The session's Postgres. For tests that only need a URL, database_url is better."""
@@ -100,7 +110,7 @@ def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def migrated_template(databases: Databases) -> str:
-    """A database migrated once, to copy from. Nobody can connect to it."""
+    """A database migrated once, to copy from. It accepts no connections."""
     url = databases.create()
     migrations.up(url)
     databases.seal(url)
@@ -121,6 +131,26 @@ def database_url(databases: Databases, migrated_template: str) -> Iterator[str]:
     url = databases.create(migrated_template)
     yield url
     databases.drop(url)
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection to database_url, with autocommit."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[PostgresStore]:
+    """The store on database_url, open."""
+    with PostgresStore(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def environ(redis_url: str, database_url: str) -> dict[str, str]:
+    """What a worker's environment has to name: redis_url and database_url."""
+    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, NoReturn, cast
@@ -87,7 +88,15 @@ class Demo:
     """One run. What it starts is stopped by closing the stack."""
 
     def __init__(
-        self, screen: Screen, stack: ExitStack, data: Path, *, seconds: float, traders: int, rate: float
+        self,
+        screen: Screen,
+        stack: ExitStack,
+        data: Path,
+        *,
+        seconds: float,
+        traders: int,
+        rate: float,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._screen = screen
         self._stack = stack
@@ -96,7 +105,8 @@ class Demo:
         self._names = [f"trader-{number}" for number in range(1, traders + 1)]
         self._rate = rate
         self._workers = 0
-        self._began = monotonic()
+        self._clock = clock
+        self._began = clock()
 
     def run(self, *, kill: bool, dashboard: bool, keep: bool) -> int:
         """From the first server to the reconciliation."""
@@ -149,7 +159,7 @@ class Demo:
 
     def _start_traders(self) -> list[Child]:
         processes = min(len(self._names), PROCESSES_MAX)
-        self._began = monotonic()
+        self._began = self._clock()
         self._screen.print(
             f"{len(self._names)} traders in {processes} processes, {self._rate:g} snapshots/s in all, "
             f"for {self._seconds:g} s; one worker.\n"
@@ -175,21 +185,21 @@ class Demo:
         return {**kept, "REDIS_URL": self._redis_url, "POSTGRES_URL": self._database_url}
 
     def _half_over(self) -> bool:
-        return monotonic() - self._began >= self._seconds / 2
+        return self._clock() - self._began >= self._seconds / 2
 
     def _kill_and_restart(self, worker: Child) -> Child:
         worker.kill()
         self._screen.print(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
-        killed = monotonic()
-        self._watch(lambda: monotonic() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
+        killed = self._clock()
+        self._watch(lambda: self._clock() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
         waiting = self._sample.in_flight
         if entry := self._oldest_entry():
             self._screen.print(f"{waiting:,} wait in Redis. The oldest: {entry}")
         stored = self._sample.stored
-        restarted = monotonic()
+        restarted = self._clock()
         worker = self._start_worker()
         self._watch(lambda: self._sample.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
-        took_s = monotonic() - restarted
+        took_s = self._clock() - restarted
         self._screen.print(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
         return worker
 
@@ -198,7 +208,7 @@ class Demo:
         return entries[0][1].get(b"s", b"").decode(errors="replace") if entries else ""
 
     def _wait_for(self, traders: list[Child], worker: Child) -> list[TradersReport]:
-        left_s = self._began + self._seconds - monotonic()
+        left_s = self._began + self._seconds - self._clock()
 
         def over() -> bool:
             return not any(child.running for child in traders)
@@ -208,16 +218,16 @@ class Demo:
 
     def _watch(self, until: Callable[[], bool], worker: Child | None, timeout_s: float) -> None:
         """Show how things stand until a condition holds. Raises DemoFailed."""
-        deadline = monotonic() + timeout_s
+        deadline = self._clock() + timeout_s
         while True:
             self._sample = self._meter.read()
-            elapsed_s = monotonic() - self._began
+            elapsed_s = self._clock() - self._began
             self._screen.show(self._sample, elapsed_s, self._seconds, worker.pid if worker else None)
             if until():
                 return
             if worker is not None and not worker.running:
                 raise DemoFailed(f"the worker ended by itself; its log says:\n{worker.log_tail()}")
-            if monotonic() > deadline:
+            if self._clock() > deadline:
                 log = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
                 raise DemoFailed(f"no progress within {timeout_s:.0f} s{log}")
             sleep(LOOK_EVERY_S)
@@ -400,10 +410,11 @@ class Child:
 class Screen:
     """A live display on a terminal, plain lines elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._live: Live | None = None
-        self._last_line = 0.0
+        self._last_line = -inf
         self._line = ""
 
     @property
@@ -436,8 +447,8 @@ class Screen:
             f"in flight {sample.in_flight:,}  {sample.rows_per_s:,.0f} rows/s  "
             f"p50 {_ms(sample.p50_ms)}  p99 {_ms(sample.p99_ms)}" + ("" if worker else "  no worker")
         )
-        if monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = monotonic()
+        if self._clock() - self._last_line >= LINE_EVERY_S:
+            self._last_line = self._clock()
             self.print(self._line)
             self._line = ""
 

@@ -192,11 +192,11 @@ class EmbeddedServer(ABC):
                 self._wait_until_ready(deadline)
             except _Died as death:
                 self._forget()
-                said = self._log_tail(log_start)
-                if "address already in use" in said.lower() and time.monotonic() < deadline:
-                    self.port = 0  # somebody was quicker
+                log_tail = self._log_tail(log_start)
+                if "address already in use" in log_tail.lower() and time.monotonic() < deadline:
+                    self.port = 0  # another process was quicker
                     continue
-                raise EmbeddedServerError(f"{self.name} {death}; its log says:\n{said}") from None
+                raise EmbeddedServerError(f"{self.name} {death}; its log says:\n{log_tail}") from None
             except BaseException:
                 self._kill()
                 raise
@@ -508,7 +508,7 @@ def program(name: str, *, version: int = _POSTGRES_VERSION) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now, and that no outgoing connection is given."""
+    """A TCP port of 127.0.0.1 on which no process listens now, and that no outgoing connection is given."""
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,7 +3,7 @@
     python -m risk_devkit.traders alice bob --rate 250 --seconds 20
 
 runs them in one process, through the same RiskProducer as real ones, with settings from the environment.
-On SIGTERM they stop early. At the end one line of JSON tells how many snapshots were accepted.
+On SIGTERM they stop early. At the end one line of JSON reports how many snapshots were accepted.
 """
 
 from __future__ import annotations

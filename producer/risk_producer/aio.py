@@ -16,13 +16,13 @@ from typing import Self, TypeVar
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import AsyncBoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait
+from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait_error
 from risk_producer.errors import ConfigurationError, StateUnknown
 from risk_producer.flusher import GRACE_S
+from risk_producer.item import Item
 from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
-from risk_producer.session.buffer import Item
-from risk_producer.session.session import log
+from risk_producer.session.section import log
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class AsyncRiskProducer(ProducerBase):
     """Keeps the risk state of traders. For tasks of any event loop of asyncio.
 
     Cancelling is safe: a save() or push() that waits for room has accepted nothing; a push() that waits for
-    Redis has accepted the snapshot, and it goes out.
+    Redis has accepted the snapshot, and it is sent.
     """
 
     async def save(self, snapshot: RiskSnapshot) -> bool:
@@ -45,19 +45,21 @@ class AsyncRiskProducer(ProducerBase):
             check(snapshot)
         engine = self._engine
         item = engine.session.accept(snapshot)
-        if item is not None and not engine.careful:
+        if item is not None and not engine.save_waits:
             return True
-        return await self._save_carefully(snapshot, item)
+        return await self._save_and_wait(snapshot, item)
 
-    async def _save_carefully(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
+    async def _save_and_wait(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
         engine, looped = self._engine, _has_loop()
         session = engine.session
         if item is None:
             if looped:
                 item = await self._wait_for_room(snapshot, monotonic() + session.options.save_timeout_s)
             else:
-                session.refuse(snapshot)
-                session.say_once(f"AsyncRiskProducer.save() refuses where it would wait for room: {_NO_LOOP}")
+                session.reject(snapshot)
+                session.log_once(
+                    f"AsyncRiskProducer.save() rejects snapshots where it would wait for room: {_NO_LOOP}"
+                )
         if item is None:
             return False
         accepted = item
@@ -81,13 +83,13 @@ class AsyncRiskProducer(ProducerBase):
         if accepted is None:
             accepted = await self._wait_for_room(snapshot, deadline)
         if accepted is None:
-            raise session.why_refused(timeout)
+            raise session.no_room_error(timeout)
         item = accepted
         if item.done:
             return
         session.hurry()
         if not self._engine.flusher.can_wait():
-            raise cannot_wait(item, session, timeout)
+            raise cannot_wait_error(item, session, timeout)
         await session.waiters.wait_for_async(lambda: self._engine.is_over(item), deadline)
         self._engine.conclude(item, timeout)
 
@@ -102,7 +104,7 @@ class AsyncRiskProducer(ProducerBase):
             waiters = engine.session.waiters
             await waiters.wait_for_async(lambda: engine.try_to_accept(snapshot, box), deadline)
         if not box:
-            engine.session.refuse(snapshot)
+            engine.session.reject(snapshot)
             return None
         return box[0]
 
@@ -130,8 +132,8 @@ class AsyncRiskProducer(ProducerBase):
         if flusher.can_wait():
             if not flusher.is_over():
                 _require_loop("close()")
-            patience = None if deadline is None else deadline + GRACE_S
-            await self._engine.session.waiters.wait_for_async(flusher.is_over, patience)
+            wait_until = None if deadline is None else deadline + GRACE_S
+            await self._engine.session.waiters.wait_for_async(flusher.is_over, wait_until)
             flusher.end_now(monotonic())
         return self._engine.session.all_confirmed()
 
@@ -158,11 +160,11 @@ def _require_loop(what: str) -> None:
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Run a function that waits in a thread of ours: the host's executor may be busy, or shut down."""
+    """Run a function that waits in a thread of its own: the host's executor may be busy, or shut down."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
-    def tell(value: T | None, error: BaseException | None) -> None:
+    def deliver(value: T | None, error: BaseException | None) -> None:
         if answer.done():
             return
         if error is not None:
@@ -177,7 +179,7 @@ async def _in_thread(function: Callable[[], T]) -> T:
         except Exception as error:  # noqa: BLE001  it is raised where the answer is awaited
             failed = error
         try:
-            loop.call_soon_threadsafe(tell, value, failed)
+            loop.call_soon_threadsafe(deliver, value, failed)
         except RuntimeError:
             log.debug("The event loop was closed before load() could answer")
 

@@ -1,4 +1,4 @@
-"""What RiskProducer and AsyncRiskProducer have in common: how they are made, and their place in a process."""
+"""ProducerBase: how RiskProducer and AsyncRiskProducer are made, and what links them to their process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry
 from risk_producer import process
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.engine import Engine
-from risk_producer.errors import InvalidSnapshot
+from risk_producer.errors import ConfigurationError, InvalidSnapshot
 from risk_producer.metrics import collector_of
 from risk_producer.session.buffer import OnFull
-from risk_producer.session.session import STALL_S, Health, Options, ProducerSession
-from risk_producer.settings import Settings
+from risk_producer.session.health import Health
+from risk_producer.session.options import STALL_S, Options
+from risk_producer.session.session import ProducerSession
+from risk_producer.settings import Settings, warn_of_misspelt
 from risk_producer.spool.spool import Fsync, Spool
 from risk_producer.transport.redis import Transport
 
@@ -69,6 +71,19 @@ class ProducerBase:
         """
         if persistent and (redis_url is None) == (client is None):
             raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
+        Settings.check_arguments(
+            partitions=partitions,
+            stream_maxlen=stream_maxlen,
+            buffer_size=buffer_size,
+            save_timeout_s=save_timeout_s,
+            on_full=on_full,
+            spool_fsync=spool_fsync,
+        )
+        if spool_fsync != "never" and spool_dir is None:
+            raise ConfigurationError(
+                f"spool_fsync is {spool_fsync!r}, but spool_dir is None, so that nothing is written to disk. "
+                "Give spool_dir, or leave spool_fsync out"
+            )
         transport = Transport(redis_url, client) if persistent else Transport(None)
         spool: Spool | None = None
         if spool_dir is not None and persistent:
@@ -90,7 +105,7 @@ class ProducerBase:
             session.hurry()  # not otherwise: gevent may not have replaced what locks are yet
 
     def _run(self, engine: Engine) -> None:
-        """From now on with this engine: at first, and in the child of a fork."""
+        """Use this engine from now on: at first, and in the child of a fork."""
         flusher = engine.flusher
         flusher.on_end = partial(_ended, id(flusher), self._collector.retire)
         self._engine = engine
@@ -106,8 +121,8 @@ class ProducerBase:
     def _begin_child(self) -> None:
         self._run(self._engine.child())
 
-    def _settle_role(self) -> None:
-        self._engine.settle_role()
+    def _determine_role(self) -> None:
+        self._engine.determine_role()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, registry: CollectorRegistry | None = None) -> Self:
@@ -129,16 +144,20 @@ class ProducerBase:
 
     @classmethod
     def from_env(cls, *, registry: CollectorRegistry | None = None) -> Self:
-        """A producer with the settings of the environment. Raises ConfigurationError."""
+        """A producer with the settings of the environment. Raises ConfigurationError.
+
+        A variable that is no setting, and is spelt almost like one, is named in the log.
+        """
+        warn_of_misspelt()
         return cls.from_settings(Settings.load(), registry=registry)
 
     def health(self) -> Health:
-        """How it is just now. Asks no other, and never raises."""
+        """How the producer is just now. Makes no call to Redis or Postgres, and never raises."""
         return self._engine.session.health()
 
     def _reject_invalid(self, trader_id: str, error: InvalidSnapshot) -> None:
         """A bound handle's save() answers False: a field breaks a rule, which is logged already."""
-        self._engine.session.reject()
+        self._engine.session.reject_invalid()
 
 
 def check(snapshot: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NotRequired, Protocol, TypedDict, Unpack
 
-from risk_producer.contract import rejected as invalid
+from risk_producer.contract.rejected import record_invalid
 from risk_producer.contract.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
 from risk_producer.errors import InvalidSnapshot
 from risk_producer.load.sources import LoadedState
@@ -32,7 +32,7 @@ class SnapshotFields(TypedDict):
 
 class _Rejects(Protocol):
     def _reject_invalid(self, trader_id: str, error: InvalidSnapshot) -> None:
-        """Count a snapshot that was refused because a field breaks a rule."""
+        """Count a snapshot that was rejected because a field breaks a rule."""
 
 
 class Producer(_Rejects, Protocol):
@@ -107,9 +107,9 @@ def _made(trader_id: str, fields: SnapshotFields) -> RiskSnapshot:
     try:
         return RiskSnapshot(trader_id=trader_id, **fields)
     except TypeError as error:  # a field that is missing or not known; values raise InvalidSnapshot
-        refused = InvalidSnapshot(str(error))
-        invalid.report(trader_id, refused)
-        raise refused from None
+        invalid = InvalidSnapshot(str(error))
+        record_invalid(trader_id, invalid)
+        raise invalid from None
 
 
 def _made_or_rejected(producer: _Rejects, trader_id: str, fields: SnapshotFields) -> RiskSnapshot | None:

@@ -12,7 +12,7 @@ from risk_producer import process
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import InvalidSnapshot, StreamUnavailable
 from risk_producer.flusher import Flusher
-from risk_producer.session.buffer import Item
+from risk_producer.item import Item
 from risk_producer.session.session import ProducerSession
 from risk_producer.transport.redis import Transport
 
@@ -23,7 +23,7 @@ PUSH_THROUGH_S: Final = 0.1
 class Engine:
     """Never holds the producer, which may be dropped at any time; the flusher sends what is left then."""
 
-    __slots__ = ("_push_through", "_slow_at", "careful", "flusher", "session", "through")
+    __slots__ = ("_push_through", "_slow_at", "flusher", "save_waits", "session", "through")
 
     def __init__(
         self, session: ProducerSession, transport: Transport, *, push_through: bool | None = None
@@ -34,15 +34,15 @@ class Engine:
         self._push_through = push_through
         self._slow_at = -1
         """How many snapshots Redis had when save() last waited for it in vain."""
-        self.through = self.careful = False
-        """careful: save() is not over when the buffer has the snapshot."""
-        self.settle_role()
+        self.through = self.save_waits = False
+        """save_waits: save() may wait for the disk or for Redis after the buffer has the snapshot."""
+        self.determine_role()
 
-    def settle_role(self) -> None:
-        """Whether save() pushes through: known once multiprocessing has told what this process is."""
+    def determine_role(self) -> None:
+        """Whether save() pushes through: known once multiprocessing knows what this process is."""
         through = process.is_short_lived() if self._push_through is None else self._push_through
         self.through = through and self.session.options.persistent
-        self.careful = self.through or self.session.sync_each
+        self.save_waits = self.through or self.session.sync_each
 
     def child(self) -> Engine:
         """After a fork, in the child: a buffer, a connection and a flusher of its own."""
@@ -56,6 +56,7 @@ class Engine:
         return item is not None or self.session.closed
 
     def may_wait_for_room(self) -> bool:
+        """Whether save() and push() may wait for room: not after close(), nor where on_full is "refuse"."""
         session = self.session
         return not session.closed and session.options.on_full != "refuse" and self.flusher.can_wait()
 
@@ -66,7 +67,7 @@ class Engine:
         return self.through and not session.in_memory and not slow and self.flusher.can_wait()
 
     def was_slow(self) -> None:
-        """save() waited in vain: it does not again before Redis has taken something."""
+        """save() waited in vain: it does not wait again before Redis has taken something."""
         self._slow_at = self.session.confirmed
 
     def is_over(self, item: Item) -> bool:
@@ -79,15 +80,15 @@ class Engine:
         if final.lost:
             raise InvalidSnapshot("the snapshot cannot be encoded: it is left out, and the log says why")
         if not final.done:
-            raise self.session.why_late(item, timeout_s)
+            raise self.session.late_error(item, timeout_s)
 
 
-def cannot_wait(item: Item | None, session: ProducerSession, timeout_s: float) -> Exception:
+def cannot_wait_error(item: Item | None, session: ProducerSession, timeout_s: float) -> Exception:
     """What push() raises in the flusher's own thread, or from within a call of the same producer."""
     if item is None:
-        return session.why_refused(timeout_s)
+        return session.no_room_error(timeout_s)
     return StreamUnavailable(
-        "push() was called from within the producer, which it cannot wait for; the snapshot goes out later"
+        "push() was called from within the producer, which it cannot wait for; the snapshot is sent later"
     )
 
 
@@ -96,8 +97,8 @@ class Pending:
 
     def __init__(self, session: ProducerSession) -> None:
         self._session = session
-        self._items = session.held_items()
-        self._deferred = session.inside() and not session.empty
+        self._items = session.pending()
+        self._deferred = session.section.is_held() and not session.empty
 
     def over(self) -> bool:
         """Whether there is nothing more to wait for."""

@@ -30,11 +30,11 @@ class StreamFull(RiskError):
 
 
 class StreamUnavailable(RiskError):
-    """Redis did not answer in time; the snapshot stays in memory and goes out when Redis is back."""
+    """Redis did not answer in time; the snapshot stays in memory and is sent when Redis is back."""
 
 
 class StateUnknown(RiskError):
-    """No place that could know the state answered. Do not trade on a guess."""
+    """No source that could know the state answered. Do not trade on a guess."""
 
 
 class ProducerClosed(RiskError):

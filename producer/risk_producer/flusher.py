@@ -27,8 +27,8 @@ class Flusher:
         self._thread: threading.Thread | None = None
         self._work: threading.Lock | None = None
         """Locked while the flusher has nothing to do; made with the thread, as gevent replaces both."""
-        self._news = False
-        """There is progress of which those who wait have not been told."""
+        self._notify_due = False
+        """There is progress of which the waiters have not been notified."""
         self._over = False
         """end() has done all."""
         session.on_work = self.wake
@@ -36,18 +36,18 @@ class Flusher:
     # From any thread
 
     def wake(self, start: bool) -> None:
-        """Let it look at the buffer; start it if it is not there. Waits for nothing."""
+        """Let the thread look at the buffer; start it if it is not there. Waits for nothing."""
         if self.runs():
             if self._work is not None:
                 release(self._work)
         elif start:
-            self.session.after(self.start)
+            self.session.section.after(self.start)
 
     def start(self) -> None:
         """Start the thread, unless it runs. Never with the lock held."""
         work = threading.Lock()
         thread = threading.Thread(target=self._run, name="risk-producer", daemon=True)
-        with self.session._lock:
+        with self.session.section.lock:
             if self.runs():
                 return
             self._thread, self._work = thread, work
@@ -69,14 +69,14 @@ class Flusher:
         """Whether this thread may wait for progress: not the flusher itself, nor from within the session."""
         thread = self._thread
         own = thread is not None and thread.ident == threading.get_ident()
-        return not own and not self.session.inside()
+        return not own and not self.session.section.is_held()
 
     def request_close(self, timeout: float | None) -> float | None:
         """Accept nothing more, and end when all is sent or the time is over. Returns the deadline."""
         deadline = None if timeout is None else monotonic() + timeout
         self.session.request_close(deadline)
         if not self.can_wait() and not self.runs() and self.session.empty:
-            self.session.after(self.end)
+            self.session.section.after(self.end)
         return deadline
 
     def is_over(self) -> bool:
@@ -90,8 +90,8 @@ class Flusher:
         """
         deadline = self.request_close(timeout)
         if self.can_wait():
-            patience = None if deadline is None else deadline + GRACE_S
-            self.session.waiters.wait_for(self.is_over, patience)
+            wait_until = None if deadline is None else deadline + GRACE_S
+            self.session.waiters.wait_for(self.is_over, wait_until)
             self.end_now(deadline)
             thread = self._thread
             if thread is not None and thread.is_alive():
@@ -105,11 +105,11 @@ class Flusher:
             while not self.session.is_due_to_end(monotonic()):
                 if deadline is not None and monotonic() >= deadline:
                     break
-                self._turn_safely()
+                self._step_safely()
         self.end()
 
     def end(self) -> None:
-        """Count what is left and let go of everything. May be called again, from any thread."""
+        """Count what is left and release everything. May be called again, from any thread."""
         if self._over:
             return
         self.session.end()
@@ -125,41 +125,42 @@ class Flusher:
         self.session.thread_runs()
         try:
             while not self._over:
-                self._turn_safely()
+                self._step_safely()
         finally:
             self.session.thread_ended()
 
-    def _turn_safely(self) -> None:
-        """Whatever raises anything: the same is asked again, after a while."""
+    def _step_safely(self) -> None:
+        """Whatever raises anything: the same request is sent again, after a while."""
         try:
-            self._turn()
+            self._step()
         except BaseException as error:  # noqa: BLE001  also SystemExit, GreenletExit: a trader's data wait here
             try:
                 self._pause(self.session.on_error(error, monotonic()))
             except BaseException:  # noqa: BLE001
                 sleep(0.05)
 
-    def _turn(self) -> None:
-        """One call of Redis, and what follows from its answer."""
+    def _step(self) -> None:
+        """One request to Redis, and what follows from its reply."""
         session = self.session
-        if self._news:
+        if self._notify_due:
             session.waiters.wake()
-            self._news = False
+            self._notify_due = False
         self._wait_for_work()
         if session.ended or session.is_due_to_end(monotonic()):
             self.end()
             return
-        session.look(monotonic())
-        self._news = True  # an earlier answer, of which a fault left a part to be done, is progress too
+        session.check_stall(monotonic())
+        # An earlier reply, of which a fault left a part to be applied, is progress too.
+        self._notify_due = True
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()
             reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
             session.on_reply(request, reply, monotonic())
         session.waiters.wake()
-        self._news = False
+        self._notify_due = False
         if request is None:
-            self._pause(session.wait_s(monotonic()), until_news=True)
+            self._pause(session.wait_s(monotonic()), until_work=True)
         if session.spool is not None:
             session.sync_spool(now=False)
 
@@ -173,10 +174,10 @@ class Flusher:
             lingered = wait_s is not None
             self._rest(wait_s)
 
-    def _pause(self, seconds: float, *, until_news: bool = False) -> None:
-        """Wait. until_news: unless another trader's snapshot comes that could be sent meanwhile."""
+    def _pause(self, seconds: float, *, until_work: bool = False) -> None:
+        """Wait. until_work: unless another trader's snapshot comes that could be sent meanwhile."""
         ends = monotonic() + seconds
-        depth = self.session.depth if until_news else None
+        depth = self.session.depth if until_work else None
         while (remaining := ends - monotonic()) > 0:
             if self.session.pause_ends(monotonic(), depth):
                 return

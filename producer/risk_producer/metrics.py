@@ -1,21 +1,21 @@
 """The trader's Prometheus metrics, in the trader's own registry.
 
 All producers that share a registry are summed up in one collector; a closed one's totals stay in the sums.
-Counting is plain additions in the producer, and Prometheus' objects are made when somebody scrapes.
+Counting is plain additions in the producer, and Prometheus' objects are made when it scrapes.
 
 risk_persistence_attempts_total{trader_id, backend="memory"}
     Snapshots that only memory held: saved while Redis was away, or caught by the outage in the buffer, or
     saved with persistence off. Most of them reach Postgres after all, and are then counted there too.
 risk_persistence_failures_total{trader_id, backend="memory"}
-    Snapshots that memory could not hold either: refused while Redis was away, or unsent at close().
+    Snapshots that memory could not hold either: rejected while Redis was away, or unsent at close().
 risk_persist_latency_ms{trader_id, backend="memory"}
     From recorded_at to memory, of the latest of them, in milliseconds.
 
 The same three with backend="postgres" are the worker's to count, and `riskstream exporter` serves them: only
-the worker knows what Postgres did, and counting here as well would count twice.
+the worker knows what Postgres did, and counting here as well would count them again.
 
 risk_producer_accepted_total      snapshots that Redis has taken, those merged into others included
-risk_producer_refused_total       save() answered False, or push() raised and took the snapshot back
+risk_producer_rejected_total      save() answered False, or push() raised and took the snapshot back
 risk_producer_conflated_total     snapshots merged into a newer one while the buffer was full
 risk_producer_invalid_total       snapshots of this process in which a field breaks a rule; the log says which
 risk_producer_unsent_total        accepted, and never sent: close() gave up, or they cannot be encoded
@@ -30,84 +30,47 @@ risk_producer_backend{backend}    producers whose backend is postgres, or memory
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from risk_producer.contract import rejected as invalid
+from risk_producer.contract.rejected import invalid_total
+from risk_producer.session.counts import SUMMED, MetricsSample
 
 
-@dataclass(slots=True)
-class Reading:
-    """What a producer has to tell."""
-
-    accepted: int = 0
-    refused: int = 0
-    conflated: int = 0
-    unsent: int = 0
-    unknown: int = 0
-    outages: int = 0
-    buffered: int = 0
-    oldest_s: float = 0.0
-    fenced: int = 0
-    on_postgres: int = 0
-    """Producers whose backend is postgres."""
-    on_memory: int = 0
-    """Producers whose backend is memory."""
-    attempts: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    latency_ms: dict[str, float] = field(default_factory=dict)
-
-    def add(self, other: Reading) -> None:
-        """Sum another one up with this one."""
-        for name in _NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.oldest_s = max(self.oldest_s, other.oldest_s)
-        self.attempts.update(other.attempts)
-        self.failures.update(other.failures)
-        self.latency_ms.update(other.latency_ms)
-
-
-_NUMBERS = (
-    *("accepted", "refused", "conflated", "unsent", "unknown", "outages"),
-    *("buffered", "fenced", "on_postgres", "on_memory"),
-)
-
-
-class Source(Protocol):
+class Sampled(Protocol):
     """A producer's session, as the collector sees it."""
 
     ended: bool
-    """It will have nothing new to tell."""
+    """Its values change no more."""
 
-    def reading(self) -> Reading:
-        """A copy of what it has to tell now."""
+    def sample(self) -> MetricsSample:
+        """A copy of its values now."""
 
 
 class ProducerCollector(Collector):
     """Sums up the producers of one registry. Made by collector_of()."""
 
-    fields = _NUMBERS
+    fields = SUMMED
     """What it sums up: a collector of another copy of this module is used where it sums up the same."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._sources: set[Source] = set()
-        self._past = Reading()
+        self._sources: set[Sampled] = set()
+        self._past = MetricsSample()
 
-    def watch(self, source: Source) -> None:
-        """Read this producer too, from now on."""
+    def watch(self, source: Sampled) -> None:
+        """Include this producer, from now on."""
         with self._lock:
             self._retire_ended()
             self._sources.add(source)
 
     def retire(self) -> None:
-        """A producer ended: keep its totals and let it go. Never waits: while in use, it is left to later"""
+        """A producer ended: keep its totals and release it. Never waits: a later call does it where the
+        lock is in use."""
         if self._lock.acquire(blocking=False):
             try:
                 self._retire_ended()
@@ -118,29 +81,29 @@ class ProducerCollector(Collector):
         """After a fork, in the child: the producers and what was counted before are the parent's."""
         self._lock = threading.RLock()
         self._sources = set()
-        self._past = Reading()
+        self._past = MetricsSample()
 
     def _retire_ended(self) -> None:
         for source in [each for each in self._sources if each.ended]:
             if source in self._sources:
                 self._sources.discard(source)
-                last = source.reading()
+                last = source.sample()
                 last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
                 self._past.add(last)
 
     def collect(self) -> Iterable[Metric]:
-        """What Prometheus asks for."""
-        total = Reading()
+        """The metrics, when Prometheus scrapes."""
+        total = MetricsSample()
         with self._lock:
             self._retire_ended()
             total.add(self._past)
             for source in list(self._sources):
-                total.add(source.reading())
+                total.add(source.sample())
         return _families(total)
 
     def describe(self) -> Iterable[Metric]:
         """The names, for the registry's check of duplicates."""
-        return _families(Reading())
+        return _families(MetricsSample())
 
 
 _ATTRIBUTE = "_riskstream_collector"
@@ -164,7 +127,7 @@ def collector_of(registry: CollectorRegistry | None) -> ProducerCollector:
         return collector
 
 
-def _families(total: Reading) -> Iterator[Metric]:
+def _families(total: MetricsSample) -> Iterator[Metric]:
     by = ["trader_id", "backend"]
     attempts = CounterMetricFamily(
         "risk_persistence_attempts", "Snapshots given to a backend to keep", labels=by
@@ -184,9 +147,9 @@ def _families(total: Reading) -> Iterator[Metric]:
     yield from (attempts, failures, latency)
     for name, text, value in (
         ("accepted", "Snapshots that Redis has taken, merged ones included", total.accepted),
-        ("refused", "Snapshots refused to the trader", total.refused),
+        ("rejected", "Snapshots that the producer did not accept", total.rejected),
         ("conflated", "Snapshots merged into a newer one", total.conflated),
-        ("invalid", "Snapshots refused in this process because a field breaks a rule", invalid.total()),
+        ("invalid", "Snapshots rejected in this process because a field breaks a rule", invalid_total()),
         ("unsent", "Snapshots accepted, and never sent", total.unsent),
         ("unknown", "Snapshots sent, and not answered when close() gave up", total.unknown),
         ("outages", "Times that Redis went away", total.outages),

@@ -1,4 +1,4 @@
-"""What happens to a process: its end, a fork, SIGTERM. Every producer of the process is told."""
+"""What happens to a process: its end, a fork, SIGTERM. Passes it on to every producer of the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.flusher import Flusher
-from risk_producer.session.session import log
+from risk_producer.session.section import log
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long close(), and the end of the process, wait for the buffer to empty."""
@@ -30,19 +30,19 @@ class Forked(Protocol):
     def _begin_child(self) -> None:
         """In the child: a buffer, a connection and a flusher of its own."""
 
-    def _settle_role(self) -> None:
-        """The process has learnt what it is."""
+    def _determine_role(self) -> None:
+        """Multiprocessing knows what the process is."""
 
 
 _producers: WeakSet[Forked] = WeakSet()
 _open: dict[int, Flusher] = {}
 """Those that have not ended, also of producers that were dropped."""
-_missed = threading.Event()
-"""The log has said that a close() was missed."""
+_logged_missing_close = threading.Event()
+"""Set once the log has the line about a producer that was not closed."""
 
 
 def register(producer: Forked, flusher: Flusher) -> None:
-    """Tell it of forks, and end its flusher with the process."""
+    """Pass forks on to the producer, and end its flusher with the process."""
     _producers.add(producer)
     _open[id(flusher)] = flusher
 
@@ -53,24 +53,24 @@ def forget(flusher_id: int) -> None:
 
 
 def dropped(flusher: Flusher) -> None:
-    """A producer was collected, and not closed: send what it holds, and let go of everything.
+    """A producer was collected, and not closed: send what it holds, and release everything.
 
     May run in any thread at any moment, so it waits for nothing.
     """
     if flusher.session.ended:
         return
-    if not _missed.is_set():
-        _missed.set()
-        flusher.session.after(_say_that_close_was_missed)
+    if not _logged_missing_close.is_set():
+        _logged_missing_close.set()
+        flusher.session.section.after(_log_missing_close)
     flusher.request_close(CLOSE_TIMEOUT_S)
     if not flusher.runs() and flusher.session.empty:
-        flusher.session.after(flusher.end)
+        flusher.session.section.after(flusher.end)
 
 
-def _say_that_close_was_missed() -> None:
+def _log_missing_close() -> None:
     log.warning(
         "A producer was dropped without close(): what it held is sent now, for at most %g s. Close each "
-        "producer, or use it in a with statement; this is said once",
+        "producer, or use it in a with statement; this line is logged once",
         CLOSE_TIMEOUT_S,
     )
 
@@ -109,8 +109,8 @@ def close_on_sigterm(*producers: Any, timeout: float = CLOSE_TIMEOUT_S) -> None:
 def _close_outside(flushers: list[Flusher], deadline: float, then: Callable[[], None]) -> None:
     """Close them, and go on. Where the signal came in the midst of a call of one: when that is over."""
     for flusher in flushers:
-        if flusher.session.inside():
-            flusher.session.after(lambda: _close_outside(flushers, deadline, then))
+        if flusher.session.section.is_held():
+            flusher.session.section.after(lambda: _close_outside(flushers, deadline, then))
             return
     for flusher in flushers:
         flusher.close(max(0.0, deadline - monotonic()))
@@ -139,7 +139,7 @@ def _end_all_in_child(_: object = None) -> None:
     """The processes of multiprocessing that are forked end without atexit."""
     util.Finalize(None, _end_all, exitpriority=0)
     for producer in list(_producers):
-        producer._settle_role()
+        producer._determine_role()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -9,34 +9,34 @@ from typing import Self
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import BoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait
+from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait_error
+from risk_producer.item import Item
 from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
-from risk_producer.session.buffer import Item
 
 
 class RiskProducer(ProducerBase):
     """Keeps the risk state of traders. Thread-safe; after a fork both sides may go on.
 
     Any method may be called from anywhere, also by a signal handler, a finalizer or a log handler that has
-    interrupted another one. Where a call cannot wait there, it says so at once.
+    interrupted another one. Where a call cannot wait there, it raises or answers False at once.
     """
 
     def save(self, snapshot: RiskSnapshot) -> bool:
         """Accept a snapshot and return at once; it goes to Redis in the background, in order.
 
-        Where the buffer is full: see on_full. False: not accepted, and counted as refused; also after
+        Where the buffer is full: see on_full. False: not accepted, and counted as rejected; also after
         close(). Whatever state Redis is in, it raises nothing but InvalidSnapshot for what is no snapshot.
         """
         if type(snapshot) is not RiskSnapshot:
             check(snapshot)
         engine = self._engine
         item = engine.session.accept(snapshot)
-        if item is not None and not engine.careful:
+        if item is not None and not engine.save_waits:
             return True
-        return self._save_carefully(snapshot, item)
+        return self._save_and_wait(snapshot, item)
 
-    def _save_carefully(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
+    def _save_and_wait(self, snapshot: RiskSnapshot, item: Item | None) -> bool:
         """There was no room, or save() waits for the disk or for Redis."""
         engine, session = self._engine, self._engine.session
         if item is None:
@@ -56,7 +56,7 @@ class RiskProducer(ProducerBase):
         """Accept a snapshot and return when Redis has it. timeout in seconds; default: save_timeout_s.
 
         StreamFull: there was no room all the time; the snapshot was not accepted.
-        StreamUnavailable: Redis did not answer in time; the snapshot stays in memory and goes out later.
+        StreamUnavailable: Redis did not answer in time; the snapshot stays in memory and is sent later.
         ProducerClosed: after close(); the snapshot was not accepted.
         """
         check(snapshot)
@@ -67,13 +67,13 @@ class RiskProducer(ProducerBase):
         if accepted is None:
             accepted = self._wait_for_room(snapshot, deadline)
         if accepted is None:
-            raise session.why_refused(timeout)
+            raise session.no_room_error(timeout)
         item = accepted
         if item.done:
             return
         session.hurry()
         if not self._engine.flusher.can_wait():
-            raise cannot_wait(item, session, timeout)
+            raise cannot_wait_error(item, session, timeout)
         session.waiters.wait_for(lambda: self._engine.is_over(item), deadline)
         self._engine.conclude(item, timeout)
 
@@ -82,20 +82,20 @@ class RiskProducer(ProducerBase):
         return BoundTrader(self, trader_id)
 
     def _wait_for_room(self, snapshot: RiskSnapshot, deadline: float) -> Item | None:
-        """Accept a snapshot as soon as there is room; None, and counted as refused: there was none."""
+        """Accept a snapshot as soon as there is room; None, and counted as rejected: there was none."""
         box: list[Item] = []
         if self._engine.may_wait_for_room():
             self._engine.session.waiters.wait_for(lambda: self._engine.try_to_accept(snapshot, box), deadline)
         if not box:
-            self._engine.session.refuse(snapshot)
+            self._engine.session.reject(snapshot)
             return None
         return box[0]
 
     def load(self, trader_id: str) -> LoadedState | None:
         """The newest state of a trader, from memory, Redis, and Postgres (where database_url is given).
 
-        None: there is none, for certain. StateUnknown: a place that would know did not answer, or cannot
-        know. A state comes with `unanswered`: the places that might know a newer one and did not answer.
+        None: there is none, for certain. StateUnknown: a source that would know did not answer, or cannot
+        know. A state comes with `unanswered`: the sources that might know a newer one and did not answer.
         InvalidSnapshot: trader_id is no name of a trader.
         """
         return load(self._engine.flusher, self._database_url, trader_id)

@@ -16,9 +16,9 @@ import pytest
 
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer import RiskProducer, RiskSnapshot
+from tests.support.process import ChildProcess
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def worker_of(folder: Path) -> psutil.Process:
 
 
 @contextmanager
-def demo(folder: Path, *options: str) -> Iterator[WorkerProcess]:
+def demo(folder: Path, *options: str) -> Iterator[ChildProcess]:
     # An environment that would lead it astray, and a mark in it by which all its processes can be found.
     environ = {
         "POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/nothing",
@@ -58,7 +58,7 @@ def demo(folder: Path, *options: str) -> Iterator[WorkerProcess]:
         "DEMO_OF": str(folder),
     }
     command = [sys.executable, "-m", "risk_worker", "demo", "--data", str(folder / "data"), *options]
-    with WorkerProcess(folder / "log", environ, command) as process:
+    with ChildProcess(folder / "log", environ, command) as process:
         yield process
 
 
@@ -152,7 +152,7 @@ def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder
         environ = {"REDIS_URL": redis_url, "POSTGRES_URL": url}
         with RiskProducer(redis_url) as producer:
             producer.push(snapshot)
-        with WorkerProcess(folder / "worker", environ), psycopg.connect(url, autocommit=True) as connection:
+        with ChildProcess(folder / "worker", environ), psycopg.connect(url, autocommit=True) as connection:
             stored = "SELECT 1 FROM risk_state WHERE trader_id = 'late'"
             wait_until(lambda: connection.execute(stored).fetchone(), 30, "the other worker")
         process.signal(signal.SIGINT)

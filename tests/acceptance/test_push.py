@@ -15,8 +15,8 @@ import redis
 from risk_producer.contract.keys import Keys
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.reconcile import reconcile
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 LINES = 100_000
 TRADERS = 50
@@ -52,14 +52,14 @@ def test_100_000_lines_while_the_worker_is_killed_twice(
     def stored() -> int:
         return int(cast(Any, redis_client.hget(keys.counters, "stored")) or 0)
 
-    with WorkerProcess(tmp_path / "push", settings, command) as push:
+    with ChildProcess(tmp_path / "push", settings, command) as push:
         for life in (1, 2):
             before = stored()
-            with WorkerProcess(tmp_path / f"worker-{life}", settings) as worker:
+            with ChildProcess(tmp_path / f"worker-{life}", settings) as worker:
                 wait_until(lambda before=before: stored() > before, 40, f"rows; {worker.log}")  # type: ignore[misc]
                 assert stored() < LINES, "killed too late to show anything"
                 worker.kill()
-        with WorkerProcess(tmp_path / "worker-3", settings) as worker:
+        with ChildProcess(tmp_path / "worker-3", settings) as worker:
             assert push.wait(60) == 0, push.log
             assert "100,000 accepted, 0 bad in" in push.log
             wait_until(

@@ -1,14 +1,14 @@
-"""What producers were told, kept outside the system: each appends to a file of its own, a line at a time.
+"""How producers were answered, kept outside the system: each appends to a file of its own, a line at a time.
 
     try   trace trader recorded_at pnl equity    before push() or save()
     ok    trace                                  push() returned: a promise
     later trace                                  StreamUnavailable: a promise if it gets to close
-    saved trace                                  save() said True: likewise, or if a flush() came after it
+    saved trace                                  save() returned True: likewise, or if a flush() came after it
     spooled trace                                accepted with a spool on disk: a promise, whatever comes
     no    trace                                  refused: it must never be stored
     error ...                                    an exception that save() or push() may not raise
-    begin n / end n                              flush() was called / said True
-    closed                                       close() said True: nothing was left
+    begin n / end n                              flush() was called / returned True
+    closed                                       close() returned True: nothing was left
 
 A killed process may lose the line that it was about to write, never one that it wrote.
 """
@@ -41,8 +41,8 @@ class Notes:
 
 
 @dataclass(slots=True)
-class Told:
-    """What all producers were told."""
+class Answers:
+    """How all producers were answered."""
 
     tried: dict[str, Content] = field(default_factory=dict)
     promised: set[str] = field(default_factory=set)
@@ -77,14 +77,14 @@ class Told:
 
 
 def compare(
-    told: Told, database_url: str, foreign: Collection[str] = (), poison: str | None = None
+    answers: Answers, database_url: str, foreign: Collection[str] = (), poison: str | None = None
 ) -> list[str]:
-    """Row by row: each promise exactly once, in history or among the dead letters; nothing that nobody tried.
+    """Row by row: each promise exactly once, in history or among the dead letters; nothing else is stored.
 
     foreign: traces of entries that no producer sent; none of them is a state. poison: the reason of what may
     be a dead letter; None: anything may. Returns what is wrong, one sentence each.
     """
-    wrong: list[str] = list(told.errors)
+    wrong: list[str] = list(answers.errors)
     stored: Counter[str] = Counter()
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
@@ -94,27 +94,27 @@ def compare(
             stored[trace] += 1
             if trace in foreign:
                 continue
-            if trace not in told.tried:
-                wrong.append(f"{trace} is stored, and nobody sent it")
-            elif told.tried[trace] != tuple(content):
-                wrong.append(f"{trace} is stored as {content}, and was sent as {told.tried[trace]}")
+            if trace not in answers.tried:
+                wrong.append(f"{trace} is stored, and no producer sent it")
+            elif answers.tried[trace] != tuple(content):
+                wrong.append(f"{trace} is stored as {content}, and was sent as {answers.tried[trace]}")
         dead: set[str] = set()
         for (payload,) in connection.execute("SELECT payload FROM risk_dead_letter"):
             trace, reason = trace_of(payload)
             if trace is None:
                 continue
             dead.add(trace)
-            if poison is not None and trace in told.promised and reason != poison:
+            if poison is not None and trace in answers.promised and reason != poison:
                 wrong.append(f"{trace} was acknowledged and is a dead letter")
         for (trace,) in connection.execute("SELECT trace_id FROM risk_state"):
             if trace in foreign:
                 wrong.append(f"{trace} is a state, and no producer sent it")
-    for trace in told.promised:
+    for trace in answers.promised:
         if stored[trace] == 0 and trace not in dead:
             wrong.append(f"{trace} was acknowledged and is lost")
     wrong += [f"{trace} is stored {count} times" for trace, count in stored.items() if count > 1]
     wrong += [
-        f"{trace} was refused and is stored" for trace in told.refused if stored[trace] or trace in dead
+        f"{trace} was refused and is stored" for trace in answers.refused if stored[trace] or trace in dead
     ]
     return wrong
 

@@ -1,4 +1,4 @@
-"""A trading process that notes what it was told. python -m tests.chaos.producer NOTES NAME RATE TRADER..."""
+"""A trading process that notes its answers. python -m tests.chaos.producer NOTES NAME RATE TRADER..."""
 
 from __future__ import annotations
 

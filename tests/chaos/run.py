@@ -1,4 +1,4 @@
-"""A run: the schedule happens, then everything heals, and the books must balance."""
+"""A run: the schedule happens, every fault ends, and what was accepted is reconciled with what is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import redis
 
 from risk_devkit.embedded import EmbeddedServerError
 from risk_producer.contract.keys import partition_of
-from tests.chaos.oracle import Told, compare, trace_of
+from tests.chaos.oracle import Answers, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.system import System, Undo
@@ -53,7 +53,7 @@ class Result:
     seed: int
     seconds: float
     faults: Counter[str] = field(default_factory=Counter)
-    books: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
     promised: int = 0
     tried: int = 0
     refused: int = 0
@@ -158,14 +158,18 @@ def wait_for_empty_streams(system: System) -> list[str]:
 
 
 def _check(system: System, result: Result) -> None:
-    told = Told()
+    answers = Answers()
     for notes in system.notes:
-        told.read(notes)
-    result.tried, result.promised, result.refused = len(told.tried), len(told.promised), len(told.refused)
+        answers.read(notes)
+    result.tried, result.promised, result.refused = (
+        len(answers.tried),
+        len(answers.promised),
+        len(answers.refused),
+    )
     result.poison_by_hand = len(system.poison_sure)
-    result.books = verify(system, result)
-    result.wrong += compare(told, system.postgres.url, system.foreign, POISON)
-    result.wrong += _compare_poison(system, told)
+    result.totals = verify(system, result)
+    result.wrong += compare(answers, system.postgres.url, system.foreign, POISON)
+    result.wrong += _compare_poison(system, answers)
 
     # What the database refused becomes welcome: a retry stores all of it, exactly once.
     system.execute("ALTER TABLE risk_state_history DROP CONSTRAINT no_poison")
@@ -179,9 +183,9 @@ def _check(system: System, result: Result) -> None:
     result.wrong += [
         f"{trace} is a dead letter after a retry"
         for trace, _ in map(trace_of, _dead(system).values())
-        if trace in told.tried
+        if trace in answers.tried
     ]
-    result.wrong += compare(told, system.postgres.url, system.foreign, POISON)
+    result.wrong += compare(answers, system.postgres.url, system.foreign, POISON)
 
 
 def verify(system: System, result: Result) -> dict[str, int]:
@@ -197,9 +201,9 @@ def _dead(system: System) -> dict[str, bytes]:
     return {name: bytes(payload) for name, payload in rows}
 
 
-def _compare_poison(system: System, told: Told) -> Iterator[str]:
+def _compare_poison(system: System, answers: Answers) -> Iterator[str]:
     """Each entry added by hand is a dead letter with its own bytes, and there are no others."""
-    sent = told.tried.keys() | system.foreign
+    sent = answers.tried.keys() | system.foreign
     found = {name: payload for name, payload in _dead(system).items() if trace_of(payload)[0] not in sent}
     for name, payload in system.poison_sure.items():
         if found.pop(name, None) != payload:
@@ -257,7 +261,7 @@ def report(result: Result) -> str:
         f"producers: {result.tried:,} tried, {result.promised:,} acknowledged, {result.refused:,} refused"
     )
     lines.append(f"poison added by hand: {result.poison_by_hand}")
-    lines.append("books: " + ", ".join(f"{n} {v:,}" for n, v in result.books.items() if type(v) is int))
+    lines.append("totals: " + ", ".join(f"{n} {v:,}" for n, v in result.totals.items() if type(v) is int))
     lines.append(f"streams empty {result.drained_after_s:.1f} s after the producers stopped")
     lines.append(f"longest stall of a partition: {result.stall_s:.1f} s")
     lines += [f"  {line}" for line in result.stall_during]
@@ -272,6 +276,6 @@ def report(result: Result) -> str:
     lines.append(
         f"✗ {len(result.wrong)} things are wrong; again: {again}"
         if result.wrong
-        else "✓ Every acknowledged snapshot is stored exactly once, and the books balance."
+        else "✓ Every acknowledged snapshot is stored exactly once, and all is reconciled."
     )
     return "\n".join(lines)

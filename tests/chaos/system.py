@@ -28,8 +28,8 @@ from risk_worker.database import migrations
 from tests.chaos.network import Link
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 PARTITIONS: Final = 2
 TRADERS_EACH: Final = 4
@@ -80,13 +80,13 @@ class System:
         self.seen: Counter[str] = Counter()
         """What else is worth knowing, counted."""
         self._stack = ExitStack()
-        self._operators: list[tuple[str, subprocess.Popen[bytes], Path]] = []
+        self._operators: list[tuple[str, ChildProcess]] = []
         self._down: set[str] = set()
         self._frozen: set[str] = set()
         self._lives = 0
-        self._zombies: list[WorkerProcess] = []
+        self._zombies: list[ChildProcess] = []
         self._spools: dict[str, Path] = {}
-        self._notes_of: dict[WorkerProcess, Path] = {}
+        self._notes_of: dict[ChildProcess, Path] = {}
 
     def __enter__(self) -> System:
         try:
@@ -134,7 +134,7 @@ class System:
             "POSTGRES_URL": self.postgres.url,
         }
         self.processes = {
-            name: enter(WorkerProcess(self.folder / f"{name}.log", self._worker_environment))
+            name: enter(ChildProcess(self.folder / f"{name}.log", self._worker_environment))
             for name in self.workers
         }
         for name in self.producers:
@@ -148,7 +148,7 @@ class System:
     def _port_of(self, server: str) -> Callable[[], int]:
         return lambda: self.postgres.port if server == "postgres" else self.redis.port
 
-    def _producer(self, name: str) -> WorkerProcess:
+    def _producer(self, name: str) -> ChildProcess:
         traders = [f"{name}-trader-{number}" for number in range(self._traders_each)]
         self._lives += 1
         notes = self.folder / f"notes-{name}-{self._lives}"
@@ -162,7 +162,7 @@ class System:
             *traders,
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
-        process = WorkerProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
+        process = ChildProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
         self._notes_of[process] = notes
         return process
 
@@ -202,16 +202,15 @@ class System:
                 self.wrong.append(f"{name} ended by itself: {self.processes[name].log[-1500:]}")
                 self._down.add(name)
         for each in list(self._operators):
-            command, process, log = each
-            if process.poll() is None:
+            command, process = each
+            if process.running:
                 continue
             self._operators.remove(each)
-            self.seen[f"`{command}` ended with status {process.returncode}"] += 1
-            said = log.read_text(errors="replace")
-            if "Traceback" in said or (
-                command == "verify" and process.returncode == 1 and not _is_told(said)
-            ):
-                self.wrong.append(f"`{command}` on the running system said:\n{said[-2000:]}")
+            status = process.wait(1)
+            self.seen[f"`{command}` ended with status {status}"] += 1
+            output = process.log
+            if "Traceback" in output or (command == "verify" and status == 1 and not _names_fields(output)):
+                self.wrong.append(f"`{command}` on the running system printed:\n{output[-2000:]}")
 
     def _hit_worker(self, fault: Fault) -> Undo:
         process = self.processes[fault.target]
@@ -258,7 +257,7 @@ class System:
         if self.processes[name].running:
             self.processes[name].kill()
         self.processes[name] = self._stack.enter_context(
-            WorkerProcess(self.folder / f"{name}.log", self._worker_environment | environment)
+            ChildProcess(self.folder / f"{name}.log", self._worker_environment | environment)
         )
 
     @contextlib.contextmanager
@@ -272,7 +271,7 @@ class System:
                 time.sleep(0.3)  # some batches' worth of snapshots arrive
             yield
 
-    def _ended(self, name: str, process: WorkerProcess) -> None:
+    def _ended(self, name: str, process: ChildProcess) -> None:
         """A worker that was asked to stop stops, whoever is away."""
         try:
             process.wait(20)
@@ -305,7 +304,7 @@ class System:
         self.processes[name] = self._stack.enter_context(self._producer(name))
 
         def wake() -> None:
-            """The frozen one goes on beside its successor, and is told to leave."""
+            """The frozen one goes on beside its successor, and is asked to leave."""
             old.signal(signal.SIGCONT)
             old.signal(signal.SIGTERM)
 
@@ -318,12 +317,12 @@ class System:
             return _nothing
         link.mode = cast(Any, fault.kind)
 
-        def heal() -> None:
+        def undo() -> None:
             link.mode = "pass"
             if fault.kind == "lose answers":
                 link.cut()
 
-        return heal
+        return undo
 
     def _hit_postgres(self, fault: Fault) -> Undo:
         if fault.kind in ("kill -9", "restart"):
@@ -374,11 +373,11 @@ class System:
             used: int = client.info("memory")["used_memory"]
             client.config_set("maxmemory", 1 if fault.kind == "out of memory" else used + 2**16)
 
-        def heal() -> None:
+        def undo() -> None:
             with self.client() as client:
                 client.config_set("maxmemory", 0)
 
-        return heal
+        return undo
 
     def _spoil_fields(self, fault: Fault) -> Undo:
         """Values that neither a producer nor a worker writes."""
@@ -390,7 +389,7 @@ class System:
             if not epochs:
                 return _nothing
             trader, epoch = chance.choice(sorted(epochs.items()))
-            if fault.kind == "foreign counters":  # repaired by nobody
+            if fault.kind == "foreign counters":  # no program repairs them
                 key = chance.choice(
                     [keys.counters, keys.attempts, keys.failures, keys.latency_ms, keys.latency_buckets]
                 )
@@ -407,12 +406,12 @@ class System:
                 return _nothing
             client.hset(key, cast(str, name), cast(str, bad))
 
-        def put_back() -> None:
+        def restore() -> None:
             with self.client() as client:
                 if client.hget(key, cast(str, name)) == bad:
                     client.hset(key, cast(str, name), cast(str, value))
 
-        return put_back
+        return restore
 
     @staticmethod
     def _hash(client: redis.Redis, key: str) -> dict[bytes, bytes]:
@@ -463,17 +462,12 @@ class System:
 
     def _operate(self, fault: Fault) -> Undo:
         command = "verify" if fault.kind == "verify" else "dead retry"
-        log = self.folder / f"operator-{fault.at_s}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "risk_worker", *command.split()],
-                env={**os.environ, **self._operator_environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        self._stack.callback(_end, process)
-        self._operators.append((command, process, log))
+        process = ChildProcess(
+            self.folder / f"operator-{fault.at_s}.log",
+            self._operator_environment,
+            [sys.executable, "-m", "risk_worker", *command.split()],
+        )
+        self._operators.append((command, self._stack.enter_context(process)))
         return _nothing
 
     def run_operator(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -491,7 +485,7 @@ class System:
 
     def stop_producers(self) -> None:
         """SIGTERM; each says what is left, and nothing may be."""
-        # One that is told to leave before it has begun leaves in its spool what its predecessor promised.
+        # One that is asked to leave before it has begun leaves in its spool what its predecessor promised.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: all(self._has_begun(self.processes[name]) for name in self.producers), 30)
         for name in self.producers:
@@ -505,11 +499,11 @@ class System:
                 self.wrong.append(str(error))
                 continue
             if status == -signal.SIGTERM and not self._notes_of[process].exists():
-                continue  # told to leave before it had begun
+                continue  # asked to leave before it had begun
             if status != 0:
                 self.wrong.append(f"a producer ended with status {status}: {process.log[-1500:]}")
 
-    def _has_begun(self, producer: WorkerProcess) -> bool:
+    def _has_begun(self, producer: ChildProcess) -> bool:
         return self._notes_of[producer].exists() or not producer.running
 
     def stop_workers(self) -> None:
@@ -556,17 +550,11 @@ def _poison(chance: random.Random) -> bytes:
     )
 
 
-def _is_told(said: str) -> bool:
+def _names_fields(output: str) -> bool:
     """Whether verify found nothing but fields that a fault has spoiled: that is its task."""
-    found = [line for line in said.splitlines() if line.startswith("✗ ")]
+    found = [line for line in output.splitlines() if line.startswith("✗ ")]
     spoiled = [line for line in found if "is no number that can be counted with" in line]
     return bool(spoiled) and len(found) == len(spoiled) + 1
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait(10)
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import StreamEntry, decode_entries
 from tests.chaos import run as chaos
-from tests.chaos.oracle import Notes, Told, compare
+from tests.chaos.oracle import Answers, Notes, compare
 from tests.chaos.schedule import KINDS, schedule
 from tests.chaos.values import disguise, spoil
 from tests.support.servers import server_folder
@@ -32,7 +32,7 @@ def test_a_minute_of_chaos() -> None:
     assert result.wrong == []
     assert result.promised > 1_000
     assert sum(result.faults.values()) > 10
-    assert result.books["accepted"] >= result.promised
+    assert result.totals["accepted"] >= result.promised
 
 
 def test_the_same_seed_makes_the_same_schedule() -> None:
@@ -75,7 +75,7 @@ def store(url: str, *snapshots: tuple[int, RiskSnapshot]) -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Told:
+def answers(tmp_path: Path) -> Answers:
     """1: acknowledged. 2: refused. 3 and 5: in the buffer, 3 flushed. 4: killed before the answer."""
     notes = Notes(tmp_path / "notes")
     for number in range(1, 6):
@@ -87,52 +87,52 @@ def told(tmp_path: Path) -> Told:
     notes.write("later", "t5")
     notes.write("end", "x")
     notes.write("begin", "y")
-    made = Told()
+    made = Answers()
     made.read(tmp_path / "notes")
     return made
 
 
-def test_notes_tell_promises_from_hopes(told: Told, tmp_path: Path) -> None:
-    assert told.promised == {"t1", "t3"}
-    assert told.refused == {"t2"}
-    assert len(told.tried) == 5
+def test_notes_tell_promises_from_hopes(answers: Answers, tmp_path: Path) -> None:
+    assert answers.promised == {"t1", "t3"}
+    assert answers.refused == {"t2"}
+    assert len(answers.tried) == 5
     Notes(tmp_path / "notes").write("spooled", "t4")
-    told.read(tmp_path / "notes")
-    assert told.promised == {"t1", "t3", "t4"}
+    answers.read(tmp_path / "notes")
+    assert answers.promised == {"t1", "t3", "t4"}
     Notes(tmp_path / "notes").write("closed")
-    told.read(tmp_path / "notes")
-    assert told.promised == {"t1", "t3", "t4", "t5"}
+    answers.read(tmp_path / "notes")
+    assert answers.promised == {"t1", "t3", "t4", "t5"}
 
 
-def test_the_oracle_is_content_with_what_was_promised(told: Told, database_url: str) -> None:
+def test_the_oracle_is_content_with_what_was_promised(answers: Answers, database_url: str) -> None:
     store(database_url, (1, snapshot(1)), (2, snapshot(3)), (3, snapshot(4)))
-    assert compare(told, database_url) == []
+    assert compare(answers, database_url) == []
 
 
-def test_the_oracle_takes_a_dead_letter_for_an_answer(told: Told, database_url: str) -> None:
+def test_the_oracle_takes_a_dead_letter_for_an_answer(answers: Answers, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE risk_state_history ADD CHECK (trace_id <> 't3')")
     store(database_url, (1, snapshot(1)), (2, snapshot(3)))
-    assert compare(told, database_url) == []
+    assert compare(answers, database_url) == []
 
 
-def test_the_oracle_takes_poison_alone_for_a_dead_letter(told: Told, database_url: str) -> None:
+def test_the_oracle_takes_poison_alone_for_a_dead_letter(answers: Answers, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE risk_state_history ADD CHECK (trace_id NOT IN ('t1', 't3'))")
     store(database_url, (1, snapshot(1, reason="poison")), (2, snapshot(3)))
-    assert compare(told, database_url, poison="poison") == ["t3 was acknowledged and is a dead letter"]
+    assert compare(answers, database_url, poison="poison") == ["t3 was acknowledged and is a dead letter"]
 
 
-def test_the_oracle_finds_a_foreign_entry_that_moved_a_state(told: Told, database_url: str) -> None:
+def test_the_oracle_finds_a_foreign_entry_that_moved_a_state(answers: Answers, database_url: str) -> None:
     store(database_url, (1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9)))
-    assert compare(told, database_url, foreign={"t9"}) == ["t9 is a state, and no producer sent it"]
+    assert compare(answers, database_url, foreign={"t9"}) == ["t9 is a state, and no producer sent it"]
 
 
-def test_an_exception_in_a_trading_loop_is_wrong(told: Told, database_url: str, tmp_path: Path) -> None:
+def test_an_exception_in_a_trading_loop_is_wrong(answers: Answers, database_url: str, tmp_path: Path) -> None:
     store(database_url, (1, snapshot(1)), (2, snapshot(3)))
     Notes(tmp_path / "notes").write("error", "a", "TypeError()")
-    told.read(tmp_path / "notes")
-    assert compare(told, database_url) == ["error a TypeError()"]
+    answers.read(tmp_path / "notes")
+    assert compare(answers, database_url) == ["error a TypeError()"]
 
 
 def test_chosen_kinds_are_all_there_is() -> None:
@@ -163,14 +163,14 @@ def test_disguised_values_are_the_same_and_spoiled_ones_are_none() -> None:
     [
         ([(1, snapshot(1))], "t3 was acknowledged and is lost"),
         ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(2))], "t2 was refused and is stored"),
-        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9))], "t9 is stored, and nobody sent it"),
+        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9))], "t9 is stored, and no producer sent it"),
         ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(3))], "t3 is stored 2 times"),
         ([(1, snapshot(1)), (2, snapshot(3, 3.5))], "t3 is stored as"),
     ],
 )
 def test_the_oracle_finds_what_is_wrong(
-    told: Told, database_url: str, stored: list[tuple[int, RiskSnapshot]], problem: str
+    answers: Answers, database_url: str, stored: list[tuple[int, RiskSnapshot]], problem: str
 ) -> None:
     store(database_url, *stored)
-    [said] = compare(told, database_url)
-    assert said.startswith(problem)
+    [found] = compare(answers, database_url)
+    assert found.startswith(problem)

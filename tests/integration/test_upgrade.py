@@ -16,7 +16,7 @@ from risk_producer import RiskProducer
 from risk_producer.contract.keys import Keys
 from risk_worker.database import migrations
 from tests.golden.make import PAUSED, PLAIN
-from tests.support.books import drain_all
+from tests.support.ledger import drain_all
 from tests.support.producers import stream_of
 
 KEYS = Keys(0)

@@ -1,4 +1,4 @@
-"""A steady load for a long time, with a few faults; the books must balance, and nothing may have grown."""
+"""A steady load for a long time, with a few faults; all must be reconciled, and nothing may have grown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 import msgspec
 
-from tests.chaos.oracle import Told, compare
+from tests.chaos.oracle import Answers, compare
 from tests.chaos.run import Happened, Result, let_happen, measure, verify, wait_for_empty_streams
 from tests.chaos.schedule import Fault
 from tests.chaos.system import System
@@ -29,7 +29,7 @@ class Soaked:
     samples: list[Sample] = field(default_factory=list)
     promised: int = 0
     refused: int = 0
-    books: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
     stall_s: float = 0.0
     stall_during: list[str] = field(default_factory=list)
     drained_after_s: float = 0.0
@@ -112,12 +112,12 @@ def run(
 def _check(
     system: System, soaked: Soaked, result: Result, happened: list[Happened], began: float, stopped: float
 ) -> None:
-    told = Told()
+    answers = Answers()
     for notes in system.notes:
-        told.read(notes)
-    soaked.promised, soaked.refused = len(told.promised), len(told.refused)
-    soaked.books = verify(system, result)
-    soaked.wrong += compare(told, system.postgres.url)
+        answers.read(notes)
+    soaked.promised, soaked.refused = len(answers.promised), len(answers.refused)
+    soaked.totals = verify(system, result)
+    soaked.wrong += compare(answers, system.postgres.url)
     measure(system, result, happened, began, stopped)
     soaked.stall_s, soaked.stall_during = result.stall_s, result.stall_during
     if soaked.stall_s > STALL_MAX_S:
@@ -128,11 +128,11 @@ def _check(
 
 def report(soaked: Soaked) -> str:
     """For a person."""
-    counts = ", ".join(f"{name} {count:,}" for name, count in soaked.books.items() if type(count) is int)
+    counts = ", ".join(f"{name} {count:,}" for name, count in soaked.totals.items() if type(count) is int)
     waits = [sample.longest_wait_s for sample in soaked.samples]
     lines = [
         f"{soaked.promised:,} acknowledged, {soaked.refused:,} refused",
-        f"books: {counts}",
+        f"totals: {counts}",
         f"streams empty {soaked.drained_after_s:.1f} s after the producers stopped",
         f"longest wait of a snapshot: {max(waits, default=0.0):.1f} s",
         f"longest stall of a partition: {soaked.stall_s:.1f} s",
@@ -140,6 +140,6 @@ def report(soaked: Soaked) -> str:
         *(f"✗ {what}" for what in soaked.wrong[:60]),
         f"✗ {len(soaked.wrong)} things are wrong."
         if soaked.wrong
-        else "✓ Every acknowledged snapshot is stored exactly once, the books balance, and nothing grew.",
+        else "✓ Every acknowledged snapshot is stored exactly once, all is reconciled, and nothing grew.",
     ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Workers whose processes end, or freeze, between any two calls of Redis: the real code of RQ and of the
 scheduler, with a client that counts.
 
-Time is passed in: a worker judges leases by a clock of its own that a test moves.
+Time is passed in: a worker classifies leases by a clock of its own that a test moves.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Worker(DrainWorker):
         self._scheduler = DrainScheduler(self.connection, partitions, worker=name, clock=lambda: self.now)
 
     def serialize(self) -> dict[str, Any]:
-        return {**super().serialize(), "whereabouts": f"host of {self.name}"}
+        return {**super().serialize(), "process_host": f"host of {self.name}"}
 
     def perform_job(self, job: Any, queue: Any, execution: Any) -> bool:
         def drain(partition: int) -> int:
@@ -117,7 +117,7 @@ class Worker(DrainWorker):
         assert self._scheduler is not None
         self._scheduler.ensure_enqueued()
 
-    def shift(self) -> bool:
+    def run_job(self) -> bool:
         """Take a job from the queue and do it. False: there was none."""
         taken = Queue.dequeue_any(
             self.queues, None, connection=self.connection, job_class=DrainJob, serializer=self.serializer
@@ -127,14 +127,14 @@ class Worker(DrainWorker):
         self.execute_job(*taken)
         return True
 
-    def live(self, *, patient: bool = False, shifts: int = 2) -> None:
-        """From its birth over some shifts to its end. patient: it waits until what is dead is known to be."""
+    def live(self, *, patient: bool = False, jobs: int = 2) -> None:
+        """From its birth over some jobs to its end. patient: it waits until what is dead is known to be."""
         self.register_birth()
         self.tick()
         if patient:
             self.wait_for_the_dead()
-        for _ in range(shifts):
-            self.shift()
+        for _ in range(jobs):
+            self.run_job()
         self.register_death()
 
     def wait_for_the_dead(self) -> None:
@@ -189,7 +189,7 @@ def check(client: Any, url: str, partitions: int) -> None:
         assert sorted(queued) == sorted(job_id_of(p).encode() for p in range(partitions))
         drained.clear()
         for _ in range(partitions):
-            assert survivor.shift()
+            assert survivor.run_job()
         assert sorted(drained) == list(range(partitions))
     survivor.register_death()
     survivor.connection.close()

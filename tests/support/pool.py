@@ -4,7 +4,7 @@
 
 END      terminate: by the pool's with statement, as soon as half of the work is accepted
          close: close() without join(), once the results are there
-         abandon: close() without join(), and nobody waits for the results
+         abandon: close() without join(), and the results are not taken
          join: close() and join()
 OPTION   through: save() waits for Redis, which is the default; buffer: it does not
          sigterm: each process calls close_on_sigterm(); hasty: and gives it 0.1 s

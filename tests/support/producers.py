@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from risk_producer import AsyncRiskProducer, Health, LoadedState, RiskProducer, RiskSnapshot
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import WireSnapshot, decode
-from risk_producer.session.sender import Outbox
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ RESET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def snapshot(trader_id: str = "t1", pnl: Any = 0.0, **fields: Any) -> RiskSnapshot:
-    """A snapshot whose daily_pnl tells it from others."""
+    """A snapshot that its daily_pnl distinguishes from others."""
     return RiskSnapshot(
         **{
             "trader_id": trader_id,
@@ -54,8 +53,6 @@ class Producer(Protocol):
     def close(self, timeout: float | None = PATIENCE_S) -> bool: ...
     def health(self) -> Health: ...
     @property
-    def outbox(self) -> Outbox: ...
-    @property
     def stream(self) -> Any: ...
 
 
@@ -73,10 +70,6 @@ class Threaded:
 
     def close(self, timeout: float | None = PATIENCE_S) -> bool:
         return self.inner.close(timeout)
-
-    @property
-    def outbox(self) -> Outbox:
-        return self.inner._engine.session._outbox
 
     @property
     def stream(self) -> Any:
@@ -116,10 +109,6 @@ class OnLoop:
 
     def health(self) -> Health:
         return self.inner.health()
-
-    @property
-    def outbox(self) -> Outbox:
-        return self.inner._engine.session._outbox
 
     @property
     def stream(self) -> Any:

@@ -24,7 +24,7 @@ from risk_worker.cli import cli
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
 from risk_worker.runtime.scheduler import DrainScheduler
-from tests.support.books import drain_all
+from tests.support.ledger import drain_all
 
 CRASHED = 137  # as a process killed for its memory
 
@@ -81,8 +81,8 @@ def _drain() -> None:
 
 
 def _worker() -> None:
-    """With short shifts, to come to the end of one; it does not wait long for what the one before left."""
-    jobs.SHIFT_S = 0.5  # type: ignore[misc]
+    """With short time slices and a short transit grace period, so that both end within the test."""
+    jobs.TIME_SLICE_S = 0.5  # type: ignore[misc]
     DrainScheduler.TRANSIT_S = 0.3  # type: ignore[misc]
     cli(["worker"])
 

@@ -30,7 +30,7 @@ class Server(ThreadingMixIn, WSGIServer):
     block_on_close = False
 
     def __init__(self, application: Application, *, host: str, port: int) -> None:
-        """Listen on host and port; 0 takes a free one, which server_port tells. Raises ConfigurationError."""
+        """Listen on host and port; 0 takes a free one, which server_port names. Raises ConfigurationError."""
         try:
             address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
             self.address_family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]

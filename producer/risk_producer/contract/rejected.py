@@ -1,9 +1,9 @@
-"""Refused snapshots: counted and logged by the library itself, whatever the caller does with the exception.
+"""Invalid snapshots: the library itself counts and logs them, whatever the caller does with the exception.
 
-A framework may swallow InvalidSnapshot, and the refused snapshot may be the one with the pause. So each is
+A framework may swallow InvalidSnapshot, and the rejected snapshot may be the one with the pause. So each is
 counted in this process (risk_producer_invalid_total), and each trader's first in a minute is a log line.
 
-No locks: a refusal may come from a finalizer or a signal handler that interrupted another one.
+No locks: the call may come from a finalizer or a signal handler that interrupted another one.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class _Counter:
 
 _total = _Counter()
 _reported: dict[str, tuple[float, int]] = {}
-"""trader_id -> when its last log line was written (monotonic, in seconds), and refusals since then."""
+"""trader_id -> when its last log line was written (monotonic, in seconds), and invalid snapshots since."""
 
 
-def total() -> int:
-    """Snapshots refused in this process because a field breaks a rule."""
+def invalid_total() -> int:
+    """Snapshots rejected in this process because a field breaks a rule."""
     return _total.value()
 
 
-def report(trader_id: str, error: Exception, now: float | None = None) -> None:
-    """Count a refused snapshot, and log it unless this trader had a line within the last minute.
+def record_invalid(trader_id: str, error: Exception, now: float | None = None) -> None:
+    """Count an invalid snapshot, and log it unless this trader had a line within the last minute.
 
     now: monotonic, in seconds. trader_id: an empty text, where it is what breaks the rule.
     """
@@ -60,18 +60,18 @@ def report(trader_id: str, error: Exception, now: float | None = None) -> None:
         _reported.clear()
     _reported[trader_id] = (now, 0)
     log.warning(
-        "A snapshot of trader %r was refused and will not be stored: %s%s",
+        "A snapshot of trader %r was rejected and will not be stored: %s%s",
         trader_id,
         error,
         f" ({since} more since the last such line)" if since else "",
     )
 
 
-def _forget() -> None:
+def _reset_in_child() -> None:
     """After a fork, in the child: what was counted is the parent's."""
     global _total
     _total = _Counter()
     _reported.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import force_setattr
 
-from risk_producer.contract import rejected as invalid
+from risk_producer.contract.rejected import record_invalid
 from risk_producer.errors import InvalidSnapshot
 
 TRADER_ID_MAX: Final = 255
@@ -146,7 +146,7 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def _report(self, error: InvalidSnapshot) -> None:
         trader_id: Any = self.trader_id
-        invalid.report(str.__str__(trader_id) if issubclass(type(trader_id), str) else "", error)
+        record_invalid(str.__str__(trader_id) if issubclass(type(trader_id), str) else "", error)
 
 
 def with_last_reset(snapshot: RiskSnapshot, last_reset_time: datetime) -> RiskSnapshot:

@@ -1,19 +1,19 @@
-"""What load() finds: the newest state of a trader, where it came from, and who could not be asked."""
+"""load(): the newest state of a trader, its source, and the sources that could not be asked."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
 from risk_producer.contract.wire import WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot, StateUnknown
 from risk_producer.load import postgres as postgres_state
+from risk_producer.session.local import LocalState, Source
 
 if TYPE_CHECKING:
     from risk_producer.flusher import Flusher
@@ -26,20 +26,18 @@ NOT_RESTORED: Final = (
     "start a worker, or give the database's URL"
 )
 
-Place = Literal["memory", "spool", "redis", "postgres"]
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedState:
     """The newest known state of a trader."""
 
     snapshot: RiskSnapshot
-    source: Place
+    source: Source
     """Where it was found: this producer's memory, its spool, Redis, or Postgres."""
     age_s: float
     """Seconds from recorded_at to the moment of loading, by this machine's clock."""
     unanswered: tuple[str, ...] = ()
-    """Places that might know a newer state and could not be asked. Empty: there is no newer one."""
+    """Sources that might know a newer state and could not be asked. Empty: there is no newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,16 @@ class Stored:
     epoch: int
     seq: int
     snapshot: RiskSnapshot
-    place: Place
+    source: Source
+
+
+@dataclass(slots=True)
+class LoadAnswers:
+    """What Redis and Postgres answered to load()."""
+
+    states: list[Stored] = field(default_factory=list)
+    unanswered: list[tuple[Source, str]] = field(default_factory=list)
+    """Each source that might know a newer state and did not answer, and why."""
 
 
 def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedState | None:
@@ -60,54 +67,52 @@ def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedSt
     """
     trader_id = plain_text("trader_id", trader_id, TRADER_ID_MAX, least=1)
     session = flusher.session
-    memory, epoch, held_in = session.in_hand(trader_id)
+    local = session.local_state(trader_id)
     if not session.options.persistent:
-        return None if memory is None else _loaded(memory, "memory", ())
-    if held_in == "spool" and epoch is None:
-        epoch = _await_epoch(flusher, trader_id)
-    unanswered: list[tuple[Place, str]] = []
-    found: list[Stored] = []
-    restored, in_redis = True, False
-    try:
-        keys = session.keys_of(trader_id)
-        latest = flusher.transport.connected().latest(keys, trader_id)
-        restored, in_redis = latest.restored, latest.payload is not None
-        if latest.payload is not None:
-            found.append(_of_redis(latest.payload, trader_id, keys))
-    except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
-        unanswered.append(("redis", _reason(error)))
-    if database_url is None:
-        if not restored:
-            unanswered.append(("postgres", NOT_RESTORED))
-    elif memory is None or not in_redis or not restored:
-        try:
-            row = postgres_state.fetch(database_url, trader_id)
-            if row is not None:
-                found.append(_stored(row, trader_id, "postgres", "risk_state"))
-        except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
-            unanswered.append(("postgres", _reason(error)))
-    state = _newest(trader_id, memory, epoch, held_in, found, unanswered)
+        return None if local.snapshot is None else _loaded(local.snapshot, "memory", ())
+    if local.source == "spool" and local.epoch is None:
+        local = local._replace(epoch=_await_epoch(flusher, trader_id))
+    answers = _ask(flusher, database_url, trader_id, has_local=local.snapshot is not None)
+    state = _newest(trader_id, local, answers)
     if state is not None:
         session.loaded(state.snapshot)
     return state
 
 
-def _newest(
-    trader_id: str,
-    memory: RiskSnapshot | None,
-    epoch: int | None,
-    held_in: Place,
-    found: Sequence[Stored],
-    unanswered: Sequence[tuple[Place, str]],
-) -> LoadedState | None:
-    stored = max(found, key=lambda each: (each.epoch, each.seq), default=None)
-    places = tuple(place for place, _ in unanswered)
-    if memory is not None and (stored is None or epoch is None or epoch >= stored.epoch):
-        return _loaded(memory, held_in, places)
+def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_local: bool) -> LoadAnswers:
+    """Ask Redis, and Postgres where it may know a newer state."""
+    answers = LoadAnswers()
+    restored, in_redis = True, False
+    try:
+        keys = flusher.session.keys_of(trader_id)
+        latest = flusher.transport.connected().latest(keys, trader_id)
+        restored, in_redis = latest.restored, latest.payload is not None
+        if latest.payload is not None:
+            answers.states.append(_of_redis(latest.payload, trader_id, keys))
+    except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
+        answers.unanswered.append(("redis", _reason(error)))
+    if database_url is None:
+        if not restored:
+            answers.unanswered.append(("postgres", NOT_RESTORED))
+    elif not has_local or not in_redis or not restored:
+        try:
+            row = postgres_state.fetch(database_url, trader_id)
+            if row is not None:
+                answers.states.append(_stored(row, trader_id, "postgres", "risk_state"))
+        except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
+            answers.unanswered.append(("postgres", _reason(error)))
+    return answers
+
+
+def _newest(trader_id: str, local: LocalState, answers: LoadAnswers) -> LoadedState | None:
+    stored = max(answers.states, key=lambda each: (each.epoch, each.seq), default=None)
+    unanswered = tuple(source for source, _ in answers.unanswered)
+    if local.snapshot is not None and (stored is None or local.epoch is None or local.epoch >= stored.epoch):
+        return _loaded(local.snapshot, local.source, unanswered)
     if stored is not None:
-        return _loaded(stored.snapshot, stored.place, places)
-    if unanswered:
-        reasons = "; ".join(f"{place}: {reason}" for place, reason in unanswered)
+        return _loaded(stored.snapshot, stored.source, unanswered)
+    if answers.unanswered:
+        reasons = "; ".join(f"{source}: {reason}" for source, reason in answers.unanswered)
         raise StateUnknown(f"whether {trader_id!r} has a state cannot be known now ({reasons})")
     return None
 
@@ -115,12 +120,12 @@ def _newest(
 def _await_epoch(flusher: Flusher, trader_id: str) -> int:
     """The epoch of what an earlier process left in the spool: without it there is no order.
 
-    By time it cannot be told what is newer: a clock may have been replaced.
+    Times do not say which one is newer: a clock may have been replaced.
     """
     session = flusher.session
 
     def epoch() -> int | None:
-        return session.in_hand(trader_id)[1]
+        return session.local_state(trader_id).epoch
 
     session.hurry()
     if flusher.can_wait():
@@ -139,16 +144,16 @@ def _of_redis(payload: bytes, trader_id: str, keys: Keys) -> Stored:
     return _stored(decode(payload), trader_id, "redis", f"field {trader_id!r} of {keys.latest} in Redis")
 
 
-def _stored(wire: WireSnapshot, trader_id: str, place: Place, where: str) -> Stored:
+def _stored(wire: WireSnapshot, trader_id: str, source: Source, where: str) -> Stored:
     if wire.trader_id != trader_id:
         raise InvalidSnapshot(
             f"{where} holds a snapshot of {wire.trader_id!r}; the command to repair it: "
             f"riskstream repair {shlex.quote(trader_id)}"
         )
-    return Stored(wire.epoch, wire.seq, wire.snapshot, place)
+    return Stored(wire.epoch, wire.seq, wire.snapshot, source)
 
 
-def _loaded(snapshot: RiskSnapshot, source: Place, unanswered: tuple[str, ...]) -> LoadedState:
+def _loaded(snapshot: RiskSnapshot, source: Source, unanswered: tuple[str, ...]) -> LoadedState:
     age_s = (datetime.now(UTC) - snapshot.recorded_at).total_seconds()
     return LoadedState(snapshot, source, age_s, unanswered)
 

@@ -1,4 +1,4 @@
-"""An outage of Redis: whether it is under way, why, and how long to wait before the next try."""
+"""Backoff: an outage of Redis, its reason, and how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ _WAIT_S = 0.05
 _WAIT_MAX_S = 2.0
 
 
-class Outage:
-    """Takes the time as an argument, and writes no log: that is for its owner."""
+class Backoff:
+    """Takes the time as an argument, and writes no log: its owner does."""
 
     def __init__(self) -> None:
         self.count = 0
+        """Outages so far."""
         self.reason: str | None = None
         """Why snapshots cannot be sent just now; None: they can, as far as is known."""
         self._began = 0.0
         self._wait_s = 0.0
 
     @property
-    def under_way(self) -> bool:
+    def active(self) -> bool:
         """Whether the last call failed."""
         return self.reason is not None
 

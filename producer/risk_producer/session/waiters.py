@@ -70,7 +70,7 @@ class Waiters:
 
 
 def release(signal: threading.Lock) -> None:
-    """Wake whoever waits for this lock; nothing, where it is awake already."""
+    """Wake the thread that waits for this lock; does nothing where that is awake already."""
     with contextlib.suppress(RuntimeError):
         signal.release()
 

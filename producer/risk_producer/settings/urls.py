@@ -157,7 +157,9 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
             )
         key = unescape(key, name, "name of an option")
         value = unescape(value, name, "value of an option")
-        if key == "ssl" and value == "true":
+        if key == "ssl":
+            if value != "true":  # the one value that libpq knows
+                raise ConfigurationError(f"{name} has an option ssl that is not ssl=true; use sslmode")
             key, value = "sslmode", "require"
         if key not in _HARMLESS and key not in _SECRET:
             # A part of a password may have come here by mistake: then it is not shown.

@@ -1,20 +1,9 @@
 """The spool: on disk what save() accepted and Redis does not have yet, so that it survives the trader.
 
-A folder of append-only segments, numbered from 1. A segment is a magic text and then records:
-
-    length of body, crc32 of body       two unsigned 32-bit numbers
-    body                                kind, life, number, text
-
-    S  life, epoch (0: not claimed), snapshot as on the wire     accepted
-    L  life, epoch, trader_id                                    the epoch was claimed
-    D  life, seq, trader_id                                      Redis has all up to this seq
-
-    R                                                            this segment stands for all before it
-
-A life is one start of a producer on this folder. An epoch is on disk before anything is sent under it, so
-what is sent again after a crash has the same identity, and is passed over wherever it is known. The end of a
-segment may be torn: a record that is not whole was not accepted. Damage elsewhere costs the records that it
-touches. When the segments grow too big, what is still needed is written anew into one.
+A folder of append-only segments, numbered from 1; segment.py has their format. An incarnation is one start of
+a producer on this folder. An epoch is on disk before anything is sent under it, so what is sent again after a
+crash has the same identity, and is passed over wherever it is known. When the segments grow too big, what is
+still needed is rewritten into one.
 
 Not thread-safe: its owner holds a lock. Writing goes to the page cache, which outlives the process but not
 the machine; for more there is fsync.
@@ -27,29 +16,34 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import Struct
 from time import monotonic
 from typing import Final, Literal
-from zlib import crc32
 
 from risk_producer.contract.wire import decode, encode
 from risk_producer.errors import ConfigurationError, InvalidSnapshot
-from risk_producer.session.buffer import Item
+from risk_producer.item import Item
+from risk_producer.spool.segment import (
+    ACCEPTED,
+    CLAIMED,
+    CONFIRMED,
+    MAGIC,
+    OVERHEAD,
+    REWRITTEN,
+    Damage,
+    Record,
+    pack,
+    scan,
+)
 
 log = logging.getLogger("riskstream.producer")
 
 Fsync = Literal["never", "interval", "always"]
 EpochOf = Callable[[int, str], int | None]
-"""(life, trader_id) -> epoch."""
+"""(incarnation, trader_id) -> epoch."""
 
-_MAGIC: Final = b"riskspool 1\n"
-_FRAME: Final = Struct("<II")
-_HEAD: Final = Struct("<cQQ")
-_KINDS: Final = re.compile(b"[SLDR]")
-_BODY_MAX: Final = 64 * 1024
 _FSYNC_EVERY_S: Final = 1.0
 _RETRY_EVERY_S: Final = 1.0
 
@@ -61,7 +55,7 @@ class Replay:
     items: list[Item] = field(default_factory=list)
     """Snapshots that Redis may not have, the oldest first."""
     epochs: dict[tuple[int, str], int] = field(default_factory=dict)
-    """(life, trader_id) -> epoch, as far as claimed."""
+    """(incarnation, trader_id) -> epoch, as far as claimed."""
 
 
 class Spool:
@@ -70,8 +64,8 @@ class Spool:
     def __init__(self, folder: Path, *, fsync: Fsync, max_bytes: int) -> None:
         """Raises ConfigurationError where the folder cannot be used."""
         self.fsync = fsync
-        self.say: Callable[..., None] = log.log
-        """Where messages go: level, text, arguments. Its owner may hold a lock, and then writes no log."""
+        self.log: Callable[..., None] = log.log
+        """Takes log lines: level, text, arguments. The owner may hold a lock, and then defers them."""
         self.failed: str | None = None
         """Why snapshots are in memory only; None: they are on disk."""
         self.size = 0
@@ -106,18 +100,19 @@ class Spool:
         except BaseException:
             os.close(self._lock_fd)
             raise
-        lives = [life for life, _ in self._replay.epochs] + [item.life for item in self._replay.items]
-        self.life = max([*self._sizes, *lives, 0]) + 1
-        """The number of this life."""
+        claimed = [incarnation for incarnation, _ in self._replay.epochs]
+        accepted = [item.incarnation for item in self._replay.items]
+        self.incarnation = max([*self._sizes, *claimed, *accepted, 0]) + 1
+        """The number of this incarnation."""
 
     def replay(self) -> Replay:
-        """What earlier lives left; the spool keeps it until it is settled."""
+        """What earlier incarnations left; the spool keeps it until it is confirmed."""
         return self._replay
 
     def append(self, item: Item, epoch_of: EpochOf, held: Callable[[], Sequence[Item]]) -> None:
-        """Give an accepted item its seq and write it down. Where the disk fails it is in memory only.
+        """Assign an accepted item its seq and write it. Where the disk fails it is in memory only.
 
-        held: everything that is still needed, to write it anew once the disk works again.
+        held: everything that is still needed, to rewrite it once the disk works again.
         """
         trader_id = item.snapshot.trader_id
         seq = self._seqs.get(trader_id, 0) + 1
@@ -136,33 +131,39 @@ class Spool:
         else:
             item.segment = item.segment or self._newest
 
-    def claimed(self, lives: Sequence[tuple[int, str]], epochs: Sequence[int]) -> None:
-        """Epochs were given out: on disk before the first use.
+    def claimed(self, keys: Sequence[tuple[int, str]], epochs: Sequence[int]) -> None:
+        """Redis gave out epochs: write them, before their first use. keys: (incarnation, trader_id).
 
-        Where the disk fails, what it holds is removed: under another epoch it would be stored twice. Where
-        not even that can be done, it is written anew as soon as the disk works, with the epochs.
+        Where the disk fails, what it holds is removed: under another epoch it would be stored again. Where
+        not even that can be done, it is rewritten as soon as the disk works, with the epochs.
         """
-        self._note(
-            _record(b"L", life, epoch, trader_id.encode())
-            for (life, trader_id), epoch in zip(lives, epochs, strict=True)
+        self._write_notes(
+            pack(CLAIMED, incarnation, epoch, trader_id.encode())
+            for (incarnation, trader_id), epoch in zip(keys, epochs, strict=True)
         )
         if self.failed is not None and not self._remove(list(self._sizes)):
-            self.say(
+            self.log(
                 logging.CRITICAL,
                 "The spool in %s can be neither written nor removed: should this process die before it can, "
-                "remove the folder before the next start, or its snapshots are stored twice",
+                "remove the folder before the next start, or its snapshots are stored again",
                 self._folder,
             )
 
-    def settled(self, done: Mapping[tuple[int, str], int], held: Callable[[], Sequence[Item]]) -> None:
-        """Redis has everything up to these seq. Segments that hold nothing else are removed."""
-        self._note(_record(b"D", life, seq, trader_id.encode()) for (life, trader_id), seq in done.items())
+    def confirm(self, done: Mapping[tuple[int, str], int], held: Callable[[], Sequence[Item]]) -> None:
+        """Redis has everything up to these seq. Segments that hold nothing else are removed.
+
+        done: (incarnation, trader_id) -> seq.
+        """
+        self._write_notes(
+            pack(CONFIRMED, incarnation, seq, trader_id.encode())
+            for (incarnation, trader_id), seq in done.items()
+        )
         if len(self._sizes) > 1:
             needed = min((item.segment for item in held() if item.segment), default=self._newest)
             self._remove(number for number in list(self._sizes) if number < needed)
 
     def has_room(self, held: Callable[[], Sequence[Item]], epoch_of: EpochOf) -> bool:
-        """Whether it is below its bound, after writing anew what is needed, if that helps."""
+        """Whether it is below its bound, after rewriting what is needed, if that helps."""
         if self.failed is not None:
             return True  # memory's own bound is all there is
         if self.size >= self.max_bytes:
@@ -176,8 +177,8 @@ class Spool:
         number = self._newest + 1
         path = self._path(number)
         try:
-            body = _MAGIC + b"".join(self._accepted(item, epoch_of) for item in items)
-            body += _record(b"R", 0, 0, b"")
+            body = MAGIC + b"".join(self._accepted(item, epoch_of) for item in items)
+            body += pack(REWRITTEN, 0, 0, b"")
             with path.with_suffix(".new").open("wb") as file:
                 file.write(body)
                 if self.fsync != "never":
@@ -196,7 +197,7 @@ class Spool:
         self._remove(other for other in list(self._sizes) if other != number)
         if self.failed is not None:
             self.failed = None
-            self.say(logging.WARNING, "The spool in %s works again", self._folder)
+            self.log(logging.WARNING, "The spool in %s works again", self._folder)
 
     def duplicate_to_sync(self, *, now: bool) -> int | None:
         """A file descriptor to fsync, without the lock, and to close; None: nothing is due."""
@@ -228,20 +229,20 @@ class Spool:
 
     @property
     def _newest(self) -> int:
-        return max(self._sizes, default=self.life - 1)
+        return max(self._sizes, default=self.incarnation - 1)
 
     def _accepted(self, item: Item, epoch_of: EpochOf) -> bytes:
         snapshot = item.snapshot
-        epoch = epoch_of(item.life, snapshot.trader_id) or 0
+        epoch = epoch_of(item.incarnation, snapshot.trader_id) or 0
         try:
             payload = encode(snapshot, epoch or 1, item.seq, item.merged, item.reset)
-        except (TypeError, ValueError, OverflowError):  # it cannot be sent either, and there it is told
+        except (TypeError, ValueError, OverflowError):  # it cannot be sent either, and the sender logs that
             return b""
-        record = _record(b"S", item.life, epoch, payload)
+        record = pack(ACCEPTED, item.incarnation, epoch, payload)
         item.size = len(record)
         return record
 
-    def _note(self, records: Iterable[bytes]) -> None:
+    def _write_notes(self, records: Iterable[bytes]) -> None:
         if self.failed is not None:
             return
         try:
@@ -267,7 +268,7 @@ class Spool:
     def _begin_segment(self, number: int) -> None:
         self._open(number)
         self._sizes[number] = 0
-        self._append(_MAGIC)
+        self._append(MAGIC)
         self._sync_folder()
 
     def _sync_folder(self) -> None:
@@ -298,7 +299,7 @@ class Spool:
         """The disk fails: from now on snapshots are in memory only, until it works again."""
         self._retry_at = monotonic() + _RETRY_EVERY_S
         if self.failed is None:
-            self.say(
+            self.log(
                 logging.CRITICAL,
                 "The spool in %s fails, snapshots are in memory only: %s",
                 self._folder,
@@ -337,7 +338,7 @@ class Spool:
     def _read(self) -> Replay:
         replay = Replay()
         waiting: dict[tuple[int, str], dict[int, Item]] = {}
-        """(life, trader_id) -> seq -> item."""
+        """(incarnation, trader_id) -> seq -> item."""
         done: dict[tuple[int, str], int] = {}
         for path in sorted(self._folder.glob("*.segment")):
             number = int(path.stem)
@@ -347,22 +348,24 @@ class Spool:
                 raise ConfigurationError(f"the spool's {path} cannot be read: {error.strerror}") from None
             self._sizes[number] = len(data)
             self.size += len(data)
-            for kind, life, value, text in _records(data, path):
-                if kind == b"R":  # this segment stands for all before it
+            for record in scan(data):
+                if isinstance(record, Damage):
+                    _log_damage(path, record)
+                elif record.kind == REWRITTEN:  # this segment stands for all before it
                     waiting = {
                         key: {seq: item for seq, item in items.items() if item.segment == number}
                         for key, items in waiting.items()
                     }
-                elif kind == b"S":
-                    self._read_snapshot(replay, waiting, number, life, value, text)
-                elif kind == b"L":
-                    replay.epochs[life, text.decode()] = value
-                elif kind == b"D":
-                    key = (life, text.decode())
-                    done[key] = max(value, done.get(key, 0))
+                elif record.kind == ACCEPTED:
+                    self._read_snapshot(replay, waiting, number, record)
+                elif record.kind == CLAIMED:
+                    replay.epochs[record.incarnation, record.text.decode()] = record.number
+                elif record.kind == CONFIRMED:
+                    key = (record.incarnation, record.text.decode())
+                    done[key] = max(record.number, done.get(key, 0))
         for key, items in waiting.items():
             replay.items += [item for item in _survivors(items) if item.seq > done.get(key, 0)]
-        replay.items.sort(key=lambda item: item.life)
+        replay.items.sort(key=lambda item: item.incarnation)
         if replay.items:
             log.warning("The spool in %s holds %d snapshots to send", self._folder, len(replay.items))
         return replay
@@ -372,21 +375,20 @@ class Spool:
         replay: Replay,
         waiting: dict[tuple[int, str], dict[int, Item]],
         number: int,
-        life: int,
-        epoch: int,
-        payload: bytes,
+        record: Record,
     ) -> None:
         try:
-            wire = decode(payload)
+            wire = decode(record.text)
             item = Item(wire.snapshot)
         except InvalidSnapshot as error:
             log.critical("The spool in %s holds what is no snapshot: %s", self._folder, error)
             return
-        item.life, item.seq, item.merged, item.segment = life, wire.seq, wire.merged, number
-        item.size = _FRAME.size + _HEAD.size + len(payload)
-        if epoch:
-            replay.epochs[life, wire.trader_id] = epoch
-        waiting.setdefault((life, wire.trader_id), {})[item.seq] = item  # it may have been written anew
+        item.incarnation, item.segment = record.incarnation, number
+        item.seq, item.merged = wire.seq, wire.merged
+        item.size = OVERHEAD + len(record.text)
+        if record.number:
+            replay.epochs[item.incarnation, wire.trader_id] = record.number
+        waiting.setdefault((item.incarnation, wire.trader_id), {})[item.seq] = item  # it may be rewritten
 
 
 def _survivors(items: Mapping[int, Item]) -> list[Item]:
@@ -398,55 +400,16 @@ def _survivors(items: Mapping[int, Item]) -> list[Item]:
     return survivors[::-1]
 
 
-def _record(kind: bytes, life: int, number: int, text: bytes) -> bytes:
-    body = _HEAD.pack(kind, life, number) + text
-    return _FRAME.pack(len(body), crc32(body)) + body
-
-
-def _records(data: bytes, path: Path) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """(kind, life, number, text) of each whole record. Damage between them is passed over, and said."""
-    at = len(_MAGIC)
-    if data[:at] != _MAGIC:
-        if data:
-            log.critical("%s is no segment of a spool: left out", path)
-        return
-    damaged = False
-    while at < len(data):
-        body = _body(data, at)
-        if body is not None:
-            at += _FRAME.size + len(body)
-            kind, life, number = _HEAD.unpack_from(body)
-            if not (kind == b"R" and damaged):  # what is lost here may be in the segments before
-                yield kind, life, number, body[_HEAD.size :]
-            continue
-        whole = _next_record(data, at + 1)
-        if whole is None:
-            log.warning("%s ends with %d bytes of a record that is not whole", path, len(data) - at)
-            return
-        damaged = True
+def _log_damage(path: Path, damage: Damage) -> None:
+    if damage.kind == "foreign":
+        log.critical("%s is no segment of a spool: it is left out", path)
+    elif damage.kind == "torn":
+        log.warning("%s ends with %d bytes of a record that is not whole", path, damage.size)
+    else:
         log.critical(
-            "%s is damaged: what the %d bytes from %d on held is lost; where it was the note of an epoch, "
-            "what was sent under it may be stored twice",
+            "%s is damaged: what the %d bytes from %d on held is lost; where it was the record of an epoch, "
+            "what was sent under it may be stored again under another one",
             path,
-            whole - at,
-            at,
+            damage.size,
+            damage.at,
         )
-        at = whole
-
-
-def _body(data: bytes, at: int) -> bytes | None:
-    """The body of the record that begins there; None: none does that is whole."""
-    begin = at + _FRAME.size
-    if begin > len(data):
-        return None
-    length, checksum = _FRAME.unpack_from(data, at)
-    if not _HEAD.size <= length <= _BODY_MAX:
-        return None
-    body = data[begin : begin + length]
-    return body if len(body) == length and crc32(body) == checksum else None
-
-
-def _next_record(data: bytes, at: int) -> int | None:
-    """Where the next whole record begins; None: there is none."""
-    begins = (kind.start() - _FRAME.size for kind in _KINDS.finditer(data, at + _FRAME.size))
-    return next((begin for begin in begins if _body(data, begin) is not None), None)

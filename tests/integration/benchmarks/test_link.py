@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from time import monotonic, sleep
+from queue import Queue
+from time import monotonic
 from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks import link as module
 from benchmarks.link import link
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture
@@ -32,20 +35,43 @@ def echo_url() -> Iterator[str]:
         thread.join(20)
 
 
-def test_pieces_travel_at_the_same_time(echo_url: str) -> None:
+def test_pieces_travel_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(module, "perf_counter", clock)
+    monkeypatch.setattr(module, "sleep", sleep)
+    under_way: Queue[tuple[float, bytes]] = Queue()
+    kind = socket.SOCK_SEQPACKET  # each piece stays one
+    (entry, source), (target, way_out) = socket.socketpair(type=kind), socket.socketpair(type=kind)
+    with entry, source, target, way_out:
+        for number in range(100):
+            entry.sendall(b"%d" % number)
+        entry.shutdown(socket.SHUT_WR)
+        module._read(source, under_way, 0.1)
+        assert clock.now == 0, "reading waits for nothing"
+        module._write(under_way, target)
+        assert clock.now == pytest.approx(0.1)  # one after the other: 10
+        assert [int(way_out.recv(10)) for _ in range(100)] == list(range(100))
+        assert way_out.recv(10) == b""
+
+
+def test_what_goes_in_comes_out_later_and_in_full(echo_url: str) -> None:
     with link(echo_url, 100) as url:
         parts = urlsplit(url)
         assert (parts.username, parts.path) == ("somebody", "/risk")
         assert parts.port != urlsplit(echo_url).port
         with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=20) as client:
             began = monotonic()
-            for _ in range(100):
-                client.sendall(b"x")
-                sleep(0.005)  # so that each is a piece of its own
+            sent = b"".join(b"%d," % number for number in range(100))
+            client.sendall(sent)
             answer = b""
-            while len(answer) < 100:
-                answer += client.recv(100)
+            while len(answer) < len(sent):
+                answer += client.recv(1000)
             took = monotonic() - began
             client.shutdown(socket.SHUT_WR)
             assert client.recv(1) == b""
-    assert 0.09 < took < 9  # one after the other: 10 s each way
+    assert answer == sent
+    assert took > 0.09

@@ -22,7 +22,7 @@ COMMANDS = (
 
 
 @pytest.fixture
-def environ(redis_url: str, database_url: str) -> dict[str, str]:
+def shell_environ(redis_url: str, database_url: str) -> dict[str, str]:
     with psycopg.connect(database_url) as db:
         db.execute(
             "INSERT INTO risk_dead_letter (stream, entry_id, reason, trader_id, epoch, seq, payload)"
@@ -31,10 +31,10 @@ def environ(redis_url: str, database_url: str) -> dict[str, str]:
     return {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 
 
-def run(environ: dict[str, str], *command: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+def run(shell_environ: dict[str, str], *command: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "risk_worker", *command],
-        env={**environ, **more},
+        env={**shell_environ, **more},
         capture_output=True,
         timeout=60,
         check=False,
@@ -42,8 +42,8 @@ def run(environ: dict[str, str], *command: str, **more: str) -> subprocess.Compl
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_encoding_makes_a_command_fail(environ: dict[str, str], command: list[str]) -> None:
-    done = run(environ, *command, PYTHONIOENCODING="latin-1")
+def test_no_encoding_makes_a_command_fail(shell_environ: dict[str, str], command: list[str]) -> None:
+    done = run(shell_environ, *command, PYTHONIOENCODING="latin-1")
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
 
@@ -51,12 +51,14 @@ def test_no_encoding_makes_a_command_fail(environ: dict[str, str], command: list
 @pytest.mark.parametrize(
     "command", [["dead", "list"], ["dead", "list", "--json", "--limit", "0"], ["verify"]]
 )
-def test_a_pipe_that_is_closed_ends_a_command_quietly(environ: dict[str, str], command: list[str]) -> None:
+def test_a_pipe_that_is_closed_ends_a_command_quietly(
+    shell_environ: dict[str, str], command: list[str]
+) -> None:
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
         [sys.executable, "-m", "risk_worker", *command],
-        env=environ,
+        env=shell_environ,
         stdout=write,
         stderr=subprocess.PIPE,
         timeout=60,
@@ -82,19 +84,19 @@ UNASKED: tuple[tuple[list[str], dict[str, str]], ...] = (
 )
 
 
-def test_what_cannot_be_asked_is_exit_status_2(environ: dict[str, str]) -> None:
+def test_what_cannot_be_asked_is_exit_status_2(shell_environ: dict[str, str]) -> None:
     for command, change in UNASKED:
-        done = CliRunner().invoke(cli, command, env={**environ, **change})
+        done = CliRunner().invoke(cli, command, env={**shell_environ, **change})
         assert (done.exit_code, done.stdout) == (2, ""), f"{command} {change}"
         assert "geheim" not in done.stderr and "ge heim" not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_under_the_output_is_said(environ: dict[str, str]) -> None:
+def test_a_full_disk_under_the_output_is_said(shell_environ: dict[str, str]) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "risk_worker", "dead", "list"],
-            env=environ,
+            env=shell_environ,
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,

@@ -45,18 +45,6 @@ def batch_of(*snapshots: WireSnapshot) -> Batch:
     return Batch(STREAM, rows)
 
 
-@pytest.fixture
-def store(database_url: str) -> Iterator[PostgresStore]:
-    with PostgresStore(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 def rows(db: psycopg.Connection, query: str) -> list[Any]:
     return db.execute(query.encode()).fetchall()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -27,15 +26,9 @@ GOOD: dict[str, Any] = {
 NUMBERS = ("daily_pnl", "drawdown_pct", "current_equity", "peak_equity")
 
 
-@pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-def insert(connection: psycopg.Connection, table: str, **changes: Any) -> None:
+def insert(db: psycopg.Connection, table: str, **changes: Any) -> None:
     row = {**GOOD, **changes}
-    connection.execute(
+    db.execute(
         sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             sql.Identifier(table),
             sql.SQL(", ").join(map(sql.Identifier, row)),
@@ -60,23 +53,21 @@ def insert(connection: psycopg.Connection, table: str, **changes: Any) -> None:
         *((name, bad) for name in NUMBERS for bad in (float("nan"), float("inf"), float("-inf"))),
     ],
 )
-def test_refuses_what_no_snapshot_can_hold(
-    connection: psycopg.Connection, table: str, column: str, bad: Any
-) -> None:
+def test_refuses_what_no_snapshot_can_hold(db: psycopg.Connection, table: str, column: str, bad: Any) -> None:
     with pytest.raises(errors.CheckViolation, match=f"{table}_{column}_check"):
-        insert(connection, table, **{column: bad})
+        insert(db, table, **{column: bad})
 
 
 @pytest.mark.parametrize("merged", [-1, 3])
-def test_history_refuses_merging_more_than_there_was(connection: psycopg.Connection, merged: int) -> None:
+def test_history_refuses_merging_more_than_there_was(db: psycopg.Connection, merged: int) -> None:
     with pytest.raises(errors.CheckViolation, match="risk_state_history_seq_check"):
-        insert(connection, "risk_state_history", merged=merged)
+        insert(db, "risk_state_history", merged=merged)
 
 
 @pytest.mark.parametrize("table", ["risk_state", "risk_state_history"])
-def test_holds_what_lies_just_within(connection: psycopg.Connection, table: str) -> None:
+def test_holds_what_lies_just_within(db: psycopg.Connection, table: str) -> None:
     insert(
-        connection,
+        db,
         table,
         trader_id="é" * 255,
         trace_id="é" * 255,
@@ -99,58 +90,54 @@ def test_holds_what_lies_just_within(connection: psycopg.Connection, table: str)
         "WHEN MATCHED THEN DELETE",
     ],
 )
-def test_history_is_append_only(connection: psycopg.Connection, change: str) -> None:
-    insert(connection, "risk_state_history")
+def test_history_is_append_only(db: psycopg.Connection, change: str) -> None:
+    insert(db, "risk_state_history")
     with pytest.raises(errors.RaiseException, match=r"history is append-only: [A-Z]+ is refused"):
-        connection.execute(change)
-    assert connection.execute("SELECT reason FROM risk_state_history").fetchall() == [("",)]
+        db.execute(change)
+    assert db.execute("SELECT reason FROM risk_state_history").fetchall() == [("",)]
 
 
-def test_the_trigger_of_a_row_refuses_by_itself(connection: psycopg.Connection) -> None:
+def test_the_trigger_of_a_row_refuses_by_itself(db: psycopg.Connection) -> None:
     """On a chunk of a hypertable there is no other."""
-    insert(connection, "risk_state_history")
-    connection.execute(
-        "ALTER TABLE risk_state_history DISABLE TRIGGER risk_state_history_append_only_statement"
-    )
+    insert(db, "risk_state_history")
+    db.execute("ALTER TABLE risk_state_history DISABLE TRIGGER risk_state_history_append_only_statement")
     with pytest.raises(errors.RaiseException, match="append-only: DELETE is refused"):
-        connection.execute("DELETE FROM risk_state_history")
+        db.execute("DELETE FROM risk_state_history")
 
 
-def test_a_replay_into_history_is_a_no_op(connection: psycopg.Connection) -> None:
-    insert(connection, "risk_state_history")
+def test_a_replay_into_history_is_a_no_op(db: psycopg.Connection) -> None:
+    insert(db, "risk_state_history")
     with pytest.raises(errors.UniqueViolation):
-        insert(connection, "risk_state_history")
-    connection.execute(
-        "INSERT INTO risk_state_history SELECT * FROM risk_state_history ON CONFLICT DO NOTHING"
-    )
-    assert connection.execute("SELECT count(*) FROM risk_state_history").fetchone() == (1,)
+        insert(db, "risk_state_history")
+    db.execute("INSERT INTO risk_state_history SELECT * FROM risk_state_history ON CONFLICT DO NOTHING")
+    assert db.execute("SELECT count(*) FROM risk_state_history").fetchone() == (1,)
 
 
-def test_dead_letters_take_anything_and_can_be_dropped(connection: psycopg.Connection) -> None:
+def test_dead_letters_take_anything_and_can_be_dropped(db: psycopg.Connection) -> None:
     letter = ("risk:{0}:snapshots", "1-0", "not JSON", b"\x00\xff" * 10)
-    connection.execute(
+    db.execute(
         "INSERT INTO risk_dead_letter (stream, entry_id, reason, payload) VALUES (%s, %s, %s, %s)", letter
     )
-    found = connection.execute("SELECT stream, entry_id, reason, payload FROM risk_dead_letter").fetchone()
+    found = db.execute("SELECT stream, entry_id, reason, payload FROM risk_dead_letter").fetchone()
     assert found == letter
-    connection.execute("DELETE FROM risk_dead_letter")
+    db.execute("DELETE FROM risk_dead_letter")
 
 
-def test_updates_of_state_touch_no_index(connection: psycopg.Connection) -> None:
+def test_updates_of_state_touch_no_index(db: psycopg.Connection) -> None:
     """HOT: an update finds room on its own page."""
-    insert(connection, "risk_state")
+    insert(db, "risk_state")
     for seq in range(4, 24):
-        connection.execute("UPDATE risk_state SET seq = %s, daily_pnl = %s, updated_at = now()", (seq, seq))
-    connection.execute("SELECT pg_stat_force_next_flush()")
-    connection.execute("SELECT 1")
-    counted = connection.execute(
+        db.execute("UPDATE risk_state SET seq = %s, daily_pnl = %s, updated_at = now()", (seq, seq))
+    db.execute("SELECT pg_stat_force_next_flush()")
+    db.execute("SELECT 1")
+    counted = db.execute(
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'risk_state'"
     ).fetchone()
     assert counted == (20, 20)
 
 
-def test_every_table_and_column_says_what_it_is(connection: psycopg.Connection) -> None:
-    silent = connection.execute(
+def test_every_table_and_column_says_what_it_is(db: psycopg.Connection) -> None:
+    silent = db.execute(
         """
         SELECT c.relname, a.attname
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -161,18 +148,16 @@ def test_every_table_and_column_says_what_it_is(connection: psycopg.Connection) 
     assert silent == []
 
 
-def test_history_has_one_index(connection: psycopg.Connection) -> None:
-    indexes = connection.execute(
-        "SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history'"
-    ).fetchall()
+def test_history_has_one_index(db: psycopg.Connection) -> None:
+    indexes = db.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history'").fetchall()
     assert indexes == [("risk_state_history_pkey",)]
 
 
-def test_the_last_of_a_trader_come_from_that_index(connection: psycopg.Connection) -> None:
+def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> None:
     for seq in range(4, 10):
-        insert(connection, "risk_state_history", seq=seq)
-    connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
-    plan = connection.execute(
+        insert(db, "risk_state_history", seq=seq)
+    db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    plan = db.execute(
         "EXPLAIN SELECT * FROM risk_state_history WHERE trader_id = 't1' ORDER BY recorded_at DESC LIMIT 5"
     ).fetchall()
     text = "\n".join(line for (line,) in plan)

@@ -8,6 +8,7 @@ import sys
 import venv
 from importlib.metadata import distribution
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -69,6 +70,23 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
         timeout=60,
         check=False,
     )
+
+
+def test_the_wheel_holds_three_packages_and_what_is_no_code_of_them(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = [Path(name) for name in archive.namelist()]
+    packages = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
+    assert packages == {"risk_producer", "risk_worker", "risk_devkit"}
+    assert {name.parts[0] for name in names if name.name == "py.typed"} == packages
+    for folder, suffix in (
+        ("producer", "lua"),
+        ("worker", "lua"),
+        ("worker", "sql"),
+        ("db/migrations", "sql"),
+    ):
+        here = {path.name for path in (ROOT / folder).rglob(f"*.{suffix}")}
+        assert here
+        assert here <= {name.name for name in names}
 
 
 def test_the_light_install_is_light(wheel: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,12 +38,6 @@ def payload(trader: str, seq: int, reason: str = "") -> bytes:
         reason=reason,
     )
     return wire.encode(snapshot, 1, seq)
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 def forbid(db: psycopg.Connection) -> None:

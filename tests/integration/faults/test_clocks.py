@@ -31,7 +31,7 @@ from risk_worker.recovery.floors import Floors
 from risk_worker.stream import source
 from risk_worker.stream.source import connect
 from tests.conftest import MakePostgres, MakeValkey
-from tests.support.books import drain_all
+from tests.support.ledger import drain_all
 from tests.support.senders import Sender
 
 KEYS = Keys(0)

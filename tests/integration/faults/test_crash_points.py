@@ -17,10 +17,10 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
-from tests.support.books import KEYS, Books, drain_all
+from tests.support.ledger import KEYS, Ledger, drain_all
+from tests.support.process import ChildProcess
 from tests.support.template import CRASHED, Template
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 DrainAndDie = Callable[[str], None]
 
@@ -88,11 +88,6 @@ REFUSED = wire.encode(
 )
 
 
-@pytest.fixture
-def environ(redis_url: str, database_url: str) -> dict[str, str]:
-    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
-
-
 @pytest.fixture(scope="module")
 def template() -> Iterator[Template]:
     with Template() as started:
@@ -112,19 +107,19 @@ def drain_and_die(template: Template, environ: dict[str, str], tmp_path: Path) -
 
 @pytest.mark.parametrize("point", QUICK)
 def test_a_batch_is_stored_once_wherever_its_drain_dies(
-    point: str, books: Books, drain_and_die: DrainAndDie, redis_url: str, database_url: str
+    point: str, ledger: Ledger, drain_and_die: DrainAndDie, redis_url: str, database_url: str
 ) -> None:
-    books.report(100)
+    ledger.report(100)
     drain_and_die(point)
-    books.report(5)
+    ledger.report(5)
     drain_all(redis_url, database_url, batch_size=20)
-    books.check()
+    ledger.check()
 
 
 @pytest.mark.parametrize("point", CAREFUL)
 def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
     point: str,
-    books: Books,
+    ledger: Ledger,
     client: Any,
     db: psycopg.Connection,
     drain_and_die: DrainAndDie,
@@ -132,28 +127,28 @@ def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
     database_url: str,
 ) -> None:
     db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'refused')")
-    books.report(2)
+    ledger.report(2)
     source = StreamSource(client, 0, block_s=0.01)
     with PostgresStore(database_url) as store:
         store.save(decode_entries(source.stream, source.read()))  # and was not acknowledged
-    books.poison(b"nonsense")
-    books.poison(REFUSED)
+    ledger.poison(b"nonsense")
+    ledger.poison(REFUSED)
     drain_and_die(point)
-    books.report(5)
+    ledger.report(5)
     drain_all(redis_url, database_url)
-    books.check()
+    ledger.check()
 
 
 @pytest.mark.parametrize("point", LATER)
 def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
     point: str,
-    books: Books,
+    ledger: Ledger,
     db: psycopg.Connection,
     drain_and_die: DrainAndDie,
     redis_url: str,
     database_url: str,
 ) -> None:
-    books.report(10)
+    ledger.report(10)
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     drain_and_die(point)
@@ -161,11 +156,11 @@ def test_a_batch_that_is_put_off_is_stored_once_wherever_its_drain_dies(
         repairer.execute("SET default_transaction_read_only = off")
         repairer.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
     drain_all(redis_url, database_url)
-    books.check(duplicates=0)
+    ledger.check(duplicates=0)
 
 
-# A worker, from its start over the end of a shift to its stop. Each of its lives ends at the next point, so
-# that each has to put in order what the one before left behind.
+# A worker, from its start over the end of a time slice to its stop. Each of its lives ends at the next point,
+# so that each has to put in order what the one before left behind.
 LIVES = [
     "before risk_worker.database.migrations:wait_for",
     "before risk_worker.database.migrations:up",
@@ -179,7 +174,7 @@ LIVES = [
     "after risk_worker.runtime.worker:DrainWorker._register_again",
     "after risk_worker.runtime.worker:DrainWorker.prepare_execution",
     "before risk_worker.runtime.worker:DrainWorker.perform_job",
-    "after risk_worker.drain.prefetch:Prefetcher.next",  # in the middle of a shift
+    "after risk_worker.drain.prefetch:Prefetcher.next",  # in the middle of a time slice
     "after risk_worker.runtime.jobs:drain",
     "after risk_worker.runtime.worker:DrainWorker.perform_job",  # the job is done and gone
     "before risk_worker.runtime.scheduler:DrainScheduler.ensure_enqueued#2",
@@ -199,9 +194,9 @@ def test_a_worker_may_die_at_every_point_of_its_life(
     template: Template, client: Any, empty_database_url: str, environ: dict[str, str], tmp_path: Path
 ) -> None:
     environ = {**environ, "POSTGRES_URL": empty_database_url}
-    books = Books(client, empty_database_url)
+    ledger = Ledger(client, empty_database_url)
     for number, point in enumerate([*LIVES, *LAST_MOMENTS]):
-        books.report(10)
+        ledger.report(10)
         log = tmp_path / f"{number}.log"
         pid = template.start("worker", log, environ, crash_at=point)
         try:
@@ -211,11 +206,11 @@ def test_a_worker_may_die_at_every_point_of_its_life(
             assert template.ended() == CRASHED, f"{point} was not reached; log:\n{log.read_text()}"
         finally:
             template.stop()
-    books.report(10)
-    with WorkerProcess(tmp_path / "last.log", environ) as worker:
-        wait_until(books.balance, 5, "the last one to drain")
+    ledger.report(10)
+    with ChildProcess(tmp_path / "last.log", environ) as worker:
+        wait_until(ledger.is_stored, 5, "the last one to drain")
         assert worker.stop() == 0
-    books.check()
+    ledger.check()
 
 
 def is_drained(client: Any) -> bool:
@@ -223,7 +218,7 @@ def is_drained(client: Any) -> bool:
     return bool(status == b"started" and client.xlen(KEYS.snapshots) == 0)
 
 
-def test_a_point_that_is_not_reached_is_seen(books: Books, drain_and_die: DrainAndDie) -> None:
-    books.report(1)
+def test_a_point_that_is_not_reached_is_seen(ledger: Ledger, drain_and_die: DrainAndDie) -> None:
+    ledger.report(1)
     with pytest.raises(AssertionError, match="was not reached"):
         drain_and_die("after risk_worker.database.store:_copy#99")

@@ -23,7 +23,7 @@ from risk_worker.drain.batch import Batch, Row
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.retry import RetryPolicy
 from tests.conftest import MakePostgres
-from tests.support.books import Books, draining
+from tests.support.ledger import Ledger, draining
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder, with_name
 from tests.support.wait import wait_until
 
@@ -44,12 +44,6 @@ def batch(*traders: str, seq: int = 1, reason: str = "") -> Batch:
         payload = wire.encode(snapshot, 1, seq)
         made.rows.append(Row(f"{seq}-{number}", payload, wire.decode(payload)))
     return made
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[PostgresStore]:
-    with PostgresStore(database_url) as opened:
-        yield opened
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, **timeouts: str) -> None:
@@ -355,19 +349,19 @@ def test_an_outage_loses_and_buries_nothing_and_ends_by_itself_within_5_s(
 ) -> None:
     server = make_postgres()
     migrations.up(server.url)
-    books = Books(client, server.url)
+    ledger = Ledger(client, server.url)
     with draining(redis_url, server.url, policy=RetryPolicy()):  # as in production
-        books.report(100)
-        wait_until(books.balance)
+        ledger.report(100)
+        wait_until(ledger.is_stored)
         for down in (server.stop, server.kill):
             down()
-            books.report(100)
-            books.poison(b"nonsense")
+            ledger.report(100)
+            ledger.poison(b"nonsense")
             wait_until(lambda: int(client.hget("risk:{0}:counters", "retries") or 0) > 4)
             server.start()
-            wait_until(books.balance, 5)
+            wait_until(ledger.is_stored, 5)
             client.hdel("risk:{0}:counters", "retries")
-    books.check()
+    ledger.check()
 
 
 @pytest.mark.parametrize(
@@ -381,7 +375,7 @@ def test_a_misconfiguration_is_said_once_and_the_drain_goes_on_when_it_is_put_ri
     spoil: str,
     repair: str | None,
     said: str,
-    books: Books,
+    ledger: Ledger,
     db: psycopg.Connection,
     redis_url: str,
     database_url: str,
@@ -393,13 +387,13 @@ def test_a_misconfiguration_is_said_once_and_the_drain_goes_on_when_it_is_put_ri
         repair = definition
     db.execute(spoil)
     with caplog.at_level(logging.WARNING), draining(redis_url, database_url):
-        books.report(10)
-        books.poison(b"nonsense")
+        ledger.report(10)
+        ledger.poison(b"nonsense")
         wait_until(lambda: said in caplog.text)
         db.execute(repair)
-        wait_until(books.balance, 5)
+        wait_until(ledger.is_stored, 5)
     assert [r.levelname for r in caplog.records].count("CRITICAL") == 1
-    books.check()
+    ledger.check()
 
 
 def test_a_password_that_is_put_right_is_noticed(
@@ -407,27 +401,27 @@ def test_a_password_that_is_put_right_is_noticed(
 ) -> None:
     with psycopg.connect(guarded.url, autocommit=True) as admin:
         admin.execute("TRUNCATE risk_state, risk_dead_letter")
-        books = Books(client, guarded.url)
+        ledger = Ledger(client, guarded.url)
         admin.execute("ALTER TABLE risk_state_history DISABLE TRIGGER USER")
         admin.execute("TRUNCATE risk_state_history")
         with draining(redis_url, as_user(guarded, "alice:new")):
-            books.report(10)
+            ledger.report(10)
             wait_until(lambda: "password authentication failed" in caplog.text)
             admin.execute("ALTER ROLE alice PASSWORD 'new'")
-            wait_until(books.balance, 5)
+            wait_until(ledger.is_stored, 5)
         admin.execute("ALTER ROLE alice PASSWORD 'right'")
-    books.check(duplicates=0)
+    ledger.check(duplicates=0)
 
 
 def test_a_database_that_ends_its_sessions_all_the_time_gets_every_row_once(
-    books: Books, db: psycopg.Connection, redis_url: str, database_url: str
+    ledger: Ledger, db: psycopg.Connection, redis_url: str, database_url: str
 ) -> None:
     with draining(redis_url, database_url, batch_size=20):
         for _ in range(15):
-            books.report(20)
+            ledger.report(20)
             db.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'riskstream-worker'"
             )
-        wait_until(books.balance, 20)
-    books.check()
+        wait_until(ledger.is_stored, 20)
+    ledger.check()

@@ -13,10 +13,10 @@ from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import RiskProducer
 from risk_producer.transport.connect import redis_client
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.producers import snapshot
 from tests.support.proxy import Proxy
 from tests.support.wait import slowness, wait_until
-from tests.support.worker import WorkerProcess
 
 BACK_S = 5.0
 
@@ -60,7 +60,7 @@ def test_producer_and_worker_are_back_without_a_restart(
 
     environ = {"REDIS_URL": pair.proxy.url, "POSTGRES_URL": database_url}
     with (
-        WorkerProcess(tmp_path / "worker.log", environ) as worker,
+        ChildProcess(tmp_path / "worker.log", environ) as worker,
         RiskProducer(pair.proxy.url) as producer,
     ):
         for number in range(20):

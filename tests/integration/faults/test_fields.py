@@ -23,7 +23,7 @@ from risk_producer.transport.requests import TraderStream
 from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
 from risk_worker.stream.source import connect
-from tests.support.books import drain_all, draining
+from tests.support.ledger import drain_all, draining
 from tests.support.producers import snapshot
 from tests.support.senders import Sender
 from tests.support.wait import wait_until
@@ -265,6 +265,7 @@ def test_a_forged_entry_moves_no_state_and_does_not_fence_the_trader(
     done = CliRunner().invoke(cli, ["dead", "retry"], env={"POSTGRES_URL": database_url})
     assert done.exit_code == 1
     system.check(trader)
+    wait_until(lambda: not system.client.xlen(KEYS.snapshots), what="all is acknowledged and counted")
     counters = {name: int(value) for name, value in system.client.hgetall(KEYS.counters).items()}
     assert counters[b"foreign"] == len(forged)
     taken_off = counters[b"stored"] + counters[b"dead"] + counters.get(b"conflated", 0)

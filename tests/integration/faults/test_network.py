@@ -1,4 +1,4 @@
-"""Between the worker and its servers the network does what it likes; the books balance all the same."""
+"""Between the worker and its servers the network does what it likes; all is reconciled nevertheless."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.books import Books, draining
+from tests.support.ledger import Ledger, draining
 from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
 
@@ -25,126 +25,126 @@ def to_redis(redis_url: str) -> Iterator[Proxy]:
 
 
 def test_an_answer_to_commit_that_is_lost_stores_nothing_twice(
-    books: Books, to_postgres: Proxy, redis_url: str
+    ledger: Ledger, to_postgres: Proxy, redis_url: str
 ) -> None:
     with draining(redis_url, to_postgres.url):
-        books.report(20)
-        wait_until(books.balance)
+        ledger.report(20)
+        wait_until(ledger.is_stored)
         to_postgres.question = b"COMMIT"
-        books.report(1)
+        ledger.report(1)
         assert to_postgres.struck.wait(10)
-        wait_until(books.balance)
-    books.check(duplicates=1)
+        wait_until(ledger.is_stored)
+    ledger.check(duplicates=1)
 
 
 def test_a_commit_that_does_not_arrive_stores_nothing(
-    books: Books, to_postgres: Proxy, redis_url: str
+    ledger: Ledger, to_postgres: Proxy, redis_url: str
 ) -> None:
     with draining(redis_url, to_postgres.url):
-        books.report(20)
-        wait_until(books.balance)
+        ledger.report(20)
+        wait_until(ledger.is_stored)
         to_postgres.cut_at = b"COMMIT"
-        books.report(1)
+        ledger.report(1)
         assert to_postgres.struck.wait(10)
-        wait_until(books.balance)
-    books.check(duplicates=0)
+        wait_until(ledger.is_stored)
+    ledger.check(duplicates=0)
 
 
 @pytest.mark.parametrize("answer", [True, False], ids=["answer lost", "question lost"])
 @pytest.mark.parametrize("command", [b"EVALSHA", b"XREAD"], ids=["acknowledge", "read"])
 def test_an_answer_of_redis_that_is_lost_is_asked_for_again(
-    command: bytes, answer: bool, books: Books, to_redis: Proxy, database_url: str
+    command: bytes, answer: bool, ledger: Ledger, to_redis: Proxy, database_url: str
 ) -> None:
     with draining(to_redis.url, database_url):
-        books.report(20)
-        wait_until(books.balance)
+        ledger.report(20)
+        wait_until(ledger.is_stored)
         if answer:
             to_redis.question = command
         else:
             to_redis.cut_at = command
-        books.report(20)
+        ledger.report(20)
         assert to_redis.struck.wait(10)
-        wait_until(books.balance)
-    books.check(duplicates=0)  # the client asks again by itself; nothing has to be read anew
+        wait_until(ledger.is_stored)
+    ledger.check(duplicates=0)  # the client asks again by itself; nothing has to be read anew
 
 
 @pytest.mark.parametrize("side", ["postgres", "redis"])
 def test_a_connection_may_be_cut_after_any_byte(
-    side: str, books: Books, to_postgres: Proxy, to_redis: Proxy
+    side: str, ledger: Ledger, to_postgres: Proxy, to_redis: Proxy
 ) -> None:
     proxy = {"postgres": to_postgres, "redis": to_redis}[side]
     with draining(to_redis.url, to_postgres.url, batch_size=20):
         for size in (*range(1, 1500, 149), *range(1500, 12_000, 701)):
             proxy.cut_after(size)
-            books.report(20)
-            wait_until(lambda: proxy.struck.is_set() or books.balance())
+            ledger.report(20)
+            wait_until(lambda: proxy.struck.is_set() or ledger.is_stored())
         proxy.heal()
-        wait_until(books.balance)
-    books.check()
+        wait_until(ledger.is_stored)
+    ledger.check()
 
 
 @pytest.mark.parametrize("to_worker", [True, False], ids=["to the worker", "to the server"])
 @pytest.mark.parametrize("side", ["postgres", "redis"])
 def test_a_connection_may_be_closed_by_half(
-    side: str, to_worker: bool, books: Books, to_postgres: Proxy, to_redis: Proxy
+    side: str, to_worker: bool, ledger: Ledger, to_postgres: Proxy, to_redis: Proxy
 ) -> None:
     proxy = {"postgres": to_postgres, "redis": to_redis}[side]
     with draining(to_redis.url, to_postgres.url):
         for _ in range(3):
-            books.report(20)
-            wait_until(books.balance)
+            ledger.report(20)
+            wait_until(ledger.is_stored)
             proxy.half_close(client=to_worker)
-        books.report(20)
-        wait_until(books.balance)
-    books.check()
+        ledger.report(20)
+        wait_until(ledger.is_stored)
+    ledger.check()
 
 
-def test_a_slow_network_only_takes_longer(books: Books, to_postgres: Proxy, to_redis: Proxy) -> None:
+def test_a_slow_network_only_takes_longer(ledger: Ledger, to_postgres: Proxy, to_redis: Proxy) -> None:
     to_postgres.delay_s = to_redis.delay_s = 0.02
     with draining(to_redis.url, to_postgres.url):
         for _ in range(3):
-            books.report(100)
-            wait_until(books.balance)
-    books.check(duplicates=0)
+            ledger.report(100)
+            wait_until(ledger.is_stored)
+    ledger.check(duplicates=0)
 
 
-def test_servers_that_refuse_are_asked_again(books: Books, to_postgres: Proxy, to_redis: Proxy) -> None:
+def test_servers_that_refuse_are_asked_again(ledger: Ledger, to_postgres: Proxy, to_redis: Proxy) -> None:
     with draining(to_redis.url, to_postgres.url):
         for proxy in (to_postgres, to_redis):
-            books.report(20)
-            wait_until(books.balance)
+            ledger.report(20)
+            wait_until(ledger.is_stored)
             proxy.refusing = True
             proxy.cut()
-            books.report(20)
+            ledger.report(20)
             proxy.heal()
-            wait_until(books.balance)
-    books.check()
+            wait_until(ledger.is_stored)
+    ledger.check()
 
 
 def test_a_network_that_swallows_everything_between_worker_and_postgres(
-    books: Books, to_postgres: Proxy, redis_url: str, db: psycopg.Connection
+    ledger: Ledger, to_postgres: Proxy, redis_url: str, db: psycopg.Connection
 ) -> None:
     with draining(redis_url, to_postgres.url):
-        books.report(20)
-        wait_until(books.balance)
+        ledger.report(20)
+        wait_until(ledger.is_stored)
         to_postgres.swallowing = True
-        books.report(20)
-        wait_until(lambda: not books.balance())
+        ledger.report(20)
+        wait_until(lambda: not ledger.is_stored())
         to_postgres.heal()
-        wait_until(books.balance)
-    books.check()
+        wait_until(ledger.is_stored)
+    ledger.check()
 
 
 @pytest.mark.slow
 def test_a_network_that_swallows_everything_between_worker_and_redis(
-    books: Books, to_redis: Proxy, database_url: str, caplog: pytest.LogCaptureFixture
+    ledger: Ledger, to_redis: Proxy, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with draining(to_redis.url, database_url):
-        books.report(20)
-        wait_until(books.balance)
+        ledger.report(20)
+        wait_until(ledger.is_stored)
         to_redis.swallowing = True
-        books.report(20)
+        ledger.report(20)
         wait_until(lambda: "Not storing" in caplog.text, 20, "the time-out")
         to_redis.heal()
-        wait_until(books.balance)
-    books.check()
+        wait_until(ledger.is_stored)
+    ledger.check()

@@ -16,7 +16,7 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
-from tests.support.books import KEYS, Books, drain_all
+from tests.support.ledger import KEYS, Ledger, drain_all
 
 SOUND = json.loads(
     wire.encode(
@@ -114,16 +114,16 @@ def dead_letters(db: psycopg.Connection) -> list[Any]:
 
 @pytest.mark.parametrize("payload", POISON.values(), ids=POISON)
 def test_poison_is_buried_once_with_its_bytes_and_stops_nothing(
-    payload: bytes, books: Books, client: Any, db: psycopg.Connection, redis_url: str, database_url: str
+    payload: bytes, ledger: Ledger, client: Any, db: psycopg.Connection, redis_url: str, database_url: str
 ) -> None:
-    books.report(1)
-    books.poison(payload)
-    books.report(1)
+    ledger.report(1)
+    ledger.poison(payload)
+    ledger.report(1)
     source = StreamSource(client, 0, block_s=0.01)
     with PostgresStore(database_url) as store:
         store.save(decode_entries(source.stream, source.read()))  # and the worker dies: nothing acknowledged
     assert drain_all(redis_url, database_url) == 3
-    books.check(duplicates=2)
+    ledger.check(duplicates=2)
 
 
 @pytest.mark.parametrize("payload", ODD.values(), ids=ODD)
@@ -166,15 +166,20 @@ def test_what_is_only_odd_is_stored_and_can_be_read_again(
     ids=["odd", "another field", "twice s", "capital", "nothing", "bytes", "1,000 fields"],
 )
 def test_what_somebody_added_by_hand_is_buried(
-    fields: list[Any], books: Books, client: Any, db: psycopg.Connection, redis_url: str, database_url: str
+    fields: list[Any],
+    ledger: Ledger,
+    client: Any,
+    db: psycopg.Connection,
+    redis_url: str,
+    database_url: str,
 ) -> None:
     if len(fields) == 1:
         fields = [*fields, "spoilt"]
-    books.report(1)
+    ledger.report(1)
     entry_id = client.execute_command("XADD", KEYS.snapshots, "*", *fields).decode()
-    books.report(1)
+    ledger.report(1)
     assert drain_all(redis_url, database_url) == 3
-    assert books.balance()
+    assert ledger.is_stored()
     [(buried, payload)] = dead_letters(db)
     assert buried == entry_id
     assert payload
@@ -197,7 +202,7 @@ def test_huge_entries_do_not_blow_the_worker_up(
         put(client, b"x" * 10 * MEGABYTE)
     code = (
         "import re, sys\n"
-        "from tests.support.books import drain_all\n"
+        "from tests.support.ledger import drain_all\n"
         "assert drain_all(sys.argv[1], sys.argv[2]) == 30\n"
         "print(re.search(r'VmHWM:\\s+([0-9]+) kB', open('/proc/self/status').read())[1])"
     )

@@ -1,4 +1,4 @@
-"""Processes are killed, frozen and told to stop, worker and servers alike, and the books balance."""
+"""Processes are killed, frozen and told to stop, worker and servers alike, and all is reconciled."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.database import migrations
 from risk_worker.stream.source import connect
-from tests.support.books import KEYS, Books
+from tests.support.ledger import KEYS, Ledger
+from tests.support.process import ChildProcess
 from tests.support.servers import QUICK_POSTGRES, server_folder
 from tests.support.wait import slowness, wait_until
-from tests.support.worker import WorkerProcess
 
 TABLES = ["risk_state_history", "risk_state"]
 """A worker that waits for the first has nothing in its transaction yet; for the second, all of history."""
@@ -39,7 +39,7 @@ class Site:
         self._stack = ExitStack()
         self.redis = EmbeddedValkey(folder / "valkey", appendfsync="always")
         self.postgres = EmbeddedPostgres(folder / "postgres", config=QUICK_POSTGRES)
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[ChildProcess] = []
         self._logs = folder
         self._started = 0
 
@@ -53,19 +53,19 @@ class Site:
     def __exit__(self, *_error: object) -> None:
         self._stack.close()
 
-    def books(self) -> Books:
+    def ledger(self) -> Ledger:
         """Everything empty."""
         self.client.flushall()
         with psycopg.connect(self.postgres.url) as db:
             db.execute("ALTER TABLE risk_state_history DISABLE TRIGGER USER")
             db.execute("TRUNCATE risk_state, risk_state_history, risk_dead_letter")
             db.execute("ALTER TABLE risk_state_history ENABLE TRIGGER USER")
-        return Books(self.client, self.postgres.url)
+        return Ledger(self.client, self.postgres.url)
 
-    def worker(self, **more: str) -> WorkerProcess:
+    def worker(self, **more: str) -> ChildProcess:
         environ = {"REDIS_URL": self.redis.url, "POSTGRES_URL": self.postgres.url, **more}
         self._started += 1
-        worker = WorkerProcess(self._logs / f"worker-{self._started}.log", environ).start()
+        worker = ChildProcess(self._logs / f"worker-{self._started}.log", environ).start()
         self._workers.append(worker)
         return worker
 
@@ -89,11 +89,11 @@ class Site:
         return bool(self.client.hget("rq:job:drain-0", "status") == b"started")
 
     @contextmanager
-    def batch_in_hand(self, books: Books, table: str) -> Iterator[None]:
+    def batch_in_hand(self, ledger: Ledger, table: str) -> Iterator[None]:
         """While it lasts, the worker is in the middle of the transaction that stores 20 snapshots."""
         with psycopg.connect(self.postgres.url) as db:
             db.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
-            books.report(20)
+            ledger.report(20)
             wait_until(self._waits_for_a_lock, what="a batch in hand")
             yield
 
@@ -120,17 +120,17 @@ def site(built: Site) -> Iterator[Site]:
 
 
 @pytest.fixture
-def books(site: Site) -> Books:
-    return site.books()
+def ledger(site: Site) -> Ledger:
+    return site.ledger()
 
 
-def draining(site: Site, **more: str) -> WorkerProcess:
+def draining(site: Site, **more: str) -> ChildProcess:
     worker = site.worker(**more)
     wait_until(site.drains, 20, "the worker drains")
     return worker
 
 
-def is_told_to_stop(worker: WorkerProcess) -> bool:
+def is_told_to_stop(worker: ChildProcess) -> bool:
     return "warm shut down requested" in worker.log
 
 
@@ -138,9 +138,9 @@ def is_told_to_stop(worker: WorkerProcess) -> bool:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_sigterm_amid_a_batch_finishes_it(site: Site, books: Books, table: str) -> None:
+def test_sigterm_amid_a_batch_finishes_it(site: Site, ledger: Ledger, table: str) -> None:
     worker = draining(site)
-    with site.batch_in_hand(books, table):
+    with site.batch_in_hand(ledger, table):
         worker.signal(signal.SIGTERM)
         wait_until(lambda: is_told_to_stop(worker))
     assert worker.wait(10) == 0
@@ -148,28 +148,28 @@ def test_sigterm_amid_a_batch_finishes_it(site: Site, books: Books, table: str) 
     assert settled > 0
     assert settled + site.client.xlen(KEYS.snapshots) == 20  # what it had not read yet is untouched
     site.worker()
-    wait_until(books.balance, 20, "the next worker stores the rest")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 20, "the next worker stores the rest")
+    ledger.check(duplicates=0)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_sigterm_amid_a_batch_that_hangs_leaves_it_untouched_in_time(
-    site: Site, books: Books, table: str
+    site: Site, ledger: Ledger, table: str
 ) -> None:
     worker = draining(site, RISK_DRAIN_TIMEOUT_S="1")
-    with site.batch_in_hand(books, table):
+    with site.batch_in_hand(ledger, table):
         assert worker.stop(timeout_s=2) == 1
         assert "RISK_DRAIN_TIMEOUT_S" in worker.log
         assert site.client.xlen(KEYS.snapshots) == 20
     site.worker()
-    wait_until(books.balance, 20, "the next worker stores it")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 20, "the next worker stores it")
+    ledger.check(duplicates=0)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_second_sigterm_leaves_at_once(site: Site, books: Books, table: str) -> None:
+def test_a_second_sigterm_leaves_at_once(site: Site, ledger: Ledger, table: str) -> None:
     worker = draining(site, RISK_DRAIN_TIMEOUT_S="60")
-    with site.batch_in_hand(books, table):
+    with site.batch_in_hand(ledger, table):
         worker.signal(signal.SIGTERM)
         wait_until(lambda: is_told_to_stop(worker))
         said = time.monotonic()
@@ -178,39 +178,39 @@ def test_a_second_sigterm_leaves_at_once(site: Site, books: Books, table: str) -
         worker.stop(timeout_s=3)
         assert site.client.xlen(KEYS.snapshots) == 20
     site.worker()
-    wait_until(books.balance, 20, "the next worker stores it")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 20, "the next worker stores it")
+    ledger.check(duplicates=0)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_kill_9_amid_a_batch_as_by_the_out_of_memory_killer(site: Site, books: Books, table: str) -> None:
+def test_kill_9_amid_a_batch_as_by_the_out_of_memory_killer(site: Site, ledger: Ledger, table: str) -> None:
     worker = draining(site)
-    with site.batch_in_hand(books, table):
+    with site.batch_in_hand(ledger, table):
         worker.signal(signal.SIGKILL)
         assert worker.wait(5) == -signal.SIGKILL  # 137 to a shell
     site.worker()
-    wait_until(books.balance, 5, "its restart stores it")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 5, "its restart stores it")
+    ledger.check(duplicates=0)
 
 
 @pytest.mark.slow
-def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, books: Books) -> None:
+def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledger: Ledger) -> None:
     """Two workers hold the partition then, and what the first has in its transaction is in the way of the
     second until Postgres ends it."""
     frozen = draining(site)
     site.worker()
-    books.report(5)
-    wait_until(books.balance)
-    with site.batch_in_hand(books, "risk_state"):
+    ledger.report(5)
+    wait_until(ledger.is_stored)
+    with site.batch_in_hand(ledger, "risk_state"):
         frozen.signal(signal.SIGSTOP)
-    books.report(100)
-    wait_until(books.balance, 30, "the other one drains")
+    ledger.report(100)
+    wait_until(ledger.is_stored, 30, "the other one drains")
     frozen.signal(signal.SIGCONT)
     for _ in range(20):
-        books.report(50)  # for whoever comes first
-    wait_until(books.balance, what="both drain")
+        ledger.report(50)  # for whoever comes first
+    wait_until(ledger.is_stored, what="both drain")
     wait_until(lambda: "Could not store" in frozen.log, what="the frozen one finds its transaction gone")
-    books.check()
+    ledger.check()
 
 
 # Redis or Postgres is away
@@ -219,19 +219,19 @@ def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, book
 @pytest.mark.parametrize(("how", "signals"), [("killed", 1), ("frozen", 1), ("frozen", 2)])
 @pytest.mark.parametrize("which", ["redis", "postgres"])
 def test_workers_stop_in_time_while_a_server_is_away(
-    site: Site, books: Books, which: str, how: str, signals: int
+    site: Site, ledger: Ledger, which: str, how: str, signals: int
 ) -> None:
     """The one that drains, one that stands by, and one that has only just begun."""
     server: EmbeddedServer = getattr(site, which)
     drains = draining(site, RISK_DRAIN_TIMEOUT_S="2")
     stands_by = site.worker(RISK_DRAIN_TIMEOUT_S="2")
-    wait_until(lambda: "Ready: " in stands_by.log, 20, "the other one stands by")
-    books.report(20)
-    wait_until(books.balance)
+    wait_until(lambda: "The worker is ready" in stands_by.log, 20, "the other one stands by")
+    ledger.report(20)
+    wait_until(ledger.is_stored)
     server.kill() if how == "killed" else server.pause()
     begins = site.worker(RISK_DRAIN_TIMEOUT_S="2")
     if which == "postgres":
-        books.report(20)
+        ledger.report(20)
     wait_until(lambda: begins.log if how == "killed" else is_connected(begins, server))
     for worker in (drains, stands_by, begins):
         worker.signal(signal.SIGTERM)
@@ -244,28 +244,28 @@ def test_workers_stop_in_time_while_a_server_is_away(
         worker.wait(3)
     assert time.monotonic() - said < 3 * slowness()
     site.heal()
-    books.report(20)
+    ledger.report(20)
     site.worker()
-    wait_until(books.balance, 5, "the next worker stores what is left")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 5, "the next worker stores what is left")
+    ledger.check(duplicates=0)
 
 
-def is_connected(worker: WorkerProcess, server: EmbeddedServer) -> bool:
+def is_connected(worker: ChildProcess, server: EmbeddedServer) -> bool:
     connections = psutil.Process(worker.pid).net_connections("tcp")
     return any(each.raddr and each.raddr.port == server.port for each in connections)
 
 
-def test_when_postgres_is_back_the_worker_goes_on_by_itself_within_5_s(site: Site, books: Books) -> None:
+def test_when_postgres_is_back_the_worker_goes_on_by_itself_within_5_s(site: Site, ledger: Ledger) -> None:
     worker = draining(site)
-    books.report(20)
-    wait_until(books.balance)
+    ledger.report(20)
+    wait_until(ledger.is_stored)
     site.postgres.kill()
-    books.report(100)
-    books.poison(b"nonsense")
+    ledger.report(100)
+    ledger.poison(b"nonsense")
     wait_until(lambda: "Not storing" in worker.log, 20, "the worker gives the batch back")
     site.postgres.start()
-    wait_until(books.balance, 5, "the drain to go on")
-    books.check()
+    wait_until(ledger.is_stored, 5, "the drain to go on")
+    ledger.check()
 
 
 class Trading:
@@ -313,7 +313,7 @@ def stored(site: Site) -> list[Any]:
         return db.execute("SELECT trace_id, epoch, seq FROM risk_state_history ORDER BY 2, 3").fetchall()
 
 
-@pytest.mark.usefixtures("books")
+@pytest.mark.usefixtures("ledger")
 def test_redis_restarted_with_its_append_only_file_loses_nothing(site: Site) -> None:
     worker = draining(site)
     with RiskProducer(site.redis.url) as producer, Trading(producer) as trading:
@@ -332,11 +332,11 @@ def test_redis_restarted_with_its_append_only_file_loses_nothing(site: Site) -> 
 
 
 def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
-    site: Site, books: Books
+    site: Site, ledger: Ledger
 ) -> None:
     worker = draining(site)
     with RiskProducer(site.redis.url) as producer:
-        with site.batch_in_hand(books, "risk_state_history"):  # so that what follows stays in the stream
+        with site.batch_in_hand(ledger, "risk_state_history"):  # so that what follows stays in the stream
             for number in range(1, 4):
                 producer.push(snapshot(number), timeout=30)
             site.lose_redis()
@@ -356,15 +356,15 @@ def test_redis_restarted_empty_leaves_a_gap_with_a_name_and_everything_goes_on(
     assert worker.running
 
 
-def test_a_worker_that_redis_forgot_is_replaced_at_once_when_it_is_killed(site: Site, books: Books) -> None:
+def test_a_worker_that_redis_forgot_is_replaced_at_once_when_it_is_killed(site: Site, ledger: Ledger) -> None:
     first = draining(site)
     second = site.worker()
-    wait_until(lambda: "Ready: " in second.log, 20, "the other one stands by")
+    wait_until(lambda: "The worker is ready" in second.log, 20, "the other one stands by")
     site.lose_redis()
     wait_until(site.drains, 20, "the one that stood by puts the job back and takes it")
     first.kill()
     second.kill()
-    books.report(20)
+    ledger.report(20)
     site.worker()
-    wait_until(books.balance, 5, "a restart sees that the holder is dead")
-    books.check(duplicates=0)
+    wait_until(ledger.is_stored, 5, "a restart sees that the holder is dead")
+    ledger.check(duplicates=0)

@@ -14,7 +14,7 @@ from risk_producer.settings import Settings
 from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
 from risk_worker.recovery.floors import Floors
-from tests.support.books import drain_all
+from tests.support.ledger import drain_all
 from tests.support.producers import snapshot
 from tests.support.wait import wait_until
 

@@ -20,8 +20,8 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import WireSnapshot, decode
 from risk_worker.cli import cli
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 STREAM = Keys(0).snapshots
 
@@ -43,9 +43,9 @@ def push(*arguments: str | Path, stdin: bytes = b"", **environ: str) -> Result:
     return CliRunner().invoke(cli, ["push", *map(str, arguments)], input=stdin, env=environ)
 
 
-def pushing(log: Path, *arguments: str | Path, **environ: str) -> WorkerProcess:
+def pushing(log: Path, *arguments: str | Path, **environ: str) -> ChildProcess:
     """The command, in a process of its own."""
-    return WorkerProcess(log, environ, [sys.executable, "-m", "risk_worker", "push", *map(str, arguments)])
+    return ChildProcess(log, environ, [sys.executable, "-m", "risk_worker", "push", *map(str, arguments)])
 
 
 def arrived(client: redis.Redis) -> list[WireSnapshot]:

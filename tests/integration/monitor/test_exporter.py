@@ -15,11 +15,11 @@ import redis
 
 from risk_producer.contract.keys import Keys
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.wait import slowness, wait_until
-from tests.support.worker import WorkerProcess
 
 
-def port_of(process: WorkerProcess) -> int:
+def port_of(process: ChildProcess) -> int:
     """The port that the process says it listens on."""
     pattern = r"Serving http://[\d.]+:(\d+)"
     [port] = wait_until(lambda: re.findall(pattern, process.log), 20, "the port in the log")
@@ -31,9 +31,9 @@ def get(port: int, path: str = "/metrics") -> str:
         return str(response.read().decode())
 
 
-def exporter(log: Path, url: str) -> WorkerProcess:
+def exporter(log: Path, url: str) -> ChildProcess:
     command = [sys.executable, "-m", "risk_worker", "exporter", "--port", "0"]
-    return WorkerProcess(log, {"REDIS_URL": url, "RISK_PARTITIONS": "2"}, command)
+    return ChildProcess(log, {"REDIS_URL": url, "RISK_PARTITIONS": "2"}, command)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -77,7 +77,7 @@ def test_a_port_that_is_taken_is_said_so(tmp_path: Path, redis_url: str) -> None
     with exporter(tmp_path / "log", redis_url) as first:
         port = port_of(first)
         command = [sys.executable, "-m", "risk_worker", "exporter", "--port", str(port)]
-        with WorkerProcess(tmp_path / "second", {"REDIS_URL": redis_url}, command) as second:
+        with ChildProcess(tmp_path / "second", {"REDIS_URL": redis_url}, command) as second:
             assert second.wait(20) == 2
             says = f"cannot listen on 127.0.0.1:{port}: Address already in use; --port chooses another one\n"
             assert says in second.log

@@ -31,7 +31,7 @@ def lose_and_restore(client: redis.Redis, epoch: int) -> int:
     return epoch + AHEAD_MS
 
 
-def test_behind_is_claimed_anew_and_stored_once(bench: Bench, redis_client: redis.Redis) -> None:
+def test_behind_is_claimed_again_and_stored_once(bench: Bench, redis_client: redis.Redis) -> None:
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=30)
     floor = lose_and_restore(redis_client, bench.stored()[0].epoch)
@@ -46,7 +46,9 @@ def test_behind_is_claimed_anew_and_stored_once(bench: Bench, redis_client: redi
     assert producer.close()
 
 
-def test_behind_after_a_lost_answer_stores_nothing_twice(bench: Bench, redis_client: redis.Redis) -> None:
+def test_behind_after_a_lost_answer_stores_each_snapshot_once(
+    bench: Bench, redis_client: redis.Redis
+) -> None:
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=30)
     epoch = bench.stored()[0].epoch

@@ -106,7 +106,7 @@ def test_more_than_a_buffer_goes_through(bench: Bench) -> None:
     assert seqs(bench) == list(range(1, 201))
 
 
-def test_a_lost_answer_stores_nothing_twice(bench: Bench) -> None:
+def test_a_lost_answer_stores_each_snapshot_once(bench: Bench) -> None:
     producer = bench.producer()
     trouble = Trouble(producer)
     trouble.lose_answers = 3
@@ -160,7 +160,7 @@ def test_a_full_partition_does_not_hold_up_the_others(bench: Bench) -> None:
 # The cap
 
 
-def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
+def test_a_full_stream_rejects_and_uses_up_no_seq(bench: Bench) -> None:
     producer = bench.producer(stream_maxlen=10)
     for number in range(10):
         producer.push(snapshot("t1", number))
@@ -168,8 +168,8 @@ def test_a_full_stream_refuses_and_uses_up_no_seq(bench: Bench) -> None:
         producer.push(snapshot("t1", 99), timeout=0.2)
     assert len(bench.stored()) == 10
     assert producer.health().stream_full
-    assert producer.health().refused == 1
-    assert metric(producer, "risk_producer_refused_total") == 1
+    assert producer.health().rejected == 1
+    assert metric(producer, "risk_producer_rejected_total") == 1
     state = producer.load("t1")
     assert state is not None and state.snapshot.daily_pnl == 9, "what was taken back is not remembered"
     bench.drain(4)
@@ -194,7 +194,7 @@ def test_save_answers_false_when_stream_and_buffer_are_full(bench: Bench) -> Non
     assert producer.flush(30)
     assert [wire.daily_pnl for wire in bench.stored()] == [6, 7]
     assert seqs(bench) == [7, 8]
-    assert producer.health().refused == 2
+    assert producer.health().rejected == 2
 
 
 def test_a_batch_is_admitted_as_far_as_there_is_room(bench: Bench) -> None:
@@ -243,10 +243,10 @@ def test_conflate_keeps_the_newest_and_explains_the_gap(bench: Bench) -> None:
     assert metric(producer, "risk_producer_conflated_total") == health.conflated
 
 
-# Two lives
+# Two incarnations
 
 
-def test_a_new_life_has_a_greater_epoch_and_fences_the_old_one(
+def test_a_new_incarnation_has_a_greater_epoch_and_fences_the_old_one(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     zombie = bench.producer()
@@ -263,8 +263,8 @@ def test_a_new_life_has_a_greater_epoch_and_fences_the_old_one(
     assert zombie.health().fenced == ("t1",)
     assert successor.health().fenced == ()
     assert metric(zombie, "risk_producer_fenced") == 1
-    [told] = [record for record in caplog.records if "taken over" in record.getMessage()]
-    assert told.levelno == logging.CRITICAL
+    [line] = [record for record in caplog.records if "taken over" in record.getMessage()]
+    assert line.levelno == logging.CRITICAL
     for producer in (zombie, successor, bench.producer()):
         state = producer.load("t1")
         assert state is not None and state.snapshot.daily_pnl == 2 and state.snapshot.trading_paused
@@ -358,7 +358,7 @@ def test_redis_away_and_back(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
         assert producer.save(snapshot("t1", number))
     assert producer.health().reason == "away"
     assert metric(producer, "risk_producer_backend", backend="memory") == 1
-    with pytest.raises(StreamUnavailable, match=r"away.*goes out later"):
+    with pytest.raises(StreamUnavailable, match=r"away.*is sent later"):
         producer.push(snapshot("t1", 21), timeout=0.2)
     labels = {"trader_id": "t1", "backend": "memory"}
     assert metric(producer, "risk_persistence_attempts_total", **labels) == 21
@@ -375,7 +375,7 @@ def test_redis_away_and_back(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
     assert (began.levelno, ended.levelno) == (logging.CRITICAL, logging.WARNING)
 
 
-def test_an_outage_longer_than_the_buffer_refuses_and_counts(bench: Bench) -> None:
+def test_an_outage_longer_than_the_buffer_rejects_and_counts(bench: Bench) -> None:
     producer = bench.producer(buffer_size=3, save_timeout_s=0)
     trouble = Trouble(producer)
     trouble.error = StreamUnavailable("away")
@@ -406,7 +406,7 @@ def test_close_flushes_and_may_be_called_again(bench: Bench) -> None:
     with pytest.raises(ProducerClosed):
         producer.push(snapshot())
     health = producer.health()
-    assert health.closed and health.refused == 2
+    assert health.closed and health.rejected == 2
     assert metric(producer, "risk_producer_accepted_total") == 30
 
 
@@ -419,12 +419,12 @@ def test_close_has_a_bound_and_says_what_it_could_not_send(
         assert producer.save(snapshot("t1", number))
     assert producer.close(0.3) is False
     assert producer.close() is False
-    assert "Closed with 5 snapshots" in caplog.text
+    assert "was closed with 5 snapshots" in caplog.text
     assert metric(producer, "risk_producer_unsent_total") == 5
     assert metric(producer, "risk_producer_buffered") == 0
 
 
-def test_a_producer_that_was_never_used_closes_without_a_word(
+def test_a_producer_that_was_never_used_closes_silently(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert bench.producer().close()

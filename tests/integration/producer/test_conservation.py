@@ -1,4 +1,4 @@
-"""The faults of tests/unit/producer/test_conservation.py, before a real server and the real scripts."""
+"""The faults of the unit test of the same name, before a real server and the real scripts."""
 
 from __future__ import annotations
 

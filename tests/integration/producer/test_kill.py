@@ -24,12 +24,12 @@ from risk_producer import RiskProducer
 from risk_producer.contract.keys import Keys
 from risk_worker.audit.verify import look
 from tests.conftest import MakeValkey
-from tests.support.books import draining
+from tests.support.ledger import draining
 from tests.support.wait import wait_until
 
 ROUNDS = int(os.environ.get("RISK_TEST_KILLS", 8))
-LIFE = 1_000_000
-"""Snapshots are numbered; each life of the trader starts at another million."""
+INCARNATION = 1_000_000
+"""Snapshots are numbered; each incarnation of the trader starts at another million."""
 
 _TRADER = """
 import os, sys, time
@@ -68,7 +68,7 @@ def test_killed_at_random_moments(
             elif not valkey.running:
                 valkey.start()
             ready = tmp_path / f"ready-{number}"
-            arguments = [valkey.url, str(tmp_path / "spool"), str(said), str(number * LIFE)]
+            arguments = [valkey.url, str(tmp_path / "spool"), str(said), str(number * INCARNATION)]
             trader = subprocess.Popen(
                 [sys.executable, "-c", _TRADER, *arguments, on_full, str(ready)], stderr=subprocess.DEVNULL
             )
@@ -96,35 +96,35 @@ def test_killed_at_random_moments(
 
 
 def check_history(database_url: str, accepted: list[int]) -> int:
-    """The n-th that a life accepted of a trader has seq n, and a row is there for it, or stands for it.
+    """The n-th that an incarnation accepted of a trader has seq n, and a row is for it or stands for it.
 
     Returns how many were merged.
     """
-    lives: dict[tuple[str, int], list[int]] = defaultdict(list)
+    accepted_by: dict[tuple[str, int], list[int]] = defaultdict(list)
     for number in accepted:
-        lives[f"t{number % 3}", number // LIFE].append(number)
+        accepted_by[f"t{number % 3}", number // INCARNATION].append(number)
     rows: dict[tuple[str, int], list[tuple[int, int, int, int]]] = defaultdict(list)
     with psycopg.connect(database_url) as db:
         for trader_id, *row in db.execute(
             "SELECT trader_id, epoch, seq, merged, daily_pnl::bigint FROM risk_state_history ORDER BY 1, 2, 3"
         ):
-            rows[trader_id, row[3] // LIFE].append((row[0], row[1], row[2], row[3]))
+            rows[trader_id, row[3] // INCARNATION].append((row[0], row[1], row[2], row[3]))
     unreported = []
-    for life in lives.keys() | rows.keys():
-        trader_id, number = life
-        epochs = {epoch for epoch, *_ in rows[life]}
+    for key in accepted_by.keys() | rows.keys():
+        trader_id, number = key
+        epochs = {epoch for epoch, *_ in rows[key]}
         assert len(epochs) == 1, "an identity for good"
-        stood_for = [at for _, seq, merged, _ in rows[life] for at in range(seq - merged, seq + 1)]
+        stood_for = [at for _, seq, merged, _ in rows[key] for at in range(seq - merged, seq + 1)]
         assert stood_for == list(range(1, len(stood_for) + 1)), "lost, or twice"
-        mine = lives[life]
+        mine = accepted_by[key]
         if len(stood_for) == len(mine) + 1:  # written down, and killed before it was reported
             unreported.append(number)
-            mine.append(rows[life][-1][3])
+            mine.append(rows[key][-1][3])
         assert len(stood_for) == len(mine)
-        assert [pnl for *_, pnl in rows[life]] == [mine[seq - 1] for _, seq, _, _ in rows[life]]
-        kept = {pnl for *_, pnl in rows[life]}
+        assert [pnl for *_, pnl in rows[key]] == [mine[seq - 1] for _, seq, _, _ in rows[key]]
+        kept = {pnl for *_, pnl in rows[key]}
         reasons = [at if at % 20 == 0 else 0 for at in mine]
         changed = {at for at, one, other in zip(mine, [0, *reasons], reasons, strict=False) if one != other}
         assert changed <= kept, "a change was merged away"
-    assert len(unreported) == len(set(unreported)), "one a life at the most"
+    assert len(unreported) == len(set(unreported)), "one an incarnation at the most"
     return sum(merged for of_life in rows.values() for _, _, merged, _ in of_life)

@@ -44,11 +44,11 @@ def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: r
         assert len(mine) == 10_000
 
 
-def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_forked_child_is_its_own_incarnation(redis_url: str, redis_client: redis.Redis) -> None:
     producer = Threaded(redis_url=redis_url)
     producer.push(snapshot("t1", 1), timeout=30)
     with (
-        producer.inner._engine.session._lock
+        producer.inner._engine.session.section.lock
     ):  # so that something is in the buffer, and the lock is held, while it forks
         assert producer.save(snapshot("t1", 2))
         child = os.fork()
@@ -68,7 +68,7 @@ def test_a_forked_child_has_its_own_life(redis_url: str, redis_client: redis.Red
     assert epochs[1] == epochs[2] < epochs[3]
 
 
-def test_a_child_forked_in_an_event_loop_has_its_own_life(
+def test_a_child_forked_in_an_event_loop_is_its_own_incarnation(
     redis_url: str, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     async def parent() -> None:
@@ -152,10 +152,10 @@ def test_the_end_of_the_process_does_not_hang(make_valkey: MakeValkey, redis_is:
         [sys.executable, "-c", _FORGETFUL, url], check=True, timeout=60, capture_output=True, text=True
     )
     assert time.monotonic() - float(done.stdout) < 14, "5 s for all of them together"
-    assert done.stderr.count("Closed with 100 snapshots") == 3
+    assert done.stderr.count("was closed with 100 snapshots") == 3
 
 
-def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
+def test_an_asyncio_producer_that_was_not_closed_logs_what_is_lost() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _FORGETFUL_ASYNC, "redis://127.0.0.1:1/0"],
         check=True,
@@ -163,7 +163,7 @@ def test_an_asyncio_producer_that_nobody_closed_says_what_is_lost() -> None:
         capture_output=True,
         text=True,
     )
-    assert "Closed with 1 snapshots that were never sent" in done.stderr
+    assert "was closed with 1 snapshots that were never sent" in done.stderr
 
 
 def test_close_by_two_threads(redis_url: str, redis_client: redis.Redis) -> None:

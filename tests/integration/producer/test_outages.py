@@ -62,7 +62,7 @@ def on_memory(producer: Producer) -> bool:
     return producer.health().backend == "memory"
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[int]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[int]:
     return [record.levelno for record in caplog.records if record.name == "riskstream.producer"]
 
 
@@ -119,7 +119,7 @@ def refuse_auth(valkey: EmbeddedValkey) -> Callable[[], object]:
 
 
 def restart_slowly(valkey: EmbeddedValkey) -> Callable[[], object]:
-    """It reads its data from disk, and answers LOADING meanwhile: until it is told to hurry."""
+    """It reads its data from disk, and answers LOADING meanwhile: until the test lets it hurry."""
     with redis.Redis.from_url(valkey.url) as client:
         client.eval("for i = 1, 50000 do redis.call('SET', i, i) end", 0)
     valkey.kill()
@@ -166,7 +166,7 @@ def test_away_in_the_middle(
     assert producer.flush(30)
     complete(bench, 100)
     assert not on_memory(producer)
-    assert told(caplog) == [logging.CRITICAL, logging.WARNING], "one line when it begins, one when it ends"
+    assert logged(caplog) == [logging.CRITICAL, logging.WARNING], "one line when it begins, one when it ends"
 
 
 def test_away_at_the_start(bench: Bench, valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,7 +179,7 @@ def test_away_at_the_start(bench: Bench, valkey: EmbeddedValkey, caplog: pytest.
     valkey.start()
     assert producer.flush(30)
     complete(bench, 100)
-    assert told(caplog) == [logging.CRITICAL, logging.WARNING]
+    assert logged(caplog) == [logging.CRITICAL, logging.WARNING]
 
 
 def test_a_slow_redis_is_no_outage(distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,10 +191,10 @@ def test_a_slow_redis_is_no_outage(distant: Bench, proxy: Proxy, caplog: pytest.
     assert not on_memory(producer)
     proxy.heal()
     complete(distant, 100)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
-def test_answers_that_come_too_late_store_nothing_twice(
+def test_answers_that_come_too_late_store_each_snapshot_once(
     distant: Bench, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("risk_producer.transport.requests.ANSWER_TIMEOUT_S", 1.0)
@@ -207,7 +207,7 @@ def test_answers_that_come_too_late_store_nothing_twice(
     proxy.heal()
     assert producer.flush(30)
     complete(distant, 50)
-    assert told(caplog) == [logging.CRITICAL, logging.WARNING]
+    assert logged(caplog) == [logging.CRITICAL, logging.WARNING]
 
 
 def test_scripts_flushed_are_no_outage(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,7 +219,7 @@ def test_scripts_flushed_are_no_outage(bench: Bench, caplog: pytest.LogCaptureFi
         bench.redis.script_flush()
         producer.push(snapshot(f"new-{number}"), timeout=30)
     assert [wire.seq for wire in bench.stored() if wire.trader_id == "t1"] == [1, 2, 3, 4, 5]
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_tries_become_rarer_the_longer_redis_is_away(bench: Bench, valkey: EmbeddedValkey) -> None:
@@ -261,7 +261,7 @@ def test_an_idle_connection_that_was_closed_is_no_outage(
     bench.redis.client_kill_filter(_type="normal", skipme=True)
     producer.push(snapshot("t1", 1), timeout=30)
     complete(bench, 2)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_a_full_buffer_in_an_outage_keeps_to_the_bound(bench: Bench, valkey: EmbeddedValkey) -> None:

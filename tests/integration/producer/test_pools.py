@@ -59,12 +59,14 @@ def test_without_that_the_way_to_lose_nothing_is_to_close(
 def test_a_process_that_is_terminated_while_redis_is_away_says_what_is_lost() -> None:
     accepted, said = run(NOBODY, "fork", "terminate", "sigterm", "hasty")
     lost = sum(
-        int(line.split("Closed with ")[1].split()[0]) for line in said.splitlines() if "Closed with" in line
+        int(line.split("was closed with ")[1].split()[0])
+        for line in said.splitlines()
+        if "was closed with" in line
     )
     assert lost >= accepted >= ALL // 2
 
 
-def test_a_pool_that_nobody_waits_for_is_ended_by_python_before_its_work() -> None:
+def test_a_pool_whose_results_are_not_taken_is_ended_by_python_before_its_work() -> None:
     """So nothing was accepted that could be lost: the docs say to wait."""
     accepted, _ = run(NOBODY, "fork", "abandon")
     assert accepted < ALL

@@ -25,26 +25,13 @@ from risk_producer.transport.requests import (
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors
 from risk_worker.runtime import jobs
-from risk_worker.stream.source import connect
-from tests.support.books import drain_all, draining
+from tests.support.ledger import drain_all, draining
 from tests.support.producers import snapshot
 from tests.support.wait import slowness, wait_until
 
 KEYS = Keys(0)
 FAR = 2**52
 """An epoch that Redis gave out while its clock was far ahead."""
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -99,6 +86,16 @@ def far_ahead(client: Any, *traders: str) -> None:
     client.hset(KEYS.epochs, mapping=dict.fromkeys(traders or ("a",), FAR))
 
 
+def redis_loses_a_far_epoch(client: Any, redis_url: str, database_url: str) -> None:
+    """Postgres has the trader's state under the epoch FAR + 1, and Redis has nothing."""
+    far_ahead(client)
+    before = Trader(client)
+    before.claim()
+    before.send()
+    drain_all(redis_url, database_url)
+    client.flushall()
+
+
 def state_of(db: psycopg.Connection, trader: str = "a") -> tuple[Any, ...]:
     [row] = db.execute("SELECT epoch, seq, trading_paused FROM risk_state WHERE trader_id = %s", (trader,))
     return row
@@ -147,12 +144,7 @@ def test_who_goes_on_after_redis_lost_its_data_keeps_its_identity(
 def test_a_smaller_epoch_is_told_so_and_another_one_is_claimed(
     client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
 ) -> None:
-    far_ahead(client)
-    before = Trader(client)
-    before.claim()
-    before.send()
-    drain_all(redis_url, database_url)
-    client.flushall()
+    redis_loses_a_far_epoch(client, redis_url, database_url)
     trader = Trader(client)
     trader.claim()  # by a clock that is behind, before any worker is there
     floors.compare()
@@ -175,12 +167,7 @@ def test_what_was_sent_before_the_comparison_makes_the_newest_state_unknown_unti
     floors: Floors,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    far_ahead(client)
-    before = Trader(client)
-    before.claim()
-    before.send()
-    drain_all(redis_url, database_url)
-    client.flushall()
+    redis_loses_a_far_epoch(client, redis_url, database_url)
     trader = Trader(client)
     trader.claim()
     trader.send(paused=True)  # newer than the state in Postgres, under a smaller epoch
@@ -210,12 +197,7 @@ def test_what_was_sent_before_the_comparison_makes_the_newest_state_unknown_unti
 def test_a_spool_may_send_what_is_behind_to_history_alone_and_the_state_is_unknown_then(
     client: Any, redis_url: str, database_url: str, db: psycopg.Connection, floors: Floors
 ) -> None:
-    far_ahead(client)
-    before = Trader(client)
-    before.claim()
-    before.send()
-    drain_all(redis_url, database_url)
-    client.flushall()
+    redis_loses_a_far_epoch(client, redis_url, database_url)
     trader = Trader(client)
     trader.claim()
     floors.compare()

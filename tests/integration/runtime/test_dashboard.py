@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 
-def dashboard(log: Path, url: str, *options: str, **environ: str) -> WorkerProcess:
+def dashboard(log: Path, url: str, *options: str, **environ: str) -> ChildProcess:
     command = [sys.executable, "-m", "risk_worker", "dashboard", "--port", "0", *options]
-    return WorkerProcess(log, {"REDIS_URL": url, **environ}, command)
+    return ChildProcess(log, {"REDIS_URL": url, **environ}, command)
 
 
-def port_of(process: WorkerProcess) -> int:
+def port_of(process: ChildProcess) -> int:
     pattern = r"Serving http://[\d.]+:(\d+)"
     [port] = wait_until(lambda: re.findall(pattern, process.log), 20, "the port in the log")
     return int(port)
@@ -41,7 +41,7 @@ def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, 
     settings = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
     with (
         dashboard(tmp_path / "dashboard", redis_url) as process,
-        WorkerProcess(tmp_path / "worker", settings) as worker,
+        ChildProcess(tmp_path / "worker", settings) as worker,
     ):
         port = port_of(process)
 

@@ -19,7 +19,7 @@ CASES = int(os.environ.get("RISK_TEST_CASES", "6"))
 
 
 def calls_of_a_life(url: str) -> int:
-    """How many calls a worker makes from its birth over two shifts to its end."""
+    """How many calls a worker makes from its birth over two jobs to its end."""
     worker = Worker("a", url, PARTITIONS, [], Fate())
     worker.live(patient=True)
     return worker.fate.calls
@@ -68,7 +68,7 @@ def test_a_remnant_that_two_holders_of_a_job_left_is_no_obstacle(redis_url: str,
     for at in range(calls_of_a_life(redis_url)):
         redis_client.flushdb()
         first = Worker("a", redis_url, PARTITIONS, [], Fate(at, freezes=True))
-        process = Process(first, partial(first.live, shifts=1)).start()
+        process = Process(first, partial(first.live, jobs=1)).start()
         redis_client.delete("rq:job:drain-0")
         process.go_on(dies_after=1)
         first.connection.close()

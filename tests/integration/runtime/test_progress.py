@@ -21,8 +21,8 @@ from risk_worker.audit.verify import verify
 from risk_worker.runtime.scheduler import process_host
 from risk_worker.stream.source import connect
 from tests.conftest import MakeValkey
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 RQ = str(Path(sys.executable).with_name("rq"))
 DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
@@ -37,13 +37,13 @@ class Site:
         self.client: Any = connect(redis_url)
         self.sent = 0
         self._folder = folder
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[ChildProcess] = []
 
-    def worker(self, *command: str, **more: str) -> WorkerProcess:
+    def worker(self, *command: str, **more: str) -> ChildProcess:
         environ = {"REDIS_URL": self.redis_url, "RQ_REDIS_URL": self.redis_url, **more}
         environ["POSTGRES_URL"] = self.database_url
         log = self._folder / f"worker-{len(self._workers)}.log"
-        self._workers.append(WorkerProcess(log, environ, command).start())
+        self._workers.append(ChildProcess(log, environ, command).start())
         return self._workers[-1]
 
     def report(self, *partitions: int, count: int = 1) -> None:
@@ -108,7 +108,7 @@ def test_at_maxmemory_a_worker_that_is_started_drains_at_once(
         full.sent -= 1
         worker = full.worker()
         wait_until(full.all_is_stored, 15, "what waits is stored")
-        assert full.client.xlen(Keys(0).snapshots) == 0
+        wait_until(lambda: not full.client.xlen(Keys(0).snapshots), 15, "it is acknowledged a moment later")
         assert "drains without it" in worker.log
         assert "Traceback" not in worker.log
         full.client.config_set("maxmemory", 0)
@@ -187,12 +187,12 @@ def _kind_of(key: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("pid", b"abc"), ("whereabouts", b"\xff\xfe"), ("last_heartbeat", b"garbage")]
+    ("field", "value"), [("pid", b"abc"), ("process_host", b"\xff\xfe"), ("last_heartbeat", b"garbage")]
 )
 def test_a_worker_starts_beside_a_registration_that_cannot_be_read(
     site: Site, field: str, value: bytes
 ) -> None:
-    registration = {"pid": "1", "whereabouts": process_host(), "last_heartbeat": "x", field: value}
+    registration = {"pid": "1", "process_host": process_host(), "last_heartbeat": "x", field: value}
     site.client.hset("rq:worker:X", mapping=registration)
     site.client.sadd("rq:workers", "rq:worker:X", b"\xff")
     site.client.sadd("rq:workers:risk-drain", "rq:worker:X", b"\xff")
@@ -221,7 +221,7 @@ def test_a_name_is_taken_over_at_once_from_a_dead_worker_and_refused_from_a_livi
 
 def test_suspended_workers_say_so(site: Site) -> None:
     worker = site.worker()
-    wait_until(lambda: "Ready: " in worker.log, 20, "it is there")
+    wait_until(lambda: "The worker is ready" in worker.log, 20, "it is there")
     site.client.set("rq:suspended", 1)
     wait_until(lambda: "RQ's workers are suspended" in worker.log, 15, "it is said")
     site.client.delete("rq:suspended")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from risk_worker.stream.source import connect
-from tests.support.books import Books
+from tests.support.ledger import Ledger
 from tests.support.template import Template
 from tests.support.wait import wait_until
 
@@ -20,12 +18,6 @@ FEW = 3
 """After so many everything is there that is meant to stay."""
 ROOM = 4
 """A key is between two states now and then."""
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
 
 
 def sizes(client: Any) -> dict[str, int]:
@@ -58,7 +50,7 @@ def held_by(client: Any, pid: int) -> bool:
 def test_what_workers_leave_behind_does_not_grow(
     number: signal.Signals, client: Any, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
-    books = Books(client, database_url)
+    ledger = Ledger(client, database_url)
     environ = {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
     with Template() as template:
 
@@ -70,14 +62,14 @@ def test_what_workers_leave_behind_does_not_grow(
             wait_until(lambda pid=pid: held_by(client, pid), 5, f"life {life} drains")  # type: ignore[misc]
             if life == FEW:
                 left_by_few = sizes(client)
-            books.report(1)  # it may be in the middle of this one
+            ledger.report(1)  # it may be in the middle of this one
             os.kill(pid, number)
-            books.report(1)  # wakes one that waits for something to do
+            ledger.report(1)  # wakes one that waits for something to do
             assert template.ended() == (-number if number == signal.SIGKILL else 0)
         start()
-        wait_until(books.balance, 5, "the last one drains")
+        wait_until(ledger.is_stored, 5, "the last one drains")
         left_by_all = sizes(client)
-    books.check()
+    ledger.check()
     print(f"after {FEW}: {sum(left_by_few.values())}, after {RESTARTS}: {sum(left_by_all.values())}")
     print(left_by_all)
     assert len(left_by_all) <= len(left_by_few) + ROOM, left_by_all

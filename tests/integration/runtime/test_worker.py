@@ -16,10 +16,9 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.runtime.jobs import DrainJob
-from risk_worker.stream.source import connect
 from risk_worker.stream.workers import QUEUE
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
-from tests.support.worker import WorkerProcess
 
 KEYS = Keys(0)
 RQ = str(Path(sys.executable).with_name("rq"))
@@ -27,22 +26,11 @@ DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as connected:
-        yield connected
+def new_worker(tmp_path: Path, environ: dict[str, str]) -> Iterator[Callable[..., ChildProcess]]:
+    started: list[ChildProcess] = []
 
-
-@pytest.fixture
-def environ(redis_url: str, database_url: str) -> dict[str, str]:
-    return {"REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "POSTGRES_URL": database_url}
-
-
-@pytest.fixture
-def new_worker(tmp_path: Path, environ: dict[str, str]) -> Iterator[Callable[..., WorkerProcess]]:
-    started: list[WorkerProcess] = []
-
-    def start(*command: str, **more: str) -> WorkerProcess:
-        worker = WorkerProcess(tmp_path / f"worker-{len(started)}.log", {**environ, **more}, command).start()
+    def start(*command: str, **more: str) -> ChildProcess:
+        worker = ChildProcess(tmp_path / f"worker-{len(started)}.log", {**environ, **more}, command).start()
         started.append(worker)
         return worker
 
@@ -89,8 +77,8 @@ def stored(database_url: str) -> Callable[[], tuple[int, int, int]]:
     return count
 
 
-def listens(worker: WorkerProcess) -> bool:
-    return "Ready: " in worker.log
+def listens(worker: ChildProcess) -> bool:
+    return "The worker is ready" in worker.log
 
 
 def started_drains(client: Any) -> bool:
@@ -109,7 +97,7 @@ def started_drains(client: Any) -> bool:
 )
 def test_every_way_to_start_drains_and_stops(
     command: tuple[str, ...],
-    new_worker: Callable[..., WorkerProcess],
+    new_worker: Callable[..., ChildProcess],
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
 ) -> None:
@@ -122,7 +110,7 @@ def test_every_way_to_start_drains_and_stops(
 
 
 def test_a_worker_migrates_an_empty_database_and_two_do_it_once(
-    new_worker: Callable[..., WorkerProcess], empty_database_url: str, client: Any
+    new_worker: Callable[..., ChildProcess], empty_database_url: str, client: Any
 ) -> None:
     workers = [new_worker(POSTGRES_URL=empty_database_url) for _ in range(2)]
     wait_until(lambda: started_drains(client), 30, "a drain is running")
@@ -134,7 +122,7 @@ def test_a_worker_migrates_an_empty_database_and_two_do_it_once(
 
 
 def test_a_restart_after_kill_9_goes_on_within_5_s(
-    new_worker: Callable[..., WorkerProcess],
+    new_worker: Callable[..., ChildProcess],
     client: Any,
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
@@ -148,7 +136,7 @@ def test_a_restart_after_kill_9_goes_on_within_5_s(
 
 
 def test_another_worker_takes_over_after_kill_9_within_30_s(
-    new_worker: Callable[..., WorkerProcess],
+    new_worker: Callable[..., ChildProcess],
     client: Any,
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
@@ -163,7 +151,7 @@ def test_another_worker_takes_over_after_kill_9_within_30_s(
 
 
 def test_a_foreign_job_is_refused_and_the_drain_goes_on(
-    new_worker: Callable[..., WorkerProcess],
+    new_worker: Callable[..., ChildProcess],
     client: Any,
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
@@ -179,7 +167,7 @@ def test_a_foreign_job_is_refused_and_the_drain_goes_on(
 
 
 def test_a_drain_job_that_somebody_deleted_is_put_back(
-    new_worker: Callable[..., WorkerProcess],
+    new_worker: Callable[..., ChildProcess],
     client: Any,
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
@@ -194,16 +182,16 @@ def test_a_drain_job_that_somebody_deleted_is_put_back(
 
 
 def test_without_settings_the_worker_says_what_it_needs(tmp_path: Path) -> None:
-    worker = WorkerProcess(tmp_path / "log", {}).start()
+    worker = ChildProcess(tmp_path / "log", {}).start()
     assert worker.wait(20) == 2
     assert "POSTGRES_URL is not set" in worker.log
-    worker = WorkerProcess(tmp_path / "log2", {"POSTGRES_URL": "postgresql://x@127.0.0.1/x"}).start()
+    worker = ChildProcess(tmp_path / "log2", {"POSTGRES_URL": "postgresql://x@127.0.0.1/x"}).start()
     assert worker.wait(20) == 2
     assert "REDIS_URL is not set" in worker.log
 
 
 def test_several_partitions_share_one_worker(
-    new_worker: Callable[..., WorkerProcess], client: Any, stored: Callable[[], tuple[int, int, int]]
+    new_worker: Callable[..., ChildProcess], client: Any, stored: Callable[[], tuple[int, int, int]]
 ) -> None:
     new_worker(RISK_PARTITIONS="3")
     for partition in range(3):

@@ -1,4 +1,4 @@
-"""Redis forgets lives that are long over, and the books balance all the same."""
+"""Redis forgets incarnations that are long over, and all is reconciled nevertheless."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEn
 from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.runtime import jobs
-from risk_worker.stream.source import FORGET_PAGE, StreamSource, connect
-from tests.support.books import drain_all
+from risk_worker.stream.source import FORGET_PAGE, StreamSource
+from tests.support.ledger import drain_all
 from tests.support.producers import snapshot
 
 KEYS = Keys(0)
@@ -24,12 +24,6 @@ DAY_MS = 24 * 3600 * 1000
 NOW_MS = int(time.time() * 1000)
 OLD, NEWEST = NOW_MS - 31 * DAY_MS, NOW_MS - DAY_MS
 LONG_AGO, RECENTLY = NOW_MS - DAY_MS - 60_000, NOW_MS - DAY_MS // 2
-
-
-@pytest.fixture
-def client(redis_url: str) -> Any:
-    with connect(redis_url) as connected:
-        yield connected
 
 
 def followed(client: Any, at_ms: int, *lives: str) -> None:
@@ -132,26 +126,26 @@ class Trader:
 def test_the_books_balance_and_a_zombie_stores_nothing_twice(
     client: Any, redis_url: str, database_url: str
 ) -> None:
-    def books() -> Report:
+    def reconciliation() -> Report:
         return verify(Settings(redis_url=redis_url, postgres_url=database_url))
 
     trader = Trader(client)
     batch = trader.call(OLD, 1, 10)
     trader.send(batch)
     trader.send(trader.call(NEWEST, 1, 5))
-    before = books()
+    before = reconciliation()
     drain_all(redis_url, database_url)
     followed(client, LONG_AGO, f"{OLD}:a")
     assert StreamSource(client, 0).forget() == 1
-    assert books().problems == []
-    assert books().totals == before.totals | {"stored": 15, "in_flight": 0}
+    assert reconciliation().problems == []
+    assert reconciliation().totals == before.totals | {"stored": 15, "in_flight": 0}
 
     # The zombie of a month ago: its last batch once more, as if the answer had been lost, and what is new.
     assert trader.send(batch) == Admission(10, [("a", OLD)])
     assert trader.send(trader.call(OLD, 11, 12)).fenced == [("a", OLD)]
     drain_all(redis_url, database_url)
-    assert books().problems == []
-    assert books().totals["stored"] == 17
+    assert reconciliation().problems == []
+    assert reconciliation().totals["stored"] == 17
     counters = {name: int(count) for name, count in client.hgetall(KEYS.counters).items()}
     assert counters[b"accepted"] == counters[b"stored"] == 27, "the counters balance, duplicates included"
     assert counters[b"duplicates"] == 10

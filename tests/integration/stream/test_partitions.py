@@ -20,7 +20,7 @@ def test_it_is_said_once_until_it_is_over(
     monkeypatch.setenv("POSTGRES_URL", database_url)
 
     def said() -> list[str]:
-        """By two shifts."""
+        """In two time slices."""
         caplog.clear()
         for _ in range(2):
             jobs.drain_partition(0, until_empty=True)

@@ -25,12 +25,10 @@ def payload(trader: str, seq: int) -> bytes:
     return wire.encode(made, epoch=1, seq=seq)
 
 
-@pytest.fixture
-def client(redis_url: str) -> Any:
-    with connect(redis_url) as connected:
-        admitted = dict.fromkeys(["1:t", *(f"1:trader-{number}-größer" for number in range(2_500))], 10_000)
-        connected.hset(KEYS.admitted, mapping=admitted)
-        yield connected
+@pytest.fixture(autouse=True)
+def all_admitted(client: Any) -> None:
+    admitted = dict.fromkeys(["1:t", *(f"1:trader-{number}-größer" for number in range(2_500))], 10_000)
+    client.hset(KEYS.admitted, mapping=admitted)
 
 
 def seqs(source: StreamSource) -> list[int]:

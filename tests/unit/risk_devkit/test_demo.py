@@ -7,7 +7,6 @@ import io
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
 
 import fakeredis
 import pytest
@@ -18,22 +17,24 @@ from risk_devkit.demo import Demo, DemoFailed, Screen
 from risk_devkit.meter import Meter
 from risk_producer.contract.keys import Keys
 from risk_worker.audit.reconcile import EpochReport, Report
+from tests.support.clock import FakeClock
 
 
 def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_end(tmp_path: Path) -> None:
-    said = io.StringIO()
-    screen = Screen(Console(file=said))
+    output = io.StringIO()
+    clock = FakeClock(1_000.0)
+    screen = Screen(Console(file=output), clock)
     with fakeredis.FakeRedis() as client, ExitStack() as stack:
-        play = Demo(screen, stack, tmp_path, seconds=20, traders=1, rate=1)
+        play = Demo(screen, stack, tmp_path, seconds=20, traders=1, rate=1, clock=clock)
         play._meter = Meter(client)
-        play._began = monotonic() - 30
+        clock.now += 30
         with screen.live():
             play._watch(lambda: True, None, 1)
             client.hset(Keys(0).counters, "accepted", 7)
             play._watch(lambda: True, None, 1)
             client.hset(Keys(0).counters, "accepted", 8)
             play._watch(lambda: True, None, 1)
-    first, last = said.getvalue().splitlines()
+    first, last = output.getvalue().splitlines()
     assert first.startswith(" 30.0 s  accepted 0  ")
     assert last.startswith(" 30.0 s  accepted 8  ")
 

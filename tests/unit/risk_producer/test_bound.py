@@ -30,7 +30,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield made
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
+REJECTED: list[tuple[dict[str, Any], str]] = [
     ({"daily_pnl": math.nan}, "daily_pnl must be a finite number"),
     ({"trading_paused": True, "paused_until": datetime(2026, 1, 1)}, "paused_until must be a datetime"),  # noqa: DTZ001
     ({"drawdwn_pct": 1.0}, "drawdwn_pct"),
@@ -39,7 +39,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "reason"), REFUSED)
+@pytest.mark.parametrize(("changes", "reason"), REJECTED)
 def test_a_field_that_breaks_a_rule_raises_nothing_in_the_loop(
     changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +50,7 @@ def test_a_field_that_breaks_a_rule_raises_nothing_in_the_loop(
         before = registry.get_sample_value("risk_producer_invalid_total")
         trader = producer.bind("t7")
         assert [trader.save(**fields) for _ in range(3)] == [False] * 3
-        assert producer.health().refused == 3
+        assert producer.health().rejected == 3
         assert trader.load() is None
         assert registry.get_sample_value("risk_producer_invalid_total") == (before or 0) + 3
         with pytest.raises(InvalidSnapshot, match=reason):
@@ -66,7 +66,7 @@ def test_the_asyncio_handle_answers_alike() -> None:
         async with AsyncRiskProducer(persistent=False, registry=CollectorRegistry()) as producer:
             trader = producer.bind("t7")
             assert not await trader.save(**(FIELDS | {"daily_pnl": math.inf}))
-            assert producer.health().refused == 1
+            assert producer.health().rejected == 1
             with pytest.raises(InvalidSnapshot):
                 await trader.push(**(FIELDS | {"daily_pnl": math.inf}))
             with pytest.raises(InvalidSnapshot, match="trader_id must be a text, got 7"):

@@ -27,18 +27,13 @@ from tests.support.producers import snapshot, stream_of
 from tests.support.wait import wait_until
 
 
-@pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
-
-
 @pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
-def test_a_client_whose_calls_are_awaited_is_refused_at_once(kind: type[ProducerBase]) -> None:
+def test_a_client_whose_calls_are_awaited_is_rejected_at_once(kind: type[ProducerBase]) -> None:
     with pytest.raises(ConfigurationError, match=r"client expects a redis\.Redis"):
         kind(client=redis.asyncio.Redis(), registry=CollectorRegistry())
 
 
-def test_a_spool_that_is_a_file_is_refused(tmp_path: Path, client: fakeredis.FakeRedis) -> None:
+def test_a_spool_that_is_a_file_is_rejected(tmp_path: Path, client: fakeredis.FakeRedis) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="is not a folder"):
         RiskProducer(client=client, spool_dir=tmp_path / "file", registry=CollectorRegistry())

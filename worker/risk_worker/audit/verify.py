@@ -13,25 +13,34 @@ Redis admitted for that trader and epoch, and dead letters of such entries.
 from __future__ import annotations
 
 import contextlib
+import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
+from typing import Final
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import FIELD, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import CertificateRefused, ServerTooOld, redis_client
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
 from risk_worker.audit.reconcile import Report, reconcile
 from risk_worker.stream import progress, scan
+
+REDIS_WAIT_S: Final = 8.0
+"""How long verify waits for a Redis that restarts, or fails over."""
+SAY_AFTER_S: Final = 2.0
+TRY_AGAIN_EVERY_S: Final = 0.2
 
 
 class RedisUnavailable(RiskError):
@@ -52,12 +61,12 @@ def verify(
     """
     database_url = settings.require_database_url()
     horizon = datetime.now(UTC) - retained_since if isinstance(retained_since, timedelta) else retained_since
+    redis_url = settings.require_redis_url()
     with (
         _explained(),
-        redis_client(
-            settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5, retries=10
-        ) as client,
+        redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=10) as client,
     ):
+        _wait_for_redis(redis_url)
         report = look(client, database_url, settings.partitions, trader, horizon)
         missing = {(epoch.trader_id, epoch.epoch): epoch.gaps for epoch in report.epochs if epoch.gaps}
         if missing and _found_since(client, database_url, settings.partitions, missing, trader):
@@ -219,6 +228,34 @@ def _unreadable(key: str, name: bytes, value: bytes, trader_id: str) -> str:
         f"{key}, field {scan.printable(name)}: {scan.printable(value)} is no number that can be counted "
         f"with; run riskstream repair {trader_id}"
     )
+
+
+def _wait_for_redis(
+    redis_url: str,
+    clock: Callable[[], float] = monotonic,
+    pause: Callable[[float], None] = sleep,
+) -> None:
+    """Return once Redis takes a connection; after SAY_AFTER_S, stderr says what is waited for, and how long.
+
+    Raises RedisError after REDIS_WAIT_S, and at once where waiting does not help.
+    """
+    began, said = clock(), False
+    with redis_client(redis_url, answer_timeout_s=5, connect_timeout_s=5) as client:
+        while True:
+            try:
+                client.connection_pool.get_connection().disconnect()
+                return
+            except (AuthenticationError, CertificateRefused, ServerTooOld):
+                raise
+            except RedisConnectionError as error:
+                waited_s = clock() - began
+                if waited_s >= REDIS_WAIT_S:
+                    raise
+                if waited_s >= SAY_AFTER_S and not said:
+                    said = True
+                    left_s = REDIS_WAIT_S - waited_s
+                    sys.stderr.write(f"Waiting for Redis, for {left_s:.0f} s more at most: {error}\n")
+            pause(TRY_AGAIN_EVERY_S)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ MEANING: Final = {
         "Workers heard of within 15 s, by their own clocks. 0: start one. Not shown while RQ's Redis is away."
     ),
     "risk_drain_jobs_enqueued_total": (
-        "Drain jobs put on the queue: one at the end of each shift, and those that went missing."
+        "Drain jobs put on the queue: one at the end of each time slice, and those that went missing."
     ),
     "risk_drain_jobs_failed_total": (
         "Tries to put a drain job on the queue that failed. Growing: the worker's log says why."
@@ -241,7 +241,7 @@ class RedisCollector(Collector):
 def serve(settings: Settings, *, host: str, port: int) -> None:
     """Serve /metrics, /readyz and /healthz until SIGTERM or SIGINT.
 
-    Port 0 takes a free one; the log tells which.
+    Port 0 takes a free one; the log names it.
     """
     url = settings.require_redis_url()
     with (

@@ -24,7 +24,7 @@ PASSWORD: Final = "RQ_DASHBOARD_PASSWORD"  # noqa: S105  # the name of a variabl
 
 
 def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str] | None = None) -> None:
-    """Serve rq-dashboard until SIGTERM or SIGINT. Port 0 takes a free one; the log tells which."""
+    """Serve rq-dashboard until SIGTERM or SIGINT. Port 0 takes a free one; the log names it."""
     url = settings.require_rq_redis_url()
     login = _login(os.environ if environ is None else environ)
     if login is None and not _is_loopback(host):
@@ -71,11 +71,11 @@ def _say_when_redis_is_away(flask: Any, url: str) -> None:
 
     def say(error: RedisError) -> tuple[str, int, dict[str, str]]:
         nonlocal answered
-        said = f"Redis at {mask(url)} does not answer: {error}"
+        message = f"Redis at {mask(url)} does not answer: {error}"
         if answered:
-            log.error("%s", said)
+            log.error("%s", message)
         answered = False
-        return f"{said}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+        return f"{message}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 
     flask.before_request(look)
     flask.register_error_handler(RedisError, say)

@@ -27,28 +27,31 @@ from risk_worker.stream.workers import QUEUE
 log = logging.getLogger("riskstream.jobs")
 
 DRAIN: Final = "risk_worker.runtime.jobs.drain_partition"
-SHIFT_S: Final = 20.0
-SHORT_SHIFT_S: Final = 1.0  # where more partitions wait for a worker than there are workers
+TIME_SLICE_S: Final = 20.0
+SHORT_TIME_SLICE_S: Final = 1.0  # where more partitions wait for a worker than there are workers
 
 stop: Final = threading.Event()
 """Set once, by the worker's signal handler: finish the batch in hand."""
 
 _unserved: Final = Watch()
-_outages: Final[dict[int, OutageLog]] = {}  # partition -> its outage, which may last longer than a shift
+_outages: Final[dict[int, OutageLog]] = {}  # partition -> its outage, which may last longer than a time slice
 
 Over = Callable[[source.StreamSource], bool]
 
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
-    """The job: drain a partition for a shift, or until it is empty. Returns how many entries were settled."""
+    """The job: drain a partition for a time slice, or until it is empty.
+
+    Returns how many entries were settled.
+    """
     settings = Settings.load()
     if until_empty:
         return _drain(settings, partition, _is_done)
     with redis_client(
         settings.require_rq_redis_url(), answer_timeout_s=5, connect_timeout_s=5, retries=10
     ) as rq:
-        shift_is_over = _shift_is_over(rq)
-        return _drain(settings, partition, lambda _: shift_is_over())
+        time_slice_is_over = _time_slice_is_over(rq)
+        return _drain(settings, partition, lambda _: time_slice_is_over())
 
 
 def drain_directly(settings: Settings, partition: int, seconds: float) -> int:
@@ -72,12 +75,12 @@ def _drain(settings: Settings, partition: int, over: Over) -> int:
     with client, floors, PostgresStore(settings.require_database_url()) as store:
         floors.look()
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
-        with contextlib.suppress(SourceUnavailable, RedisError):  # the next shift will do
+        with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
             stream.forget()
             _unserved.look(client, settings.partitions)
         settled = drain(stream, store, stop=stop, over=lambda: over(stream), policy=policy, outage=outage)
     if settled:
-        log.info("Partition %d: %d entries settled in this shift", partition, settled)
+        log.info("Partition %d: %d entries settled in this time slice", partition, settled)
     return settled
 
 
@@ -91,9 +94,11 @@ def _is_done(stream: source.StreamSource) -> bool:
         return False
 
 
-def _shift_is_over(rq: Redis) -> Callable[[], bool]:
-    """After SHIFT_S; after SHORT_SHIFT_S when another partition waits for a worker. Not while RQ's Redis is
-    away, which RQ needs at the end of a shift."""
+def _time_slice_is_over(rq: Redis) -> Callable[[], bool]:
+    """After TIME_SLICE_S; after SHORT_TIME_SLICE_S when another partition waits for a worker.
+
+    Not while RQ's Redis is away, which RQ needs at the end of a time slice.
+    """
     began = monotonic()
     looked = began
     is_over = False
@@ -101,7 +106,7 @@ def _shift_is_over(rq: Redis) -> Callable[[], bool]:
     def over() -> bool:
         nonlocal looked, is_over
         now = monotonic()
-        if is_over or now - looked < min(SHORT_SHIFT_S, SHIFT_S):
+        if is_over or now - looked < min(SHORT_TIME_SLICE_S, TIME_SLICE_S):
             return is_over
         looked = now
         try:
@@ -110,14 +115,14 @@ def _shift_is_over(rq: Redis) -> Callable[[], bool]:
             others_wait = False
         except RedisError:
             return False
-        is_over = others_wait or now - began >= SHIFT_S
+        is_over = others_wait or now - began >= TIME_SLICE_S
         return is_over
 
     return over
 
 
 class DrainJob(Job):  # type: ignore[misc]  # rq has no types
-    """Runs what is on the allowlist and nothing else, whatever somebody wrote into Redis."""
+    """Runs what is on the allowlist and nothing else, whatever is written in Redis."""
 
     ALLOWED: Final = {DRAIN: drain_partition}
 

@@ -1,7 +1,7 @@
-"""The drain jobs' scheduler: every partition's job is queued, or held by a worker that lives.
+"""The drain jobs' scheduler: every partition's job is queued, or held by a worker that is alive.
 
 Nothing that it reads is trusted: a key of RQ's that cannot be read is named in the log, and made anew.
-Nothing depends on two machines' clocks: a worker lives as long as its lease keeps changing.
+Nothing depends on two machines' clocks: a worker is alive as long as its lease keeps changing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _EMPTY: Final = (b"", b"[]", b"{}")
 class Condition(Enum):
     """Where a drain job is."""
 
-    HELD = "held by a worker that lives"
+    HELD = "held by a worker that is alive"
     QUEUED = "queued"
     IN_TRANSIT = "taken from the queue a moment ago"
     ABSENT = "absent"
@@ -88,7 +88,8 @@ class DrainScheduler:
     """Enqueues what is missing, and removes what dead workers left. Thread-safe."""
 
     TRANSIT_S: Final = 1.5
-    """A job that was taken from the queue so long ago and is not under way was taken by one that died."""
+    """The transit grace period: a job that left the queue so long ago and is not under way was taken by a
+    worker that died."""
 
     def __init__(
         self,
@@ -159,13 +160,13 @@ class DrainScheduler:
             pipeline.execute()
 
     def release_name(self, key: str) -> bool:
-        """Remove the registration of a dead worker under this key. False: a living one has it."""
+        """Remove the registration of a dead worker under this key. False: a worker that is alive has it."""
         if not self._connection.exists(key):
             return True
         why = self._is_dead(key)
         silent_s = age_s(self._connection.hget(key, "last_heartbeat"), datetime.now(UTC))
         if why is None and silent_s > self._lease_s:
-            why = (logging.WARNING, "%s has not been heard of for %.0f s: its name is free", key, silent_s)
+            why = (logging.WARNING, "%s has sent no heartbeat for %.0f s: its name is free", key, silent_s)
         if why is None:
             return False
         log.log(*why)
@@ -173,7 +174,7 @@ class DrainScheduler:
         return True
 
     def _enqueue(self, partition: int) -> bool:
-        """Delete whatever is there of a partition's job and enqueue it anew, if nobody else did meanwhile."""
+        """Delete what is there of a partition's job and enqueue it anew, if no other worker did meanwhile."""
         job_id = job_id_of(partition)
         with self._connection.pipeline() as pipeline:
             try:
@@ -198,7 +199,7 @@ class DrainScheduler:
                 pipeline.hincrby(COUNTERS_KEY, "enqueued", 1)
                 pipeline.execute()
             except WatchError:
-                return False  # another worker was quicker, or the job moves: the next look tells
+                return False  # another worker was quicker, or the job moves: the next look shows it
             except RedisError as error:
                 self._failed(job_id, error)
                 raise
@@ -259,7 +260,7 @@ class DrainScheduler:
 
     def _condition(self, partition: int, seen: _Seen) -> Condition:
         job_id = job_id_of(partition)
-        condition = self._judge(partition, seen)
+        condition = self._classify(partition, seen)
         if condition is not Condition.IN_TRANSIT:
             self._transits.pop(job_id, None)
             return condition
@@ -271,9 +272,9 @@ class DrainScheduler:
         # Taken a moment ago, or taken by a worker that died before it began.
         return condition if self._clock() - since < self.TRANSIT_S else Condition.LOST
 
-    def _judge(self, partition: int, seen: _Seen) -> Condition:
-        # Whatever the hash says, the holder of a lease drains, and enqueues the job when it is done.
-        if any(self._lives(lease) for lease, _ in seen.leases):
+    def _classify(self, partition: int, seen: _Seen) -> Condition:
+        # Whatever is in the hash, the holder of a lease drains, and enqueues the job when it is done.
+        if any(self._is_alive(lease) for lease, _ in seen.leases):
             return Condition.HELD
         if isinstance(seen.fields, Exception):
             return Condition.UNREADABLE
@@ -289,8 +290,8 @@ class DrainScheduler:
         return Condition.IN_TRANSIT if status == JobStatus.QUEUED.value else Condition.ABANDONED
 
     def _watch_leases(self, seen: Iterable[_Seen]) -> None:
-        """A lease lives while Redis has not let its execution expire and while its score changes, as seen by
-        the clock of this process: the holder's own clock may be wrong."""
+        """A lease is alive while Redis has not let its execution expire and while its score changes, as seen
+        by the clock of this process: the holder's own clock may be wrong."""
         now = self._clock()
         leases = dict(lease for each in seen for lease in each.leases)
         with self._connection.pipeline(transaction=False) as pipeline:
@@ -304,7 +305,7 @@ class DrainScheduler:
                 self._leases[lease] = (score, now)
         self._leases = {lease: of for lease, of in self._leases.items() if lease in leases}
 
-    def _lives(self, lease: bytes) -> bool:
+    def _is_alive(self, lease: bytes) -> bool:
         return self._clock() - self._leases[lease][1] < self._lease_s
 
     def check_types(self) -> None:
@@ -328,7 +329,7 @@ class DrainScheduler:
 
     def _is_dead(self, key: str) -> tuple[Any, ...] | None:
         """What to log where it can be seen that the worker is dead, or where its registration cannot be read,
-        which a living one makes anew. None: it lives, or its lease has to run out."""
+        which a worker that is alive makes anew. None: it is alive, or its lease has to run out."""
         kind = self._connection.type(key)
         if kind == b"none":
             return (logging.DEBUG, "%s is gone", key)
@@ -339,7 +340,7 @@ class DrainScheduler:
                 key,
                 kind.decode(),
             )
-        raw_pid, raw_host = self._connection.hmget(key, "pid", "whereabouts")
+        raw_pid, raw_host = self._connection.hmget(key, "pid", "process_host")
         if raw_pid is None or raw_host is None:
             return None
         try:

@@ -35,11 +35,11 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
-from risk_producer.settings import Settings, mask
+from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
-from risk_worker.runtime.jobs import SHORT_SHIFT_S, DrainJob
+from risk_worker.runtime.jobs import SHORT_TIME_SLICE_S, DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host
 from risk_worker.stream import progress, source
 from risk_worker.stream.workers import LEASE_S, QUEUE
@@ -55,11 +55,11 @@ PAUSES_S: Final = (0.3, 10.0)
 """The first and the longest pause between two tries to work with RQ, while its loop ends at once."""
 IDLE_S: Final = 0.5
 """How often a worker that drains without RQ looks for new snapshots."""
-SAY_AGAIN_S: Final = 60.0
+LOG_AGAIN_S: Final = 60.0
 
 
 class NameTaken(ValueError):
-    """A living worker has this name already. RQ, too, says so by a ValueError."""
+    """A running worker has this name already. RQ, too, raises a ValueError then."""
 
 
 class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
@@ -93,7 +93,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._burst = False
         self._settings: Settings | None = None
         self._scheduler: DrainScheduler | None = None
-        self._watchman: _Watchman | None = None
+        self._supervisor: _Supervisor | None = None
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
@@ -128,8 +128,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 pause_s = min(2 * pause_s, PAUSES_S[1])
                 self.name = uuid4().hex  # the old name is taken until its key expires
         finally:
-            if self._watchman is not None:
-                self._watchman.stop()
+            if self._supervisor is not None:
+                self._supervisor.stop()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
@@ -140,7 +140,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         super().bootstrap(*args, **kwargs)
         scheduler.ensure_enqueued()
         log.info(
-            "Ready: drains what waits in %d partition(s), stands by for what other workers hold",
+            "The worker is ready: it drains what waits in %d partition(s), "
+            "and stands by for what other workers hold",
             self._settings.partitions,
         )
 
@@ -159,12 +160,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._maintained_at = monotonic()
         self.last_cleaned_at = None
         self._maintain()
-        if self._watchman is not None and (stalled := self._watchman.stalled):
+        if self._supervisor is not None and (stalled := self._supervisor.stalled):
             self._drain_directly(stalled, BEAT_S)
 
     def serialize(self) -> dict[str, Any]:
         """What Redis knows of this worker."""
-        return {**super().serialize(), "whereabouts": process_host()}
+        return {**super().serialize(), "process_host": process_host()}
 
     def register_death(self) -> None:
         """RQ would keep what is left of it for another minute."""
@@ -179,7 +180,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             self._close_subscription()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """One shift under a lease that a thread keeps up; then the job goes back on the queue."""
+        """Run one time slice under a lease that a thread renews; then enqueue the job again."""
         self._register_again()
         if self._burst:
             job.args = (*job.args, True)
@@ -208,6 +209,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def _prepare(self) -> DrainScheduler:
         """Once. Raises ConfigurationError or NameTaken."""
+        warn_of_misspelt()
         settings = Settings.load()
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
@@ -218,8 +220,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
         if not self._burst:
-            self._watchman = _Watchman(settings, self._scheduler, self.connection)
-            self._watchman.start()
+            self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
+            self._supervisor.start()
         return self._scheduler
 
     def _maintain(self) -> None:
@@ -250,7 +252,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             while True:
                 if self._settings is not None:
                     partitions = range(self._settings.partitions)
-                    self._drain_directly(partitions, inf if self._burst else min(seconds, SHORT_SHIFT_S))
+                    self._drain_directly(partitions, inf if self._burst else min(seconds, SHORT_TIME_SLICE_S))
                 if self._burst or monotonic() >= until:
                     break
                 _pause(min(until - monotonic(), IDLE_S), self)
@@ -286,20 +288,20 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if isinstance(exc, RedisConnectionError):
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
             return
-        log.error("RQ's commands to workers are not heard for a while: %s", exc)
+        log.error("The worker does not receive RQ's commands for a while: %s", exc)
         sleep(BEAT_S)
 
 
-class _Watchman(threading.Thread):
-    """Sees to the drain jobs, and says which partitions are not drained, whatever the worker is doing."""
+class _Supervisor(threading.Thread):
+    """Keeps the drain jobs enqueued and logs which partitions are not drained, whatever the worker does."""
 
     def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: Redis) -> None:
-        super().__init__(name="watchman", daemon=True)
+        super().__init__(name="supervisor", daemon=True)
         self._settings = settings
         self._scheduler = scheduler
         self._rq = rq
         self._over = threading.Event()
-        self._said: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self.stalled: list[int] = []
 
     def run(self) -> None:
@@ -316,7 +318,7 @@ class _Watchman(threading.Thread):
                     self.stalled = [each.partition for each in watch.report()]
                 with self._contained():
                     if self._rq.exists(WORKERS_SUSPENDED):
-                        self._say(
+                        self._log_rarely(
                             f"RQ's workers are suspended (Redis' key {WORKERS_SUSPENDED} is set), so nothing "
                             "is drained; `rq resume` lets them go on"
                         )
@@ -329,24 +331,26 @@ class _Watchman(threading.Thread):
         try:
             yield
         except RedisConnectionError:
-            pass  # the worker itself says so
+            pass  # the worker itself logs it
         except RedisError as error:
-            self._say(f"Redis refused what the worker asked to see to the drain jobs: {error}")
+            self._log_rarely(
+                f"Redis rejected a command with which the worker maintains the drain jobs: {error}"
+            )
         except Exception as error:  # noqa: BLE001
-            self._say(f"The worker could not see to the drain jobs: {type(error).__name__}: {error}")
+            self._log_rarely(f"The worker could not maintain the drain jobs: {type(error).__name__}: {error}")
 
-    def _say(self, what: str) -> None:
-        """Once, and again each minute."""
-        if monotonic() - self._said.get(what, -SAY_AGAIN_S) >= SAY_AGAIN_S:
-            self._said = {
-                what: monotonic(),
-                **{k: v for k, v in self._said.items() if monotonic() - v < SAY_AGAIN_S},
+    def _log_rarely(self, message: str) -> None:
+        """Log a message once, and again each minute while it is given."""
+        if monotonic() - self._logged_at.get(message, -LOG_AGAIN_S) >= LOG_AGAIN_S:
+            self._logged_at = {
+                message: monotonic(),
+                **{k: v for k, v in self._logged_at.items() if monotonic() - v < LOG_AGAIN_S},
             }
-            log.error("%s.", what)
+            log.error("%s.", message)
 
 
 class _Lease:
-    """Tells the others that the job's holder lives, every BEAT_S from a thread of its own."""
+    """Renews the lease of the job's holder every BEAT_S, from a thread of its own."""
 
     def __init__(self, worker: DrainWorker, job: Job, execution: Execution) -> None:
         self._worker = worker
@@ -373,7 +377,7 @@ class _Lease:
 def _leave(after_s: float) -> None:
     """End the process, whatever hangs. A crash at any place is harmless, so this is: the batch in hand is
     stored or it is not, and what is not acknowledged comes again."""
-    log.critical("Did not come to an end within %g s (RISK_DRAIN_TIMEOUT_S); leaving at once", after_s)
+    log.critical("The worker did not end within %g s (RISK_DRAIN_TIMEOUT_S); it exits at once", after_s)
     os._exit(1)
 
 
@@ -398,18 +402,18 @@ def _pause(seconds: float, worker: DrainWorker) -> None:
 
 
 def _wait_for_redis(connection: Redis, url: str = "") -> None:
-    """Until it answers; says so once and then every time the reason changes."""
-    said = ""
+    """Wait until Redis answers; log the reason at first and whenever it changes."""
+    logged = ""
 
-    def say(details: Any) -> None:
-        nonlocal said
-        if str(details["exception"]) != said:
-            said = str(details["exception"])
-            log.warning("Waiting for Redis %s: %s", mask(url), said)
+    def log_change(details: Any) -> None:
+        nonlocal logged
+        if str(details["exception"]) != logged:
+            logged = str(details["exception"])
+            log.warning("The worker waits for Redis %s: %s", mask(url), logged)
 
-    backoff.on_exception(backoff.expo, RedisError, factor=0.1, max_value=2, on_backoff=say, logger=None)(
-        connection.ping
-    )()
+    backoff.on_exception(
+        backoff.expo, RedisError, factor=0.1, max_value=2, on_backoff=log_change, logger=None
+    )(connection.ping)()
 
 
 def _listed(queues: Any) -> Sequence[Any]:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risk_producer import InvalidSnapshot, RiskSnapshot
-from risk_producer.contract import rejected as invalid
+from risk_producer.contract.rejected import invalid_total
 from risk_producer.contract.wire import decode, encode
 from tests.support.producers import snapshot
 
@@ -198,7 +198,7 @@ class NaT(datetime):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_would_change_without_a_word_is_refused(field: str, value: Any) -> None:
+def test_what_would_change_silently_is_rejected(field: str, value: Any) -> None:
     with pytest.raises(InvalidSnapshot, match=f"^{field} "):
         snapshot(**({"trader_id": "t1"} | {field: value}))
 
@@ -303,7 +303,7 @@ values = (
 
 
 @given(fields=st.dictionaries(st.sampled_from(RiskSnapshot.__struct_fields__), values))
-def test_whatever_comes_in_is_plain_or_refused(fields: dict[str, Any]) -> None:
+def test_whatever_comes_in_is_plain_or_rejected(fields: dict[str, Any]) -> None:
     try:
         made = snapshot(**({"trader_id": "t1"} | fields))
     except InvalidSnapshot as error:
@@ -315,22 +315,22 @@ def test_whatever_comes_in_is_plain_or_refused(fields: dict[str, Any]) -> None:
     assert wire.snapshot == msgspec.structs.replace(made, last_reset_time=reset)
 
 
-def test_a_refused_snapshot_is_counted_and_logged_whatever_the_caller_does(
+def test_an_invalid_snapshot_is_counted_and_logged_whatever_the_caller_does(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
     monkeypatch.setattr("risk_producer.contract.rejected.monotonic", lambda: now)
     monkeypatch.setattr("risk_producer.contract.rejected._reported", {})
-    before = invalid.total()
+    before = invalid_total()
     for _ in range(5):
         with contextlib.suppress(Exception):
             snapshot("t1", paused_until=datetime(2026, 1, 1))  # noqa: DTZ001
     with contextlib.suppress(Exception):
         snapshot("t2", math.nan)
-    assert invalid.total() == before + 6
+    assert invalid_total() == before + 6
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "A snapshot of trader 't1' was refused and will not be stored",
-        "A snapshot of trader 't2' was refused and will not be stored",
+        "A snapshot of trader 't1' was rejected and will not be stored",
+        "A snapshot of trader 't2' was rejected and will not be stored",
     ]
     assert "paused_until must be a datetime with a time zone, got datetime.datetime(2026" in caplog.text
     now += 61
@@ -339,25 +339,25 @@ def test_a_refused_snapshot_is_counted_and_logged_whatever_the_caller_does(
     assert caplog.records[-1].getMessage().endswith("got nan (4 more since the last such line)")
 
 
-def test_refusals_of_many_threads_and_finalizers_are_all_counted() -> None:
+def test_invalid_snapshots_of_many_threads_and_finalizers_are_all_counted() -> None:
     class InACycle:
         def __init__(self) -> None:
             self.me = self
 
         def __del__(self) -> None:
-            refuse()
+            reject()
 
-    def refuse() -> None:
+    def reject() -> None:
         with contextlib.suppress(InvalidSnapshot):
             snapshot("", 1)
 
     def work() -> None:
         for _ in range(300):
             InACycle()
-            refuse()
-            invalid.total()
+            reject()
+            invalid_total()
 
-    before, thresholds = invalid.total(), gc.get_threshold()
+    before, thresholds = invalid_total(), gc.get_threshold()
     gc.set_threshold(5)
     try:
         threads = [threading.Thread(target=work) for _ in range(4)]
@@ -368,4 +368,4 @@ def test_refusals_of_many_threads_and_finalizers_are_all_counted() -> None:
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert invalid.total() == before + 4 * 300 * 2
+    assert invalid_total() == before + 4 * 300 * 2

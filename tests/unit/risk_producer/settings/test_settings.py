@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
 
+from risk_producer import AsyncRiskProducer, RiskProducer
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import CONFIG_FILE, Settings, misspelt
 from risk_worker.cli import cli
@@ -104,3 +107,61 @@ class TestWhatComesFromOutside:
         assert Settings.load({CONFIG_FILE: str(path)}).database_url == (
             "postgresql://postgres:a%2Fb@/postgres?host=h1,h2&port=5433,5434"
         )
+
+
+@pytest.mark.parametrize(
+    ("environ", "both"),
+    [
+        ({"RISK_SPOOL_FSYNC": "always"}, ("RISK_SPOOL_FSYNC", "RISK_SPOOL_DIR")),
+        ({"RISK_SPOOL_FSYNC": "interval"}, ("RISK_SPOOL_FSYNC", "RISK_SPOOL_DIR")),
+        (
+            {"RISK_BACKOFF_BASE_MS": "200", "RISK_BACKOFF_CAP_MS": "100"},
+            ("RISK_BACKOFF_BASE_MS", "RISK_BACKOFF_CAP_MS"),
+        ),
+        ({"RISK_BACKOFF_CAP_MS": "100"}, ("RISK_BACKOFF_BASE_MS", "RISK_BACKOFF_CAP_MS")),
+        ({"DB_NAME": "risk"}, ("DB_NAME", "DB_HOST")),
+        ({"DB_USER": "risk"}, ("DB_USER", "DB_HOST")),
+        ({"DB_PASSWORD": "risk"}, ("DB_PASSWORD", "DB_HOST")),
+        ({"DB_PORT": "5432"}, ("DB_PORT", "DB_HOST")),
+        ({"POSTGRES_SSLMODE": "require"}, ("POSTGRES_SSLMODE", "POSTGRES_URL")),
+        ({"RISK_SPOOL_MAX_BYTES": "100000"}, ("RISK_SPOOL_MAX_BYTES", "RISK_SPOOL_DIR")),
+    ],
+)
+def test_settings_that_make_no_sense_together_name_both(
+    environ: dict[str, str], both: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ)
+    assert all(variable in str(caught.value) for variable in both)
+
+
+@pytest.mark.parametrize("producer", [RiskProducer, AsyncRiskProducer])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"partitions": 0}, "partitions expects a whole number from 1 to 256, got 0"),
+        ({"partitions": 257}, "partitions expects"),
+        ({"partitions": "4"}, "partitions expects"),
+        ({"buffer_size": 0}, "buffer_size expects"),
+        ({"stream_maxlen": -1}, "stream_maxlen expects"),
+        ({"save_timeout_s": float("nan")}, "save_timeout_s expects"),
+        ({"on_full": "drop"}, "on_full expects one of block, refuse, conflate, got 'drop'"),
+        ({"spool_fsync": "sometimes"}, "spool_fsync expects"),
+        ({"spool_fsync": "always"}, "spool_fsync is 'always', but spool_dir is None"),
+    ],
+)
+def test_arguments_of_a_constructor_follow_the_same_rules(
+    producer: Any, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        producer("redis://127.0.0.1:1/0", registry=CollectorRegistry(), **arguments)
+
+
+@pytest.mark.parametrize("producer", [RiskProducer, AsyncRiskProducer])
+def test_from_env_names_a_misspelt_variable(
+    producer: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("RISK_ONFULL", "refuse")
+    producer.from_env(registry=CollectorRegistry())
+    assert "RISK_ONFULL is no setting; do you mean RISK_ON_FULL?" in caplog.text

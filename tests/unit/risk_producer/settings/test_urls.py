@@ -66,6 +66,7 @@ PIECES = st.sampled_from(
 @example("@/db?host=::1")
 @example("h1,h2,/db")
 @example("?host=h1&")
+@example("?ssl=trueuser")
 def test_what_is_read_is_what_libpq_reads(rest: str) -> None:
     url = f"postgresql://{rest}"
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,12 +16,6 @@ from risk_devkit.meter import Meter
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS
 from risk_producer.contract.keys import Keys
 from risk_worker.monitor.exporter import MEANING, RedisCollector, application
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
 
 
 def get(client: redis.Redis, path: str = "/metrics", partitions: int = 1) -> tuple[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import fakeredis
 import pytest
 
 from risk_worker.runtime.scheduler import (
@@ -22,30 +21,18 @@ from risk_worker.runtime.scheduler import (
     process_host,
 )
 from risk_worker.stream.workers import LEASE_S, WORKERS_KEY
+from tests.support.clock import FakeClock
 
 JOB = "rq:job:drain-0"
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
-
-
-@pytest.fixture
-def scheduler(client: Any, clock: Clock) -> DrainScheduler:
+def scheduler(client: Any, clock: FakeClock) -> DrainScheduler:
     return DrainScheduler(client, 1, worker="me", clock=clock)
 
 
@@ -133,7 +120,7 @@ def test_a_job_of_another_partition_is_no_job_of_this_one(scheduler: DrainSchedu
 
 
 def test_a_job_in_transit_has_a_moment_and_each_transit_a_new_one(
-    scheduler: DrainScheduler, client: Any, clock: Clock
+    scheduler: DrainScheduler, client: Any, clock: FakeClock
 ) -> None:
     scheduler.ensure_enqueued()
     take(client)
@@ -155,7 +142,7 @@ def test_a_job_in_transit_has_a_moment_and_each_transit_a_new_one(
 
 @pytest.mark.parametrize("score", [0, 1, 9e18, float("inf"), -5], ids=str)
 def test_a_lease_lives_as_long_as_it_changes_whatever_clocks_say(
-    scheduler: DrainScheduler, client: Any, clock: Clock, score: float
+    scheduler: DrainScheduler, client: Any, clock: FakeClock, score: float
 ) -> None:
     scheduler.ensure_enqueued()
     take(client)
@@ -185,7 +172,7 @@ def test_a_lease_that_redis_let_expire_is_over_at_once(scheduler: DrainScheduler
 @pytest.mark.parametrize("kind", ["string", "list", "set", "zset", "hash"])
 @pytest.mark.parametrize("key", [*_TYPES, "rq:executions:drain-0"])
 def test_a_key_of_rq_of_another_type_is_named_and_made_anew(
-    scheduler: DrainScheduler, client: Any, clock: Clock, key: str, kind: str, caplog: Any
+    scheduler: DrainScheduler, client: Any, clock: FakeClock, key: str, kind: str, caplog: Any
 ) -> None:
     scheduler.ensure_enqueued()
     right = client.type(key)
@@ -208,12 +195,12 @@ def test_a_key_of_rq_of_another_type_is_named_and_made_anew(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("pid", b"abc"), ("pid", b""), ("pid", b"\xff"), ("whereabouts", b"\xff\xfe"), ("pid", b"9" * 30)],
+    [("pid", b"abc"), ("pid", b""), ("pid", b"\xff"), ("process_host", b"\xff\xfe"), ("pid", b"9" * 30)],
 )
 def test_a_registration_that_cannot_be_read_is_removed_and_named(
     scheduler: DrainScheduler, client: Any, field: str, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registration = {"pid": "1", "whereabouts": process_host(), field: value}
+    registration = {"pid": "1", "process_host": process_host(), field: value}
     client.hset("rq:worker:X", mapping=registration)
     client.sadd(WORKERS_KEY, "rq:worker:X", b"\xff\xfe")
     client.set("rq:worker:Y", "x")
@@ -226,7 +213,7 @@ def test_a_registration_that_cannot_be_read_is_removed_and_named(
 
 def test_a_name_is_free_when_its_holder_is_dead(scheduler: DrainScheduler, client: Any) -> None:
     def register(pid: int, host: str, heartbeat: str) -> None:
-        client.hset("rq:worker:w1", mapping={"pid": pid, "whereabouts": host, "last_heartbeat": heartbeat})
+        client.hset("rq:worker:w1", mapping={"pid": pid, "process_host": host, "last_heartbeat": heartbeat})
 
     fresh = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
     assert scheduler.release_name("rq:worker:w1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import fakeredis
@@ -16,12 +15,6 @@ from risk_worker.stream import progress
 from risk_worker.stream.progress import Watch, duration
 
 KEYS = Keys(0)
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
 
 
 def now_ms(client: Any) -> int:

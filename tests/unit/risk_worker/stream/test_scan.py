@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import fakeredis
 import pytest
 from redis.exceptions import ResponseError
@@ -14,11 +12,9 @@ from risk_worker.stream import scan
 KEYS = Keys(0)
 
 
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[fakeredis.FakeRedis]:
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "PAGE", 3)
-    with fakeredis.FakeRedis() as made:
-        yield made
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])

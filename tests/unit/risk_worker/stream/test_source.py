@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import fakeredis
 import pytest
 import redis
 
@@ -27,11 +25,9 @@ def payload(trader: str, seq: int) -> bytes:
     )
 
 
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with fakeredis.FakeRedis() as fake:
-        fake.hset(KEYS.admitted, mapping=dict.fromkeys(("1:t", "1:a", "1:b"), 10_000))
-        yield fake
+@pytest.fixture(autouse=True)
+def all_admitted(client: redis.Redis) -> None:
+    client.hset(KEYS.admitted, mapping=dict.fromkeys(("1:t", "1:a", "1:b"), 10_000))
 
 
 @pytest.fixture

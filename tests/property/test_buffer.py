@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from risk_producer.session.buffer import Buffer, Item, OnFull
-from risk_producer.session.sender import Outbox
+from risk_producer.item import Item
+from risk_producer.session.buffer import Buffer, OnFull
+from risk_producer.session.sender import Sender
 from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
 
@@ -33,9 +35,9 @@ def _kept(item: Any) -> tuple[Any, ...]:
 
 
 class Outgoing(RuleBasedStateMachine):
-    """Traders put and withdraw; a Redis with a cap answers, loses answers, is full, is drained.
+    """Traders put and cancel; a Redis with a cap answers, loses answers, is full, is drained.
 
-    At the end what Redis has must be what was accepted: each snapshot once, in order, seq without holes,
+    At the end what Redis has must be what was accepted: each snapshot once, in order, seq without gaps,
     what was merged explained by the survivor, and no pause lost.
     """
 
@@ -49,7 +51,7 @@ class Outgoing(RuleBasedStateMachine):
         self.size = size
         self.maxlen = maxlen
         self.buffer = Buffer(size, partitions, on_full)
-        self.outbox = Outbox(self.buffer, threading.Lock, maxlen)
+        self.sender = Sender(self.buffer, threading.Lock, maxlen)
         self.conflating = on_full == "conflate"
         self.now = 0.0
         self.number = 0
@@ -74,23 +76,23 @@ class Outgoing(RuleBasedStateMachine):
 
     @precondition(lambda self: self.items)
     @rule(data=st.data())
-    def withdraw(self, data: Any) -> None:
+    def cancel(self, data: Any) -> None:
         item = data.draw(st.sampled_from(self.items))
         made = item.snapshot
-        if self.buffer.withdraw(item):
+        if self.buffer.cancel(item):
             self.accepted[made.trader_id].remove(made)
 
     @rule(lost=st.booleans())
     def ask(self, lost: bool) -> None:
         self.now += 1
-        call = self.outbox.next_call(self.now)
+        call = self.sender.next_request(self.now)
         if isinstance(call, Claim):
             if not lost:
-                self.outbox.claimed(call, [self._claim() for _ in call.incarnations], self.now)
+                self.sender.on_claimed(call, [self._claim() for _ in call.incarnations], self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:
-                self.outbox.admitted(call, answer, self.now)
+                self.sender.on_admitted(call, answer, self.now)
 
     def _claim(self) -> int:
         self.epoch += 1
@@ -124,7 +126,7 @@ class Outgoing(RuleBasedStateMachine):
             assert self.buffer.newest(trader_id) is expected
 
     def teardown(self) -> None:
-        if not hasattr(self, "outbox"):
+        if not hasattr(self, "sender"):
             return
         for _ in range(1000):
             if not self.buffer.depth:
@@ -146,4 +148,6 @@ class Outgoing(RuleBasedStateMachine):
 
 
 TestOutgoing = Outgoing.TestCase
-TestOutgoing.settings = settings(stateful_step_count=60)
+TestOutgoing.settings = settings(
+    max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "20")), stateful_step_count=60
+)

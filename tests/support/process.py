@@ -1,4 +1,4 @@
-"""Worker processes for tests: real ones, ended by their own pid."""
+"""Child processes of tests: real ones, ended by their own pid."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Self
 from tests.support.wait import slowness
 
 
-class WorkerProcess:
-    """A command in a process of its own, its output in a file. A context manager that kills what is left."""
+class ChildProcess:
+    """A command in a process of its own, its output in a file; by default a worker.
+
+    A context manager that kills the process where it still runs."""
 
     def __init__(self, log: Path, environ: dict[str, str], command: Sequence[str] = ()) -> None:
         self._log = log

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from risk_producer.session.backoff import Outage
+from risk_producer.session.backoff import Backoff
 
 AWAY = "away"
 
 
 def test_waits_double_from_a_twentieth_of_a_second_to_two_seconds() -> None:
-    outage = Outage()
+    backoff = Backoff()
     for most in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
-        assert most / 2 <= outage.record_failure(AWAY, 0.0) <= most
+        assert most / 2 <= backoff.record_failure(AWAY, 0.0) <= most
 
 
 def test_the_next_outage_begins_with_short_waits_again() -> None:
-    outage = Outage()
+    backoff = Backoff()
     for _ in range(10):
-        outage.record_failure(AWAY, 0.0)
-    outage.record_success(1.0)
-    assert not outage.under_way
-    assert outage.record_failure(AWAY, 0.0) <= 0.05
-    assert outage.count == 2
+        backoff.record_failure(AWAY, 0.0)
+    backoff.record_success(1.0)
+    assert not backoff.active
+    assert backoff.record_failure(AWAY, 0.0) <= 0.05
+    assert backoff.count == 2
 
 
 def test_a_thousand_producers_do_not_stampede() -> None:
     """Redis went away for all of them at once. When it comes back they come one by one."""
     tries = []
     for _ in range(1000):
-        outage, now = Outage(), 0.0
+        backoff, now = Backoff(), 0.0
         while now < 20:
-            now += outage.record_failure(AWAY, 0.0)
+            now += backoff.record_failure(AWAY, 0.0)
             if now > 5:
                 tries.append(now)
     tries.sort()

@@ -1,8 +1,9 @@
-"""The spool against any order of events: lives that end by a crash, answers that are lost, a stream that is
-full, segments that are written anew."""
+"""The spool against any order of events: incarnations that end by a crash, answers that are lost, a
+stream that is full, segments that are rewritten."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -16,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from risk_producer.contract.wire import decode
 from risk_producer.session.buffer import OnFull
-from risk_producer.session.session import Options, ProducerSession
+from risk_producer.session.options import Options
+from risk_producer.session.session import ProducerSession
 from risk_producer.spool.spool import Spool
 from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
@@ -25,8 +27,8 @@ TRADERS = ("a", "b")
 
 
 class Crashes(RuleBasedStateMachine):
-    """At the end Redis has what was accepted in all lives: each snapshot once, under one epoch a life and
-    trader, seq without holes, what was merged explained by the survivor, no change of reason lost."""
+    """At the end Redis has what all incarnations accepted: each snapshot once, under one epoch an incarnation
+    and trader, seq without gaps, what was merged explained by the survivor, no change of reason lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,17 +46,17 @@ class Crashes(RuleBasedStateMachine):
         self.options = Options(on_full=on_full, buffer_size=size, stream_maxlen=maxlen)
         self.most = most
         self.segment, self.maxlen = segment, maxlen
-        self.number = self.epoch = self.life = self.length = 0
+        self.number = self.epoch = self.incarnation = self.length = 0
         self.now = 0.0
         self.accepted: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.reasons: dict[float, str] = {}
-        self.life_of: dict[float, int] = {}
+        self.incarnation_of: dict[float, int] = {}
         self.admitted: dict[tuple[str, int], list[OutgoingEntry]] = defaultdict(list)
         self.arrived: dict[str, list[float]] = defaultdict(list)
         self.start()
 
     def start(self) -> None:
-        self.life += 1
+        self.incarnation += 1
         spool = Spool(self.folder, fsync="never", max_bytes=self.most)
         spool._segment_max = self.segment
         self.producer = ProducerSession(self.options, spool)
@@ -70,23 +72,23 @@ class Crashes(RuleBasedStateMachine):
             self.number += 1
             made = snapshot(trader_id, self.number, reason=reason)
             if self.going.accept(made) is not None:
-                self.accepted[trader_id, self.life].append(made.daily_pnl)
+                self.accepted[trader_id, self.incarnation].append(made.daily_pnl)
                 self.reasons[made.daily_pnl] = reason
-                self.life_of[made.daily_pnl] = self.life
+                self.incarnation_of[made.daily_pnl] = self.incarnation
 
     @rule(lost=st.booleans())
     def ask(self, lost: bool) -> None:
         self.now += 1
-        outbox = self.going._outbox
-        call = outbox.next_call(self.now)
+        sender = self.going._sender
+        call = sender.next_request(self.now)
         if isinstance(call, Claim):
             epochs = [self._claim() for _ in call.incarnations]
             if not lost:
-                outbox.claimed(call, epochs, self.now)
+                sender.on_claimed(call, epochs, self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:
-                outbox.admitted(call, answer, self.now)
+                sender.on_admitted(call, answer, self.now)
 
     def _claim(self) -> int:
         self.epoch += 1
@@ -132,11 +134,11 @@ class Crashes(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.producer is not None:
-                self._settle_and_check()
+                self._send_and_check()
         finally:
             shutil.rmtree(self.folder)
 
-    def _settle_and_check(self) -> None:
+    def _send_and_check(self) -> None:
         for _ in range(1000):
             if not self.going._buffer.depth:
                 break
@@ -151,20 +153,24 @@ class Crashes(RuleBasedStateMachine):
         for (trader_id, epoch), entries in self.admitted.items():
             for entry in entries:
                 pnl = decode(entry.payload).daily_pnl
-                epochs[trader_id, self.life_of[pnl]].add(epoch)
-                stored[trader_id, self.life_of[pnl]].append((entry.seq, entry.merged, pnl))
-        assert all(arrived == sorted(arrived) for arrived in self.arrived.values()), "older lives first"
-        assert stored.keys() == {life for life, accepted in self.accepted.items() if accepted}
-        for life, entries_of_life in stored.items():
-            accepted = self.accepted[life]
-            assert len(epochs[life]) == 1
-            stood_for = [at for seq, merged, _ in entries_of_life for at in range(seq - merged, seq + 1)]
+                epochs[trader_id, self.incarnation_of[pnl]].add(epoch)
+                stored[trader_id, self.incarnation_of[pnl]].append((entry.seq, entry.merged, pnl))
+        assert all(arrived == sorted(arrived) for arrived in self.arrived.values()), (
+            "older incarnations first"
+        )
+        assert stored.keys() == {key for key, accepted in self.accepted.items() if accepted}
+        for key, rows in stored.items():
+            accepted = self.accepted[key]
+            assert len(epochs[key]) == 1
+            stood_for = [at for seq, merged, _ in rows for at in range(seq - merged, seq + 1)]
             assert stood_for == list(range(1, len(accepted) + 1))
-            assert all(accepted[seq - 1] == pnl for seq, _, pnl in entries_of_life)
-            kept = {pnl for _, _, pnl in entries_of_life}
+            assert all(accepted[seq - 1] == pnl for seq, _, pnl in rows)
+            kept = {pnl for _, _, pnl in rows}
             for before, after in pairwise(accepted):
                 assert after in kept or self.reasons[before] == self.reasons[after]
 
 
 TestCrashes = Crashes.TestCase
-TestCrashes.settings = settings(stateful_step_count=50)
+TestCrashes.settings = settings(
+    max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "20")), stateful_step_count=50
+)

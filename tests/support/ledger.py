@@ -21,7 +21,7 @@ KEYS = Keys(0)
 PATIENCE = RetryPolicy(retries=3, base_s=0.05, cap_s=0.5)
 
 
-class Books:
+class Ledger:
     """Puts snapshots into the stream as a producer does, and checks what came out at the other end."""
 
     def __init__(self, client: Any, database_url: str) -> None:
@@ -56,7 +56,7 @@ class Books:
         entry_id = self._client.xadd(KEYS.snapshots, {b"s": payload})
         self._poison.append((entry_id.decode(), payload))
 
-    def balance(self) -> bool:
+    def is_stored(self) -> bool:
         """Whether everything has arrived and the stream is empty."""
         if self._client.xlen(KEYS.snapshots):
             return False

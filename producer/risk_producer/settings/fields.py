@@ -1,0 +1,259 @@
+"""Every setting of traders and workers, declared once; and which of them make no sense together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+import msgspec
+
+from risk_producer.contract.keys import PARTITIONS_MAX
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings import declare
+from risk_producer.settings.declare import PORTS, env
+from risk_producer.settings.urls import postgres_parameters, with_option
+from risk_producer.transport.connect import check_redis_url
+
+log = logging.getLogger("riskstream.settings")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, of traders and workers alike: one environment or file may serve both."""
+
+    redis_url: Annotated[
+        str | None,
+        env("REDIS_URL", "Redis with the stream: redis://, rediss:// or unix:// URL", secret=True),
+    ] = None
+    persistence_backend: Annotated[
+        Literal["postgres", "memory"],
+        env("PERSISTENCE_BACKEND", "postgres; or memory: keep state in the trader's memory, send nothing"),
+    ] = "postgres"
+    enable_persistence: Annotated[
+        bool, env("ENABLE_PERSISTENCE", "false: keep state in the trader's memory, send nothing")
+    ] = True
+    postgres_url: Annotated[
+        str | None,
+        env("POSTGRES_URL", "Postgres as a libpq URL; takes precedence over DB_*", secret=True),
+    ] = None
+    db_host: Annotated[
+        str | None,
+        env("DB_HOST", "Postgres host, where POSTGRES_URL is not set; or a socket's folder, or a list h1,h2"),
+    ] = None
+    db_port: Annotated[str, env("DB_PORT", "Postgres port; or a list, one for each host", pattern=PORTS)] = (
+        "5432"
+    )
+    db_user: Annotated[str | None, env("DB_USER", "Postgres user")] = None
+    db_password: Annotated[str | None, env("DB_PASSWORD", "Postgres password", secret=True)] = None
+    db_name: Annotated[str | None, env("DB_NAME", "Postgres database")] = None
+    postgres_sslmode: Annotated[
+        Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
+        env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
+    ] = None
+    partitions: Annotated[
+        int,
+        env(
+            "RISK_PARTITIONS",
+            "Streams that traders are spread over; one drain job each. The same for all traders and workers",
+            ge=1,
+            le=PARTITIONS_MAX,
+        ),
+    ] = 1
+    stream_maxlen: Annotated[
+        int,
+        env(
+            "RISK_STREAM_MAXLEN",
+            "Entries a partition's stream may hold; the backpressure",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 1_000_000
+    buffer_size: Annotated[
+        int, env("RISK_BUFFER_SIZE", "Snapshots a producer holds in memory", ge=1, le=1_000_000)
+    ] = 1_024
+    save_timeout_s: Annotated[
+        float,
+        env("RISK_SAVE_TIMEOUT_S", "Seconds that save() and push() wait for room", ge=0, le=3600),
+    ] = 5.0
+    on_full: Annotated[
+        Literal["block", "refuse", "conflate"],
+        env(
+            "RISK_ON_FULL",
+            "When the buffer is full, save() waits (block), answers False at once (refuse), or merges older "
+            "snapshots of a trader into its newest (conflate)",
+        ),
+    ] = "block"
+    spool_dir: Annotated[
+        str | None,
+        env(
+            "RISK_SPOOL_DIR",
+            "Folder, one a producer, where accepted snapshots survive a crash; none: in memory only",
+        ),
+    ] = None
+    spool_fsync: Annotated[
+        Literal["never", "interval", "always"],
+        env(
+            "RISK_SPOOL_FSYNC",
+            "never: the spool survives a crash of the process; interval: of the machine, but for the last "
+            "seconds; always: save() waits for the disk",
+        ),
+    ] = "never"
+    spool_max_bytes: Annotated[
+        int, env("RISK_SPOOL_MAX_BYTES", "Bytes the spool may take", ge=65_536, le=1 << 40)
+    ] = 67_108_864
+    rq_redis_url: Annotated[
+        str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
+    ] = None
+    batch_size: Annotated[
+        int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
+    ] = 5_000
+    flush_interval_ms: Annotated[
+        float,
+        env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
+    ] = 5.0
+    max_retries: Annotated[
+        int,
+        env(
+            "RISK_MAX_RETRIES", "Retries of a batch before it is left in the stream for a while", ge=0, le=100
+        ),
+    ] = 5
+    backoff_base_ms: Annotated[
+        float, env("RISK_BACKOFF_BASE_MS", "First wait before a retry; it doubles", gt=0, le=60_000)
+    ] = 150.0
+    backoff_cap_ms: Annotated[
+        float, env("RISK_BACKOFF_CAP_MS", "Longest wait before a retry", gt=0, le=600_000)
+    ] = 3_000.0
+    drain_timeout_s: Annotated[
+        float,
+        env("RISK_DRAIN_TIMEOUT_S", "Seconds a stopping worker has for the batch in hand", gt=0, le=3600),
+    ] = 10.0
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings: the environment first, then the JSON file named by RISK_CONFIG, then defaults.
+
+        Raises ConfigurationError that names the variable and what it expects, or the two that contradict.
+        """
+        values, origins = declare.read(cls, os.environ if environ is None else environ)
+        settings = msgspec.convert(values, cls, strict=False)
+        settings._check_urls(origins)
+        settings._check_pairs(origins)
+        return settings
+
+    @classmethod
+    def declared(cls) -> dict[str, dict[str, Any]]:
+        """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
+        return declare.declared(cls)
+
+    @classmethod
+    def check_arguments(cls, **arguments: Any) -> None:
+        """Check arguments of a constructor by the rules of the settings of these names.
+
+        Raises ConfigurationError.
+        """
+        for field, value in arguments.items():
+            declare.check(cls, field, value, field, strict=True)
+
+    def shown(self) -> dict[str, str]:
+        """variable -> the value in force as text, secrets masked."""
+        return declare.shown(self)
+
+    @property
+    def database_url(self) -> str | None:
+        """POSTGRES_URL, or one made of DB_*, with POSTGRES_SSLMODE; None where neither is set."""
+        if self.postgres_url is not None:
+            url = self.postgres_url
+        elif self.db_host is not None:
+            url = self._url_of_parts()
+        else:
+            return None
+        if self.postgres_sslmode is None:
+            return url
+        return with_option(url, "sslmode", self.postgres_sslmode)
+
+    def _url_of_parts(self) -> str:
+        """DB_* as a URL. What could be read as something else in a URL goes into its query."""
+        user, password, name = (
+            quote(text, safe="")
+            for text in (
+                self.db_user or "postgres",
+                self.db_password or "",
+                self.db_name or self.db_user or "postgres",
+            )
+        )
+        host, port = self.db_host or "", self.db_port
+        login = f"{user}:{password}" if password else user
+        if re.fullmatch(r"[A-Za-z0-9._-]+", host) and port.isdigit():
+            return f"postgresql://{login}@{host}:{port}/{name}"
+        return f"postgresql://{login}@/{name}?host={quote(host, safe=',')}&port={quote(port, safe=',')}"
+
+    @property
+    def persistent(self) -> bool:
+        """Whether snapshots leave the trader's memory at all."""
+        return self.enable_persistence and self.persistence_backend == "postgres"
+
+    def require_rq_redis_url(self) -> str:
+        """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError."""
+        return self.rq_redis_url or self.require_redis_url()
+
+    def require_redis_url(self) -> str:
+        """REDIS_URL, or ConfigurationError."""
+        if self.redis_url is None:
+            raise ConfigurationError("REDIS_URL is not set; it expects a URL like redis://localhost:6379/0")
+        return self.redis_url
+
+    def require_database_url(self) -> str:
+        """The database's URL, or ConfigurationError."""
+        url = self.database_url
+        if url is None:
+            raise ConfigurationError(
+                "POSTGRES_URL is not set; it expects a URL like postgresql://user:password@host:5432/name "
+                "(or set DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME)"
+            )
+        return url
+
+    def _check_pairs(self, origins: Mapping[str, str]) -> None:
+        """Settings that are valid alone and make no sense together."""
+        if self.spool_dir is None:
+            for field in ("spool_fsync", "spool_max_bytes"):
+                if field in origins and getattr(self, field) != "never":
+                    raise ConfigurationError(
+                        f"{origins[field]} is {getattr(self, field)}, but RISK_SPOOL_DIR is not set, so that "
+                        f"nothing is written to disk. Set RISK_SPOOL_DIR, or leave {origins[field]} out"
+                    )
+        if self.backoff_base_ms > self.backoff_cap_ms:
+            raise ConfigurationError(
+                f"RISK_BACKOFF_BASE_MS ({self.backoff_base_ms:g}) is above "
+                f"RISK_BACKOFF_CAP_MS ({self.backoff_cap_ms:g}); the first wait cannot exceed the longest one"
+            )
+        if self.postgres_url is None and self.db_host is None:
+            for field in ("db_name", "db_user", "db_password", "db_port", "postgres_sslmode"):
+                if field in origins:
+                    raise ConfigurationError(
+                        f"{origins[field]} is set, but neither DB_HOST nor POSTGRES_URL is, so that Postgres "
+                        "is never asked. Set DB_HOST or POSTGRES_URL"
+                    )
+
+    def _check_urls(self, origins: Mapping[str, str]) -> None:
+        for field in ("redis_url", "rq_redis_url"):
+            url = getattr(self, field)
+            if url is not None:
+                check_redis_url(url, origins.get(field, field))
+        if self.postgres_url is not None:
+            postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
+        if self.db_host is not None:
+            postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are no setting -> the setting that is spelt almost like it."""
+    return declare.misspelt(Settings, environ)
+
+
+def warn_of_misspelt() -> None:
+    """Log each variable of the environment that is no setting and is spelt almost like one."""
+    for variable, meant in misspelt(os.environ).items():
+        log.warning("%s is no setting; do you mean %s?", variable, meant)
