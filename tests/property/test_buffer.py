@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from risk_producer.item import Item
 from risk_producer.session.buffer import Buffer, OnFull
 from risk_producer.session.sender import Sender
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry
+from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b", "c")
@@ -59,7 +59,7 @@ class Outgoing(RuleBasedStateMachine):
         self.accepted: dict[str, list[Any]] = defaultdict(list)
         self.items: list[Item] = []
         self.lengths: dict[int, int] = defaultdict(int)
-        self.admitted: dict[str, list[Entry]] = defaultdict(list)
+        self.admitted: dict[str, list[OutgoingEntry]] = defaultdict(list)
 
     @rule(trader_id=st.sampled_from(TRADERS), kept=KEPT)
     def put(self, trader_id: str, kept: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Outgoing(RuleBasedStateMachine):
         call = self.sender.next_request(self.now)
         if isinstance(call, Claim):
             if not lost:
-                self.sender.on_claimed(call, [self._claim() for _ in call.lives], self.now)
+                self.sender.on_claimed(call, [self._claim() for _ in call.incarnations], self.now)
         elif isinstance(call, Admit):
             answer = self._admit(call)
             if not lost:

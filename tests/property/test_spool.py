@@ -20,7 +20,7 @@ from risk_producer.session.buffer import OnFull
 from risk_producer.session.options import Options
 from risk_producer.session.session import ProducerSession
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry
+from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
 from tests.support.producers import snapshot
 
 TRADERS = ("a", "b")
@@ -51,7 +51,7 @@ class Crashes(RuleBasedStateMachine):
         self.accepted: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.reasons: dict[float, str] = {}
         self.incarnation_of: dict[float, int] = {}
-        self.admitted: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self.admitted: dict[tuple[str, int], list[OutgoingEntry]] = defaultdict(list)
         self.arrived: dict[str, list[float]] = defaultdict(list)
         self.start()
 
@@ -82,7 +82,7 @@ class Crashes(RuleBasedStateMachine):
         sender = self.going._sender
         call = sender.next_request(self.now)
         if isinstance(call, Claim):
-            epochs = [self._claim() for _ in call.lives]
+            epochs = [self._claim() for _ in call.incarnations]
             if not lost:
                 sender.on_claimed(call, epochs, self.now)
         elif isinstance(call, Admit):

@@ -12,7 +12,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.requests import Admit, Claim, Entry, TraderStream
+from risk_producer.transport.requests import Admit, Claim, OutgoingEntry, TraderStream
 from tests.support.producers import snapshot
 
 
@@ -32,7 +32,7 @@ class Sender:
         self._number = numbered_from
         self._seq = 0
         self._unsent: list[RiskSnapshot] = []
-        self._in_flight: list[tuple[RiskSnapshot, Entry]] = []
+        self._in_flight: list[tuple[RiskSnapshot, OutgoingEntry]] = []
         self._last: Admit | None = None
 
     def add(self, count: int = 1, *, paused: bool = False, recorded_off_s: float = 0.0) -> None:
@@ -66,7 +66,9 @@ class Sender:
             for each in self._unsent:
                 self._seq += 1
                 payload = encode(each, self.epoch, self._seq)
-                self._in_flight.append((each, Entry(self.trader_id, self.epoch, self._seq, 0, payload)))
+                self._in_flight.append(
+                    (each, OutgoingEntry(self.trader_id, self.epoch, self._seq, 0, payload))
+                )
             self._unsent = []
             if not self._in_flight:
                 return None

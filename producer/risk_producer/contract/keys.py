@@ -42,8 +42,8 @@ class Keys:
     def epochs(self) -> str:
         """Hash trader_id -> the last epoch given out (ms since 1970, or one more than the last).
 
-        Its field "" is no trader, and that of ``admitted`` no life: it holds a text too long for the list
-        that Redis makes of a small hash, in which it would find a trader by trying all.
+        Its field "" is no trader, and that of ``admitted`` no incarnation: it holds a text too
+        long for the list that Redis makes of a small hash, in which it would find a trader by trying all.
         """
         return self._key("epochs")
 

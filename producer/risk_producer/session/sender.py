@@ -27,7 +27,7 @@ from risk_producer.contract.wire import encode
 from risk_producer.item import Item
 from risk_producer.session.buffer import Buffer, PartitionQueue
 from risk_producer.spool.spool import Replay, Spool
-from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, Entry, Unreadable
+from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, OutgoingEntry, Unreadable
 
 FULL_POLL_S = 0.02
 """How soon to look again whether a full stream has room; it doubles up to FULL_POLL_MAX_S."""
@@ -179,7 +179,7 @@ class Sender:
 
     def on_claimed(self, request: Claim, reply: Sequence[int | Unreadable], now: float) -> None:
         """Apply the reply to a Claim."""
-        replies = list(zip(request.lives, reply, strict=True))
+        replies = list(zip(request.incarnations, reply, strict=True))
         epochs = {key: each for key, each in replies if isinstance(each, int)}
         with self._lock():
             if self.spool is not None and epochs:
@@ -264,9 +264,9 @@ class Sender:
 
     def _stamp(
         self, items: Sequence[Item], epochs: Sequence[EpochCounter]
-    ) -> tuple[list[Entry], list[tuple[Item, Exception]]]:
+    ) -> tuple[list[OutgoingEntry], list[tuple[Item, Exception]]]:
         """epochs: one for each item. Returns the entries, and what cannot be encoded."""
-        entries: list[Entry] = []
+        entries: list[OutgoingEntry] = []
         lost: list[tuple[Item, Exception]] = []
         batch = object()
         for item, counter in zip(items, epochs, strict=True):
@@ -284,7 +284,7 @@ class Sender:
                     continue
                 payload = again
             counter.last = seq
-            entries.append(Entry(snapshot.trader_id, counter.epoch, seq, merged, payload))
+            entries.append(OutgoingEntry(snapshot.trader_id, counter.epoch, seq, merged, payload))
         return entries, lost
 
     def _lose(self, state: PartitionState, item: Item, error: Exception) -> None:
@@ -359,15 +359,20 @@ class Sender:
         state.sent = False
 
     def _classify(
-        self, items: Sequence[Item], entries: Sequence[Entry], reply: Admission
-    ) -> tuple[Sequence[Item], Sequence[Entry], list[tuple[Item, Entry]], list[tuple[Item, Entry]]]:
+        self, items: Sequence[Item], entries: Sequence[OutgoingEntry], reply: Admission
+    ) -> tuple[
+        Sequence[Item],
+        Sequence[OutgoingEntry],
+        list[tuple[Item, OutgoingEntry]],
+        list[tuple[Item, OutgoingEntry]],
+    ]:
         """What has arrived (items and their entries), what could not be read of, and what fell behind."""
         items, entries = items[: reply.count], entries[: reply.count]
         if not reply.skipped:
             return items, entries, [], []
-        arrived: list[tuple[Item, Entry]] = []
-        unread: list[tuple[Item, Entry]] = []
-        behind: list[tuple[Item, Entry]] = []
+        arrived: list[tuple[Item, OutgoingEntry]] = []
+        unread: list[tuple[Item, OutgoingEntry]] = []
+        behind: list[tuple[Item, OutgoingEntry]] = []
         for item, entry in zip(items, entries, strict=True):
             skipped = reply.skipped.get((entry.trader_id, entry.epoch))
             if skipped is None or (skipped.kind == "behind" and entry.seq <= skipped.admitted):

@@ -2,29 +2,29 @@
 -- before is passed over. Never trims, never goes beyond maxlen. Everything is checked before the first write.
 --
 -- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind
--- ARGV  1: maxlen
---       2: JSON of {traders = {id...}, epochs = {text...}, lives = {"epoch:id"...},
---                   of = {number of its trader...}, seqs, merged, accept_behind}; the first three by trader,
---          1, 2, ..., the others by entry; merged may be left out: all are 0
---       3...: the payloads, by entry
+-- ARGV  1: JSON of {maxlen, accept_behind, and in columns, of each incarnation, 1, 2, ...: traders = {id...},
+--          epochs = {text...}, fields = {"epoch:id"...}; and of each entry: incarnation_of = {its number...},
+--          seqs, merged}; accept_behind may be left out, and merged where all are 0
+--       2...: the payloads, by entry
 -- Returns {count, fenced, skipped}: how many entries, from the first on, are admitted now or passed over; the
--- numbers of the traders for which a newer epoch was given out (their history goes on, their state is the newer
--- one's); and, for traders of which no entry was admitted, {number, "behind", last seq admitted, floor} where
+-- numbers of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer
+-- one's); and, for incarnations of which no entry was admitted, {number, "behind", last seq admitted, floor} where
 -- Postgres knows a newer epoch that this Redis had lost, or {number, "unreadable", name of the hash, value}.
 local snapshots, latest, epochs, admitted, counters, floors, behind =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local PAYLOADS = 2
+local PAYLOADS = 1
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, without it by trying all'
-local batch = cjson.decode(ARGV[2])
-local ids, own, lives, of, seqs, merged = batch.traders, batch.epochs, batch.lives, batch.of, batch.seqs, batch.merged
+local batch = cjson.decode(ARGV[1])
+local ids, own, fields, seqs, merged = batch.traders, batch.epochs, batch.fields, batch.seqs, batch.merged
+local incarnation_of = batch.incarnation_of
 local length = redis.pcall('XLEN', snapshots)
-local done = redis.pcall('HMGET', admitted, unpack(lives))
+local done = redis.pcall('HMGET', admitted, unpack(fields))
 local known = redis.pcall('HMGET', epochs, unpack(ids))
 local kind = redis.call('TYPE', latest).ok
 if type(length) == 'table' or done.err or known.err or (kind ~= 'hash' and kind ~= 'none') then
   return wrong_type(KEYS, { 'stream', 'hash', 'hash', 'hash' })
 end
-local room = tonumber(ARGV[1]) - length
+local room = batch.maxlen - length
 
 local fenced, skipped, new_epochs, new_behind, is_fenced = {}, {}, {}, {}, {}
 for i = 1, #ids do
@@ -62,7 +62,7 @@ for i = 1, #ids do
   done[i] = last
 end
 
--- Whether more is said to be admitted than the newest state shows: then what is passed over would be lost.
+-- Whether the hash holds that more was admitted than the newest state shows: then what is passed over would be lost.
 local function is_ahead(i)
   local payload = redis.call('HGET', latest, ids[i])
   local readable, state = pcall(cjson.decode, payload or '')
@@ -73,7 +73,7 @@ end
 local call = redis.call -- a local is quicker, and this is the part that is paid for each entry
 local count, added, conflated, newest, repeated = 0, 0, 0, {}, {}
 for at = 1, #seqs do
-  local i, seq = of[at], seqs[at]
+  local i, seq = incarnation_of[at], seqs[at]
   if seq > done[i] then
     if added >= room then break end
     call('XADD', snapshots, '*', 's', ARGV[PAYLOADS + at])
@@ -93,7 +93,7 @@ end
 
 local new_done, new_latest = {}, {}
 for i, at in pairs(newest) do
-  new_done[#new_done + 1] = lives[i]
+  new_done[#new_done + 1] = fields[i]
   new_done[#new_done + 1] = done[i]
   if not is_fenced[i] then
     new_latest[#new_latest + 1] = ids[i]

@@ -13,7 +13,15 @@ import pytest
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import decode, encode
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry, Skipped, TraderStream, Unreadable
+from risk_producer.transport.requests import (
+    Admission,
+    Admit,
+    Claim,
+    OutgoingEntry,
+    Skipped,
+    TraderStream,
+    Unreadable,
+)
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors
 from risk_worker.runtime import jobs
@@ -50,7 +58,7 @@ class Trader:
     def call(self, *, paused: bool = False, accept_behind: bool = False) -> Admit:
         made = snapshot(self.trader_id, self.seq + 1, trading_paused=paused)
         payload = encode(made, self.epoch, self.seq + 1)
-        entry = Entry(self.trader_id, self.epoch, self.seq + 1, 0, payload)
+        entry = OutgoingEntry(self.trader_id, self.epoch, self.seq + 1, 0, payload)
         return Admit(KEYS, 100_000, [entry], accept_behind=accept_behind)
 
     def send(self, **options: bool) -> Admission:

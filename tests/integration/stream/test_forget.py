@@ -11,7 +11,7 @@ import pytest
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import encode
 from risk_producer.settings import Settings
-from risk_producer.transport.requests import Admission, Admit, Claim, Entry, TraderStream
+from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry, TraderStream
 from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.runtime import jobs
@@ -97,7 +97,7 @@ def test_a_new_producer_a_minute_leaves_a_bounded_trace(client: Any) -> None:
         for trader in range(100):
             [epoch] = stream.claim(Claim(KEYS, [(0, f"trader-{trader}")]))
             assert isinstance(epoch, int)
-            entry = Entry(f"trader-{trader}", epoch, 1, 0, b"{}")
+            entry = OutgoingEntry(f"trader-{trader}", epoch, 1, 0, b"{}")
             admitted(Admit(KEYS, 10_000, [entry]))
     bytes_of_2000 = client.memory_usage(KEYS.admitted, samples=0) + client.memory_usage(
         KEYS.superseded, samples=0
@@ -114,7 +114,7 @@ class Trader:
 
     def call(self, epoch: int, first: int, last: int) -> Admit:
         entries = [
-            Entry("a", epoch, seq, 0, encode(snapshot("a", seq), epoch, seq))
+            OutgoingEntry("a", epoch, seq, 0, encode(snapshot("a", seq), epoch, seq))
             for seq in range(first, last + 1)
         ]
         return Admit(KEYS, 1_000, entries)

@@ -74,7 +74,7 @@ class Connection(psycopg.Connection[TupleRow]):
     """Whether there is a connection pooler between: what is set for the session may be gone at the next
     transaction, and temporary tables too."""
     unreplicated = False
-    """Whether a COMMIT was answered before a synchronous standby had confirmed it: somebody cancelled the
+    """Whether a COMMIT was answered before a synchronous standby had confirmed it: an operator cancelled the
     waiting, and the transaction is committed on this server alone."""
 
     _each_transaction: sql.Composed | None = None

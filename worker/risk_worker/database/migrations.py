@@ -32,7 +32,7 @@ from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_
 log = logging.getLogger("riskstream.migrations")
 
 WAIT_TIMEOUT_S: Final = 60.0
-# A migration may move a large table; longer than this, and somebody should look.
+# A migration may move a large table; if it takes longer than this, an operator should look.
 DBMATE_TIMEOUT_S: Final = 3600.0
 _POLL_S: Final = 0.5
 _LOG_EVERY_S: Final = 10.0

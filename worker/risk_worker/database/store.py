@@ -62,13 +62,13 @@ class PostgresStore:
                 if classify_error(error).disposition is not Disposition.DATA:
                     raise
                 # Otherwise it may be that some rows are there already, and all of them sound.
-                refused_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
+                rejected_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
             with self._transaction(connection, replay=True):
                 connection.execute(_SQL["check_constraints_at_once"])
-                inserted, refused = _insert_what_can_be(connection, batch.rows, refused=refused_at_once)
-                dead = [*batch.dead, *refused]
+                inserted, rejected = _insert_what_can_be(connection, batch.rows, rejected=rejected_at_once)
+                dead = [*batch.dead, *rejected]
                 _insert_dead_letters(connection, batch.stream, dead)
-            return Outcome(dead, duplicates=len(batch.rows) - len(refused) - inserted)
+            return Outcome(dead, duplicates=len(batch.rows) - len(rejected) - inserted)
 
     def close(self) -> None:
         """Give the connection back. The store may be used again: it connects anew."""
@@ -164,16 +164,16 @@ def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
 
 
 def _insert_what_can_be(
-    connection: psycopg.Connection, rows: Sequence[Row], *, refused: bool = False
+    connection: psycopg.Connection, rows: Sequence[Row], *, rejected: bool = False
 ) -> tuple[int, list[DeadLetter]]:
-    """Insert the rows that are new; where that is refused, each half alone, down to the rows at fault.
+    """Insert the rows that are new; where that is rejected, each half alone, down to the rows at fault.
 
-    Each try is a savepoint. refused: whether all of them together were refused already, so that they need
+    Each try is a savepoint. rejected: whether all of them together were rejected already, so that they need
     not be tried again; a row is blamed only for a try of its own. With the one before, one bad row among n
     takes at most 2·ceil(log2 n) + 1 tries (two, where it is alone).
     Returns (inserted, dead letters).
     """
-    if not refused or len(rows) == 1:
+    if not rejected or len(rows) == 1:
         try:
             with connection.transaction():
                 return _insert(connection, rows), []
@@ -267,5 +267,5 @@ def _dead_letter_row(
 
 
 def _escaped(text: str) -> str:
-    """With nothing in it that a database could refuse, whatever its encoding."""
+    """With nothing in it that a database could reject, whatever its encoding."""
     return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")

@@ -95,7 +95,7 @@ class Batch:
 
     @property
     def incarnations(self) -> list[Incarnation]:
-        """Of all rows; found once, when there are rows to be added no more."""
+        """Of all rows; found once, after all rows were added."""
         if self._incarnations is None:
             self._incarnations = incarnations(self.rows)
         return self._incarnations
@@ -116,7 +116,7 @@ class Outcome:
     """What one committed transaction did with a batch."""
 
     dead: Sequence[DeadLetter]
-    """All dead letters of the batch: those decoding found and those the database refused."""
+    """All dead letters of the batch: those that decoding found and those that the database rejected."""
     duplicates: int
     """Snapshots that history already had: this batch, or a part of it, had been stored before."""
 

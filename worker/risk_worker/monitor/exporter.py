@@ -29,7 +29,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import redis_client
 from risk_worker.stream.counters import numbers
-from risk_worker.stream.partitions import stray
+from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
 from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
@@ -189,7 +189,7 @@ class RedisCollector(Collector):
         metrics += self._progress(unreadable)
         metrics += self._workers(unreadable)
         beyond = _gauge("risk_stream_stray_length")
-        beyond.add_metric([], sum(stray(self._client, len(self._partitions)).values()))
+        beyond.add_metric([], sum(unserved(self._client, len(self._partitions)).values()))
         fields = _gauge("risk_unreadable_fields")
         fields.add_metric([], len(unreadable))
         self._name(unreadable)

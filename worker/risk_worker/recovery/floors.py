@@ -14,6 +14,7 @@ from datetime import UTC
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
+import msgspec
 import psycopg
 import redis
 from psycopg.rows import dict_row
@@ -41,14 +42,34 @@ BUDGET_S: Final = 0.1
 """Seconds that a comparison takes between two reads."""
 PAGE: Final = 500
 
-_SAY_AGAIN_S: Final = 60.0
+_REPEAT_EVERY_S: Final = 60.0
 _NAMED_MAX: Final = 20
 _COMPARING: Final = "comparing "
 
 _SQL: Final = statements(__package__, "floors.sql")
 
 _named: Final[set[tuple[int, str]]] = set()
-"""(partition, trader) that this process has said to be behind."""
+"""(partition, trader) that this process has logged as behind."""
+
+
+class _State(msgspec.Struct):
+    """A trader's state in Postgres."""
+
+    trader: str
+    epoch: str
+    seq: int
+    payload: str
+
+
+class _Page(msgspec.Struct):
+    """The message to restore.lua."""
+
+    marker: str
+    """The one that is expected; empty: none."""
+    following: str
+    """The marker after this page."""
+    states: list[_State]
+    """By trader."""
 
 
 class Floors:
@@ -62,7 +83,7 @@ class Floors:
         self._restore = client.register_script(script(__package__, "restore"))
         self._connection: database.Connection | None = None
         self._look_at = 0.0
-        self._said_at = 0.0
+        self._logged_at = 0.0
         self._restored = 0
 
     @classmethod
@@ -82,8 +103,8 @@ class Floors:
         except (RedisError, psycopg.Error, RiskError) as error:
             self.close()
             done = True
-            if monotonic() >= self._said_at:
-                self._said_at = monotonic() + _SAY_AGAIN_S
+            if monotonic() >= self._logged_at:
+                self._logged_at = monotonic() + _REPEAT_EVERY_S
                 log.error(
                     "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
                     self._keys.partition,
@@ -122,7 +143,7 @@ class Floors:
             marker, restored = self._restored_page(marker, following, rows)
             self._restored += restored
             if not rows and marker == run_id:
-                self._told()
+                self._log_restored()
             elif monotonic() >= until:
                 return False
         self.close()
@@ -149,7 +170,7 @@ class Floors:
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""
-        arguments: list[str | bytes] = [marker, following]
+        states: list[_State] = []
         for row in rows:
             if partition_of(row["trader_id"], self._partitions) != self._keys.partition:
                 continue
@@ -162,17 +183,18 @@ class Floors:
                     row["seq"],
                 )
                 continue
-            arguments += [row["trader_id"], str(row["epoch"]), str(row["seq"]), payload_of(row)]
+            states.append(_State(row["trader_id"], str(row["epoch"]), row["seq"], payload_of(row).decode()))
         keys = self._keys
         answer = cast(
             "list[Any]",
             self._restore(
-                keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind], args=arguments
+                keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind],
+                args=[msgspec.json.encode(_Page(marker, following, states))],
             ),
         )
         return _text(answer[0]), int(answer[1])
 
-    def _told(self) -> None:
+    def _log_restored(self) -> None:
         if self._restored:
             log.warning(
                 "Redis had lost data of partition %d: the worker restored %d traders from Postgres",
@@ -182,7 +204,7 @@ class Floors:
         self._restored = 0
 
     def _name_behind(self) -> None:
-        """Say once which traders' newest snapshot is not known; clear those that have sent a newer one."""
+        """Log once which traders' newest snapshot is not known; clear those that have sent a newer one."""
         behind = cast("dict[bytes, bytes]", self._client.hgetall(self._keys.behind))
         if not behind:
             return

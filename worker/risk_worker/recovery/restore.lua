@@ -3,14 +3,15 @@
 -- another one than expected has done nothing: another worker was quicker, or Redis lost its data meanwhile.
 --
 -- KEYS  floors, epochs, latest, admitted, behind
--- ARGV  1: the marker expected ("": none); 2: the marker after this page;
---       3...: trader, epoch, seq, payload, by trader
+-- ARGV  1: JSON of {marker = the one that is expected ("": none), following = the marker after this page,
+--          states = {{trader, epoch = text, seq, payload}...}}
 -- Returns {the marker now, how many traders were restored}.
 local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local page = cjson.decode(ARGV[1])
 local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
 if wrong then return wrong end
 local marker = redis.call('HGET', floors, '') or ''
-if marker ~= ARGV[1] then return { marker, 0 } end
+if marker ~= page.marker then return { marker, 0 } end
 
 -- Whether a payload is this trader's and not older than (epoch, seq); nil where it cannot be read.
 local function is_newer(payload, trader, epoch, seq)
@@ -21,8 +22,8 @@ local function is_newer(payload, trader, epoch, seq)
 end
 
 local restored = 0
-for at = 3, #ARGV, 4 do
-  local trader, epoch, seq, payload = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3]
+for _, each in ipairs(page.states) do
+  local trader, epoch, seq, payload = each.trader, tonumber(each.epoch), each.seq, each.payload
   local text = redis.call('HGET', epochs, trader)
   local known = number(text)
   local state = redis.call('HGET', latest, trader)
@@ -32,13 +33,13 @@ for at = 3, #ARGV, 4 do
   if not known then
     -- It costs the trader a clear error until it is repaired; then the floor is needed.
     lost = not ((number(redis.call('HGET', floors, trader)) or 0) >= epoch)
-    if lost then redis.call('HSET', floors, trader, ARGV[at + 1]) end
+    if lost then redis.call('HSET', floors, trader, each.epoch) end
   elseif known < epoch then
     lost = true
-    redis.call('HSET', floors, trader, ARGV[at + 1])
-    redis.call('HSET', epochs, trader, ARGV[at + 1])
+    redis.call('HSET', floors, trader, each.epoch)
+    redis.call('HSET', epochs, trader, each.epoch)
     if known > 0 and (state or last > 0) then
-      redis.call('HSET', behind, trader, ARGV[at + 1]) -- it may have sent snapshots newer than Postgres' state
+      redis.call('HSET', behind, trader, each.epoch) -- it may have sent snapshots newer than Postgres' state
     elseif not state or is_newer(state, trader, epoch, seq) == false then
       redis.call('HSET', latest, trader, payload)
     end
@@ -50,5 +51,5 @@ for at = 3, #ARGV, 4 do
   end
   if lost then restored = restored + 1 end
 end
-redis.call('HSET', floors, '', ARGV[2])
-return { ARGV[2], restored }
+redis.call('HSET', floors, '', page.following)
+return { page.following, restored }

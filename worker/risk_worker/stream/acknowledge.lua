@@ -3,7 +3,7 @@
 --
 -- The batch was read as one piece of the stream, and entries are only ever added behind it. So where it is
 -- still whole at the stream's head, and holds only what a producer admitted, it is cut off as one piece. Where
--- another worker has taken off some of it, Redis has lost its data, or somebody added entries by hand, the
+-- another worker has taken off some of it, Redis has lost its data, or entries were added by hand, the
 -- entries' ids are needed, to see which are there and which are foreign.
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted
@@ -106,7 +106,7 @@ for _, of in ipairs(batch.dead) do
 end
 add(attempts, traders, counts)
 add(failures, traders, counts)
-if cut then stored = cut - dead end -- should somebody have taken out one in the middle by hand
+if cut then stored = cut - dead end -- one in the middle may have been taken out by hand
 
 if stored + dead > 0 then
   local bounds, bound_counts = {}, {}

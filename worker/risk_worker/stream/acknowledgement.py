@@ -1,4 +1,4 @@
-"""What acknowledge.lua is told of a committed batch: the message, and how it is made."""
+"""The message to acknowledge.lua about a committed batch, and how it is made."""
 
 from __future__ import annotations
 

@@ -11,18 +11,18 @@ from typing import Final
 log = logging.getLogger("riskstream.clocks")
 
 APART_MAX: Final = timedelta(days=1)
-SAY_AGAIN_S: Final = 60.0
+REPEAT_EVERY_S: Final = 60.0
 _DAY: Final = timedelta(days=1)
 KEPT_MAX: Final = 10_000
 SHOWN_MAX: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_said: Final[dict[str, float]] = {}
-"""trader_id -> when this process said so last; monotonic."""
+_repeat_at: Final[dict[str, float]] = {}
+"""trader_id -> from when on this process warns of it again; monotonic."""
 
 
 class Clocks:
-    """Compares when traders say that they took a snapshot with Redis' time."""
+    """Compares the time at which traders took their snapshots with Redis' time."""
 
     def compare(self, entry_id: str, recorded_at: Mapping[str, datetime]) -> None:
         """Warn, once a trader and minute, where recorded_at is more than a day off Redis' time.
@@ -38,11 +38,11 @@ class Clocks:
             trader: at - redis_time for trader, at in recorded_at.items() if not earliest <= at <= latest
         }
         now = monotonic()
-        new = {trader: by for trader, by in apart.items() if now >= _said.get(trader, 0.0)}
+        new = {trader: by for trader, by in apart.items() if now >= _repeat_at.get(trader, 0.0)}
         if new:
-            if len(_said) > KEPT_MAX:
-                _said.clear()
-            _said.update(dict.fromkeys(new, now + SAY_AGAIN_S))
+            if len(_repeat_at) > KEPT_MAX:
+                _repeat_at.clear()
+            _repeat_at.update(dict.fromkeys(new, now + REPEAT_EVERY_S))
             shown = [
                 f"{trader!r} {abs(by / _DAY):.1f} days {'ahead' if by > timedelta(0) else 'behind'}"
                 for trader, by in list(new.items())[:SHOWN_MAX]

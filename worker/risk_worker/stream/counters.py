@@ -1,4 +1,4 @@
-"""Numbers that are kept in Redis, read with care: anybody may have written something else there."""
+"""Numbers that are kept in Redis, read with care: any client may have written something else there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def numbers(answer: Any, key: str, unreadable: list[str]) -> dict[str, float]:
     """What a hash of numbers holds, by field; what is no number, or no hash, is named in unreadable.
 
-    answer: what Redis said to HGETALL, which may be the error for a key of another type.
+    answer: what Redis answered to HGETALL, which may be the error for a key of another type.
     """
     if not isinstance(answer, Mapping):
         unreadable.append(f"{key} ({answer})")

@@ -1,5 +1,7 @@
-"""Stray snapshots: in partitions beyond RISK_PARTITIONS, where a trader with a greater one put them and no
-worker looks."""
+"""Unserved partitions: those beyond RISK_PARTITIONS, which no worker drains.
+
+A trader whose RISK_PARTITIONS is greater puts snapshots there.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import redis
 
 from risk_producer.contract.keys import PARTITIONS_MAX, Keys
 
-log = logging.getLogger("riskstream.stray")
+log = logging.getLogger("riskstream.partitions")
 
 _SHOWN: Final = 10
 
 
-def stray(client: redis.Redis, partitions: int) -> dict[int, int]:
+def unserved(client: redis.Redis, partitions: int) -> dict[int, int]:
     """partition -> entries that wait in it. Raises redis.RedisError."""
     beyond = range(partitions, PARTITIONS_MAX)
     pipeline = client.pipeline(transaction=False)
@@ -28,7 +30,7 @@ def stray(client: redis.Redis, partitions: int) -> dict[int, int]:
 
 
 def describe(waiting: Mapping[int, int], partitions: int) -> str:
-    """What stray() found, and what to do, for a person."""
+    """What unserved() found, and what to do, for a person."""
     shown = [f"{count:,} in partition {partition}" for partition, count in sorted(waiting.items())]
     if len(shown) > _SHOWN:
         shown[_SHOWN:] = [f"and more in {len(shown) - _SHOWN} others"]
@@ -39,14 +41,14 @@ def describe(waiting: Mapping[int, int], partitions: int) -> str:
 
 
 class Watch:
-    """Says once, not with every look, where some wait."""
+    """Logs once, and not with every look, in which unserved partitions snapshots wait."""
 
     def __init__(self) -> None:
-        self._said: set[int] = set()
+        self._logged: set[int] = set()
 
     def look(self, client: redis.Redis, partitions: int) -> None:
         """Log what is new. Raises redis.RedisError."""
-        waiting = stray(client, partitions)
-        if waiting.keys() - self._said:
+        waiting = unserved(client, partitions)
+        if waiting.keys() - self._logged:
             log.error("%s.", describe(waiting, partitions))
-        self._said = set(waiting)
+        self._logged = set(waiting)

@@ -88,7 +88,7 @@ class Watch:
     look() is thread-safe. All methods raise redis.RedisError where Redis does not answer.
     """
 
-    SAY_AGAIN_S: Final = 60.0
+    REPEAT_EVERY_S: Final = 60.0
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Watch:
         self._clock = clock
         self._lock = threading.Lock()
         self._first: dict[int, tuple[bytes, float]] = {}  # partition -> oldest entry, since when it is that
-        self._said: dict[int, tuple[float, float]] = {}  # partition -> stalled since, last said at
+        self._logged: dict[int, tuple[float, float]] = {}  # partition -> stalled since, last logged at
 
     def look(self) -> list[PartitionProgress]:
         """How far all partitions are."""
@@ -122,13 +122,13 @@ class Watch:
         stalled = self.stalled()
         now = self._clock()
         for each in stalled:
-            since, said = self._said.get(each.partition, (now, -math.inf))
-            if now - said >= self.SAY_AGAIN_S:
+            since, logged_at = self._logged.get(each.partition, (now, -math.inf))
+            if now - logged_at >= self.REPEAT_EVERY_S:
                 log.error("%s.", each)
-                said = now
-            self._said[each.partition] = (since, said)
-        for partition in self._said.keys() - {each.partition for each in stalled}:
-            since, _ = self._said.pop(partition)
+                logged_at = now
+            self._logged[each.partition] = (since, logged_at)
+        for partition in self._logged.keys() - {each.partition for each in stalled}:
+            since, _ = self._logged.pop(partition)
             log.warning("Partition %d is drained again after %s.", partition, duration(now - since))
         return stalled
 

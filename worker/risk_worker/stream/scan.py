@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
-from risk_worker.stream.partitions import stray
+from risk_worker.stream.partitions import unserved
 
 PAGE: Final = 1_000
 """Entries, fields or keys per request."""
@@ -65,7 +65,7 @@ def partitions_in_use(client: redis.Redis, partitions: int) -> list[Keys]:
 
     Raises redis.RedisError.
     """
-    numbers = {*range(partitions), *stray(client, partitions)}
+    numbers = {*range(partitions), *unserved(client, partitions)}
     for key in client.scan_iter(match="risk:{*}:admitted", count=PAGE):
         if found := re.fullmatch(rb"risk:\{(\d{1,3})\}:admitted", key):
             numbers.add(int(found[1]))

@@ -37,8 +37,8 @@ FORGET_PAGE: Final = 1_000
 
 _BEGINNING: Final = "0-0"
 
-# Redis bounds a read by the number of entries alone, and anybody may have put huge ones into the stream. So
-# the number starts small, grows while the reads are small, and shrinks after a large one.
+# Redis bounds a read by the number of entries alone, and any client may have put huge ones into the stream.
+# So the number starts small, grows while the reads are small, and shrinks after a large one.
 _READ_BYTES: Final = 32 * 1024 * 1024
 _FIRST_COUNT: Final = 4
 
@@ -165,7 +165,7 @@ class StreamSource:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def forget(self) -> int:
-        """Drop what Redis remembers of lives that are long over; a page at a time, so that nobody waits.
+        """Drop a page of what Redis remembers of incarnations that are long over, so that no client waits.
 
         Returns how many it dropped.
         """
