@@ -223,14 +223,10 @@ def pairs() -> list[tuple[str, str, str]]:
         (
             env[pair.first],
             env[pair.second],
-            _capital(pair.reason.format(first=env[pair.first], second=env[pair.second])),
+            _capital(pair.reason.format(first=env[pair.first], second=env[pair.second])) + ".",
         )
         for pair in PAIRS
     ]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:] + "."
 
 
 def settings_page() -> str:

@@ -72,8 +72,14 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     max_connection_wait_time = 2.0  # RQ's own waits a minute longer than Redis was away
 
     def __init__(
-        self, queues: Any = (QUEUE,), name: str | None = None, connection: Redis | None = None, **options: Any
+        self,
+        queues: Any = (QUEUE,),
+        name: str | None = None,
+        connection: Redis | None = None,
+        settings: Settings | None = None,
+        **options: Any,
     ) -> None:
+        """settings: default: those of the environment, whose misspelt variables are logged then."""
         names = [queue.name if isinstance(queue, Queue) else queue for queue in _listed(queues)]
         if options.get("prepare_for_work", True) and names != [QUEUE]:
             # With one queue RQ moves a job atomically; with several a dying worker loses it.
@@ -91,6 +97,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         }
         super().__init__(names, name=name, connection=connection, **options)
         self._burst = False
+        self._given_settings = settings
         self._settings: Settings | None = None
         self._scheduler: DrainScheduler | None = None
         self._supervisor: _Supervisor | None = None
@@ -209,8 +216,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def _prepare(self) -> DrainScheduler:
         """Once. Raises ConfigurationError or NameTaken."""
-        warn_of_misspelt()
-        settings = Settings.load()
+        settings = self._given_settings
+        if settings is None:
+            warn_of_misspelt()
+            settings = Settings.load()
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
@@ -388,7 +397,7 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     settings.require_redis_url()
     with redis_client(url, answer_timeout_s=5, connect_timeout_s=5, retries=10) as connection:
         _wait_for_redis(connection, url)
-        worker = DrainWorker([QUEUE], connection=connection)
+        worker = DrainWorker([QUEUE], connection=connection, settings=settings)
         worker.work(burst=burst)
     if not burst and not worker.stopping:
         sys.exit(1)
