@@ -23,7 +23,6 @@ from typing import Any, Final
 from uuid import uuid4
 
 import backoff
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq import SimpleWorker, worker_registration
@@ -36,7 +35,7 @@ from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
-from risk_producer.transport.connect import adopt, redis_client
+from risk_producer.transport.connect import RedisClient, adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
 from risk_worker.runtime.jobs import SHORT_TIME_SLICE_S, DrainJob
@@ -75,7 +74,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self,
         queues: Any = (QUEUE,),
         name: str | None = None,
-        connection: Redis | None = None,
+        connection: RedisClient | None = None,
         settings: Settings | None = None,
         **options: Any,
     ) -> None:
@@ -304,7 +303,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 class _Supervisor(threading.Thread):
     """Keeps the drain jobs enqueued and logs which partitions are not drained, whatever the worker does."""
 
-    def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: Redis) -> None:
+    def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: RedisClient) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._settings = settings
         self._scheduler = scheduler
@@ -410,7 +409,7 @@ def _pause(seconds: float, worker: DrainWorker) -> None:
         sleep(min(left, 0.05))
 
 
-def _wait_for_redis(connection: Redis, url: str = "") -> None:
+def _wait_for_redis(connection: RedisClient, url: str = "") -> None:
     """Wait until Redis answers; log the reason at first and whenever it changes."""
     logged = ""
 
