@@ -26,6 +26,7 @@ from risk_producer import RiskError, RiskSnapshot, Settings
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import VERSION, WireSnapshot
 from risk_producer.metrics import collector_of
+from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
 from risk_worker.monitor.exporter import application
 
@@ -199,6 +200,35 @@ Three variables are no settings of the list, and have no key in the file:
 | `RQ_DASHBOARD_PASSWORD` | Its password | dashboard |"""
 
 
+TOGETHER: Final = (
+    "## Settings that make no sense together",
+    "Each of these is a ConfigurationError that names both variables, for a trader, a worker and a command "
+    "alike, whichever of them reads the settings. The arguments of `RiskProducer` and `AsyncRiskProducer` "
+    "follow the same rules.",
+)
+NO_ERROR: Final = (
+    "`DB_HOST` and `DB_PORT` may be lists: one port serves all hosts, or each host has its own; all else "
+    "is an error, as it is in a URL.",
+    "What merely has no effect is no error. `PERSISTENCE_BACKEND=memory` and `ENABLE_PERSISTENCE=false` are "
+    "switches: all other settings may stay as they are. `POSTGRES_URL` takes precedence over `DB_*`. With "
+    "`RISK_ON_FULL=refuse`, `RISK_SAVE_TIMEOUT_S` is for `push()` alone. A buffer or a batch may be larger "
+    "than the stream.",
+)
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    """Both variables, and why they make no sense together, in the order of declaration."""
+    env = {field: f"`{meta['env']}`" for field, meta in Settings.declared().items()}
+    return [
+        (
+            env[pair.first],
+            env[pair.second],
+            _capital(pair.reason.format(first=env[pair.first], second=env[pair.second])) + ".",
+        )
+        for pair in PAIRS
+    ]
+
+
 def settings_page() -> str:
     """Every setting, from its declaration."""
     declared, defaults = Settings.declared(), Settings().shown()
@@ -231,6 +261,9 @@ def settings_page() -> str:
         "`riskstream config` prints the settings in force and masks those that are secret.",
         _table(("Variable", "Type", "Default", "Unit", "Meaning", "Read by"), rows),
         OTHERS,
+        *TOGETHER,
+        _table(("Variable", "With", "Why it is an error"), pairs()),
+        *NO_ERROR,
     )
 
 

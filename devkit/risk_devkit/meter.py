@@ -10,10 +10,9 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-import redis
-
 from risk_producer.contract import counters as names
 from risk_producer.contract.keys import Keys
+from risk_producer.transport.connect import RedisClient
 from risk_worker.stream.counters import number, numbers
 
 RATE_WINDOW_S: Final = 2.0
@@ -41,7 +40,7 @@ class Meter:
     Not thread-safe.
     """
 
-    def __init__(self, client: redis.Redis, partitions: int = 1) -> None:
+    def __init__(self, client: RedisClient, partitions: int = 1) -> None:
         self._client = client
         self._partitions = [Keys(partition) for partition in range(partitions)]
         self._counters_before: dict[str, int] = {}

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 from risk_producer import process
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.engine import Engine
-from risk_producer.errors import ConfigurationError, InvalidSnapshot
+from risk_producer.errors import InvalidSnapshot
 from risk_producer.metrics import collector_of
 from risk_producer.session.buffer import OnFull
 from risk_producer.session.health import Health
 from risk_producer.session.options import STALL_S, Options
 from risk_producer.session.session import ProducerSession
-from risk_producer.settings import Settings, warn_of_misspelt
+from risk_producer.settings import Settings, check_arguments, warn_of_misspelt
 from risk_producer.spool.spool import Fsync, Spool
 from risk_producer.transport.redis import Transport
 
@@ -71,19 +71,17 @@ class ProducerBase:
         """
         if persistent and (redis_url is None) == (client is None):
             raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
-        Settings.check_arguments(
+        check_arguments(
             partitions=partitions,
             stream_maxlen=stream_maxlen,
             buffer_size=buffer_size,
             save_timeout_s=save_timeout_s,
             on_full=on_full,
+            spool_dir=spool_dir,
             spool_fsync=spool_fsync,
+            spool_max_bytes=spool_max_bytes,
+            database_url=database_url,
         )
-        if spool_fsync != "never" and spool_dir is None:
-            raise ConfigurationError(
-                f"spool_fsync is {spool_fsync!r}, but spool_dir is None, so that nothing is written to disk. "
-                "Give spool_dir, or leave spool_fsync out"
-            )
         transport = Transport(redis_url, client) if persistent else Transport(None)
         spool: Spool | None = None
         if spool_dir is not None and persistent:

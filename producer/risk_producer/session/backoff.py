@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import random
+from collections.abc import Iterator
+
+import backoff
 
 _WAIT_S = 0.05
 _WAIT_MAX_S = 2.0
@@ -17,7 +19,7 @@ class Backoff:
         self.reason: str | None = None
         """Why snapshots cannot be sent just now; None: they can, as far as is known."""
         self._began = 0.0
-        self._wait_s = 0.0
+        self._waits_s: Iterator[float] = iter(())
 
     @property
     def active(self) -> bool:
@@ -29,11 +31,12 @@ class Backoff:
         if self.reason is None:
             self.count += 1
             self._began = now
-            self._wait_s = _WAIT_S
+            self._waits_s = backoff.expo(factor=_WAIT_S, max_value=_WAIT_MAX_S)
+            next(self._waits_s)  # the library's generators begin with nothing
         self.reason = reason
-        wait_s = random.uniform(self._wait_s / 2, self._wait_s)
-        self._wait_s = min(self._wait_s * 2, _WAIT_MAX_S)
-        return wait_s
+        longest_s = next(self._waits_s, _WAIT_MAX_S)  # an exception inside would have ended it
+        shortest_s = longest_s / 2  # not 0, as a trader's process has other things to do
+        return shortest_s + float(backoff.full_jitter(longest_s - shortest_s))
 
     def record_success(self, now: float) -> float:
         """A call succeeded. Returns the seconds that the outage took."""

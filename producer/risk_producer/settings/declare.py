@@ -1,8 +1,8 @@
-"""How settings are declared, read and shown; it knows none of them.
+"""How settings are declared, read and shown; this module knows none of them.
 
 A setting is a field of a struct, annotated with env(). Its value is that of its variable in the environment,
 else that of its key in the JSON file named by RISK_CONFIG, else the field's default. The key is the name of
-the variable in lower case; enable_persistence stands under feature_flags.
+the variable in lower case. An empty text counts as not set, in the environment and in the file.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from risk_producer.settings.urls import MASK, mask
 CONFIG_FILE: Final = "RISK_CONFIG"
 PORTS: Final = r"^\d{1,5}(,\d{1,5})*$"
 _SIMILAR: Final = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
+_OTHERS: Final = frozenset({"POSTGRES_USER"})  # of the container image of Postgres
 
 
-def env(name: str, description: str, *, secret: bool = False, **bounds: Any) -> Meta:
-    """How a setting is called outside, what it means, and msgspec's bounds for it."""
-    return Meta(description=description, extra={"env": name, "secret": secret}, **bounds)
+def env(name: str, description: str, *, secret: bool = False, group: str = "", **bounds: Any) -> Meta:
+    """How a setting is called outside, what it means, and msgspec's bounds for it.
+
+    group: the object of the JSON file in which its key may stand.
+    """
+    return Meta(description=description, extra={"env": name, "secret": secret, "group": group}, **bounds)
 
 
 def declared(struct: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
-    """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
+    """field -> what env() was told: {"env", "secret", "group", "description"}, in order of declaration."""
     return {
         field.name: {**(meta.extra or {}), "description": meta.description}
         for field in msgspec.structs.fields(struct)
@@ -44,19 +48,21 @@ def read(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> tuple[dict
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    from_file = _read_file(environ.get(CONFIG_FILE))
     known = declared(struct)
+    from_file = _read_file(environ.get(CONFIG_FILE), known)
+    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
     for field, meta in known.items():
         variable = meta["env"]
         key = variable.lower()
-        if key in from_file:
-            value = from_file.pop(key)
-            values[field] = str(value) if field == "db_port" and type(value) is int else value
+        value = from_file.pop(key, "")
+        if value != "":
+            is_number = type(value) is int and _plain(types[field]) is str  # a port, a password
+            values[field] = str(value) if is_number else value
             origins[field] = f"{key} in {environ[CONFIG_FILE]}"
-        if environ.get(variable, "") != "":
-            values[field] = environ[variable].strip()
+        text = environ.get(variable, "").strip()
+        if text:
+            values[field] = text
             origins[field] = variable
-        _check_text(values.get(field), origins.get(field, ""))
     keys = {meta["env"].lower() for meta in known.values()}
     for key in from_file:
         if key not in keys:
@@ -89,12 +95,14 @@ def misspelt(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[s
     return {
         name: meant
         for name in environ
-        if name.startswith(("RISK_", "REDIS_", "DB_")) and name not in known
-        for meant in get_close_matches(name, known, n=1, cutoff=_SIMILAR)
+        if name not in known and name not in _OTHERS
+        for meant in get_close_matches(name.upper(), known, n=1, cutoff=_SIMILAR)
+        if name[:1].upper() == meant[0]  # MY_REDIS_URL is another program's
     }
 
 
-def _read_file(path: str | None) -> dict[str, Any]:
+def _read_file(path: str | None, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """key -> value; those that stand in a group too."""
     if not path:
         return {}
     try:
@@ -108,15 +116,20 @@ def _read_file(path: str | None) -> dict[str, Any]:
         raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} must hold a JSON object")
-    flags = content.pop("feature_flags", {})
-    if not isinstance(flags, dict) or set(flags) - {"enable_persistence"}:
-        raise ConfigurationError(f"feature_flags in {path} expects an object with enable_persistence")
-    return {**content, **flags}
+    for group in sorted({meta["group"] for meta in known.values()} - {""}):
+        keys = sorted(meta["env"].lower() for meta in known.values() if meta["group"] == group)
+        grouped = content.pop(group, {})
+        if not isinstance(grouped, dict) or set(grouped) - set(keys):
+            raise ConfigurationError(f"{group} in {path} expects an object with {', '.join(keys)}")
+        content |= grouped
+    return content
 
 
 def _check_text(value: object, origin: str) -> None:
     """Bytes of the environment that are not UTF-8 come as surrogates, which nothing can send on."""
     if isinstance(value, str):
+        if not value:
+            raise ConfigurationError(f"{origin} is an empty text; leave it out instead")
         if "\0" in value:
             raise ConfigurationError(f"{origin} contains a zero byte")
         try:
@@ -130,6 +143,7 @@ def check(struct: type[msgspec.Struct], field: str, value: Any, origin: str, *, 
 
     strict: a text is no number. Raises ConfigurationError.
     """
+    _check_text(value, origin)
     struct_field = next(f for f in msgspec.structs.fields(struct) if f.name == field)
     try:
         msgspec.convert(value, struct_field.type, strict=strict)
@@ -141,16 +155,19 @@ def check(struct: type[msgspec.Struct], field: str, value: Any, origin: str, *, 
         ) from None
 
 
+def _plain(annotated: Any) -> Any:
+    """The type of a field without its bounds and without None."""
+    plain = get_args(annotated)[0]
+    if get_origin(plain) is Literal:
+        return plain
+    return next((each for each in get_args(plain) if each is not type(None)), plain)
+
+
 def _expected(annotated: Any) -> str:
-    plain, *metas = get_args(annotated)
-    options = [arg for arg in get_args(plain) if arg is not type(None)] or [plain]
-    for option in options:
-        if get_origin(option) is Literal:
-            return "one of " + ", ".join(get_args(option))
+    plain, meta = _plain(annotated), get_args(annotated)[1]
     if get_origin(plain) is Literal:
         return "one of " + ", ".join(get_args(plain))
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[options[0]]
-    meta = metas[0]
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[plain]
     if meta.pattern == PORTS:
         kind = "a whole number"
     if meta.ge is not None:

@@ -1,4 +1,4 @@
-"""Every setting of traders and workers, declared once; and which of them make no sense together."""
+"""Every setting of traders and workers, declared once. Which of them make no sense together: see pairs.py."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from risk_producer.contract.keys import PARTITIONS_MAX
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import declare
 from risk_producer.settings.declare import PORTS, env
+from risk_producer.settings.pairs import check_pairs
 from risk_producer.settings.urls import postgres_parameters, with_option
 from risk_producer.transport.connect import check_redis_url
 
@@ -33,7 +34,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         env("PERSISTENCE_BACKEND", "postgres; or memory: keep state in the trader's memory, send nothing"),
     ] = "postgres"
     enable_persistence: Annotated[
-        bool, env("ENABLE_PERSISTENCE", "false: keep state in the trader's memory, send nothing")
+        bool,
+        env(
+            "ENABLE_PERSISTENCE",
+            "false: keep state in the trader's memory, send nothing",
+            group="feature_flags",
+        ),
     ] = True
     postgres_url: Annotated[
         str | None,
@@ -140,22 +146,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values, origins = declare.read(cls, os.environ if environ is None else environ)
         settings = msgspec.convert(values, cls, strict=False)
         settings._check_urls(origins)
-        settings._check_pairs(origins)
+        known = cls.declared()
+        check_pairs(
+            msgspec.structs.asdict(settings),
+            {field for field, value in values.items() if value is not None},
+            name=lambda field: origins.get(field, known[field]["env"]),
+            secret={field for field, meta in known.items() if meta["secret"]},
+        )
         return settings
 
     @classmethod
     def declared(cls) -> dict[str, dict[str, Any]]:
         """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
         return declare.declared(cls)
-
-    @classmethod
-    def check_arguments(cls, **arguments: Any) -> None:
-        """Check arguments of a constructor by the rules of the settings of these names.
-
-        Raises ConfigurationError.
-        """
-        for field, value in arguments.items():
-            declare.check(cls, field, value, field, strict=True)
 
     def shown(self) -> dict[str, str]:
         """variable -> the value in force as text, secrets masked."""
@@ -215,28 +218,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         return url
 
-    def _check_pairs(self, origins: Mapping[str, str]) -> None:
-        """Settings that are valid alone and make no sense together."""
-        if self.spool_dir is None:
-            for field in ("spool_fsync", "spool_max_bytes"):
-                if field in origins and getattr(self, field) != "never":
-                    raise ConfigurationError(
-                        f"{origins[field]} is {getattr(self, field)}, but RISK_SPOOL_DIR is not set, so that "
-                        f"nothing is written to disk. Set RISK_SPOOL_DIR, or leave {origins[field]} out"
-                    )
-        if self.backoff_base_ms > self.backoff_cap_ms:
-            raise ConfigurationError(
-                f"RISK_BACKOFF_BASE_MS ({self.backoff_base_ms:g}) is above "
-                f"RISK_BACKOFF_CAP_MS ({self.backoff_cap_ms:g}); the first wait cannot exceed the longest one"
-            )
-        if self.postgres_url is None and self.db_host is None:
-            for field in ("db_name", "db_user", "db_password", "db_port", "postgres_sslmode"):
-                if field in origins:
-                    raise ConfigurationError(
-                        f"{origins[field]} is set, but neither DB_HOST nor POSTGRES_URL is, so that Postgres "
-                        "is never asked. Set DB_HOST or POSTGRES_URL"
-                    )
-
     def _check_urls(self, origins: Mapping[str, str]) -> None:
         for field in ("redis_url", "rq_redis_url"):
             url = getattr(self, field)
@@ -246,6 +227,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
         if self.db_host is not None:
             postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
+
+
+def check_arguments(*, database_url: str | None = None, **arguments: Any) -> None:
+    """Check arguments of a constructor by the rules of the settings of these names, alone and in pairs.
+
+    A text is no number here, and a path is a text. Raises ConfigurationError that names the argument.
+    """
+    if database_url is not None:
+        declare.check(Settings, "postgres_url", database_url, "database_url", strict=True)
+        postgres_parameters(database_url, "database_url")
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    for field, value in arguments.items():
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        declare.check(Settings, field, value, field, strict=True)
+    given = {field for field, value in arguments.items() if value != defaults[field]}
+    check_pairs(arguments, given, name=str)
 
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:

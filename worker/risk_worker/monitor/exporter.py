@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, cast
 
-import redis
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -27,7 +26,7 @@ from risk_producer.contract import counters as names
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
@@ -119,7 +118,7 @@ class RedisCollector(Collector):
 
     SAY_AGAIN_S: Final = 60.0
 
-    def __init__(self, client: redis.Redis, partitions: int, watch: Watch, rq: redis.Redis) -> None:
+    def __init__(self, client: RedisClient, partitions: int, watch: Watch, rq: RedisClient) -> None:
         """rq: a client of the Redis that has RQ's keys."""
         self._client = client
         self._partitions = [Keys(partition) for partition in range(partitions)]
@@ -254,12 +253,12 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     log.info("Stopped")
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str) -> RedisClient:
     """A client that gives up soon: Prometheus waits for the answer, and asks again."""
     return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
 
 
-def application(client: redis.Redis, partitions: int, rq: redis.Redis | None = None) -> Application:
+def application(client: RedisClient, partitions: int, rq: RedisClient | None = None) -> Application:
     """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each partition that is
     not drained; and /healthz, which answers as long as the process does."""
     registry = CollectorRegistry(auto_describe=False)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
 import msgspec
 import psycopg
-import redis
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
@@ -24,6 +23,7 @@ from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
+from risk_producer.transport.connect import RedisClient
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.database.statements import statements
@@ -75,7 +75,7 @@ class _Page(msgspec.Struct):
 class Floors:
     """Compares one partition of a Redis with Postgres. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, database_url: str, partition: int, partitions: int) -> None:
+    def __init__(self, client: RedisClient, database_url: str, partition: int, partitions: int) -> None:
         self._client = client
         self._url = database_url
         self._keys = Keys(partition)
@@ -87,7 +87,7 @@ class Floors:
         self._restored = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings, client: redis.Redis, partition: int) -> Floors:
+    def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
         return cls(client, settings.require_database_url(), partition, settings.partitions)
 
     def look(self) -> None:

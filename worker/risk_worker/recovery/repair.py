@@ -16,7 +16,6 @@ from time import time
 from typing import Any, Final, cast
 
 import psycopg
-import redis
 from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
@@ -24,7 +23,7 @@ from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.database.statements import statements
@@ -94,7 +93,7 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
 
 class _Repair:
     def __init__(
-        self, client: redis.Redis, connection: psycopg.Connection, keys: Keys, trader_id: str
+        self, client: RedisClient, connection: psycopg.Connection, keys: Keys, trader_id: str
     ) -> None:
         self._client: Any = client
         self._connection = connection

@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -95,7 +94,7 @@ def _read_json_only() -> None:
     rq_dashboard.web.config.serializer = rq.serializers.JSONSerializer
 
 
-def _connect(url: str) -> Redis:
+def _connect(url: str) -> RedisClient:
     return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
 
 

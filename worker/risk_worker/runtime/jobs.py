@@ -9,12 +9,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq.job import Job
 
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.loop import drain
@@ -94,7 +93,7 @@ def _is_done(stream: source.StreamSource) -> bool:
         return False
 
 
-def _time_slice_is_over(rq: Redis) -> Callable[[], bool]:
+def _time_slice_is_over(rq: RedisClient) -> Callable[[], bool]:
     """After TIME_SLICE_S; after SHORT_TIME_SLICE_S when another partition waits for a worker.
 
     Not while RQ's Redis is away, which RQ needs at the end of a time slice.

@@ -21,11 +21,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError, WatchError
 from rq import Queue
 from rq.job import JobStatus
 
+from risk_producer.transport.connect import RedisClient
 from risk_worker.runtime.jobs import DRAIN, DrainJob, job_id_of
 from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, age_s
 
@@ -93,7 +93,7 @@ class DrainScheduler:
 
     def __init__(
         self,
-        connection: Redis,
+        connection: RedisClient,
         partitions: int,
         *,
         worker: str = "",

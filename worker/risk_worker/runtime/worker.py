@@ -23,7 +23,6 @@ from typing import Any, Final
 from uuid import uuid4
 
 import backoff
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq import SimpleWorker, worker_registration
@@ -36,7 +35,7 @@ from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
-from risk_producer.transport.connect import adopt, redis_client
+from risk_producer.transport.connect import RedisClient, adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.runtime import jobs
 from risk_worker.runtime.jobs import SHORT_TIME_SLICE_S, DrainJob
@@ -72,8 +71,14 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     max_connection_wait_time = 2.0  # RQ's own waits a minute longer than Redis was away
 
     def __init__(
-        self, queues: Any = (QUEUE,), name: str | None = None, connection: Redis | None = None, **options: Any
+        self,
+        queues: Any = (QUEUE,),
+        name: str | None = None,
+        connection: RedisClient | None = None,
+        settings: Settings | None = None,
+        **options: Any,
     ) -> None:
+        """settings: default: those of the environment, whose misspelt variables are logged then."""
         names = [queue.name if isinstance(queue, Queue) else queue for queue in _listed(queues)]
         if options.get("prepare_for_work", True) and names != [QUEUE]:
             # With one queue RQ moves a job atomically; with several a dying worker loses it.
@@ -91,6 +96,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         }
         super().__init__(names, name=name, connection=connection, **options)
         self._burst = False
+        self._given_settings = settings
         self._settings: Settings | None = None
         self._scheduler: DrainScheduler | None = None
         self._supervisor: _Supervisor | None = None
@@ -209,8 +215,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def _prepare(self) -> DrainScheduler:
         """Once. Raises ConfigurationError or NameTaken."""
-        warn_of_misspelt()
-        settings = Settings.load()
+        settings = self._given_settings
+        if settings is None:
+            warn_of_misspelt()
+            settings = Settings.load()
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
@@ -295,7 +303,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 class _Supervisor(threading.Thread):
     """Keeps the drain jobs enqueued and logs which partitions are not drained, whatever the worker does."""
 
-    def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: Redis) -> None:
+    def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: RedisClient) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._settings = settings
         self._scheduler = scheduler
@@ -388,7 +396,7 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     settings.require_redis_url()
     with redis_client(url, answer_timeout_s=5, connect_timeout_s=5, retries=10) as connection:
         _wait_for_redis(connection, url)
-        worker = DrainWorker([QUEUE], connection=connection)
+        worker = DrainWorker([QUEUE], connection=connection, settings=settings)
         worker.work(burst=burst)
     if not burst and not worker.stopping:
         sys.exit(1)
@@ -401,7 +409,7 @@ def _pause(seconds: float, worker: DrainWorker) -> None:
         sleep(min(left, 0.05))
 
 
-def _wait_for_redis(connection: Redis, url: str = "") -> None:
+def _wait_for_redis(connection: RedisClient, url: str = "") -> None:
     """Wait until Redis answers; log the reason at first and whenever it changes."""
     logged = ""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
-import redis
 from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in
+from risk_producer.transport.connect import RedisClient
 from risk_worker.drain.batch import Batch, DeadLetter, Row, not_given_out
 
 log = logging.getLogger("riskstream.epochs")
@@ -18,7 +18,7 @@ log = logging.getLogger("riskstream.epochs")
 class Epochs:
     """The newest epoch of each trader of one partition, as far as a worker has asked. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self._newest: dict[str, int] = {}

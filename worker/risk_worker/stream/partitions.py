@@ -9,16 +9,15 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-import redis
-
 from risk_producer.contract.keys import PARTITIONS_MAX, Keys
+from risk_producer.transport.connect import RedisClient
 
 log = logging.getLogger("riskstream.partitions")
 
 _SHOWN: Final = 10
 
 
-def unserved(client: redis.Redis, partitions: int) -> dict[int, int]:
+def unserved(client: RedisClient, partitions: int) -> dict[int, int]:
     """partition -> entries that wait in it. Raises redis.RedisError."""
     beyond = range(partitions, PARTITIONS_MAX)
     pipeline = client.pipeline(transaction=False)
@@ -46,7 +45,7 @@ class Watch:
     def __init__(self) -> None:
         self._logged: set[int] = set()
 
-    def look(self, client: redis.Redis, partitions: int) -> None:
+    def look(self, client: RedisClient, partitions: int) -> None:
         """Log what is new. Raises redis.RedisError."""
         waiting = unserved(client, partitions)
         if waiting.keys() - self._logged:

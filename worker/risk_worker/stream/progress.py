@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Final
 
-import redis
 from redis.exceptions import ResponseError
 
 from risk_producer.contract.counters import ACKNOWLEDGED_MS
 from risk_producer.contract.keys import Keys
+from risk_producer.transport.connect import RedisClient
 
 log = logging.getLogger("riskstream.progress")
 
@@ -60,7 +60,7 @@ class PartitionProgress:
         )
 
 
-def read(client: redis.Redis, partitions: Iterable[int]) -> list[PartitionProgress]:
+def read(client: RedisClient, partitions: Iterable[int]) -> list[PartitionProgress]:
     """How far the partitions are, asked in one pipeline. Raises redis.RedisError: Redis does not answer."""
     numbers = list(partitions)
     pipeline = client.pipeline(transaction=False)
@@ -77,7 +77,7 @@ def read(client: redis.Redis, partitions: Iterable[int]) -> list[PartitionProgre
     return [_progress(number, now_ms, *answers[3 * at : 3 * at + 3]) for at, number in enumerate(numbers)]
 
 
-def problems(client: redis.Redis, partitions: int, bound_s: float = BOUND_S) -> list[str]:
+def problems(client: RedisClient, partitions: int, bound_s: float = BOUND_S) -> list[str]:
     """A sentence for each partition that is stalled now. Raises redis.RedisError: Redis does not answer."""
     return [str(each) for each in read(client, range(partitions)) if each.is_stalled(bound_s)]
 
@@ -92,7 +92,7 @@ class Watch:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RedisClient,
         partitions: int,
         *,
         bound_s: float = BOUND_S,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-import redis
 from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
+from risk_producer.transport.connect import RedisClient
 from risk_worker.stream.partitions import unserved
 
 PAGE: Final = 1_000
@@ -18,7 +18,7 @@ NUMBER_LIMIT: Final = 2**53
 """Numbers in Redis are below it: Lua's do not distinguish whole numbers from there on."""
 
 
-def entries(client: redis.Redis, stream: str) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
+def entries(client: RedisClient, stream: str) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
     """(id, fields) of each entry that the stream has by now. Raises redis.RedisError."""
     newest = cast(list[Any], client.xrevrange(stream, count=1))
     if not newest:
@@ -32,13 +32,13 @@ def entries(client: redis.Redis, stream: str) -> Iterator[tuple[bytes, Mapping[b
         after = f"({page[-1][0].decode()}"
 
 
-def fields(client: redis.Redis, key: str) -> Iterator[tuple[bytes, bytes]]:
+def fields(client: RedisClient, key: str) -> Iterator[tuple[bytes, bytes]]:
     """(field, value) of a hash. Raises redis.RedisError."""
     yield from cast(Iterator[tuple[bytes, bytes]], client.hscan_iter(key, count=PAGE))
 
 
 def admitted_seqs(
-    client: redis.Redis, partitions: Sequence[Keys], epochs: Sequence[tuple[str, int]]
+    client: RedisClient, partitions: Sequence[Keys], epochs: Sequence[tuple[str, int]]
 ) -> list[int | None]:
     """The last seq that Redis admitted by now of each (trader_id, epoch).
 
@@ -60,7 +60,7 @@ def admitted_seqs(
     return [found.get(key, 0) for key in epochs]
 
 
-def partitions_in_use(client: redis.Redis, partitions: int) -> list[Keys]:
+def partitions_in_use(client: RedisClient, partitions: int) -> list[Keys]:
     """The keys of the partitions that are configured, and of others that hold or held snapshots.
 
     Raises redis.RedisError.
@@ -72,7 +72,7 @@ def partitions_in_use(client: redis.Redis, partitions: int) -> list[Keys]:
     return [Keys(number) for number in sorted(numbers)]
 
 
-def wrong_type(client: redis.Redis, key: str, wanted: str, error: ResponseError) -> str:
+def wrong_type(client: RedisClient, key: str, wanted: str, error: ResponseError) -> str:
     """The sentence for a key of another type than wanted; any other error is raised again."""
     if not str(error).startswith("WRONGTYPE"):
         raise error

@@ -13,14 +13,13 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import redis
 from redis.exceptions import RedisError
 
 from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
-from risk_producer.transport.connect import redis_client
+from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream import acknowledgement
@@ -43,7 +42,7 @@ _READ_BYTES: Final = 32 * 1024 * 1024
 _FIRST_COUNT: Final = 4
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str) -> RedisClient:
     """A client for the drain: answers that do not come are an error, not a hang."""
     return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
 
@@ -57,7 +56,7 @@ class StreamSource:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RedisClient,
         partition: int,
         *,
         batch_size: int = 5_000,
@@ -85,7 +84,7 @@ class StreamSource:
     def from_settings(
         cls,
         settings: Settings,
-        client: redis.Redis,
+        client: RedisClient,
         partition: int,
         look: Callable[[], None] | None = None,
     ) -> StreamSource:

@@ -6,8 +6,9 @@ import math
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import redis
 from redis.exceptions import ResponseError
+
+from risk_producer.transport.connect import RedisClient
 
 QUEUE: Final = "risk-drain"
 """The RQ queue of the drain jobs."""
@@ -18,7 +19,7 @@ LEASE_S: Final = 15
 """A worker that has not been heard of for so long has lost its jobs to others."""
 
 
-def workers_alive(client: redis.Redis) -> int:
+def workers_alive(client: RedisClient) -> int:
     """How many workers were heard of within their lease. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
     try:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from risk_producer import AsyncRiskProducer, RiskProducer
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import CONFIG_FILE, Settings, misspelt
+from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
 
 ROOT = Path(__file__).parents[4]
@@ -25,6 +27,12 @@ ROOT = Path(__file__).parents[4]
         ("RISK_PARTITION", "RISK_PARTITIONS"),
         ("RISK_CONF", "RISK_CONFIG"),
         ("REDIS_URI", "REDIS_URL"),
+        ("redis_url", "REDIS_URL"),
+        ("POSTGRES_URI", "POSTGRES_URL"),
+        ("POSTGRES_SSL_MODE", "POSTGRES_SSLMODE"),
+        ("ENABLE_PERSISTANCE", "ENABLE_PERSISTENCE"),
+        ("RQ_REDIS_URI", "RQ_REDIS_URL"),
+        ("RISK_SPOOLDIR", "RISK_SPOOL_DIR"),
         ("DB_PASWORD", "DB_PASSWORD"),
     ],
 )
@@ -39,7 +47,19 @@ def test_other_names_are_let_alone() -> None:
         re.findall(r"\b(?:RISK|REDIS|DB)_[A-Z_]*[A-Z]", " ".join((ROOT / f).read_text() for f in files))
     )
     assert ours > {"RISK_TEST_KILLS", "RISK_TEST_RESTARTS", "REDIS_MAXMEMORY", "REDIS_PASSWORD", "REDIS_PORT"}
-    others = {"REDIS_HOST", "REDIS_DB", "DB_URL", "RISK_LIMITS", "PATH"}
+    others = {
+        *(
+            "REDIS_HOST",
+            "REDIS_DB",
+            "DB_URL",
+            "DB_USERNAME",
+            "RISK_LIMITS",
+            "PATH",
+            "MY_REDIS_URL",
+            "APP_DB_HOST",
+        ),
+        *("POSTGRES_USER", "POSTGRES_DB", "RQ_REDIS_HOST", "RQ_REDIS_SSL", "DATABASE_URL", "PGUSER", ""),
+    }
     assert misspelt(dict.fromkeys(ours | settings | others, "1")) == {}
 
 
@@ -97,6 +117,33 @@ class TestWhatComesFromOutside:
         assert setting in said
         assert said.encode()
 
+    @pytest.mark.parametrize("text", ["", " ", "\t"])
+    def test_an_empty_text_is_not_set(self, text: str, tmp_path: Path) -> None:
+        """A folder called "" would be the one that the process happens to run in."""
+        variables = [meta["env"] for meta in Settings.declared().values()]
+        assert Settings.load(dict.fromkeys(variables, text)) == Settings()
+        path = tmp_path / "config.json"
+        path.write_text(msgspec.json.encode({name.lower(): "" for name in variables}).decode())
+        assert Settings.load({CONFIG_FILE: str(path)}) == Settings()
+
+    def test_null_in_a_file_is_not_set(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        path.write_text('{"db_name": null, "db_password": null, "postgres_sslmode": null, "spool_dir": null}')
+        with pytest.raises(ConfigurationError, match="unknown key 'spool_dir'"):
+            Settings.load({CONFIG_FILE: str(path)})
+        path.write_text(
+            '{"db_name": null, "db_password": null, "postgres_sslmode": null, "risk_spool_dir": null}'
+        )
+        assert Settings.load({CONFIG_FILE: str(path)}) == Settings()
+
+    def test_a_whole_number_in_a_file_may_be_a_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        path.write_text(
+            '{"db_host": "h", "db_password": 1234, "feature_flags": {"enable_persistence": false}}'
+        )
+        settings = Settings.load({CONFIG_FILE: str(path)})
+        assert (settings.db_password, settings.persistent) == ("1234", False)
+
     def test_a_port_is_a_number_in_a_file_and_may_be_a_list(self, tmp_path: Path) -> None:
         path = tmp_path / "config.json"
         path.write_text('{"db_host": "h1,h2", "db_port": 5433, "db_name": "risk"}')
@@ -125,14 +172,56 @@ class TestWhatComesFromOutside:
         ({"DB_PORT": "5432"}, ("DB_PORT", "DB_HOST")),
         ({"POSTGRES_SSLMODE": "require"}, ("POSTGRES_SSLMODE", "POSTGRES_URL")),
         ({"RISK_SPOOL_MAX_BYTES": "100000"}, ("RISK_SPOOL_MAX_BYTES", "RISK_SPOOL_DIR")),
+        ({"RISK_SPOOL_MAX_BYTES": "67108864"}, ("RISK_SPOOL_MAX_BYTES", "RISK_SPOOL_DIR")),
+        ({"RISK_FLUSH_INTERVAL_MS": "10000"}, ("RISK_FLUSH_INTERVAL_MS", "RISK_DRAIN_TIMEOUT_S")),
+        ({"RISK_DRAIN_TIMEOUT_S": "0.005"}, ("RISK_FLUSH_INTERVAL_MS", "RISK_DRAIN_TIMEOUT_S")),
+        ({"DB_HOST": "h1,h2", "DB_PORT": "1,2,3"}, ("DB_HOST", "DB_PORT")),
+        ({"DB_HOST": "h", "DB_PORT": "1,2"}, ("DB_HOST", "DB_PORT")),
     ],
 )
 def test_settings_that_make_no_sense_together_name_both(
-    environ: dict[str, str], both: tuple[str, str]
+    environ: dict[str, str], both: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.load(environ)
     assert all(variable in str(caught.value) for variable in both)
+    path = tmp_path / "config.json"
+    path.write_text(msgspec.json.encode({name.lower(): value for name, value in environ.items()}).decode())
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load({CONFIG_FILE: str(path)})
+    assert all(variable.lower() in str(caught.value).lower() for variable in both)
+
+
+def test_a_pair_shows_no_secret() -> None:
+    with pytest.raises(ConfigurationError, match="DB_PASSWORD is set and DB_HOST is not set") as caught:
+        Settings.load({"DB_PASSWORD": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"RISK_SPOOL_FSYNC": "never"},
+        {"RISK_SPOOL_FSYNC": "always", "RISK_SPOOL_MAX_BYTES": "70000", "RISK_SPOOL_DIR": "/spool"},
+        {"RISK_BACKOFF_BASE_MS": "100", "RISK_BACKOFF_CAP_MS": "100"},
+        {"RISK_FLUSH_INTERVAL_MS": "9999", "RISK_DRAIN_TIMEOUT_S": "10"},
+        {"DB_NAME": "risk", "POSTGRES_URL": "postgresql://h/d"},
+        {"DB_HOST": "h1,h2", "DB_PORT": "1,2", "DB_PASSWORD": "p", "POSTGRES_SSLMODE": "require"},
+        {"DB_HOST": "h1,h2", "DB_PORT": "1"},
+        {"RISK_ON_FULL": "refuse", "RISK_SAVE_TIMEOUT_S": "60"},
+        {"RISK_BUFFER_SIZE": "1000", "RISK_STREAM_MAXLEN": "1", "RISK_BATCH_SIZE": "50000"},
+        {"PERSISTENCE_BACKEND": "memory", "RISK_SPOOL_DIR": "/spool", "POSTGRES_URL": "postgresql://h/d"},
+        {"RISK_MAX_RETRIES": "0", "RISK_BACKOFF_BASE_MS": "1", "RISK_BACKOFF_CAP_MS": "600000"},
+        {"RQ_REDIS_URL": "redis://h/1"},
+    ],
+)
+def test_settings_that_have_a_meaning_together(environ: dict[str, str]) -> None:
+    Settings.load(environ)
+
+
+def test_every_pair_is_of_settings() -> None:
+    assert {field for pair in PAIRS for field in (pair.first, pair.second)} <= Settings.declared().keys()
 
 
 @pytest.mark.parametrize("producer", [RiskProducer, AsyncRiskProducer])
@@ -147,7 +236,17 @@ def test_settings_that_make_no_sense_together_name_both(
         ({"save_timeout_s": float("nan")}, "save_timeout_s expects"),
         ({"on_full": "drop"}, "on_full expects one of block, refuse, conflate, got 'drop'"),
         ({"spool_fsync": "sometimes"}, "spool_fsync expects"),
-        ({"spool_fsync": "always"}, "spool_fsync is 'always', but spool_dir is None"),
+        ({"spool_fsync": "always"}, "spool_fsync is always and spool_dir is not set"),
+        ({"spool_max_bytes": 65_536}, "spool_max_bytes is 65536 and spool_dir is not set"),
+        ({"spool_max_bytes": 1, "spool_dir": Path("/spool")}, "spool_max_bytes expects"),
+        ({"spool_dir": ""}, "spool_dir is an empty text"),
+        ({"spool_dir": "/sp\0ol"}, "spool_dir contains a zero byte"),
+        ({"spool_dir": b"/spool"}, "spool_dir expects a text"),
+        ({"partitions": True}, "partitions expects"),
+        ({"save_timeout_s": float("inf")}, "save_timeout_s expects"),
+        ({"database_url": "mysql://h/d"}, "database_url expects a URL that starts with postgresql://"),
+        ({"database_url": 5}, "database_url expects a text, got the value given"),
+        ({"database_url": "postgresql://h:1,h:2,h:3/d?host=h"}, "database_url: 3 ports for 1 host(s)"),
     ],
 )
 def test_arguments_of_a_constructor_follow_the_same_rules(
