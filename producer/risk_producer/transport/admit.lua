@@ -6,10 +6,11 @@
 --          epochs = {text...}, fields = {"epoch:id"...}; and of each entry: incarnation_of = {its number...},
 --          seqs, merged}; accept_behind may be left out, and merged where all are 0
 --       2...: the payloads, by entry
--- Returns {count, fenced, skipped}: how many entries, from the first on, are admitted now or passed over; the
--- numbers of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer
--- one's); and, for incarnations of which no entry was admitted, {number, "behind", last seq admitted, floor} where
--- Postgres knows a newer epoch that this Redis had lost, or {number, "unreadable", name of the hash, value}.
+-- Returns JSON of {count = how many entries, from the first on, are admitted now or passed over; fenced = the numbers
+-- of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer one's);
+-- skipped = of each incarnation of which no entry was admitted {incarnation = its number, why, ...}: why = "behind",
+-- admitted = the last seq as a text, floor, where Postgres knows a newer epoch that this Redis had lost; or why =
+-- "unreadable", hash = its name, value}. What is empty is missing.
 local snapshots, latest, epochs, admitted, counters, floors, behind =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PAYLOADS = 1
@@ -53,10 +54,12 @@ for i = 1, #ids do
     end
   end
   if unreadable then
-    skipped[#skipped + 1] = { i, 'unreadable', unreadable[1], shown(unreadable[2]) }
+    skipped[#skipped + 1] =
+      { incarnation = i, why = 'unreadable', hash = unreadable[1], value = shown(unreadable[2]) }
     last = math.huge
   elseif below then
-    skipped[#skipped + 1] = { i, 'behind', last, below }
+    skipped[#skipped + 1] =
+      { incarnation = i, why = 'behind', admitted = string.format('%.0f', last), floor = below }
     last = math.huge
   end
   done[i] = last
@@ -84,7 +87,8 @@ for at = 1, #seqs do
   elseif not repeated[i] then
     repeated[i] = true
     if done[i] < math.huge and is_ahead(i) then
-      skipped[#skipped + 1] = { i, 'unreadable', 'admitted', shown(string.format('%.0f', done[i])) }
+      skipped[#skipped + 1] =
+        { incarnation = i, why = 'unreadable', hash = 'admitted', value = string.format('%.0f', done[i]) }
       done[i] = math.huge
     end
   end
@@ -114,4 +118,8 @@ local function add(name, amount)
 end
 if added > 0 then add('accepted', added + conflated) end
 if conflated > 0 then add('conflated', conflated) end
-return { count, fenced, skipped }
+return cjson.encode({
+  count = count,
+  fenced = #fenced > 0 and fenced or nil,
+  skipped = #skipped > 0 and skipped or nil,
+})

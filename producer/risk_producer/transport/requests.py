@@ -35,6 +35,19 @@ class Claim:
     incarnations: Sequence[tuple[int, str]]
     """Its number and its trader; where a trader comes again, its older incarnation is first."""
 
+    def arguments(self) -> list[bytes]:
+        """ARGV of claim.lua."""
+        return [msgspec.json.encode({"traders": [trader_id for _, trader_id in self.incarnations]})]
+
+    def epochs(self, answer: Any) -> list[int | Unreadable]:
+        """The answer of claim.lua."""
+        return [
+            Unreadable(_unreadable(self.keys, claimed.hash, trader_id, claimed.value, trader_id))
+            if claimed.hash
+            else int(claimed.epoch)
+            for (_, trader_id), claimed in zip(self.incarnations, _CLAIMS.decode(answer).claims, strict=True)
+        ]
+
 
 class OutgoingEntry(msgspec.Struct, frozen=True, gc=False):
     """A stamped snapshot."""
@@ -78,6 +91,49 @@ class Latest:
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
 
 
+class _Claimed(msgspec.Struct):
+    epoch: str = ""
+    hash: str = ""
+    """The name of the hash that cannot be read; then there is no epoch."""
+    value: str = ""
+    """What it holds."""
+
+
+class _Claims(msgspec.Struct):
+    """The answer of claim.lua."""
+
+    claims: list[_Claimed]
+    """By trader, in the order of the question."""
+
+
+class _Skip(msgspec.Struct):
+    """An incarnation that admit.lua passed over; see Skipped."""
+
+    incarnation: int
+    """Its number in the question, from 1 on."""
+    why: Literal["behind", "unreadable"]
+    admitted: str = "0"
+    floor: str = ""
+    """The epoch that Postgres knows; only where it is behind."""
+    hash: str = ""
+    """The name of the hash that cannot be read."""
+    value: str = ""
+    """What it holds."""
+
+
+class _Admitted(msgspec.Struct):
+    """The answer of admit.lua; numbers that may be great are texts."""
+
+    count: int
+    fenced: list[int] = []
+    """Numbers of incarnations in the question, from 1 on."""
+    skipped: list[_Skip] = []
+
+
+_CLAIMS: Final = msgspec.json.Decoder(_Claims)
+_ADMITTED: Final = msgspec.json.Decoder(_Admitted)
+
+
 class Admit:
     """Ask to admit entries, in this order. The same Admit may be asked again after a lost answer."""
 
@@ -113,7 +169,6 @@ class Admit:
             self._batch["merged"] = merged
         self._payloads = [each.payload for each in entries]
 
-    @property
     def arguments(self) -> list[bytes]:
         """ARGV of admit.lua."""
         if self.accept_behind:
@@ -122,25 +177,24 @@ class Admit:
 
     def admission(self, answer: Any) -> Admission:
         """The answer of admit.lua."""
-        count, fenced, skipped = answer
+        admitted = _ADMITTED.decode(answer)
         return Admission(
-            int(count),
-            [self._incarnations[int(number) - 1] for number in fenced],
-            dict(map(self._skipped, skipped)),
+            admitted.count,
+            [self._incarnations[number - 1] for number in admitted.fenced],
+            dict(map(self._skipped, admitted.skipped)),
         )
 
-    def _skipped(self, answer: Any) -> tuple[tuple[str, int], Skipped]:
-        trader_id, epoch = incarnation = self._incarnations[int(answer[0]) - 1]
-        if _text(answer[1]) == "behind":
+    def _skipped(self, skip: _Skip) -> tuple[tuple[str, int], Skipped]:
+        trader_id, epoch = incarnation = self._incarnations[skip.incarnation - 1]
+        if skip.why == "behind":
             reason = (
                 f"Redis had lost the epochs of trader {trader_id!r}: it gave out {epoch}, and Postgres knows "
-                f"{_text(answer[3])}"
+                f"{skip.floor}"
             )
-            return incarnation, Skipped("behind", int(answer[2]), reason)
-        name, value = _text(answer[2]), _text(answer[3])
-        field_name = f"{epoch}:{trader_id}" if name == "admitted" else trader_id
+            return incarnation, Skipped("behind", int(skip.admitted), reason)
+        field_name = f"{epoch}:{trader_id}" if skip.hash == "admitted" else trader_id
         return incarnation, Skipped(
-            "unreadable", 0, _unreadable(self.keys, name, field_name, value, trader_id)
+            "unreadable", 0, _unreadable(self.keys, skip.hash, field_name, skip.value, trader_id)
         )
 
 
@@ -170,21 +224,6 @@ def _admit_keys(keys: Keys) -> list[str]:
 
 def _claim_keys(keys: Keys) -> list[str]:
     return [keys.epochs, keys.floors, keys.superseded]
-
-
-def _traders(call: Claim) -> list[str]:
-    return [trader_id for _, trader_id in call.incarnations]
-
-
-def _epochs(call: Claim, answer: Any) -> list[int | Unreadable]:
-    epochs: list[int | Unreadable] = []
-    for (_, trader_id), each in zip(call.incarnations, answer, strict=True):
-        if isinstance(each, list):
-            name, value = map(_text, each)
-            epochs.append(Unreadable(_unreadable(call.keys, name, trader_id, value, trader_id)))
-        else:
-            epochs.append(int(each))
-    return epochs
 
 
 def _unreadable(keys: Keys, name: str, field_name: str, value: str, trader_id: str) -> str:
@@ -253,14 +292,14 @@ class TraderStream:
     def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.incarnations, in their order."""
         try:
-            return _epochs(call, self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
+            return call.epochs(self._claim(keys=_claim_keys(call.keys), args=call.arguments()))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
-            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments))
+            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 

@@ -1,4 +1,4 @@
-"""The message to acknowledge.lua about a committed batch, and how it is made."""
+"""The message to acknowledge.lua about a committed batch, how it is made, and the answer."""
 
 from __future__ import annotations
 
@@ -59,6 +59,15 @@ class Acknowledgement(msgspec.Struct):
     incarnations: list[Admitted]
     unidentified: int
     """Entries that name no incarnation."""
+
+
+class Acknowledged(msgspec.Struct):
+    """The answer of acknowledge.lua."""
+
+    taken_off: int = 0
+    """Entries that this call took off the stream."""
+    ids_needed: bool = False
+    """Nothing was done: the stream is not as the batch was read, so each entry has to be listed."""
 
 
 def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
