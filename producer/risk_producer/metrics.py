@@ -21,6 +21,8 @@ risk_producer_invalid_total       snapshots of this process in which a field bre
 risk_producer_unsent_total        accepted, and never sent: close() gave up, or they cannot be encoded
 risk_producer_unknown_total       sent, but not answered when close() gave up: Redis may have them
 risk_producer_outages_total       times that Redis went away
+risk_producer_unreplicated_total  calls that fewer replicas of Redis than RISK_REPLICAS confirmed within a
+                                  second; what they carried stays in memory and is asked again
 risk_producer_buffered            snapshots in memory that Redis has not confirmed
 risk_producer_oldest_age_seconds  how long the oldest of them has waited; over a minute: the log says why
 risk_producer_fenced              traders for which a newer producer has taken over
@@ -153,6 +155,11 @@ def _families(total: MetricsSample) -> Iterator[Metric]:
         ("unsent", "Snapshots accepted, and never sent", total.unsent),
         ("unknown", "Snapshots sent, and not answered when close() gave up", total.unknown),
         ("outages", "Times that Redis went away", total.outages),
+        (
+            "unreplicated",
+            "Calls of Redis that fewer replicas than RISK_REPLICAS confirmed in time",
+            total.unreplicated,
+        ),
     ):
         yield CounterMetricFamily(f"risk_producer_{name}", text, value=value)
     yield GaugeMetricFamily(

@@ -4,7 +4,8 @@
 -- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind
 -- ARGV  1: JSON of {maxlen, accept_behind, and in columns, of each incarnation, 1, 2, ...: traders = {id...},
 --          epochs = {text...}, fields = {"epoch:id"...}; and of each entry: incarnation_of = {its number...},
---          seqs, merged}; accept_behind may be left out, and merged where all are 0
+--          seqs, merged}; accept_behind may be left out, and merged where all are 0; replicated = true: WAIT
+--          follows, so there is a write even where all was admitted before
 --       2...: the payloads, by entry
 -- Returns JSON of {count = how many entries, from the first on, are admitted now or passed over; fenced = the numbers
 -- of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer one's);
@@ -106,7 +107,9 @@ for i, at in pairs(newest) do
 end
 if #new_behind > 0 then redis.pcall('HSET', behind, unpack(new_behind)) end
 if #new_epochs > 0 then call('HSET', epochs, '', QUICK, unpack(new_epochs)) end
-if #new_done > 0 then call('HSET', admitted, '', QUICK, unpack(new_done)) end
+-- WAIT asks about the last write of its connection. A repeat over a new one that wrote nothing would be confirmed by
+-- replicas that do not have what was admitted before.
+if #new_done > 0 or batch.replicated then call('HSET', admitted, '', QUICK, unpack(new_done)) end
 if #new_latest > 0 then call('HSET', latest, unpack(new_latest)) end
 
 -- A counter that cannot be counted starts anew: it never hinders what it counts.

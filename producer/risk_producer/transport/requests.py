@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
+from redis.exceptions import NoScriptError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
@@ -22,6 +23,9 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_cli
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
+
+REPLICAS_TIMEOUT_MS: Final = 1_000
+"""How long Redis waits for its replicas; less than ANSWER_TIMEOUT_S, so that it says how many confirmed."""
 
 BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
@@ -169,10 +173,12 @@ class Admit:
             self._batch["merged"] = merged
         self._payloads = [each.payload for each in entries]
 
-    def arguments(self) -> list[bytes]:
-        """ARGV of admit.lua."""
+    def arguments(self, *, replicated: bool = False) -> list[bytes]:
+        """ARGV of admit.lua. replicated: WAIT follows on the same connection."""
         if self.accept_behind:
             self._batch["accept_behind"] = True
+        if replicated:
+            self._batch["replicated"] = True
         return [msgspec.json.encode(self._batch), *self._payloads]
 
     def admission(self, answer: Any) -> Admission:
@@ -208,6 +214,10 @@ class Admission:
     """Traders and epochs for which a newer epoch exists: their state in Redis was left to it."""
     skipped: Mapping[tuple[str, int], Skipped] = field(default_factory=dict)
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
+
+
+class NotReplicated(StreamUnavailable):
+    """Fewer replicas than RISK_REPLICAS have confirmed in time what Redis took: the same is asked again."""
 
 
 def unavailable(error: Exception) -> StreamUnavailable:
@@ -271,13 +281,15 @@ def _latest(answer: Any, trader_id: str) -> Latest:
 class TraderStream:
     """The streams of all partitions on one Redis. Thread-safe. All methods may raise StreamUnavailable."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, replicas: int = 0) -> None:
+        """replicas: how many have to confirm a claim or an admission before it is one."""
         self._client = client
+        self._replicas = replicas
         self._claim = client.register_script(script(__package__, "claim"))
         self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
-    def connect(cls, url: str) -> TraderStream:
+    def connect(cls, url: str, replicas: int = 0) -> TraderStream:
         """A stream on a client of its own; connects when it is first asked something.
 
         A broken connection is replaced once without a word (it may have been idle for hours); what goes
@@ -286,22 +298,50 @@ class TraderStream:
         return cls(
             redis_client(
                 url, answer_timeout_s=ANSWER_TIMEOUT_S, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1
-            )
+            ),
+            replicas,
         )
 
     def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.incarnations, in their order."""
         try:
-            return call.epochs(self._claim(keys=_claim_keys(call.keys), args=call.arguments()))
+            return call.epochs(self._ask(self._claim, _claim_keys(call.keys), call.arguments()))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
-            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments()))
+            arguments = call.arguments(replicated=self._replicas > 0)
+            return call.admission(self._ask(self._admit, _admit_keys(call.keys), arguments))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+
+    def _ask(self, script: Any, keys: list[str], arguments: list[bytes]) -> Any:
+        """The answer of a script that ends with a write; with replicas once enough have confirmed it.
+
+        WAIT is about the last write of its own connection, so both go over one: a pipeline's, and what breaks
+        is repeated as a whole.
+        """
+        if not self._replicas:
+            return script(keys=keys, args=arguments)
+        for how in (("EVALSHA", script.sha), ("EVAL", script.script)):
+            pipeline: Any
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.execute_command(*how, len(keys), *keys, *arguments)
+                pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
+                answer, confirmed = pipeline.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError):
+                break
+        for each in (answer, confirmed):
+            if isinstance(each, Exception):
+                raise each
+        if confirmed < self._replicas:
+            raise NotReplicated(
+                f"{confirmed} of {self._replicas} replicas have confirmed within "
+                f"{REPLICAS_TIMEOUT_MS / 1000:g} s what Redis took"
+            )
+        return answer
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""

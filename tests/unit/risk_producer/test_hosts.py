@@ -33,6 +33,22 @@ def test_a_client_whose_calls_are_awaited_is_rejected_at_once(kind: type[Produce
         kind(client=redis.asyncio.Redis(), registry=CollectorRegistry())
 
 
+class Cluster(redis.RedisCluster):
+    """Connects to nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_a_client_of_a_cluster_cannot_wait_for_replicas(kind: type[ProducerBase]) -> None:
+    with pytest.raises(ConfigurationError, match="replicas is 1, and client is a Cluster"):
+        kind(client=Cluster(), replicas=1, registry=CollectorRegistry())
+
+
 def test_a_spool_that_is_a_file_is_rejected(tmp_path: Path, client: fakeredis.FakeRedis) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="is not a folder"):

@@ -92,7 +92,7 @@ BIG = 2**53 - 1
 
 MESSAGES: dict[str, Callable[[], bytes]] = {
     "admit": lambda: admit(accept_behind=False).arguments()[0],
-    "admit-all-keys": lambda: admit(accept_behind=True).arguments()[0],
+    "admit-all-keys": lambda: admit(accept_behind=True).arguments(replicated=True)[0],
     "claim": lambda: CLAIM.arguments()[0],
     "acknowledge-whole": lambda: msgspec.json.encode(acknowledgement.whole(*batch(), NOW)),
     "acknowledge-listed": lambda: msgspec.json.encode(acknowledgement.listed(*batch(), NOW)),
