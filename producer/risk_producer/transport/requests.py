@@ -293,7 +293,7 @@ class TraderStream:
         """A stream on a client of its own; connects when it is first asked something.
 
         A broken connection is replaced once without a word (it may have been idle for hours); what goes
-        wrong then is said.
+        wrong then is an error.
         """
         return cls(
             redis_client(
