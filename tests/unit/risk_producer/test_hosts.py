@@ -23,6 +23,7 @@ from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClu
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
 from risk_producer.base import ProducerBase
+from risk_producer.settings import Settings
 from tests.support.producers import snapshot, stream_of
 from tests.support.wait import wait_until
 
@@ -47,6 +48,15 @@ class Cluster(redis.RedisCluster):
 def test_a_client_of_a_cluster_cannot_wait_for_replicas(kind: type[ProducerBase]) -> None:
     with pytest.raises(ConfigurationError, match="replicas is 1, and client is a Cluster"):
         kind(client=Cluster(), replicas=1, registry=CollectorRegistry())
+
+
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_the_replicas_of_the_settings_are_waited_for_in_the_child_of_a_fork_too(
+    kind: type[ProducerBase],
+) -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1/0", replicas=2)
+    transport = kind.from_settings(settings, registry=CollectorRegistry())._engine.flusher.transport
+    assert [each.connected()._replicas for each in (transport, transport.child())] == [2, 2]
 
 
 def test_a_spool_that_is_a_file_is_rejected(tmp_path: Path, client: fakeredis.FakeRedis) -> None:
