@@ -7,7 +7,17 @@ from pathlib import Path
 import redis
 
 from tests.support.producers import Bench
-from tests.unit.risk_producer.session.test_conservation import COUNT, KINDS, STEP, Faults, run, session_of
+from tests.unit.risk_producer.session.test_conservation import (  # the fixture is for each test here too
+    COUNT,
+    KINDS,
+    STEP,
+    Faults,
+    no_garbage_collection,
+    run,
+    session_of,
+)
+
+__all__ = ["no_garbage_collection"]
 
 
 def test_a_fault_at_any_call_of_the_flusher(
