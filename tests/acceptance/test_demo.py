@@ -98,7 +98,13 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
     assert rows_in(folder / "data") > first
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(each, marks=pytest.mark.system) for each in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_interrupted_it_leaves_nothing_running(folder: Path, number: signal.Signals) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")

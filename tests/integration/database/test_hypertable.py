@@ -149,6 +149,19 @@ class TestWithTimescale:
                 admin.execute(f"DROP ROLE {role}")
 
 
+@pytest.fixture(scope="module")
+def extended() -> Iterator[Databases]:
+    """Databases on a server that has the extension of TestFindingTheWay."""
+    with server_folder() as folder:
+        extensions = folder / "share"
+        (extensions / "extension").mkdir(parents=True)
+        (extensions / "extension" / "timescaledb.control").write_text(TestFindingTheWay.CONTROL)
+        (extensions / "extension" / "timescaledb--1.sql").write_text(TestFindingTheWay.SCRIPT)
+        config = {**QUICK_POSTGRES, "extension_control_path": f"{extensions}:$system"}
+        with EmbeddedPostgres(folder, config=config) as server:
+            yield Databases(server.url)
+
+
 class TestFindingTheWay:
     """With an extension `timescaledb` that is only SQL: its create_hypertable moves and truncates as the
     real one does. It cannot be told from one that is not preloaded, unless a pg_settings says otherwise."""
@@ -183,18 +196,6 @@ class TestFindingTheWay:
             EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
         END $$;
     """
-
-    @pytest.fixture(scope="class")
-    def extended(self) -> Iterator[Databases]:
-        """On a server that has the extension."""
-        with server_folder() as folder:
-            extensions = folder / "share"
-            (extensions / "extension").mkdir(parents=True)
-            (extensions / "extension" / "timescaledb.control").write_text(self.CONTROL)
-            (extensions / "extension" / "timescaledb--1.sql").write_text(self.SCRIPT)
-            config = {**QUICK_POSTGRES, "extension_control_path": f"{extensions}:$system"}
-            with EmbeddedPostgres(folder, config=config) as server:
-                yield Databases(server.url)
 
     @pytest.fixture
     def url(self, extended: Databases) -> str:

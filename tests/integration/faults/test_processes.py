@@ -217,7 +217,10 @@ def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledg
 # Redis or Postgres is away
 
 
-@pytest.mark.parametrize(("how", "signals"), [("killed", 1), ("frozen", 1), ("frozen", 2)])
+@pytest.mark.parametrize(
+    ("how", "signals"),
+    [("killed", 1), ("frozen", 1), pytest.param("frozen", 2, marks=pytest.mark.system)],
+)
 @pytest.mark.parametrize("which", ["redis", "postgres"])
 def test_workers_stop_in_time_while_a_server_is_away(
     site: Site, ledger: Ledger, which: str, how: str, signals: int

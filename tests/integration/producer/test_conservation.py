@@ -7,7 +7,15 @@ from pathlib import Path
 import redis
 
 from tests.support.producers import Bench
-from tests.unit.risk_producer.session.test_conservation import COUNT, KINDS, Faults, run, session_of
+from tests.unit.risk_producer.session.test_conservation import (  # noqa: F401  two are fixtures
+    COUNT,
+    KINDS,
+    Faults,
+    no_garbage_collection,
+    no_long_waits,
+    run,
+    session_of,
+)
 
 
 def test_a_fault_at_any_call_of_the_flusher(
@@ -16,6 +24,7 @@ def test_a_fault_at_any_call_of_the_flusher(
     calls = Faults(None, ValueError)
     with Bench("threaded", redis_url) as bench:
         run(bench, calls, spool_dir=tmp_path / "count")
+    assert len(calls.places) > 100
     raised = 0
     for number, at in enumerate(calls.each()):
         redis_client.flushdb()
