@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import WireSnapshot
 from risk_worker.database import store
 from risk_worker.database.columns import COLUMNS
-from risk_worker.database.statements import statements
 from tests.support.factory import wire
 
 SQL = statements("risk_worker.database", "store.sql")
