@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -127,7 +128,9 @@ def test_a_restart_after_kill_9_goes_on_at_once(
     trader.reports(10)
     restarted = new_worker()
     wait_until(lambda: stored() == (10, 10, 10), 5, "the restarted worker drains")
-    assert "is dead" in restarted.log, "it saw that the process is gone, and waited for no lease"
+    assert re.search(r"rq:worker:\S+ is dead", restarted.log), (
+        "it saw that the process is gone, and waited for no lease"
+    )
 
 
 def test_another_worker_takes_over_after_kill_9(
