@@ -27,8 +27,10 @@ from risk_producer.transport.requests import (
     TraderStream,
 )
 from tests.conftest import MakeValkey
-from tests.support.producers import Bench, snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.producers import Bench
 from tests.support.proxy import Proxy
+from tests.support.redis import stream_of
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)

@@ -8,12 +8,11 @@ the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import msgspec
 import pytest
 
@@ -177,12 +176,6 @@ def test_the_latency_is_that_of_the_newest_epoch(epochs: tuple[int, int]) -> Non
 
 def golden(name: str) -> bytes:
     return (GOLDEN / f"{name}.json").read_bytes().strip()
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
 
 
 class Scripts:
