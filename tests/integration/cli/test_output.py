@@ -28,7 +28,8 @@ def shell_environ(redis_url: str, database_url: str) -> dict[str, str]:
             "INSERT INTO risk_dead_letter (stream, entry_id, reason, trader_id, epoch, seq, payload)"
             " SELECT 's', n || '-0', 'no ü✓', 'ü✓', 1, n, '\\xc3bce29c93' FROM generate_series(1, 400) n"
         )
-    return {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**ours, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 
 
 def run(shell_environ: dict[str, str], *command: str, **more: str) -> subprocess.CompletedProcess[bytes]:
@@ -91,16 +92,55 @@ def test_what_cannot_be_asked_is_exit_status_2(shell_environ: dict[str, str]) ->
         assert "geheim" not in done.stderr and "ge heim" not in done.stderr
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_under_the_output_is_said(shell_environ: dict[str, str]) -> None:
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+BUFFERED = pytest.mark.parametrize("more", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+
+
+@FULL
+@BUFFERED
+@pytest.mark.parametrize("command", [["dead", "list"], ["verify"], ["config"], ["--help"]], ids=" ".join)
+def test_a_full_disk_under_the_output_is_named(
+    shell_environ: dict[str, str], command: list[str], more: dict[str, str]
+) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "risk_worker", "dead", "list"],
-            env=shell_environ,
+            [sys.executable, "-m", "risk_worker", *command],
+            env={**shell_environ, **more},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
             check=False,
         )
+    assert (done.returncode, done.stderr) == (2, b"riskstream: [Errno 28] No space left on device\n")
+
+
+@FULL
+@BUFFERED
+@pytest.mark.parametrize(
+    "command", [["dead", "list"], ["dead", "show", "s", "x"], ["config", "--what"]], ids=" ".join
+)
+def test_a_full_disk_under_the_messages_is_exit_status_2(
+    shell_environ: dict[str, str], command: list[str], more: dict[str, str]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "risk_worker", *command],
+            env={**shell_environ, **more},
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == 2
-    assert done.stderr.startswith(b"riskstream: ") and b"Traceback" not in done.stderr
+
+
+def test_a_command_that_began_without_stdout_ends_as_usual(shell_environ: dict[str, str]) -> None:
+    command = 'exec "$0" -m risk_worker config >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        env=shell_environ,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

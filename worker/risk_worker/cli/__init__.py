@@ -6,16 +6,17 @@ is quick and a command works without the extras of the others.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
 from risk_producer.errors import RiskError
-from risk_worker.cli.options import EXIT_UNASKED, complain
+from risk_worker.cli.options import EXIT_UNASKED, complain, discard
 
 COMMANDS: Final = {
     "config": "risk_worker.cli.serve:config",
@@ -30,6 +31,8 @@ COMMANDS: Final = {
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""
+EXIT_PIPE: Final = 128 + signal.SIGPIPE
+"""As of a program that SIGPIPE ends: the reader of the output is gone."""
 
 
 class _Commands(click.Group):
@@ -45,21 +48,42 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(module), function)
         return command
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command and end the process, with what it has printed written out: also what Python would
+        write only at its own end, where an error has neither a message nor an exit status of ours."""
+        try:
+            with _written_out():
+                return super().main(*args, **extra)
+        except BrokenPipeError:
+            sys.exit(EXIT_PIPE)
+        except OSError as error:
+            complain(error)
+            sys.exit(EXIT_UNASKED)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except RiskError as error:
             complain(error)
             sys.exit(EXIT_UNASKED)
-        except BrokenPipeError:
-            # As of a program that SIGPIPE ends. What is buffered has nowhere to go either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
+        except BrokenPipeError:  # which click would make a 1
+            sys.exit(EXIT_PIPE)
         except KeyboardInterrupt as error:
             sys.exit(128 + getattr(error, "signal", signal.SIGINT))
-        except OSError as error:
-            complain(error)
-            sys.exit(EXIT_UNASKED)
+
+
+@contextlib.contextmanager
+def _written_out() -> Iterator[None]:
+    """Flush stdout at the end. Raises OSError where that fails."""
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:  # it is where the process began without one
+            try:
+                sys.stdout.flush()
+            except OSError:
+                discard(sys.stdout)
+                raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

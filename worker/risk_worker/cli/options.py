@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -44,8 +44,16 @@ def log_to_stderr() -> None:
 
 
 def complain(error: Exception) -> None:
-    """One line on stderr."""
-    click.echo(f"riskstream: {error}", err=True)
+    """One line on stderr, where that can be written; the exit status does not depend on it."""
+    try:
+        click.echo(f"riskstream: {error}", err=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Drop what a stream holds and cannot write: Python would try it again at its end, and exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def echo_pieces(pieces: Iterable[str]) -> None:
