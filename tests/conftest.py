@@ -28,6 +28,11 @@ settings.register_profile(
 )
 settings.load_profile("riskstream")
 
+# A shell without job control starts what it runs in the background with SIGINT ignored. The commands that
+# tests start would inherit that, and none of them could be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class MakeValkey(Protocol):
     """Starts a Valkey of the test's own; keywords are settings, with _ for -."""
