@@ -53,8 +53,11 @@ class Server(ThreadingMixIn, WSGIServer):
         """http://host:port, with an IPv6 address in brackets."""
         return f"http://{_place(self.server_name, self.server_port)}"
 
-    def serve_until_signalled(self) -> None:
-        """Until SIGTERM or SIGINT, where this is the main thread, or until shutdown() is called."""
+    def serve_until_signalled(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Until SIGTERM or SIGINT, where this is the main thread, or until shutdown() is called.
+
+        ready: called once a signal would stop it; what is logged then may be answered by a signal at once.
+        """
         # shutdown() waits for the loop, which the handler has interrupted: it needs a thread of its own.
         handlers: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -64,6 +67,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
             handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
+            ready()
             self.serve_forever(poll_interval=0.1)
         finally:
             for number, handler in handlers.items():

@@ -251,8 +251,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         connect(settings.require_rq_redis_url()) as rq,
         Server(application(client, settings.partitions, rq), host=host, port=port) as server,
     ):
-        log.info("Serving %s/metrics, read from %s", server.url, mask(url))
-        server.serve_until_signalled()
+        server.serve_until_signalled(
+            lambda: log.info("Serving %s/metrics, read from %s", server.url, mask(url))
+        )
     log.info("Stopped")
 
 

@@ -34,8 +34,7 @@ def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str
             PASSWORD,
         )
     with Server(application(url, login), host=host, port=port) as server:
-        log.info("Serving %s, read from %s", server.url, mask(url))
-        server.serve_until_signalled()
+        server.serve_until_signalled(lambda: log.info("Serving %s, read from %s", server.url, mask(url)))
     log.info("Stopped")
 
 
