@@ -14,9 +14,9 @@ import pytest
 from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
 from tests.support.ledger import KEYS, Ledger, drain_all
+from tests.support.reads import read_batch
 
 SOUND = json.loads(
     wire.encode(
@@ -119,9 +119,9 @@ def test_poison_is_buried_once_with_its_bytes_and_stops_nothing(
     ledger.report(1)
     ledger.poison(payload)
     ledger.report(1)
-    source = StreamSource(client, 0, block_s=0.01)
+    source = StreamSource(client, [0], block_s=0.01)
     with PostgresStore(database_url) as store:
-        store.save(decode_entries(source.stream, source.read()))  # and the worker dies: nothing acknowledged
+        store.save(read_batch(source))  # and the worker dies: nothing acknowledged
     assert drain_all(redis_url, database_url) == 3
     ledger.check(duplicates=2)
 
