@@ -9,10 +9,11 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, LiteralString
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
@@ -33,10 +34,7 @@ LOST_AFTER_S: Final = 10.0
 _REPEAT_EVERY_S: Final = 60.0
 
 _PURPOSE: Final = database.Purpose("riskstream-worker-watch", {"statement_timeout": "5s"})
-_QUESTION: Final[LiteralString] = """
-    SELECT pg_is_in_recovery(), wait_event_type, wait_event, pg_blocking_pids(pid)
-    FROM (SELECT 1) AS one LEFT JOIN pg_stat_activity ON pid = %s
-"""
+_SQL: Final = statements(__package__, "commit_watch.sql")
 
 
 class CommitWatch:
@@ -85,7 +83,7 @@ class CommitWatch:
     def _reason(self) -> str:
         """What the store's connection waits for. Raises psycopg.Error or ConfigurationError."""
         with database.connect(self._url, _PURPOSE) as connection:
-            row = connection.execute(_QUESTION, [self._store.backend_pid]).fetchone()
+            row = connection.execute(_SQL["what_it_waits_for"], {"pid": self._store.backend_pid}).fetchone()
         assert row is not None
         standby, kind, event, holders = row
         if standby:

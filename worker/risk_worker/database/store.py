@@ -14,23 +14,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from socket import SHUT_RDWR, socket
 from threading import Lock
-from typing import TYPE_CHECKING, Final, LiteralString
+from typing import Final, LiteralString
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import WireSnapshot
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
 from risk_worker.database.columns import COLUMNS
+from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import Disposition, classify_error
-from risk_worker.database.statements import statements
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 log = logging.getLogger("riskstream.store")
 
@@ -38,7 +35,7 @@ _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
 
 
-class PostgresStore:
+class PostgresStore(ConnectionOwner):
     """Stores batches over one connection of its own, made anew when it breaks. Only cut() is thread-safe.
 
     It is no pool's connection, because a pool hides why connecting fails behind a time-out, and what to do
@@ -46,8 +43,7 @@ class PostgresStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: database.Connection | None = None
+        super().__init__(url, database.STORE)
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
 
     def save(self, batch: Batch) -> Outcome:
@@ -97,27 +93,17 @@ class PostgresStore:
     def close(self) -> None:
         """Give the connection back. The store may be used again: it connects anew."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            super().close()
 
     def _connected(self) -> database.Connection:
-        if self._connection is None or self._connection.closed:
-            try:
-                self._connection = database.connect(self._url, database.STORE)
-            except ConfigurationError as error:
-                raise StoreMisconfigured(str(error)) from None
-            if not self._connection.pooled:
-                self._connection.execute(_SQL["create_staging_of_session"])
-        return self._connection
+        try:
+            return super()._connected()
+        except ConfigurationError as error:
+            raise StoreMisconfigured(str(error)) from None
+
+    def _opened(self, connection: database.Connection) -> None:
+        if not connection.pooled:
+            connection.execute(_SQL["create_staging_of_session"])
 
     @contextlib.contextmanager
     def _transaction(self, connection: database.Connection, *, replay: bool) -> Iterator[None]:
@@ -154,7 +140,7 @@ class PostgresStore:
                 ) from error
             raise StoreUnavailable(str(found)) from error
         except BaseException:
-            # Leaving in the middle (a second SIGTERM): what the transaction did is open; a new one will see.
+            # Ended in the middle (a second SIGTERM): what the transaction did is open; the next finds out.
             self.close()
             raise
 
@@ -174,10 +160,10 @@ def _insert_quickly(connection: psycopg.Connection, batches: Sequence[Batch]) ->
 
 def _insert_carefully(connection: psycopg.Connection, batch: Batch, *, rejected: bool) -> Outcome:
     """Insert of one batch what is new and sound; the rest are dead letters. rejected: see below."""
-    inserted, letters = _insert_what_can_be(connection, batch.rows, rejected=rejected)
-    dead = [*batch.dead, *letters]
+    inserted, blamed = _insert_what_can_be(connection, batch.rows, rejected=rejected)
+    dead = [*batch.dead, *blamed]
     _insert_dead_letters(connection, batch.stream, dead)
-    return Outcome(dead, duplicates=len(batch.rows) - len(letters) - inserted)
+    return Outcome(dead, duplicates=len(batch.rows) - len(blamed) - inserted)
 
 
 def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
@@ -211,10 +197,10 @@ def _insert_what_can_be(
                 raise
             if len(rows) == 1:
                 [row] = rows
-                letter = DeadLetter(
+                dead_letter = DeadLetter(
                     row.entry_id, classify_error(error).message, row.payload, error.sqlstate, row.identity
                 )
-                return 0, [letter]
+                return 0, [dead_letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
     right, right_dead = _insert_what_can_be(connection, rows[middle:])
@@ -256,44 +242,42 @@ def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[
             )
 
 
-def _insert_dead_letters(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:
     """Insert dead letters; one that is there already is left alone.
 
     Where the texts in one of them are at fault, each goes alone: with an escaped reason, and without its
     trader only where the database cannot hold that. The payload, which holds everything, is just bytes.
     """
-    if not letters:
+    if not dead:
         return
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            cursor.executemany(
-                _SQL["save_dead_letter"], [_dead_letter_row(stream, letter) for letter in letters]
-            )
+            cursor.executemany(_SQL["save_dead_letter"], [_dead_letter_row(stream, each) for each in dead])
         return
     except psycopg.Error as error:
         if classify_error(error).disposition is not Disposition.DATA:
             raise
-    for letter in letters:
+    for each in dead:
         try:
             with connection.transaction():
                 connection.execute(
-                    _SQL["save_dead_letter"], _dead_letter_row(stream, letter, _escaped(letter.reason))
+                    _SQL["save_dead_letter"], _dead_letter_row(stream, each, _escaped(each.reason))
                 )
         except psycopg.Error as error:
             if classify_error(error).disposition is not Disposition.DATA:
                 raise
             connection.execute(
                 _SQL["save_dead_letter"],
-                _dead_letter_row(stream, letter, _escaped(letter.reason), named=False),
+                _dead_letter_row(stream, each, _escaped(each.reason), named=False),
             )
 
 
 def _dead_letter_row(
-    stream: str, letter: DeadLetter, reason: str | None = None, *, named: bool = True
+    stream: str, dead: DeadLetter, reason: str | None = None, *, named: bool = True
 ) -> tuple[object, ...]:
-    identity = letter.identity
-    whose = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
-    return (stream, letter.entry_id, reason or letter.reason, letter.sqlstate, *whose, letter.payload)
+    identity = dead.identity
+    key = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
+    return (stream, dead.entry_id, reason or dead.reason, dead.sqlstate, *key, dead.payload)
 
 
 def _escaped(text: str) -> str:

@@ -29,7 +29,7 @@ def drain(
 
     Returns how many entries were stored, dead letters included. An outage of either side is logged when it
     begins, while it lasts and when it ends; the time slice may end amid it. outage: the log of the time
-    slices before. uncommitted: is told of what is in hand.
+    slices before. uncommitted: learns of what is in hand.
     """
     policy = policy or RetryPolicy()
     outage = outage or OutageLog()

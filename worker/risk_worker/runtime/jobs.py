@@ -54,7 +54,7 @@ def partitions_of(share: int, shares: int, partitions: int) -> range:
 def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
     """The job: drain one of so many shares of the partitions for a time slice, or until it is empty.
 
-    Returns how many entries were settled.
+    Returns how many entries were stored.
     """
     settings = Settings.load()
     partitions = partitions_of(share, shares, settings.partitions)
@@ -72,7 +72,7 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
     """Drain without RQ, while something is wrong with its keys: until all is stored, or for so long.
 
-    Another worker may drain the same at the same time. Returns how many entries were settled.
+    Another worker may drain the same at the same time. Returns how many entries were stored.
     """
     until = monotonic() + seconds
     return _drain(settings, partitions, lambda stream: monotonic() >= until or stream.is_empty())
@@ -108,7 +108,7 @@ def _drain(
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
             streams.forget()
             _unserved.look(client, settings.partitions)
-        settled = drain(
+        stored = drain(
             streams,
             store,
             stop=stop,
@@ -117,9 +117,9 @@ def _drain(
             outage=_outage,
             uncommitted=uncommitted,
         )
-    if settled:
-        log.info("%d entries of %d partition(s) settled in this time slice", settled, len(partitions))
-    return settled
+    if stored:
+        log.info("%d entries of %d partition(s) stored in this time slice", stored, len(partitions))
+    return stored
 
 
 class DrainJob(Job):  # type: ignore[misc]  # rq has no types

@@ -10,7 +10,7 @@ from typing import Final
 class TimeSlice:
     """The time slice of the drain that is under way. The worker's supervisor looks, the drain asks.
 
-    As long as RQ's Redis does not answer, nobody looks, and the slice does not end: RQ needs it then.
+    As long as RQ's Redis does not answer there is no look, and the slice does not end: RQ needs it then.
     """
 
     LENGTH_S: float = 20.0
