@@ -31,6 +31,9 @@ from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     from risk_producer.contract.snapshot import RiskSnapshot
     from risk_producer.settings import Settings
 

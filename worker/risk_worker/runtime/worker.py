@@ -42,7 +42,7 @@ from risk_worker.runtime import jobs
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host
 from risk_worker.stream import progress, source
-from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE
+from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 
 log = logging.getLogger("riskstream.worker")
 
@@ -177,7 +177,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def serialize(self) -> dict[str, Any]:
         """What Redis knows of this worker."""
-        return {**super().serialize(), "process_host": process_host()}
+        return {**super().serialize(), "process_host": process_host(), RUNS_FIELD: RUNS_SHARES}
 
     def register_death(self) -> None:
         """RQ would keep what is left of it for another minute."""

@@ -21,6 +21,9 @@ COUNTERS_KEY: Final = "risk:drain-jobs"
 """Hash: how many drain jobs were re-enqueued, and how many tries to do so failed."""
 LEASE_S: Final = 12
 """A worker that has not been heard of for so long has lost its share to the others."""
+RUNS_FIELD: Final = "runs"
+RUNS_SHARES: Final = "shares"
+"""A field of a worker's hash, and its value where the worker drains shares; versions before had none."""
 COMMIT_WAIT_FIELD: Final = "commit_wait_s"
 """Of a worker's hash: for how many seconds it has waited for a COMMIT; only while that is long."""
 
@@ -31,6 +34,7 @@ class RegisteredWorker:
 
     key: bytes
     heartbeat: bytes | None
+    drains_shares: bool = False
     commit_wait_s: float = 0.0
 
     def silent_s(self, now: datetime) -> float:
@@ -46,18 +50,20 @@ def registered_workers(client: RedisClient) -> list[RegisteredWorker]:
         return []
     pipeline = client.pipeline(transaction=False)
     for key in keys:
-        pipeline.hmget(key, "last_heartbeat", COMMIT_WAIT_FIELD)
+        pipeline.hmget(key, "last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD)
     answers = pipeline.execute(raise_on_error=False)
-    return [
-        RegisteredWorker(key, None)
-        if isinstance(of, Exception)
-        else RegisteredWorker(key, of[0], _seconds(of[1]))
-        for key, of in zip(keys, answers, strict=True)
-    ]
+    return [_registered(key, answer) for key, answer in zip(keys, answers, strict=True)]
+
+
+def _registered(key: bytes, answer: Any) -> RegisteredWorker:
+    if isinstance(answer, Exception):
+        return RegisteredWorker(key, None)
+    heartbeat, runs, commit_wait_s = answer
+    return RegisteredWorker(key, heartbeat, runs == RUNS_SHARES.encode(), _seconds(commit_wait_s))
 
 
 class LiveWorkers:
-    """Counts the workers that are alive: they are on RQ's list, and their heartbeat changes.
+    """Counts the workers that drain shares and are alive: they are on RQ's list, and their heartbeat changes.
 
     Only the first sight of a worker depends on its clock; from then on the clock of this process decides.
     Thread-safe.
@@ -71,7 +77,7 @@ class LiveWorkers:
 
     def count(self, client: RedisClient) -> int:
         """How many are alive now. Raises redis.RedisError."""
-        workers = registered_workers(client)
+        workers = [each for each in registered_workers(client) if each.drains_shares]
         utc, now = datetime.now(UTC), self._clock()
         with self._lock:
             self._seen = {each.key: self._since(each, utc, now) for each in workers}

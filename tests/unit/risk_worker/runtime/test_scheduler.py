@@ -24,7 +24,7 @@ from risk_worker.runtime.scheduler import (
     DrainScheduler,
     process_host,
 )
-from risk_worker.stream.workers import LEASE_S, QUEUE, WORKERS_KEY
+from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES, WORKERS_KEY
 from tests.support.clock import FakeClock
 
 JOB = "rq:job:drain-0"
@@ -52,7 +52,9 @@ def is_queued_once(client: Any) -> bool:
 def hear_of(client: Any, *names: str) -> None:
     """Workers on other hosts send a heartbeat."""
     for name in names:
-        client.hset(f"rq:worker:{name}", "last_heartbeat", utcformat(now()))
+        client.hset(
+            f"rq:worker:{name}", mapping={"last_heartbeat": utcformat(now()), RUNS_FIELD: RUNS_SHARES}
+        )
         client.sadd(WORKERS_KEY, f"rq:worker:{name}")
 
 
@@ -171,6 +173,14 @@ def test_when_workers_come_and_go_what_is_queued_of_another_number_of_shares_goe
     assert queued_shares(client) == [[0, 1]]
     assert drain_jobs(client) == {b"rq:job:drain-0"}
     assert "Re-enqueued" not in caplog.text
+
+
+def test_workers_of_a_version_before_the_shares_get_none(client: Any) -> None:
+    """They cannot run the job."""
+    hear_of(client, "new", "old")
+    client.hdel("rq:worker:old", RUNS_FIELD)
+    DrainScheduler(client, 16).ensure_enqueued()
+    assert queued_shares(client) == [[0, 1]]
 
 
 def test_a_share_of_another_number_that_a_living_worker_holds_is_left_to_it(

@@ -10,6 +10,8 @@ import pytest
 from risk_worker.stream.workers import (
     COMMIT_WAIT_FIELD,
     LEASE_S,
+    RUNS_FIELD,
+    RUNS_SHARES,
     WORKERS_KEY,
     LiveWorkers,
     registered_workers,
@@ -19,7 +21,7 @@ from tests.support.clock import FakeClock
 
 def heartbeat(client: Any, name: str, *, ahead_s: float = 0.0) -> None:
     at = (datetime.now(UTC) + timedelta(seconds=ahead_s)).isoformat()
-    client.hset(f"rq:worker:{name}", "last_heartbeat", at)
+    client.hset(f"rq:worker:{name}", mapping={"last_heartbeat": at, RUNS_FIELD: RUNS_SHARES})
     client.sadd(WORKERS_KEY, f"rq:worker:{name}")
 
 
