@@ -163,13 +163,18 @@ def test_an_acknowledgement_that_one_partition_refuses_is_made_of_the_others(
     for partition in range(3):
         add(client, partition, 2)
     read = batches(source)
+    client.rename(Keys(1).snapshots, "kept")
     client.set(Keys(1).snapshots, "x")
     acknowledge(source, read)
     assert [client.hget(Keys(p).counters, "stored") for p in range(3)] == [b"2", None, b"2"]
     client.delete(Keys(1).snapshots)
-    add(client, 1, 2)
+    client.rename("kept", Keys(1).snapshots)
+    add(client, 1, first=3)
+    [again] = wait_until(lambda: batches(source), what="it is tried again")
+    acknowledge(source, [again])
     wait_until(lambda: is_drained(source), what="it is back")
-    assert client.hget(Keys(1).counters, "stored") == b"2"
+    assert again.rows[0].snapshot.seq == 1, "what was not acknowledged comes first"
+    assert client.hget(Keys(1).counters, "stored") == b"3"
     assert len(caplog.messages) == 2
 
 
@@ -230,3 +235,12 @@ def test_what_is_read_ahead_is_not_read_again_before_it_is_acknowledged(client: 
     for read in (two, three):
         acknowledge(source, read)
     assert client.hget(Keys(1).counters, "stored") == b"1"
+
+
+def test_a_stream_that_gave_all_it_might_and_has_no_more_is_not_read_again(client: Any) -> None:
+    source = StreamSource(client, range(3), block_s=0.01)
+    source._count = 9
+    add(client, 0, 3)
+    [batch] = batches(source)
+    assert len(batch) == 3
+    assert batches(source) == [], "it is being stored"

@@ -78,13 +78,8 @@ class Condition(Enum):
 
     @property
     def is_fine(self) -> bool:
-        """Whether the job of a share that there should be may stay as it is."""
+        """Whether the job may stay as it is."""
         return self in (Condition.HELD, Condition.QUEUED, Condition.IN_TRANSIT)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nothing is to be removed of the job of a share that there should not be."""
-        return self in (Condition.HELD, Condition.IN_TRANSIT, Condition.ABSENT)
 
 
 @dataclass(slots=True)
@@ -217,7 +212,7 @@ class DrainScheduler:
 
     @staticmethod
     def _is_right(number: int, shares: int, condition: Condition) -> bool:
-        return condition.is_fine if number < shares else condition.is_gone
+        return condition.is_fine or (number >= shares and condition is Condition.ABSENT)
 
     def _queued(self) -> set[int]:
         """The numbers of the drain jobs on the queue, whichever they are."""

@@ -58,7 +58,7 @@ def _raw(answer: Any, **_options: object) -> Any:
 class _Partition:
     """One partition of a share: how far its stream is read, and what is known of its traders."""
 
-    __slots__ = ("after", "clocks", "epochs", "idle", "keys", "name", "number", "stream")
+    __slots__ = ("after", "clocks", "epochs", "keys", "name", "number", "stream")
 
     def __init__(self, client: RedisClient, number: int) -> None:
         self.number = number
@@ -66,13 +66,12 @@ class _Partition:
         self.stream = self.keys.snapshots
         self.name = self.stream.encode()
         self.after = _BEGINNING
-        self.idle = False  # whether the last read of it gave nothing
         self.epochs = Epochs(client, self.keys)
         self.clocks = Clocks()
 
     def rewind(self) -> None:
         """From now on read again what is not acknowledged."""
-        self.after, self.idle = _BEGINNING, False
+        self.after = _BEGINNING
 
 
 _Found = dict[_Partition, list[StreamEntry]]
@@ -151,11 +150,6 @@ class StreamSource:
         """What comes after the last read, by stream; with wait, up to block_s is waited for a first entry."""
         if self._look is not None:
             self._look()
-        for each in self._partitions:
-            if each.idle:
-                # Everything read of it is acknowledged by now. Redis may have lost its data, and its clock
-                # may have gone back: ids that come may be smaller than those that were.
-                each.after = _BEGINNING
         count = self._count
         found: _Found = {}
         try:
@@ -310,12 +304,14 @@ class StreamSource:
             block_s = min(self._block_s, self._outages.next_due_s()) if wait else None
             for each, entries in self._answers(asked, most, block_s).items():
                 if entries:
-                    each.after, each.idle = entries[-1].id, False
+                    each.after = entries[-1].id
                     found[each] = found[each] + entries if each in found else entries
                     if len(entries) == most:
                         full.append(each)
                 elif each not in found:
-                    each.idle = True
+                    # By its next read all that was read of it is acknowledged. Redis may have lost its data,
+                    # and its clock may have gone back: ids that come may be smaller than those that were.
+                    each.rewind()
                     if self._outages:
                         self._outages.record_success(each.number)
         return full
