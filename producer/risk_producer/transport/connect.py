@@ -260,6 +260,14 @@ _Base = Connection if TYPE_CHECKING else object
 class _Checked(_Base):  # type: ignore[misc, valid-type]
     """A connection that is not kept once the server says that it is the wrong one."""
 
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        try:
+            super().connect_check_health(*arguments, **options)
+        except BaseException:
+            # Half open the pool would take it for an open one, and each later command would fail.
+            self.disconnect()
+            raise
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         try:
             super().on_connect_check_health(check_health=check_health)

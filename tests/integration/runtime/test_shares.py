@@ -11,11 +11,10 @@ import psycopg
 import pytest
 from rq.exceptions import NoSuchJobError
 
-from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.stream.workers import WORKERS_KEY
+from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
@@ -58,14 +57,8 @@ class Traders:
     def report(self) -> None:
         self.sent += 1
         for partition in range(PARTITIONS):
-            made = RiskSnapshot(
-                trader_id=f"t{partition}",
-                daily_pnl=0.0,
-                drawdown_pct=0.0,
-                current_equity=1.0,
-                peak_equity=1.0,
-            )
-            self._client.xadd(Keys(partition).snapshots, {b"s": wire.encode(made, epoch=1, seq=self.sent)})
+            entry = {b"s": payload(f"t{partition}", self.sent)}
+            self._client.xadd(Keys(partition).snapshots, entry)
 
     def are_stored(self) -> bool:
         with psycopg.connect(self._database_url) as db:

@@ -10,21 +10,17 @@ from typing import Any
 
 import pytest
 
-from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.stream.source import StreamSource
+from tests.support.factory import payload
 from tests.support.wait import wait_until
 
 
 def add(client: Any, partition: int, count: int = 1, *, first: int = 1, entry_id: str = "*") -> None:
     pipeline = client.pipeline(transaction=False)
     for seq in range(first, first + count):
-        made = RiskSnapshot(
-            trader_id=f"t{partition}", daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0
-        )
-        pipeline.xadd(Keys(partition).snapshots, {b"s": wire.encode(made, epoch=1, seq=seq)}, id=entry_id)
+        pipeline.xadd(Keys(partition).snapshots, {b"s": payload(f"t{partition}", seq)}, id=entry_id)
         pipeline.hset(Keys(partition).admitted, f"1:t{partition}", seq)
     pipeline.execute()
 
