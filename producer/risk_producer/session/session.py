@@ -30,7 +30,7 @@ from risk_producer.session.sender import Sender
 from risk_producer.session.waiters import Waiters
 from risk_producer.session.wakeup import NEVER, Wakeup
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admit, Claim
+from risk_producer.transport.requests import Admit, Claim, NotReplicated
 
 
 class ProducerSession:
@@ -331,6 +331,7 @@ class ProducerSession:
                 for item in self._buffer.items():
                     self._counts.add_in_memory(item.snapshot)
             wait_s = self._backoff.record_failure(reason, now)
+            self._counts.unreplicated += isinstance(error, NotReplicated)
             if begins and expected:
                 section.log(
                     logging.CRITICAL,
@@ -519,6 +520,7 @@ class ProducerSession:
                 unknown=self._counts.unknown,
                 unsent=self._counts.unsent + self._sender.lost,
                 outages=self._backoff.count,
+                unreplicated=self._counts.unreplicated,
                 buffered=0 if self.ended else self._buffer.depth,
                 oldest_s=0.0 if oldest is None else now - oldest.since,
                 fenced=len(self._sender.fenced),

@@ -44,11 +44,8 @@ ALLOWED = {
     # Names to be changed with the next change there.
     "producer/risk_producer/settings/declare.py": {"told"},
     "producer/risk_producer/transport/connect.py": {"said"},
-    "producer/risk_producer/transport/requests.py": {"said"},
     "worker/risk_worker/drain/batch.py": {"letter", "letters"},
-    "worker/risk_worker/recovery/restore.lua": {"whoever"},
     "worker/risk_worker/runtime/dashboard.py": {"whoever"},
-    "worker/risk_worker/stream/acknowledgement.py": {"letter"},
 }
 """File -> words that it may have all the same."""
 

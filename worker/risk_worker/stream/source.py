@@ -24,7 +24,7 @@ from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.ports import Piece
 from risk_worker.stream import acknowledgement
-from risk_worker.stream.acknowledgement import Acknowledgement
+from risk_worker.stream.acknowledgement import Acknowledged, Acknowledgement
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 from risk_worker.stream.outages import PartitionOutages
@@ -37,7 +37,6 @@ FORGET_AFTER_MS: Final = 24 * 3600 * 1000
 FORGET_PAGE: Final = 1_000
 
 _BEGINNING: Final = "0-0"
-_ASK_AGAIN: Final = -1
 
 # Redis bounds a read by the number of entries of each stream alone, and any client may have put huge ones
 # into them. So the number, of all streams together, starts small, grows while the reads are small, and
@@ -49,6 +48,21 @@ _FIRST_COUNT: Final = 4
 def connect(url: str) -> RedisClient:
     """A client for the drain: answers that do not come are an error, not a hang."""
     return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
+
+
+class Forget(msgspec.Struct):
+    """The message to forget.lua."""
+
+    keep_ms: int
+    page: int
+    """How many to look at."""
+
+
+class Forgotten(msgspec.Struct):
+    """The answer of forget.lua."""
+
+    forgotten: int
+    """How many."""
 
 
 def _raw(answer: Any, **_options: object) -> Any:
@@ -76,6 +90,8 @@ class _Partition:
 
 _Found = dict[_Partition, list[StreamEntry]]
 """Partition -> what was read of its stream."""
+_Answer = Acknowledged | ResponseError
+"""Of acknowledge.lua, for one partition."""
 
 
 def _by_server(partitions: list[_Partition]) -> list[list[_Partition]]:
@@ -203,7 +219,7 @@ class StreamSource:
         for partition, (batch, outcome) in committed.items():
             partition.clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
         answers = self._report({each: acknowledgement.whole(*of, now) for each, of in committed.items()})
-        again = {each: of for each, of in committed.items() if answers[each] == _ASK_AGAIN}
+        again = {each: of for each, of in committed.items() if _needs_ids(answers[each])}
         if again:
             answers |= self._report({each: acknowledgement.listed(*of, now) for each, of in again.items()})
         for partition, answer in answers.items():
@@ -240,9 +256,9 @@ class StreamSource:
                 keys = each.keys
                 answer: Any = self._forget(
                     keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
-                    args=[FORGET_AFTER_MS, FORGET_PAGE],
+                    args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
                 )
-                dropped += int(answer)
+                dropped += msgspec.json.decode(answer, type=Forgotten).forgotten
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
         return dropped
@@ -347,8 +363,8 @@ class StreamSource:
         partition.rewind()
         self._outages.record_failure(partition.number, error, alone=len(self._partitions) == 1)
 
-    def _report(self, reports: dict[_Partition, Acknowledgement]) -> dict[_Partition, Any]:
-        """Ask acknowledge.lua, once for each partition. Returns its answer, or the error, of each."""
+    def _report(self, reports: dict[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
+        """Ask acknowledge.lua, once for each partition."""
         try:
             if len(reports) == 1:
                 return {each: self._report_one(each, report) for each, report in reports.items()}
@@ -356,22 +372,32 @@ class StreamSource:
             for each, report in reports.items():
                 keys, args = _arguments(each, report)
                 pipeline.execute_command("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)
-            answers = dict(zip(reports, pipeline.execute(raise_on_error=False), strict=True))
-            for each, answer in answers.items():
-                if isinstance(answer, NoScriptError):
-                    answers[each] = self._report_one(each, reports[each])
-                elif isinstance(answer, Exception) and not isinstance(answer, ResponseError):
-                    raise answer
+            found = dict(zip(reports, pipeline.execute(raise_on_error=False), strict=True))
+            return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
-        return answers
 
-    def _report_one(self, partition: _Partition, report: Acknowledgement) -> Any:
+    def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
+        """In a pipeline errors are answers."""
+        if isinstance(answer, NoScriptError):
+            return self._report_one(partition, report)
+        if isinstance(answer, ResponseError):
+            return answer
+        if isinstance(answer, Exception):
+            raise answer
+        return msgspec.json.decode(answer, type=Acknowledged)
+
+    def _report_one(self, partition: _Partition, report: Acknowledgement) -> _Answer:
         keys, args = _arguments(partition, report)
         try:
-            return int(self._acknowledge(keys=keys, args=args))
+            answer: Any = self._acknowledge(keys=keys, args=args)
         except ResponseError as error:
             return error
+        return msgspec.json.decode(answer, type=Acknowledged)
+
+
+def _needs_ids(answer: _Answer) -> bool:
+    return isinstance(answer, Acknowledged) and answer.ids_needed
 
 
 def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str], list[bytes]]:
