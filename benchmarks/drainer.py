@@ -24,7 +24,7 @@ def main(partition: int) -> None:
         def work(_rows: int) -> int:
             source = StreamSource(
                 client,
-                partition,
+                [partition],
                 batch_size=settings.batch_size,
                 linger_s=settings.flush_interval_ms / 1000,
                 block_s=0.01,  # so that waiting for more at the end is not in the measure

@@ -83,14 +83,14 @@ def draining(
     *,
     batch_size: int = 5_000,
     policy: RetryPolicy = PATIENCE,
-    look: Callable[[], None] | None = None,
+    look: Callable[[], object] | None = None,
 ) -> Iterator[Thread]:
     """A drain in a thread, as the worker runs it; stopped at the end."""
     stop = Event()
 
     def run() -> None:
         with connect(redis_url) as client, PostgresStore(database_url) as store:
-            source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05, look=look)
+            source = StreamSource(client, [0], batch_size=batch_size, block_s=0.05, look=look)
             drain(source, store, stop=stop, over=lambda: False, policy=policy)
 
     thread = Thread(target=run, name="drain", daemon=True)
@@ -106,5 +106,5 @@ def draining(
 def drain_all(redis_url: str, database_url: str, *, batch_size: int = 5_000) -> int:
     """Drain until the stream is empty. Returns how many entries were acknowledged."""
     with connect(redis_url) as client, PostgresStore(database_url) as store:
-        source = StreamSource(client, 0, batch_size=batch_size, block_s=0.05)
+        source = StreamSource(client, [0], batch_size=batch_size, block_s=0.05)
         return drain(source, store, stop=Event(), over=source.is_empty, policy=PATIENCE)

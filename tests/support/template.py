@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from risk_worker.cli import cli
 from risk_worker.database import migrations
-from risk_worker.runtime import jobs
 from risk_worker.runtime.scheduler import DrainScheduler
+from risk_worker.runtime.time_slice import TimeSlice
 from tests.support.ledger import drain_all
 from tests.support.process import ChildProcess
 
@@ -80,7 +80,7 @@ def _drain() -> None:
 
 def _worker() -> None:
     """With short time slices and a short transit grace period, so that both end within the test."""
-    jobs.TIME_SLICE_S = 0.5  # type: ignore[misc]
+    TimeSlice.LENGTH_S = 0.5
     DrainScheduler.TRANSIT_S = 0.3  # type: ignore[misc]
     cli(["worker"])
 

@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         env(
             "RISK_PARTITIONS",
-            "Streams that traders are spread over; one drain job each. The same for all traders and workers",
+            "Streams that traders are spread over, shared by the workers. The same for traders and workers",
             ge=1,
             le=PARTITIONS_MAX,
         ),

@@ -67,7 +67,7 @@ def verify(redis_url: str, database_url: str) -> Verify:
 def drain_all(redis_url: str, database_url: str) -> None:
     for partition in range(PARTITIONS):
         with connect(redis_url) as client, PostgresStore(database_url) as store:
-            source = StreamSource(client, partition, batch_size=7, block_s=0.01)
+            source = StreamSource(client, [partition], batch_size=7, block_s=0.01)
             drain(source, store, stop=threading.Event(), over=source.is_empty)
 
 
@@ -320,7 +320,7 @@ def test_on_a_live_system_there_is_no_false_alarm(
 
     def keep_draining(partition: int) -> None:
         with connect(redis_url) as client, PostgresStore(database_url) as store:
-            source = StreamSource(client, partition, batch_size=50, block_s=0.05)
+            source = StreamSource(client, [partition], batch_size=50, block_s=0.05)
             drain(source, store, stop=stop, over=lambda: False)
 
     with ThreadPoolExecutor(1 + PARTITIONS) as threads:

@@ -15,7 +15,7 @@ from risk_producer.contract.wire import Identity, WireSnapshot
 from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import Batch, Row, decode_entries
+from risk_worker.drain.batch import Batch, DeadLetter, Row, decode_entries
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
 from tests.support.factory import START, entry, payload, wire
@@ -252,3 +252,52 @@ def test_a_text_that_the_database_cannot_hold_is_one_dead_letter_with_its_identi
         ("5-0", "größer", 1, 5),
     ]
     assert len(outcome.dead) == 4
+
+
+def batch_in(partition: int, *snapshots: WireSnapshot) -> Batch:
+    made = batch_of(*snapshots)
+    made.stream = f"risk:{{{partition}}}:snapshots"
+    return made
+
+
+def test_batches_of_several_streams_are_stored_in_one_transaction(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    batches = [batch_in(0, wire("a", 1), wire("a", 2)), batch_in(1, wire("b", 1)), batch_in(2)]
+    batches[2].dead.append(DeadLetter("1-1", "no snapshot", b"x"))
+    outcomes = store.save_all(batches)
+    assert [(len(each.dead), each.duplicates) for each in outcomes] == [(0, 0), (0, 0), (1, 0)]
+    assert len(rows(db, "SELECT DISTINCT xmin::text FROM risk_state_history")) == 1
+    assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("a", 2), ("b", 1)]
+
+
+def test_each_batch_has_its_own_duplicates_and_dead_letters_under_its_own_stream(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    """Their entry ids may be the same."""
+    db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'bad')")
+    store.save(batch_in(1, wire("b", 1)))
+    batches = [
+        batch_in(0, wire("a", 1), wire("a", 2, reason="bad")),
+        batch_in(1, wire("b", 1), wire("b", 2)),
+        batch_in(2, wire("c", 1), wire("c", 2)),
+    ]
+    outcomes = store.save_all(batches)
+    assert [(len(each.dead), each.duplicates) for each in outcomes] == [(1, 0), (0, 1), (0, 0)]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state_history ORDER BY 1, 2") == [
+        ("a", 1),
+        ("b", 1),
+        ("b", 2),
+        ("c", 1),
+        ("c", 2),
+    ]
+    assert rows(db, "SELECT stream, entry_id FROM risk_dead_letter") == [("risk:{0}:snapshots", "2-2")]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_state_is_the_newest_though_a_trader_is_in_two_streams(
+    store: PostgresStore, db: psycopg.Connection, order: tuple[int, int]
+) -> None:
+    batches = [batch_in(0, wire("a", 1), wire("a", 2)), batch_in(1, wire("a", 3))]
+    store.save_all([batches[each] for each in order])
+    assert rows(db, "SELECT seq FROM risk_state") == [(3,)]

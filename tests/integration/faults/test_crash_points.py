@@ -13,11 +13,11 @@ import pytest
 from psycopg import sql
 
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
 from tests.support.factory import payload
 from tests.support.ledger import KEYS, Ledger, drain_all
 from tests.support.process import ChildProcess
+from tests.support.reads import read_batch
 from tests.support.template import CRASHED, Template
 from tests.support.wait import wait_until
 
@@ -29,7 +29,7 @@ QUICK = [
     "after risk_worker.stream.source:StreamSource.read",
     "before risk_worker.drain.prefetch:decode_entries",
     "after risk_worker.drain.prefetch:decode_entries",
-    "before risk_worker.database.store:PostgresStore.save",
+    "before risk_worker.database.store:PostgresStore.save_all",
     "after risk_worker.database.store:PostgresStore._connected",
     "before risk_worker.database.store:_copy#1",
     "before psycopg:Copy.write_row#3",  # in the middle of history's COPY
@@ -40,12 +40,12 @@ QUICK = [
     "after risk_worker.database.store:_insert_dead_letters",
     "before psycopg.transaction:Transaction.__exit__",  # COMMIT
     "after psycopg.transaction:Transaction.__exit__",
-    "after risk_worker.database.store:PostgresStore.save",
+    "after risk_worker.database.store:PostgresStore.save_all",
     "before risk_worker.stream.source:StreamSource.acknowledge",
     "after risk_worker.stream.source:StreamSource.acknowledge",
     # With a backlog: one batch is being acknowledged while the next one is stored.
     "after risk_worker.database.store:_copy#5",
-    "after risk_worker.database.store:PostgresStore.save#3",
+    "after risk_worker.database.store:PostgresStore.save_all#3",
     "before risk_worker.stream.source:StreamSource.acknowledge#3",
     "after risk_worker.stream.source:StreamSource.acknowledge#3",
     "after risk_worker.stream.source:StreamSource.read#4",
@@ -61,7 +61,7 @@ CAREFUL = [
     "after risk_worker.database.store:_insert_what_can_be#1",
     "before risk_worker.database.store:_insert_dead_letters",
     "after risk_worker.database.store:_insert_dead_letters",
-    "after risk_worker.database.store:PostgresStore.save",
+    "after risk_worker.database.store:PostgresStore.save_all",
     "before risk_worker.stream.source:StreamSource.acknowledge",
     "after risk_worker.stream.source:StreamSource.acknowledge",
 ]
@@ -71,7 +71,7 @@ LATER = [
     "before risk_worker.database.store:PostgresStore.close",  # the transaction failed, the connection has not
     "before risk_worker.stream.source:StreamSource.failed",
     "after risk_worker.stream.source:StreamSource.failed",
-    "before risk_worker.database.store:PostgresStore.save#2",
+    "before risk_worker.database.store:PostgresStore.save_all#2",
     "before risk_worker.drain.prefetch:Prefetcher.rewind",
     "after risk_worker.drain.prefetch:Prefetcher.rewind",
     "before risk_worker.drain.retry:OutageLog.record_failure",
@@ -121,9 +121,9 @@ def test_a_difficult_batch_is_stored_once_wherever_its_drain_dies(
 ) -> None:
     db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'refused')")
     ledger.report(2)
-    source = StreamSource(client, 0, block_s=0.01)
+    source = StreamSource(client, [0], block_s=0.01)
     with PostgresStore(database_url) as store:
-        store.save(decode_entries(source.stream, source.read()))  # and was not acknowledged
+        store.save(read_batch(source))  # and was not acknowledged
     ledger.poison(b"nonsense")
     ledger.poison(REFUSED)
     drain_and_die(point)

@@ -13,10 +13,10 @@ import pytest
 
 from risk_producer.contract import wire
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
 from tests.support import factory
 from tests.support.ledger import KEYS, Ledger, drain_all
+from tests.support.reads import read_batch
 
 SOUND = json.loads(factory.payload("p", 1))
 MEGABYTE = 1024 * 1024
@@ -113,9 +113,9 @@ def test_poison_is_buried_once_with_its_bytes_and_stops_nothing(
     ledger.report(1)
     ledger.poison(payload)
     ledger.report(1)
-    source = StreamSource(client, 0, block_s=0.01)
+    source = StreamSource(client, [0], block_s=0.01)
     with PostgresStore(database_url) as store:
-        store.save(decode_entries(source.stream, source.read()))  # and the worker dies: nothing acknowledged
+        store.save(read_batch(source))  # and the worker dies: nothing acknowledged
     assert drain_all(redis_url, database_url) == 3
     ledger.check(duplicates=2)
 

@@ -346,7 +346,7 @@ def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
     client.flushall()
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("POSTGRES_URL", database_url)
-    jobs.drain_partition(0, until_empty=True)
+    jobs.drain_share(0, 1, until_empty=True)
     assert trader.stream.latest(KEYS, "a").restored
     assert not trader.paused
 

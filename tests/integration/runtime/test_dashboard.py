@@ -53,7 +53,7 @@ def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, 
         queues = json.loads(get(port, "/0/data/queues.json"))["queues"]
         assert "risk-drain" in [queue["name"] for queue in queues]
         job = json.loads(get(port, "/0/data/job/drain-0.json"))
-        assert job["description"] == "drain partition 0"
+        assert job["description"] == "drain share 0 of 1: 1 partition(s)"
         assert job["status"] == "started"
         for path in ("/", "/0/view/workers", "/0/view/jobs", "/0/view/job/drain-0"):
             page = get(port, path)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.drain_jobs import Fate, Killed, Process, Worker, check
 
-PARTITIONS = 1
+PARTITIONS = 2
 CASES = int(os.environ.get("RISK_TEST_CASES", "6"))
 """How many of the some 100,000 ways in which two workers freeze and die."""
 

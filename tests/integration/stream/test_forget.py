@@ -37,10 +37,10 @@ def test_what_was_followed_by_a_newer_epoch_a_day_ago_is_forgotten(client: Any) 
     client.hset(KEYS.admitted, mapping=kept | {"1:a": 6, "1:b:c": 7, "1:ü\n": 8})
     followed(client, LONG_AGO, "1:a", "1:b:c", "3:b:c", "1:ü\n")  # epoch 3 of b:c is its newest again
     followed(client, RECENTLY, "2:a")
-    assert StreamSource(client, 0).forget() == 3
+    assert StreamSource(client, [0]).forget() == 3
     assert client.hgetall(KEYS.admitted) == {name.encode(): b"%d" % seq for name, seq in kept.items()}
     assert client.lrange(KEYS.superseded, 0, -1) == [f"{RECENTLY} 2:a".encode()]
-    assert StreamSource(client, 0).forget() == 0
+    assert StreamSource(client, [0]).forget() == 0
 
 
 def test_what_may_still_be_in_the_stream_is_remembered(client: Any) -> None:
@@ -48,24 +48,24 @@ def test_what_may_still_be_in_the_stream_is_remembered(client: Any) -> None:
     followed(client, LONG_AGO, "1:a")
     followed(client, LONG_AGO + 2, "2:a")
     client.xadd(KEYS.snapshots, {"s": "x"}, id=f"{LONG_AGO + 1}-0")
-    assert StreamSource(client, 0).forget() == 1
+    assert StreamSource(client, [0]).forget() == 1
     assert client.hkeys(KEYS.admitted) == [b"2:a"]
     client.xtrim(KEYS.snapshots, maxlen=0)
-    assert StreamSource(client, 0).forget() == 1
+    assert StreamSource(client, [0]).forget() == 1
 
 
 @pytest.mark.parametrize("bad", [b"", b"x", b"1 a", b"-1 1:a", b"9" * 400 + b" 1:a", b"\xff\0 1:a", b"1 :"])
 def test_what_cannot_be_read_in_the_list_is_dropped_and_stops_nothing(client: Any, bad: bytes) -> None:
     client.hset(KEYS.admitted, mapping={"1:a": 1, "2:a": 1})
     client.rpush(KEYS.superseded, bad, f"{LONG_AGO} 2:a")
-    assert StreamSource(client, 0).forget() == 1
+    assert StreamSource(client, [0]).forget() == 1
     assert client.hkeys(KEYS.admitted) == [b"1:a"]
 
 
 def test_a_call_looks_at_one_page(client: Any) -> None:
     client.hset(KEYS.admitted, mapping={f"{number}:a": 1 for number in range(1, 2_501)})
     followed(client, LONG_AGO, *[f"{number}:a" for number in range(1, 2_501)])
-    assert [StreamSource(client, 0).forget() for _ in range(4)] == [FORGET_PAGE, FORGET_PAGE, 500, 0]
+    assert [StreamSource(client, [0]).forget() for _ in range(4)] == [FORGET_PAGE, FORGET_PAGE, 500, 0]
 
 
 def test_a_claim_notes_the_epoch_that_it_follows(client: Any) -> None:
@@ -85,7 +85,7 @@ def test_a_shift_forgets(
     client.hset(KEYS.epochs, "a", NEWEST)
     client.hset(KEYS.admitted, mapping={f"{OLD}:a": 1, f"{NEWEST}:a": 1})
     followed(client, LONG_AGO, f"{OLD}:a")
-    jobs.drain_partition(0, until_empty=True)
+    jobs.drain_share(0, 1, until_empty=True)
     assert client.hkeys(KEYS.admitted) == [b"%d:a" % NEWEST]
 
 
@@ -136,7 +136,7 @@ def test_the_books_balance_and_a_zombie_stores_nothing_twice(
     before = reconciliation()
     drain_all(redis_url, database_url)
     followed(client, LONG_AGO, f"{OLD}:a")
-    assert StreamSource(client, 0).forget() == 1
+    assert StreamSource(client, [0]).forget() == 1
     assert reconciliation().problems == []
     assert reconciliation().totals == before.totals | {"stored": 15, "in_flight": 0}
 
@@ -164,7 +164,7 @@ def test_a_hole_in_a_forgotten_life_is_still_found(client: Any, redis_url: str, 
     settings = Settings(redis_url=redis_url, postgres_url=database_url)
     assert [gap for epoch in verify(settings).epochs for gap in epoch.gaps] == [(4, 4), (10, 10)]
     followed(client, LONG_AGO, f"{OLD}:a")
-    StreamSource(client, 0).forget()
+    StreamSource(client, [0]).forget()
     report = verify(settings)
     assert [gap for epoch in report.epochs for gap in epoch.gaps] == [(4, 4)], "but no longer that at its end"
     assert report.totals["accepted"] == 10

@@ -23,7 +23,7 @@ def test_it_is_said_once_until_it_is_over(
         """In two time slices."""
         caplog.clear()
         for _ in range(2):
-            jobs.drain_partition(0, until_empty=True)
+            jobs.drain_share(0, 1, until_empty=True)
         return [record.message for record in caplog.records if record.levelname == "ERROR"]
 
     client: Any

@@ -22,6 +22,7 @@ from risk_worker.drain.batch import Outcome, decode_entries
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors
 from risk_worker.stream.source import StreamSource, connect
+from tests.support.reads import read
 from tests.support.senders import Sender
 
 KEYS = Keys(0)
@@ -59,7 +60,7 @@ class Scripts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client.flushdb()
-        self.source = StreamSource(self.client, 0, batch_size=5, block_s=0.001)
+        self.source = StreamSource(self.client, [0], batch_size=5, block_s=0.001)
         self.senders: list[Sender] = []
         self.number = 0
         self.history: dict[Key, float] = {}
@@ -179,7 +180,7 @@ class Scripts(RuleBasedStateMachine):
             assert "riskstream repair" in reason
 
     def _store(self, *, acknowledged: bool = True) -> int:
-        batch = decode_entries(self.source.stream, self.source.read(wait=False))
+        batch = decode_entries(KEYS.snapshots, read(self.source, wait=False))
         self.source.examine(batch)
         self.dead += len(batch.dead)
         duplicates = 0
@@ -191,7 +192,7 @@ class Scripts(RuleBasedStateMachine):
             if state is None or (state.epoch, state.seq) < (each.epoch, each.seq):
                 self.states[each.trader_id] = each
         if batch and acknowledged:
-            self.source.acknowledge(batch, Outcome(batch.dead, duplicates))
+            self.source.acknowledge([batch], [Outcome(batch.dead, duplicates)])
         return len(batch)
 
     def _store_all(self) -> None:
@@ -200,10 +201,10 @@ class Scripts(RuleBasedStateMachine):
             pass
 
     def _in_stream(self) -> list[WireSnapshot]:
-        source = StreamSource(self.client, 0, batch_size=1_000, block_s=0.001)
+        source = StreamSource(self.client, [0], batch_size=1_000, block_s=0.001)
         found: list[WireSnapshot] = []
-        while entries := source.read(wait=False):
-            found += [row.snapshot for row in decode_entries(source.stream, entries).rows]
+        while entries := read(source, wait=False):
+            found += [row.snapshot for row in decode_entries(KEYS.snapshots, entries).rows]
         return found
 
     @staticmethod

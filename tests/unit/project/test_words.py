@@ -46,7 +46,6 @@ ALLOWED = {
     "producer/risk_producer/transport/connect.py": {"said"},
     "worker/risk_worker/drain/batch.py": {"letter", "letters"},
     "worker/risk_worker/runtime/dashboard.py": {"whoever"},
-    "worker/risk_worker/runtime/jobs.py": {"settled"},
 }
 """File -> words that it may have all the same."""
 

@@ -36,13 +36,12 @@ class ConnectionOwner:
     def _connected(self) -> database.Connection:
         """The connection. Raises what connect() raises."""
         if self._connection is None or self._connection.closed:
-            connection = database.connect(self._url, self._purpose)
+            self._connection = database.connect(self._url, self._purpose)
             try:
-                self._opened(connection)
+                self._opened(self._connection)
             except BaseException:
-                connection.close()
+                self.close()
                 raise
-            self._connection = connection
         return self._connection
 
     def _opened(self, connection: database.Connection) -> None:

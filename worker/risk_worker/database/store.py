@@ -1,7 +1,7 @@
-"""The worker's side of Postgres: one transaction a batch, for history, state and dead letters.
+"""The worker's side of Postgres: one transaction for what was read, into history, state and dead letters.
 
-The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (the
-batch is a replay) or cannot be stored. Then the batch goes the careful way: by COPY into a temp table and
+The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (a
+batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY into a temp table and
 from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
 in halves, down to the rows that cannot be stored.
 """
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from socket import SHUT_RDWR, socket
+from threading import Lock
 from typing import Final, LiteralString
 
 import psycopg
@@ -33,7 +36,7 @@ _TYPES: Final = list(COLUMNS.values())
 
 
 class PostgresStore(ConnectionOwner):
-    """Stores batches over one connection of its own, made anew when it breaks. Not thread-safe.
+    """Stores batches over one connection of its own, made anew when it breaks. Only cut() is thread-safe.
 
     It is no pool's connection, because a pool hides why connecting fails behind a time-out, and what to do
     about it depends on that.
@@ -41,30 +44,56 @@ class PostgresStore(ConnectionOwner):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, database.STORE)
+        self._lock = Lock()  # held while the connection is closed, or cut by another thread
 
     def save(self, batch: Batch) -> Outcome:
-        """Store the batch in one transaction; rows that cannot be stored become dead letters in it.
+        """save_all() for one batch."""
+        [outcome] = self.save_all([batch])
+        return outcome
 
-        Raises StoreUnavailable (try again) or StoreMisconfigured (the message says what to do).
+    def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Store the batches in one transaction; rows that cannot be stored become dead letters in it.
+
+        Returns an outcome for each. Raises StoreUnavailable (try again) or StoreMisconfigured (the message
+        says what to do).
         """
         with self._translated_errors():
             connection = self._connected()
             try:
-                with self._transaction(connection, replay=bool(batch.dead)):
-                    _insert_quickly(connection, batch)
-                    _insert_dead_letters(connection, batch.stream, batch.dead)
-                return Outcome(batch.dead, duplicates=0)
+                with self._transaction(connection, replay=any(batch.dead for batch in batches)):
+                    _insert_quickly(connection, batches)
+                    for batch in batches:
+                        _insert_dead_letters(connection, batch.stream, batch.dead)
+                return [Outcome(batch.dead, duplicates=0) for batch in batches]
             except psycopg.Error as error:
                 if classify_error(error).disposition is not Disposition.DATA:
                     raise
                 # Otherwise it may be that some rows are there already, and all of them sound.
-                rejected_at_once = not isinstance(error, psycopg.errors.UniqueViolation)
+                rejected_at_once = len(batches) == 1 and not isinstance(error, psycopg.errors.UniqueViolation)
             with self._transaction(connection, replay=True):
                 connection.execute(_SQL["check_constraints_at_once"])
-                inserted, rejected = _insert_what_can_be(connection, batch.rows, rejected=rejected_at_once)
-                dead = [*batch.dead, *rejected]
-                _insert_dead_letters(connection, batch.stream, dead)
-            return Outcome(dead, duplicates=len(batch.rows) - len(rejected) - inserted)
+                return [_insert_carefully(connection, batch, rejected=rejected_at_once) for batch in batches]
+
+    def cut(self) -> None:
+        """From another thread: end what save_all() waits for. It raises StoreUnavailable then."""
+        with self._lock:
+            if self._connection is None or self._connection.closed:
+                return
+            with contextlib.suppress(OSError), socket(fileno=os.dup(self._connection.fileno())) as end:
+                end.shutdown(SHUT_RDWR)
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The server's process of the connection; None: there is none, or a pooler stands between."""
+        connection = self._connection
+        if connection is None or connection.closed or connection.pooled:
+            return None
+        return connection.info.backend_pid
+
+    def close(self) -> None:
+        """Give the connection back. The store may be used again: it connects anew."""
+        with self._lock:
+            super().close()
 
     def _connected(self) -> database.Connection:
         try:
@@ -119,13 +148,22 @@ class PostgresStore(ConnectionOwner):
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _insert_quickly(connection: psycopg.Connection, batch: Batch) -> None:
+def _insert_quickly(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
-    if not batch.rows:
+    snapshots = [row.snapshot for batch in batches for row in batch.rows]
+    if not snapshots:
         return
     with connection.cursor() as cursor:
-        _copy(cursor, _SQL["copy_history"], [row.snapshot for row in batch.rows])
-        _save_state(cursor, batch.incarnations)
+        _copy(cursor, _SQL["copy_history"], snapshots)
+        _save_state(cursor, [each for batch in batches for each in batch.incarnations])
+
+
+def _insert_carefully(connection: psycopg.Connection, batch: Batch, *, rejected: bool) -> Outcome:
+    """Insert of one batch what is new and sound; the rest are dead letters. rejected: see below."""
+    inserted, blamed = _insert_what_can_be(connection, batch.rows, rejected=rejected)
+    dead = [*batch.dead, *blamed]
+    _insert_dead_letters(connection, batch.stream, dead)
+    return Outcome(dead, duplicates=len(batch.rows) - len(blamed) - inserted)
 
 
 def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
@@ -173,7 +211,8 @@ def _save_state(cursor: psycopg.Cursor, found: Sequence[Incarnation]) -> None:
     """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
     newest: dict[str, Incarnation] = {}
     for each in found:
-        if newest.setdefault(each.trader_id, each).epoch < each.epoch:
+        known = newest.setdefault(each.trader_id, each)
+        if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
             newest[each.trader_id] = each
     _copy(cursor, _SQL["copy_staging"], [each.newest for each in newest.values()])
     cursor.execute(_SQL["save_state"])

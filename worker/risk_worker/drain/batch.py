@@ -80,7 +80,10 @@ def incarnations(rows: Sequence[Row]) -> list[Incarnation]:
 
 @dataclass(slots=True)
 class Batch:
-    """What was read of a stream in one piece: rows to be stored, and dead letters."""
+    """What was read of one stream in one piece: rows to be stored, and dead letters.
+
+    A transaction stores the batches of several streams.
+    """
 
     stream: str
     rows: list[Row] = field(default_factory=list)
@@ -113,7 +116,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one committed transaction did with a batch."""
+    """What a committed transaction did with one batch."""
 
     dead: Sequence[DeadLetter]
     """All dead letters of the batch: those that decoding found and those that the database rejected."""

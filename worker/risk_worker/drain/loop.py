@@ -1,4 +1,4 @@
-"""The drain: stream in, database out. It knows what a source and a store promise, and no driver."""
+"""The drain: streams in, database out. It knows what a source and a store promise, and no driver."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, Stor
 from risk_worker.drain.ports import Source, Store
 from risk_worker.drain.prefetch import Prefetcher
 from risk_worker.drain.retry import OutageLog, RetryPolicy
+from risk_worker.drain.uncommitted import Uncommitted
 
 
 def drain(
@@ -22,29 +23,42 @@ def drain(
     over: Callable[[], bool],
     policy: RetryPolicy | None = None,
     outage: OutageLog | None = None,
+    uncommitted: Uncommitted | None = None,
 ) -> int:
-    """Work until the time slice is over or stop is set; the batch in hand is always finished.
+    """Work until the time slice is over or stop is set; what is being stored then is finished.
 
     Returns how many entries were stored, dead letters included. An outage of either side is logged when it
-    begins, while it lasts and when it ends; the time slice may end amid it, as it may be of this partition
-    alone. outage: the log of the time slices before.
+    begins, while it lasts and when it ends; the time slice may end amid it. outage: the log of the time
+    slices before. uncommitted: learns of what is in hand.
     """
     policy = policy or RetryPolicy()
-    outage = outage or OutageLog(policy)
+    outage = outage or OutageLog()
+    uncommitted = uncommitted or Uncommitted()
     stored = 0
+
+    def ends() -> bool:
+        return stop.is_set() or over()
+
     with Prefetcher(source) as prefetcher, _gc_thresholds():
-        while not stop.is_set() and not over():
+        while not ends():
             try:
-                batch = prefetcher.next()
-                if batch:
-                    outcome = policy.save(store, batch, gives_up=stop.is_set, on_failure=source.failed)
-                    prefetcher.acknowledge(batch, outcome)
-                    stored += len(batch)
+                batches = prefetcher.next()
+                if batches:
+                    uncommitted.begin()
+                    outcomes = policy.save(store, batches, gives_up=ends, on_failure=source.failed)
+                    uncommitted.end()
+                    prefetcher.acknowledge(batches, outcomes)
+                    stored += sum(map(len, batches))
+                else:
+                    uncommitted.end()  # what could not be stored was stored by another worker
             except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
+                if isinstance(error, SourceUnavailable):
+                    uncommitted.end()
                 prefetcher.rewind()
-                _pause(outage.record_failure(error, source.stream), lambda: stop.is_set() or over())
+                _pause(outage.record_failure(error, source.where, policy), ends)
             else:
                 outage.record_success()
+    uncommitted.end()
     return stored
 
 

@@ -7,19 +7,27 @@ from typing import Protocol
 
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 
+Piece = tuple[str, Sequence[StreamEntry]]
+"""A stream, and what comes next in it: at least one entry."""
+
 
 class Source(Protocol):
-    """The stream of one partition, as one consumer sees it. All methods may raise SourceUnavailable."""
+    """The streams of a share of the partitions, as one consumer sees them.
+
+    All methods may raise SourceUnavailable: none of the streams can be read. A stream that alone is in
+    trouble is left out for a while, and is the source's own business.
+    """
 
     @property
-    def stream(self) -> str: ...
+    def where(self) -> str:
+        """Where the entries wait, for a person."""
 
     @property
     def more(self) -> bool:
         """Whether the last read() gave as many entries as it may, so that more are to be expected."""
 
-    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
-        """What comes next, from the stream's beginning; empty if nothing came (with wait: for a while)."""
+    def read(self, *, wait: bool = True) -> Sequence[Piece]:
+        """What comes next, from each stream's beginning; empty if nothing came (with wait: for a while)."""
 
     def examine(self, batch: Batch) -> None:
         """Make dead letters of rows that are well-formed, but that no producer sent."""
@@ -27,18 +35,19 @@ class Source(Protocol):
     def rewind(self) -> None:
         """Read again what is not acknowledged: something after read() went wrong."""
 
-    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
-        """The batch is committed: take it off the stream and count it. May be repeated."""
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """The batches are committed: take them off their streams and count them. May be repeated."""
 
-    def failed(self, batch: Batch) -> None:
-        """Count a try to store the batch that failed."""
+    def failed(self, batches: Sequence[Batch]) -> None:
+        """Count a try to store the batches that failed."""
 
 
 class Store(Protocol):
     """The database."""
 
-    def save(self, batch: Batch) -> Outcome:
-        """Store the batch in one transaction. May be repeated: what is stored already is left alone.
+    def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Store the batches in one transaction; an outcome for each.
 
-        Raises StoreUnavailable or StoreMisconfigured; then nothing of the batch is known to be stored.
+        May be repeated: what is stored already is left alone. Raises StoreUnavailable or StoreMisconfigured;
+        then nothing of the batches is known to be stored.
         """

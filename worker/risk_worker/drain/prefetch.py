@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Self
 
@@ -10,33 +11,34 @@ from risk_worker.drain.ports import Source
 
 
 class Prefetcher:
-    """While the database works on a batch, acknowledges the one before and reads and decodes the next.
+    """While the database works on what was read, acknowledges what was read before and reads and decodes what
+    comes next.
 
-    Only where there is a backlog. Without one a batch that is read later is larger, and one that is
-    acknowledged at once is sooner out of the way.
+    Only where there is a backlog. Without one what is read later is more, and what is acknowledged at once is
+    sooner out of the way.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._thread = ThreadPoolExecutor(1, "source")  # one: what is submitted happens in this order
-        self._coming: Future[Batch] | None = None
+        self._coming: Future[list[Batch]] | None = None
         self._acknowledging: Future[None] | None = None
 
-    def next(self) -> Batch:
-        """The next batch; empty if nothing came for a while."""
+    def next(self) -> list[Batch]:
+        """The next batches, one of each stream that has something; empty if nothing came for a while."""
         coming, self._coming = self._coming, None
-        batch = coming.result() if coming else None
-        if not batch:
+        batches = coming.result() if coming else None
+        if not batches:
             self._acknowledged()
-            batch = self._read(wait=True)
+            batches = self._read(wait=True)
         if self._source.more:
             self._coming = self._thread.submit(self._read, wait=False)
-        return batch
+        return batches
 
-    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
-        """Acknowledge a committed batch, now or while the next one is being stored."""
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """Acknowledge committed batches, now or while the next ones are being stored."""
         self._acknowledged()
-        self._acknowledging = self._thread.submit(self._source.acknowledge, batch, outcome)
+        self._acknowledging = self._thread.submit(self._source.acknowledge, batches, outcomes)
         if self._coming is None:
             self._acknowledged()
 
@@ -52,10 +54,11 @@ class Prefetcher:
         if acknowledging is not None:
             acknowledging.result()
 
-    def _read(self, *, wait: bool) -> Batch:
-        batch = decode_entries(self._source.stream, self._source.read(wait=wait))
-        self._source.examine(batch)
-        return batch
+    def _read(self, *, wait: bool) -> list[Batch]:
+        batches = [decode_entries(stream, entries) for stream, entries in self._source.read(wait=wait)]
+        for batch in batches:
+            self._source.examine(batch)
+        return batches
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -25,16 +25,21 @@ class RetryPolicy:
         self.cap_s = cap_s
 
     def save(
-        self, store: Store, batch: Batch, *, gives_up: Callable[[], bool], on_failure: Callable[[Batch], None]
-    ) -> Outcome:
-        """store.save(), tried again while it raises StoreUnavailable; the last one is raised.
+        self,
+        store: Store,
+        batches: Sequence[Batch],
+        *,
+        gives_up: Callable[[], bool],
+        on_failure: Callable[[Sequence[Batch]], None],
+    ) -> list[Outcome]:
+        """store.save_all(), tried again while it raises StoreUnavailable; the last one is raised.
 
         gives_up: whether not to try again. on_failure: called after each try that failed.
         """
 
         def failed(details: Any) -> None:
-            log.warning("Could not store a batch of %d: %s", len(batch), details["exception"])
-            on_failure(batch)
+            log.warning("Could not store a batch of %d: %s", sum(map(len, batches)), details["exception"])
+            on_failure(batches)
 
         retrying = backoff.on_exception(
             backoff.expo,
@@ -48,8 +53,8 @@ class RetryPolicy:
             on_giveup=failed,
             logger=None,
         )
-        outcome: Outcome = retrying(store.save)(batch)
-        return outcome
+        outcomes: list[Outcome] = retrying(store.save_all)(batches)
+        return outcomes
 
 
 class OutageLog:
@@ -57,24 +62,26 @@ class OutageLog:
 
     REPEAT_EVERY_S: Final = 60.0
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
+    def __init__(self) -> None:
         self._began: float | None = None
         self._next_wait_s = 0.0
         self._logged = ""
         self._logged_at = 0.0
 
-    def record_failure(self, error: Exception, stream: str) -> float:
-        """Log it where it is news. Returns how many seconds to wait before the next try."""
+    def record_failure(self, error: Exception, where: str, policy: RetryPolicy) -> float:
+        """Log it where it is news. where: the snapshots wait meanwhile.
+
+        Returns how many seconds to wait before the next try.
+        """
         now = monotonic()
         if self._began is None:
             self._began = now
-            self._next_wait_s = self._policy.base_s
+            self._next_wait_s = policy.base_s
         if str(error) != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
             self._logged, self._logged_at = str(error), now
-            log.critical("Not storing: %s. Snapshots wait in the stream %s.", error, stream)
+            log.critical("Not storing: %s. Snapshots wait in %s.", error, where)
         wait_s: float = backoff.full_jitter(self._next_wait_s)
-        self._next_wait_s = min(self._next_wait_s * 2, self._policy.cap_s)
+        self._next_wait_s = min(self._next_wait_s * 2, policy.cap_s)
         return wait_s
 
     def record_success(self) -> None:

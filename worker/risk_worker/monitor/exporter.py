@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -30,7 +31,7 @@ from risk_producer.transport.connect import RedisClient, redis_client
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
-from risk_worker.stream.workers import COUNTERS_KEY, workers_alive
+from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, registered_workers
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
 
 log = logging.getLogger("riskstream.exporter")
@@ -84,7 +85,12 @@ MEANING: Final = {
         "(risk_workers is 0)."
     ),
     "risk_workers": (
-        "Workers heard of within 15 s, by their own clocks. 0: start one. Not shown while RQ's Redis is away."
+        "Workers heard of within 12 s, by their own clocks, that can use Postgres. 0: start one, or look at "
+        "Postgres. Not shown while RQ's Redis is away."
+    ),
+    "risk_commit_wait_seconds": (
+        "For how long a worker has waited for a COMMIT, the longest of all; 0: none for 5 s. Growing: its "
+        "log names what Postgres waits for (a lock, a synchronous standby), or why Postgres cannot be used."
     ),
     "risk_drain_jobs_enqueued_total": (
         "Drain jobs put on the queue: one at the end of each time slice, and those that went missing."
@@ -213,7 +219,8 @@ class RedisCollector(Collector):
     def _workers(self, unreadable: list[str]) -> list[Metric]:
         """What RQ's Redis knows; nothing where it does not answer."""
         try:
-            living = workers_alive(self._rq)
+            now = datetime.now(UTC)
+            alive = [each for each in registered_workers(self._rq) if each.silent_s(now) <= LEASE_S]
             pipeline = self._rq.pipeline(transaction=False)
             pipeline.hgetall(COUNTERS_KEY)
             [answer] = pipeline.execute(raise_on_error=False)
@@ -222,12 +229,14 @@ class RedisCollector(Collector):
             return []
         counts = numbers(answer, COUNTERS_KEY, unreadable)
         workers = _gauge("risk_workers")
-        workers.add_metric([], living)
+        workers.add_metric([], len(alive))
+        wait = _gauge("risk_commit_wait_seconds")
+        wait.add_metric([], max((each.commit_wait_s for each in alive), default=0.0))
         jobs: list[Metric] = []
         for field in ("enqueued", "failed"):
             jobs.append(counter := _counter(f"risk_drain_jobs_{field}_total"))
             counter.add_metric([], counts.get(field, 0))
-        return [workers, *jobs]
+        return [workers, wait, *jobs]
 
     def _name(self, unreadable: list[str]) -> None:
         """Log what is left out: once, and again each minute."""

@@ -9,7 +9,8 @@ floors, says how far the comparison has come, and at its end which run of the se
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
@@ -30,6 +31,9 @@ from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     from risk_producer.contract.snapshot import RiskSnapshot
     from risk_producer.settings import Settings
 
@@ -94,13 +98,14 @@ class Floors(ConnectionOwner):
     def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
         return cls(client, settings.require_database_url(), partition, settings.partitions)
 
-    def look(self) -> None:
+    def look(self) -> bool:
         """Go on with the comparison where one is due; every LOOK_EVERY_S see whether one is.
 
-        Raises nothing: what cannot be compared now is logged and tried again, and never hinders storing.
+        Returns whether nothing is left to be done now. Raises nothing: what cannot be compared now is logged
+        and tried again, and never hinders storing.
         """
         if monotonic() < self._look_at:
-            return
+            return True
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
@@ -115,6 +120,7 @@ class Floors(ConnectionOwner):
                     classify_error(error) if isinstance(error, psycopg.Error) else error,
                 )
         self._look_at = monotonic() + LOOK_EVERY_S if done else 0.0
+        return done
 
     def compare(self) -> None:
         """The whole comparison at once. Raises RedisError or psycopg.Error."""
@@ -219,6 +225,32 @@ class Floors(ConnectionOwner):
                 len(new),
                 shown,
             )
+
+
+class FloorsOfShare:
+    """Compares the partitions of a share, one after the other. Not thread-safe."""
+
+    def __init__(self, settings: Settings, client: RedisClient, partitions: Iterable[int]) -> None:
+        self._floors = deque(Floors.from_settings(settings, client, partition) for partition in partitions)
+
+    def look(self) -> None:
+        """Floors.look() of each; after BUDGET_S it leaves the rest to the next call. Raises nothing."""
+        until = monotonic() + BUDGET_S
+        for _ in range(len(self._floors)):
+            if not self._floors[0].look():
+                return
+            self._floors.rotate(-1)
+            if monotonic() >= until:
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each in self._floors:
+            each.close()
 
 
 def rows_of(

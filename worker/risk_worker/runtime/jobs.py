@@ -1,129 +1,131 @@
-"""The RQ job: one drain a partition, under a fixed id."""
+"""The RQ job: the drain of one share of the partitions, under a fixed id."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from rq.job import Job
 
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_worker.database.commit_watch import CommitWatch
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import OutageLog, RetryPolicy
-from risk_worker.recovery.floors import Floors
+from risk_worker.drain.uncommitted import Uncommitted
+from risk_worker.recovery.floors import FloorsOfShare
+from risk_worker.runtime.time_slice import TimeSlice
 from risk_worker.stream import source
+from risk_worker.stream.outages import PartitionOutages
 from risk_worker.stream.partitions import Watch
-from risk_worker.stream.workers import QUEUE
 
 log = logging.getLogger("riskstream.jobs")
 
-DRAIN: Final = "risk_worker.runtime.jobs.drain_partition"
-TIME_SLICE_S: Final = 20.0
-SHORT_TIME_SLICE_S: Final = 1.0  # where more partitions wait for a worker than there are workers
+DRAIN: Final = "risk_worker.runtime.jobs.drain_share"
+DRAIN_PARTITION: Final = "risk_worker.runtime.jobs.drain_partition"
+"""The job of versions before the shares: one partition."""
 
+# Of the drain that is under way in this process, or of the time slices before it.
 stop: Final = threading.Event()
-"""Set once, by the worker's signal handler: finish the batch in hand."""
+"""Set once, by the worker's signal handler: finish what is in hand."""
+time_slice: Final = TimeSlice()
+uncommitted: Final = Uncommitted()
+database_lost: Final = threading.Event()
+"""Set when a time slice ended because Postgres cannot be used from here."""
 
 _unserved: Final = Watch()
-_outages: Final[dict[int, OutageLog]] = {}  # partition -> its outage, which may last longer than a time slice
+_outage: Final = OutageLog()
+_partition_outages: Final = PartitionOutages()
 
 Over = Callable[[source.StreamSource], bool]
 
 
-def drain_partition(partition: int, until_empty: bool = False) -> int:
-    """The job: drain a partition for a time slice, or until it is empty.
+def partitions_of(share: int, shares: int, partitions: int) -> range:
+    """The partitions of a share: share, share + shares, share + 2 * shares, ... below partitions."""
+    return range(share, partitions, shares)
 
-    Returns how many entries were settled.
+
+def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
+    """The job: drain one of so many shares of the partitions for a time slice, or until it is empty.
+
+    Returns how many entries were stored.
     """
     settings = Settings.load()
+    partitions = partitions_of(share, shares, settings.partitions)
     if until_empty:
-        return _drain(settings, partition, _is_done)
-    with redis_client(
-        settings.require_rq_redis_url(), answer_timeout_s=5, connect_timeout_s=5, retries=10
-    ) as rq:
-        time_slice_is_over = _time_slice_is_over(rq)
-        return _drain(settings, partition, lambda _: time_slice_is_over())
+        return _drain(settings, partitions, source.StreamSource.is_empty)
+    time_slice.begin(shares)
+    return _drain(settings, partitions, lambda _: time_slice.is_over(), on_lost=_lose_database)
 
 
-def drain_directly(settings: Settings, partition: int, seconds: float) -> int:
-    """Drain without RQ, while something is wrong with its keys: until the partition is empty, or for so long.
+def drain_partition(partition: int, until_empty: bool = False) -> int:
+    """The job of versions before the shares, while some of them run beside this one."""
+    return drain_share(partition, Settings.load().partitions, until_empty)
 
-    Another worker may drain it at the same time. Returns how many entries were settled.
+
+def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
+    """Drain without RQ, while something is wrong with its keys: until all is stored, or for so long.
+
+    Another worker may drain the same at the same time. Returns how many entries were stored.
     """
     until = monotonic() + seconds
-    return _drain(settings, partition, lambda stream: monotonic() >= until or _is_done(stream))
+    return _drain(settings, partitions, lambda stream: monotonic() >= until or stream.is_empty())
 
 
-def _drain(settings: Settings, partition: int, over: Over) -> int:
+def _lose_database() -> None:
+    database_lost.set()
+    time_slice.end()
+
+
+def _drain(
+    settings: Settings, partitions: Sequence[int], over: Over, *, on_lost: Callable[[], None] | None = None
+) -> int:
+    if not partitions:
+        return 0
     client = source.connect(settings.require_redis_url())
+    database_url = settings.require_database_url()
     policy = RetryPolicy(
         retries=settings.max_retries,
         base_s=settings.backoff_base_ms / 1000,
         cap_s=settings.backoff_cap_ms / 1000,
     )
-    floors = Floors.from_settings(settings, client, partition)
-    outage = _outages.setdefault(partition, OutageLog(policy))
-    with client, floors, PostgresStore(settings.require_database_url()) as store:
+    with (
+        client,
+        FloorsOfShare(settings, client, partitions) as floors,
+        PostgresStore(database_url) as store,
+        CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
+    ):
         floors.look()
-        stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
+        streams = source.StreamSource.from_settings(
+            settings, client, partitions, look=floors.look, outages=_partition_outages
+        )
         with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
-            stream.forget()
+            streams.forget()
             _unserved.look(client, settings.partitions)
-        settled = drain(stream, store, stop=stop, over=lambda: over(stream), policy=policy, outage=outage)
-    if settled:
-        log.info("Partition %d: %d entries settled in this time slice", partition, settled)
-    return settled
-
-
-def _is_done(stream: source.StreamSource) -> bool:
-    """Whether there is nothing more to do now: the stream is empty, or no stream at all."""
-    try:
-        return stream.length() == 0
-    except ResponseError as error:
-        return str(error).startswith("WRONGTYPE")
-    except RedisError:
-        return False
-
-
-def _time_slice_is_over(rq: RedisClient) -> Callable[[], bool]:
-    """After TIME_SLICE_S; after SHORT_TIME_SLICE_S when another partition waits for a worker.
-
-    Not while RQ's Redis is away, which RQ needs at the end of a time slice.
-    """
-    began = monotonic()
-    looked = began
-    is_over = False
-
-    def over() -> bool:
-        nonlocal looked, is_over
-        now = monotonic()
-        if is_over or now - looked < min(SHORT_TIME_SLICE_S, TIME_SLICE_S):
-            return is_over
-        looked = now
-        try:
-            others_wait = bool(rq.llen(f"rq:queue:{QUEUE}"))
-        except ResponseError:
-            others_wait = False
-        except RedisError:
-            return False
-        is_over = others_wait or now - began >= TIME_SLICE_S
-        return is_over
-
-    return over
+        stored = drain(
+            streams,
+            store,
+            stop=stop,
+            over=lambda: over(streams),
+            policy=policy,
+            outage=_outage,
+            uncommitted=uncommitted,
+        )
+    if stored:
+        log.info("%d entries of %d partition(s) stored in this time slice", stored, len(partitions))
+    return stored
 
 
 class DrainJob(Job):  # type: ignore[misc]  # rq has no types
     """Runs what is on the allowlist and nothing else, whatever is written in Redis."""
 
-    ALLOWED: Final = {DRAIN: drain_partition}
+    ALLOWED: Final[dict[str, Callable[..., int]]] = {DRAIN: drain_share, DRAIN_PARTITION: drain_partition}
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -148,6 +150,6 @@ class DrainJob(Job):  # type: ignore[misc]  # rq has no types
         return None
 
 
-def job_id_of(partition: int) -> str:
-    """The fixed id of a partition's drain job."""
-    return f"drain-{partition}"
+def job_id_of(share: int) -> str:
+    """The fixed id of a share's drain job."""
+    return f"drain-{share}"

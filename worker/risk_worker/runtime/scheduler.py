@@ -1,4 +1,8 @@
-"""The drain jobs' scheduler: every partition's job is queued, or held by a worker that is alive.
+"""The drain jobs' scheduler: the job of every share is queued, or held by a worker that is alive.
+
+There are as many shares of the partitions as workers that are alive, and no more than partitions. A job that
+is queued for another number of shares is replaced or removed; the holder of one ends by itself
+(time_slice.py).
 
 Nothing that it reads is trusted: a key of RQ's that cannot be read is named in the log, and made anew.
 Nothing depends on two machines' clocks: a worker is alive as long as its lease keeps changing.
@@ -9,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +31,8 @@ from rq import Queue
 from rq.job import JobStatus
 
 from risk_producer.transport.connect import RedisClient
-from risk_worker.runtime.jobs import DRAIN, DrainJob, job_id_of
-from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, age_s
+from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
+from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, LiveWorkers, age_s
 
 log = logging.getLogger("riskstream.scheduler")
 
@@ -55,6 +60,7 @@ _FIELDS: Final = {
     *("status", "started_at", "ended_at", "last_heartbeat", "worker_name"),
 }
 _EMPTY: Final = (b"", b"[]", b"{}")
+_JOB_ID: Final = re.compile(rb"drain-(\d{1,4})")
 
 
 class Condition(Enum):
@@ -62,6 +68,7 @@ class Condition(Enum):
 
     HELD = "held by a worker that is alive"
     QUEUED = "queued"
+    OUTDATED = "queued for another number of shares"
     IN_TRANSIT = "taken from the queue a moment ago"
     ABSENT = "absent"
     UNREADABLE = "unreadable"
@@ -71,6 +78,7 @@ class Condition(Enum):
 
     @property
     def is_fine(self) -> bool:
+        """Whether the job may stay as it is."""
         return self in (Condition.HELD, Condition.QUEUED, Condition.IN_TRANSIT)
 
 
@@ -100,32 +108,61 @@ class DrainScheduler:
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """worker: the name of the one in this process; other registrations with its pid are dead."""
+        """worker: the name of the one in this process; other registrations with its pid are dead.
+
+        partitions: how many there are.
+        """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self._partitions = partitions
         self._lease_s = lease_s
         self._clock = clock
+        self._workers = LiveWorkers(lease_s=lease_s, clock=clock)
+        self._shares = 0  # as they were last seen
         self._queue = Queue(QUEUE, connection=connection, job_class=DrainJob, serializer="json")
         self._lock = threading.Lock()
         self._leases: dict[bytes, tuple[float, float]] = {}  # lease -> its score, since when it is that
         self._transits: dict[str, tuple[Any, float]] = {}  # job -> enqueued at, first seen in transit at
 
+    def shares(self) -> int:
+        """How many shares of the partitions there should be now: one for each worker that is alive."""
+        shares = max(1, min(self._partitions, self._workers.count(self._connection)))
+        if shares != self._shares:
+            log.info(
+                "The %d partition(s) are drained in %d share(s), one for each worker",
+                self._partitions,
+                shares,
+            )
+        self._shares = shares
+        return shares
+
     def ensure_enqueued(self) -> list[str]:
-        """Enqueue the drain jobs that are neither queued nor held. Returns their ids."""
+        """Enqueue the drain jobs that are neither queued nor held; remove those of another number of shares.
+
+        Returns the ids of those that were enqueued.
+        """
         with self._lock:
             self.check_types()
             self.remove_dead_workers()
-            seen = self._read(range(self._partitions))
+            shares = self.shares()
+            numbers = sorted({*range(self._partitions), *self._queued()})
+            seen = self._read(numbers)
             self._watch_leases(seen)
-            missing = [p for p, each in enumerate(seen) if not self._condition(p, each).is_fine]
-            return [job_id_of(p) for p in missing if self._enqueue(p)]
+            held = {lease for each in seen for lease, _ in each.leases}
+            self._leases = {lease: of for lease, of in self._leases.items() if lease in held}
+            wrong = [
+                number
+                for number, each in zip(numbers, seen, strict=True)
+                if not self._is_right(number, shares, self._condition(number, shares, each))
+            ]
+            changed = [number for number in wrong if self._put_right(number, shares)]
+            return [job_id_of(number) for number in changed if number < shares]
 
-    def condition(self, partition: int) -> Condition:
-        """Where a partition's drain job is now."""
-        [seen] = self._read([partition])
+    def condition(self, share: int, shares: int) -> Condition:
+        """Where the drain job of one of so many shares is now."""
+        [seen] = self._read([share])
         self._watch_leases([seen])
-        return self._condition(partition, seen)
+        return self._condition(share, shares, seen)
 
     def remove_dead_workers(self) -> None:
         """Remove what workers that were killed hold and leave.
@@ -173,30 +210,37 @@ class DrainScheduler:
         self.remove_worker(key)
         return True
 
-    def _enqueue(self, partition: int) -> bool:
-        """Delete what is there of a partition's job and enqueue it anew, if no other worker did meanwhile."""
-        job_id = job_id_of(partition)
+    @staticmethod
+    def _is_right(number: int, shares: int, condition: Condition) -> bool:
+        return condition.is_fine or (number >= shares and condition is Condition.ABSENT)
+
+    def _queued(self) -> set[int]:
+        """The numbers of the drain jobs on the queue, whichever they are."""
+        found = (_JOB_ID.fullmatch(job_id) for job_id in self._connection.lrange(QUEUE_KEY, 0, -1))
+        return {
+            int(match[1])
+            for match in found
+            if match is not None and match[0] == job_id_of(int(match[1])).encode()
+        }
+
+    def _put_right(self, number: int, shares: int) -> bool:
+        """Delete what is there of a job, and enqueue it anew where there should be such a share.
+
+        False: there is nothing to be done, as another worker did it meanwhile.
+        """
+        job_id = job_id_of(number)
         with self._connection.pipeline() as pipeline:
             try:
                 pipeline.watch(f"rq:job:{job_id}", QUEUE_KEY, TRANSIT_KEY, LEASES_KEY)
-                [seen] = self._read([partition], pipeline)
+                [seen] = self._read([number], pipeline)
                 self._watch_leases([seen])
-                condition = self._condition(partition, seen)
-                if condition.is_fine:
+                condition = self._condition(number, shares, seen)
+                if self._is_right(number, shares, condition):
                     return False
                 pipeline.multi()
                 self._delete(pipeline, job_id, seen)
-                self._queue.enqueue_call(
-                    DRAIN,
-                    args=(partition,),
-                    job_id=job_id,
-                    timeout=-1,
-                    result_ttl=0,
-                    failure_ttl=3600,
-                    description=f"drain partition {partition}",
-                    pipeline=pipeline,
-                )
-                pipeline.hincrby(COUNTERS_KEY, "enqueued", 1)
+                if number < shares:
+                    self._enqueue(pipeline, number, shares)
                 pipeline.execute()
             except WatchError:
                 return False  # another worker was quicker, or the job moves: the next look shows it
@@ -204,11 +248,27 @@ class DrainScheduler:
                 self._failed(job_id, error)
                 raise
         self._transits.pop(job_id, None)
-        if condition is not Condition.ABSENT:
-            log.warning("Re-enqueued drain job %s: it was %s", job_id, condition.value)
-        if not (now := self.condition(partition)).is_fine and now is not Condition.ABSENT:
+        if condition not in (Condition.ABSENT, Condition.QUEUED, Condition.OUTDATED):
+            done = "Re-enqueued" if number < shares else "Removed"
+            log.warning("%s drain job %s: it was %s", done, job_id, condition.value)
+        now = self.condition(number, shares)
+        if not self._is_right(number, shares, now) and now not in (Condition.ABSENT, Condition.OUTDATED):
             self._failed(job_id, f"it is {now.value} all the same")
         return True
+
+    def _enqueue(self, pipeline: Any, share: int, shares: int) -> None:
+        partitions = partitions_of(share, shares, self._partitions)
+        self._queue.enqueue_call(
+            DRAIN,
+            args=(share, shares),
+            job_id=job_id_of(share),
+            timeout=-1,
+            result_ttl=0,
+            failure_ttl=3600,
+            description=f"drain share {share} of {shares}: {len(partitions)} partition(s)",
+            pipeline=pipeline,
+        )
+        pipeline.hincrby(COUNTERS_KEY, "enqueued", 1)
 
     def _delete(self, pipeline: Any, job_id: str, seen: _Seen) -> None:
         """Everything that there may be of a job."""
@@ -231,12 +291,12 @@ class DrainScheduler:
         except RedisError as error:
             log.debug("This could not be counted: %s", error)
 
-    def _read(self, partitions: Sequence[int] | range, watching: Any = None) -> list[_Seen]:
+    def _read(self, numbers: Sequence[int], watching: Any = None) -> list[_Seen]:
         """What decides about these jobs: in one transaction, or one by one on a pipeline that watches."""
         questions: list[Callable[[Any], Any]] = [
             lambda ask: ask.lrange(QUEUE_KEY, 0, -1),
             lambda ask: ask.zrange(LEASES_KEY, 0, -1, withscores=True),
-            *(methodcaller("hgetall", f"rq:job:{job_id_of(partition)}") for partition in partitions),
+            *(methodcaller("hgetall", f"rq:job:{job_id_of(number)}") for number in numbers),
         ]
         if watching is not None:
             answers = [_answer(question, watching) for question in questions]
@@ -252,15 +312,15 @@ class DrainScheduler:
         return [
             _Seen(
                 fields,
-                job_id_of(partition).encode() in queued,
-                [each for each in leases if each[0].rpartition(b":")[0] == job_id_of(partition).encode()],
+                job_id_of(number).encode() in queued,
+                [each for each in leases if each[0].rpartition(b":")[0] == job_id_of(number).encode()],
             )
-            for partition, fields in zip(partitions, hashes, strict=True)
+            for number, fields in zip(numbers, hashes, strict=True)
         ]
 
-    def _condition(self, partition: int, seen: _Seen) -> Condition:
-        job_id = job_id_of(partition)
-        condition = self._classify(partition, seen)
+    def _condition(self, number: int, shares: int, seen: _Seen) -> Condition:
+        job_id = job_id_of(number)
+        condition = self._classify(number, shares, seen)
         if condition is not Condition.IN_TRANSIT:
             self._transits.pop(job_id, None)
             return condition
@@ -272,7 +332,7 @@ class DrainScheduler:
         # Taken a moment ago, or taken by a worker that died before it began.
         return condition if self._clock() - since < self.TRANSIT_S else Condition.LOST
 
-    def _classify(self, partition: int, seen: _Seen) -> Condition:
+    def _classify(self, number: int, shares: int, seen: _Seen) -> Condition:
         # Whatever is in the hash, the holder of a lease drains, and enqueues the job when it is done.
         if any(self._is_alive(lease) for lease, _ in seen.leases):
             return Condition.HELD
@@ -280,13 +340,14 @@ class DrainScheduler:
             return Condition.UNREADABLE
         if not seen.fields:
             return Condition.ABSENT
-        if not _is_drain_of(partition, seen.fields, self._connection):
+        of = _shares_of(number, seen.fields, self._connection)
+        if of is None:
             return Condition.UNREADABLE
         status = seen.fields[b"status"].decode()
         if status not in (JobStatus.QUEUED.value, JobStatus.STARTED.value):
             return Condition.ENDED
         if seen.queued:
-            return Condition.QUEUED
+            return Condition.QUEUED if of == shares else Condition.OUTDATED
         return Condition.IN_TRANSIT if status == JobStatus.QUEUED.value else Condition.ABANDONED
 
     def _watch_leases(self, seen: Iterable[_Seen]) -> None:
@@ -303,7 +364,6 @@ class DrainScheduler:
                 self._leases[lease] = (score, -math.inf)
             elif self._leases.get(lease, (None, 0.0))[0] != score:
                 self._leases[lease] = (score, now)
-        self._leases = {lease: of for lease, of in self._leases.items() if lease in leases}
 
     def _is_alive(self, lease: bytes) -> bool:
         return self._clock() - self._leases[lease][1] < self._lease_s
@@ -377,23 +437,30 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _is_drain_of(partition: int, fields: Any, connection: Any) -> bool:
-    """Whether RQ can read the hash, and would drain this partition."""
+def _shares_of(number: int, fields: Any, connection: Any) -> int | None:
+    """Of how many shares the job drains this one; 0: it is of a version before the shares; None: RQ cannot
+    read it, or it is another job."""
     try:
         unknown = {
             name for name, value in fields.items() if name.decode() not in _FIELDS and value not in _EMPTY
         }
-        job = DrainJob(job_id_of(partition), connection=connection, serializer="json")
+        job = DrainJob(job_id_of(number), connection=connection, serializer="json")
         job.restore(fields)
-        return (
+        sound = (
             not unknown
             and b"status" in fields
-            and (job.origin, job.func_name, list(job.args), dict(job.kwargs))
-            == (QUEUE, DRAIN, [partition], {})
+            and (job.origin, dict(job.kwargs)) == (QUEUE, {})
             and (job.timeout, job.result_ttl, job.group_id) == (-1, 0, None)
         )
+        if not sound:
+            return None
+        if (job.func_name, list(job.args)) == (DRAIN_PARTITION, [number]):
+            return 0
+        share, shares = job.args
+        is_drain = job.func_name == DRAIN and share == number and isinstance(shares, int) and shares > share
+        return shares if is_drain else None
     except Exception:  # noqa: BLE001  # whatever RQ raises on it, it cannot read it
-        return False
+        return None
 
 
 def _answer(question: Callable[[Any], Any], ask: Any) -> Any:

@@ -37,21 +37,25 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import RedisClient, adopt, redis_client
 from risk_worker.database import migrations
+from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.runtime import jobs
-from risk_worker.runtime.jobs import SHORT_TIME_SLICE_S, DrainJob
+from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host
 from risk_worker.stream import progress, source
-from risk_worker.stream.workers import LEASE_S, QUEUE
+from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 
 log = logging.getLogger("riskstream.worker")
 
 BEAT_S: Final = 3
-TICK_S: Final = 2
-"""How often a worker looks whether a drain job is missing."""
-LOOK_S: Final = 5
+"""How often a worker renews its lease, and looks whether a drain job is missing."""
+LOOK_S: Final = 1
+"""How often a busy worker looks how many workers there are."""
+PROGRESS_S: Final = 5
 """How often a worker looks whether the partitions are drained."""
 PAUSES_S: Final = (0.3, 10.0)
 """The first and the longest pause between two tries to work with RQ, while its loop ends at once."""
+DIRECTLY_S: Final = 1.0
+"""For how long at the most a worker drains without RQ before it looks at RQ again."""
 IDLE_S: Final = 0.5
 """How often a worker that drains without RQ looks for new snapshots."""
 LOG_AGAIN_S: Final = 60.0
@@ -65,7 +69,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     """Runs drain jobs in its own process: a drain is long-lived and owns its connections.
 
     RQ is how workers share the partitions, and no more: while Redis refuses RQ's bookkeeping, or RQ cannot
-    read it, the worker drains all partitions by itself.
+    read it, the worker drains all partitions by itself. A worker that cannot use Postgres is none: it is not
+    on the list until it can.
     """
 
     max_connection_wait_time = 2.0  # RQ's own waits a minute longer than Redis was away
@@ -90,9 +95,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         options |= {
             "serializer": "json",
             "job_class": DrainJob,
-            "maintenance_interval": TICK_S,
+            "maintenance_interval": BEAT_S,
             "default_worker_ttl": None,
-            "worker_ttl": TICK_S + 15,  # RQ waits for a job for 15 s less than this
+            "worker_ttl": BEAT_S + 15,  # RQ waits for a job for 15 s less than this
         }
         super().__init__(names, name=name, connection=connection, **options)
         self._burst = False
@@ -146,8 +151,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         super().bootstrap(*args, **kwargs)
         scheduler.ensure_enqueued()
         log.info(
-            "The worker is ready: it drains what waits in %d partition(s), "
-            "and stands by for what other workers hold",
+            "The worker is ready: it drains its share of %d partition(s), "
+            "or stands by while others drain all of them",
             self._settings.partitions,
         )
 
@@ -159,19 +164,20 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     @property
     def should_run_maintenance_tasks(self) -> bool:
         """RQ would ask the clock, which may go back."""
-        return monotonic() - self._maintained_at > TICK_S
+        return monotonic() - self._maintained_at > BEAT_S
 
     def run_maintenance_tasks(self) -> None:
         """Not RQ's: they call a job whose holder died a failed one, and end where they cannot read a key."""
         self._maintained_at = monotonic()
         self.last_cleaned_at = None
+        self._register_again()
         self._maintain()
         if self._supervisor is not None and (stalled := self._supervisor.stalled):
             self._drain_directly(stalled, BEAT_S)
 
     def serialize(self) -> dict[str, Any]:
         """What Redis knows of this worker."""
-        return {**super().serialize(), "process_host": process_host()}
+        return {**super().serialize(), "process_host": process_host(), RUNS_FIELD: RUNS_SHARES}
 
     def register_death(self) -> None:
         """RQ would keep what is left of it for another minute."""
@@ -197,6 +203,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if self._failures:  # not as quickly as it can fail
             _pause(min(PAUSES_S[1], PAUSES_S[0] * 2 ** min(self._failures, 10)), self)
         self.set_state("idle")
+        if self.stopping:
+            worker_registration.unregister(self)  # so that the others see at once that they are fewer
+        elif jobs.database_lost.is_set():
+            self._stand_aside()
         self._maintain()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
@@ -243,6 +253,29 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             pipeline.hset(self.key, mapping=self.serialize())
             pipeline.execute()
 
+    def _stand_aside(self) -> None:
+        """Leave the share to the other workers until Postgres can be used from here. Raises StopRequested."""
+        assert self._settings is not None
+        jobs.database_lost.clear()
+        worker_registration.unregister(self)
+        self._maintain()
+        log.error(
+            "The worker cannot use Postgres and leaves its share of the partitions to the other workers "
+            "until it can"
+        )
+        logged = ""
+        while not self.stopping:
+            try:
+                migrations.wait_for(self._settings.require_database_url())
+                break
+            except migrations.MigrationError as error:
+                if str(error) != logged:
+                    logged = str(error)
+                    log.error("The worker cannot use Postgres, and tries again: %s", error)
+                _pause(BEAT_S, self)
+        self._register_again()
+        log.warning("The worker can use Postgres again, and takes a share of the partitions")
+
     def _goes_on_without_rq(self, seconds: float) -> bool:
         """RQ's loop has ended: drain without it for a while, or in a burst until all is drained.
 
@@ -260,7 +293,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             while True:
                 if self._settings is not None:
                     partitions = range(self._settings.partitions)
-                    self._drain_directly(partitions, inf if self._burst else min(seconds, SHORT_TIME_SLICE_S))
+                    self._drain_directly(partitions, inf if self._burst else min(seconds, DIRECTLY_S))
                 if self._burst or monotonic() >= until:
                     break
                 _pause(min(until - monotonic(), IDLE_S), self)
@@ -269,13 +302,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         return self.stopping
 
     def _drain_directly(self, partitions: Sequence[int], seconds: float) -> None:
-        """Each partition until it is empty, for so long at most. Raises StopRequested after a signal."""
+        """The partitions until they are empty, for so long at most. Raises StopRequested after a signal."""
         assert self._settings is not None
-        self._state = WorkerStatus.BUSY  # a signal lets the batch in hand be finished
+        self._state = WorkerStatus.BUSY  # a signal lets what is in hand be finished
         try:
-            for partition in partitions:
-                if not self._stop_requested:
-                    jobs.drain_directly(self._settings, partition, seconds)
+            jobs.drain_directly(self._settings, partitions, seconds)
         except Exception:
             log.exception("Draining without RQ failed")
         finally:
@@ -301,7 +332,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
 
 class _Supervisor(threading.Thread):
-    """Keeps the drain jobs enqueued and logs which partitions are not drained, whatever the worker does."""
+    """Keeps the drain jobs enqueued, ends time slices, and logs which partitions are not drained, whatever
+    the worker does."""
 
     def __init__(self, settings: Settings, scheduler: DrainScheduler, rq: RedisClient) -> None:
         super().__init__(name="supervisor", daemon=True)
@@ -310,16 +342,21 @@ class _Supervisor(threading.Thread):
         self._rq = rq
         self._over = threading.Event()
         self._logged_at: dict[str, float] = {}
+        self._shows_wait = False
         self.stalled: list[int] = []
 
     def run(self) -> None:
         with source.connect(self._settings.require_redis_url()) as client:
             watch = progress.Watch(client, self._settings.partitions)
-            looked = -inf
-            while not self._over.wait(TICK_S):
+            maintained = looked = -inf
+            while not self._over.wait(LOOK_S):
                 with self._contained():
-                    self._scheduler.ensure_enqueued()
-                if monotonic() - looked < LOOK_S:
+                    self._look()
+                if monotonic() - maintained >= BEAT_S:
+                    maintained = monotonic()
+                    with self._contained():
+                        self._scheduler.ensure_enqueued()
+                if monotonic() - looked < PROGRESS_S:
                     continue
                 looked = monotonic()
                 with self._contained():
@@ -330,6 +367,18 @@ class _Supervisor(threading.Thread):
                             f"RQ's workers are suspended (Redis' key {WORKERS_SUSPENDED} is set), so nothing "
                             "is drained; `rq resume` lets them go on"
                         )
+
+    def _look(self) -> None:
+        """Whether the time slice is over; and show how long its COMMIT takes, where that is long."""
+        waited_s = jobs.uncommitted.seconds()
+        jobs.time_slice.look(self._scheduler.shares(), waits=waited_s > LOOK_S)
+        key = f"rq:worker:{self._scheduler.worker}"
+        if waited_s >= NAMED_AFTER_S:
+            self._shows_wait = True
+            self._rq.hset(key, COMMIT_WAIT_FIELD, f"{waited_s:.1f}")
+        elif self._shows_wait:
+            self._shows_wait = False
+            self._rq.hdel(key, COMMIT_WAIT_FIELD)
 
     def stop(self) -> None:
         self._over.set()

@@ -1,31 +1,33 @@
-"""The worker's side of Redis: read a partition's stream, take off it what is stored, keep the counters.
+"""The worker's side of Redis: read the streams of a share of the partitions, take off what is stored, count.
 
-What is in the stream is not yet stored, and what is stored leaves it. So there is no consumer group: reading
+What is in a stream is not yet stored, and what is stored leaves it. So there is no consumer group: reading
 starts at the stream's beginning, and a successor of a dead worker finds everything where it was.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, ResponseError
 
 from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.drain.ports import Piece
 from risk_worker.stream import acknowledgement
 from risk_worker.stream.acknowledgement import Acknowledged, Acknowledgement
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
+from risk_worker.stream.outages import PartitionOutages
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
@@ -36,8 +38,9 @@ FORGET_PAGE: Final = 1_000
 
 _BEGINNING: Final = "0-0"
 
-# Redis bounds a read by the number of entries alone, and any client may have put huge ones into the stream.
-# So the number starts small, grows while the reads are small, and shrinks after a large one.
+# Redis bounds a read by the number of entries of each stream alone, and any client may have put huge ones
+# into them. So the number, of all streams together, starts small, grows while the reads are small, and
+# shrinks after a large one.
 _READ_BYTES: Final = 32 * 1024 * 1024
 _FIRST_COUNT: Final = 4
 
@@ -66,32 +69,70 @@ def _raw(answer: Any, **_options: object) -> Any:
     return answer
 
 
+class _Partition:
+    """One partition of a share: how far its stream is read, and what is known of its traders."""
+
+    __slots__ = ("after", "clocks", "epochs", "keys", "name", "number", "stream")
+
+    def __init__(self, client: RedisClient, number: int) -> None:
+        self.number = number
+        self.keys = Keys(number)
+        self.stream = self.keys.snapshots
+        self.name = self.stream.encode()
+        self.after = _BEGINNING
+        self.epochs = Epochs(client, self.keys)
+        self.clocks = Clocks()
+
+    def rewind(self) -> None:
+        """From now on read again what is not acknowledged."""
+        self.after = _BEGINNING
+
+
+_Found = dict[_Partition, list[StreamEntry]]
+"""Partition -> what was read of its stream."""
+_Answer = Acknowledged | ResponseError
+"""Of acknowledge.lua, for one partition."""
+
+
+def _by_server(partitions: list[_Partition]) -> list[list[_Partition]]:
+    """The partitions whose streams share one server, and so can be asked for in one read."""
+    return [partitions]
+
+
 class StreamSource:
-    """The stream of one partition. Not thread-safe: one drain uses it."""
+    """The streams of a share of the partitions. Not thread-safe: one drain uses it.
+
+    A partition that Redis answers with an error for is left out, tried alone, and read again when it answers.
+    """
 
     def __init__(
         self,
         client: RedisClient,
-        partition: int,
+        partitions: Iterable[int],
         *,
         batch_size: int = 5_000,
         linger_s: float = 0.0,
         block_s: float = 1.0,
-        look: Callable[[], None] | None = None,
+        look: Callable[[], object] | None = None,
+        outages: PartitionOutages | None = None,
     ) -> None:
-        """look: called before each read, for what has to be looked after between two batches."""
+        """look: called before each read, for what has to be looked after in between.
+
+        batch_size: of all streams together. outages: those of the time slices before.
+        """
         self._client = client
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
-        self._keys = Keys(partition)
+        self._partitions = [_Partition(client, number) for number in sorted(partitions)]
+        self._of = {each.stream: each for each in self._partitions}
+        self._outages = PartitionOutages() if outages is None else outages
+        self._outages.keep(each.number for each in self._partitions)
         self._batch_size = batch_size
         self._count = min(_FIRST_COUNT, batch_size)
+        self._turn = 0
         self.more = False
         self._linger_s = linger_s
-        self._block_ms = max(1, round(block_s * 1000))
-        self._after = _BEGINNING
+        self._block_s = max(0.001, block_s)
         self._look = look
-        self._epochs = Epochs(client, self._keys)
-        self._clocks = Clocks()
         self._acknowledge = client.register_script(script(__package__, "acknowledge"))
         self._forget = client.register_script(script(__package__, "forget"))
 
@@ -100,82 +141,108 @@ class StreamSource:
         cls,
         settings: Settings,
         client: RedisClient,
-        partition: int,
-        look: Callable[[], None] | None = None,
+        partitions: Iterable[int],
+        *,
+        look: Callable[[], object] | None = None,
+        outages: PartitionOutages | None = None,
     ) -> StreamSource:
         return cls(
             client,
-            partition,
+            partitions,
             batch_size=settings.batch_size,
             linger_s=settings.flush_interval_ms / 1000,
             look=look,
+            outages=outages,
         )
 
     @property
-    def stream(self) -> str:
-        """The stream's key."""
-        return self._keys.snapshots
+    def where(self) -> str:
+        """The streams, for a person."""
+        if len(self._partitions) == 1:
+            return f"the stream {self._partitions[0].stream}"
+        return f"the streams of {len(self._partitions)} partitions"
 
-    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
-        """What comes after the last read; with wait, it waits up to block_s for the first entry."""
+    def read(self, *, wait: bool = True) -> Sequence[Piece]:
+        """What comes after the last read, by stream; with wait, up to block_s is waited for a first entry."""
         if self._look is not None:
             self._look()
         count = self._count
-        entries = self._read(count, block_ms=self._block_ms if wait else None)
-        if wait and self._linger_s and 0 < len(entries) < count:
-            sleep(self._linger_s)
-            entries += self._read(count - len(entries), block_ms=None)
-        self.more = len(entries) == count
-        size = sum(len(entry.payload) for entry in entries)
+        found: _Found = {}
+        try:
+            grows = self._read(count, found, wait=wait)
+        except REDIS_ERRORS as error:
+            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+        pieces = [(each.stream, found[each]) for each in self._partitions if each in found]
+        size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
         if size > _READ_BYTES:
-            self._count = max(1, len(entries) * _READ_BYTES // size)
-        elif self.more and 4 * size <= _READ_BYTES:
+            self._count = max(1, sum(map(len, found.values())) * _READ_BYTES // size)
+        elif grows and 4 * size <= _READ_BYTES:
             self._count = min(self._batch_size, 4 * count)
-        return entries
+        return pieces
 
     def examine(self, batch: Batch) -> None:
         """Make dead letters of snapshots whose epoch Redis did not give out to their trader."""
         try:
-            self._epochs.examine(batch)
-        except RedisError as error:
+            self._of[batch.stream].epochs.examine(batch)
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def length(self) -> int:
-        """Entries that wait. Raises redis.RedisError."""
-        length: Any = self._client.xlen(self.stream)
-        return int(length)
+        """Entries that wait; in a key that is no stream there are none. Raises redis.RedisError."""
+        pipeline = self._client.pipeline(transaction=False)
+        for each in self._partitions:
+            pipeline.xlen(each.stream)
+        lengths = pipeline.execute(raise_on_error=False)
+        for length in lengths:
+            if isinstance(length, Exception) and not str(length).startswith("WRONGTYPE"):
+                raise length
+        return sum(length for length in lengths if not isinstance(length, Exception))
 
     def is_empty(self) -> bool:
-        """Whether everything that was in the stream is stored."""
+        """Whether everything that was in the streams is stored."""
         try:
-            return self._client.xlen(self.stream) == 0
-        except RedisError:
+            return self.length() == 0
+        except REDIS_ERRORS:
             return False
 
     def rewind(self) -> None:
         """From now on read again what is not acknowledged."""
-        self._after = _BEGINNING
+        for each in self._partitions:
+            each.rewind()
 
-    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
-        """Take the committed batch off the stream and count it, in one script that may be repeated."""
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """Take committed batches off their streams and count them, each in a script that may be repeated."""
         now = datetime.now(UTC)
-        self._clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
-        if self._report(acknowledgement.whole(batch, outcome, now)).ids_needed:
-            self._report(acknowledgement.listed(batch, outcome, now))
+        committed = {
+            self._of[batch.stream]: (batch, outcome) for batch, outcome in zip(batches, outcomes, strict=True)
+        }
+        for partition, (batch, outcome) in committed.items():
+            partition.clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
+        answers = self._report({each: acknowledgement.whole(*of, now) for each, of in committed.items()})
+        again = {each: of for each, of in committed.items() if _needs_ids(answers[each])}
+        if again:
+            answers |= self._report({each: acknowledgement.listed(*of, now) for each, of in again.items()})
+        for partition, answer in answers.items():
+            if isinstance(answer, ResponseError):
+                self._fails(partition, answer)
+            elif self._outages:
+                self._outages.record_success(partition.number)
 
-    def failed(self, batch: Batch) -> None:
+    def failed(self, batches: Sequence[Batch]) -> None:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
-        per_trader: dict[str, int] = defaultdict(int)
-        for each in batch.incarnations:
-            per_trader[each.trader_id] += each.rows
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.hincrby(self._keys.counters, counters.RETRIES, 1)
-        for trader_id, count in per_trader.items():
-            pipeline.hincrby(self._keys.attempts, trader_id, count)
-            pipeline.hincrby(self._keys.failures, trader_id, count)
+        pipeline = self._client.pipeline(transaction=False)
+        for batch in batches:
+            keys = self._of[batch.stream].keys
+            per_trader: dict[str, int] = defaultdict(int)
+            for each in batch.incarnations:
+                per_trader[each.trader_id] += each.rows
+            pipeline.hincrby(keys.counters, counters.RETRIES, 1)
+            for trader_id, count in per_trader.items():
+                pipeline.hincrby(keys.attempts, trader_id, count)
+                pipeline.hincrby(keys.failures, trader_id, count)
         try:
             pipeline.execute(raise_on_error=False)  # a counter that cannot be counted is no reason to wait
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def forget(self) -> int:
@@ -183,50 +250,168 @@ class StreamSource:
 
         Returns how many it dropped.
         """
-        keys = self._keys
+        dropped = 0
         try:
-            answer: Any = self._forget(
-                keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
-                args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
-            )
-        except RedisError as error:
+            for each in self._partitions:
+                keys = each.keys
+                answer: Any = self._forget(
+                    keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
+                    args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
+                )
+                dropped += msgspec.json.decode(answer, type=Forgotten).forgotten
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        return msgspec.json.decode(answer, type=Forgotten).forgotten
+        return dropped
 
-    def _report(self, report: Acknowledgement) -> Acknowledged:
-        """Ask acknowledge.lua."""
-        keys = self._keys
+    def _read(self, count: int, found: _Found, *, wait: bool) -> bool:
+        """Add what comes next, of all streams together no more than `count` entries.
+
+        Returns whether a stream gave as many as it might.
+        """
+        self.more = False
+        sound = self._partitions
+        if self._outages:
+            for each in sound:
+                if each.number in self._outages and self._outages.is_due(each.number):
+                    self._ask([each], 1, found)
+            sound = [each for each in sound if each.number not in self._outages]
+            wait = wait and not found
+            if not sound:
+                if wait:
+                    sleep(min(self._block_s, self._outages.next_due_s()))
+                return False
+        if count < len(sound):
+            full = self._ask_few(sound, count, found)
+            if wait and not found:
+                full = self._ask(sound, len(sound), found, wait=True)
+            self.more = bool(full)
+            return self.more
+        full = last = self._ask(sound, count, found, wait=wait)
+        left = count - sum(map(len, found.values()))
+        if found and left > 0:
+            if wait and self._linger_s:
+                sleep(self._linger_s)
+                last = self._ask(sound, left, found)
+            elif full and len(sound) > 1:
+                last = self._ask(full, left, found)  # what the others leave room for
+        self.more = bool(last)
+        return bool(full or last)
+
+    def _ask_few(self, partitions: list[_Partition], count: int, found: _Found) -> list[_Partition]:
+        """Ask for one entry of a few streams at a time, in turns, until some come. Returns who gave them."""
+        for _ in range(0, len(partitions), count):
+            turn = [partitions[(self._turn + at) % len(partitions)] for at in range(count)]
+            self._turn = (self._turn + count) % len(partitions)
+            full = self._ask(turn, count, found)
+            if found:
+                return full
+        return []
+
+    def _ask(
+        self, partitions: list[_Partition], count: int, found: _Found, *, wait: bool = False
+    ) -> list[_Partition]:
+        """Add what comes next in these streams, `count` entries at the most.
+
+        Returns those that gave as many as they might.
+        """
+        full: list[_Partition] = []
+        for asked in _by_server(partitions[:count]):
+            most = count // len(asked)
+            block_s = min(self._block_s, self._outages.next_due_s()) if wait else None
+            for each, entries in self._answers(asked, most, block_s).items():
+                if entries:
+                    each.after = entries[-1].id
+                    found[each] = found[each] + entries if each in found else entries
+                    if len(entries) == most:
+                        full.append(each)
+                elif each not in found:
+                    # By its next read all that was read of it is acknowledged. Redis may have lost its data,
+                    # and its clock may have gone back: ids that come may be smaller than those that were.
+                    each.rewind()
+                    if self._outages:
+                        self._outages.record_success(each.number)
+        return full
+
+    def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
+        """What each of the streams has; without those that Redis answers with an error for."""
         try:
-            answer: Any = self._acknowledge(
-                keys=[
-                    keys.snapshots,
-                    keys.counters,
-                    keys.attempts,
-                    keys.failures,
-                    keys.latency_ms,
-                    keys.latency_buckets,
-                    keys.admitted,
-                ],
-                args=[msgspec.json.encode(report)],
-            )
-        except RedisError as error:
+            return self._xread(partitions, count, block_s)
+        except ResponseError as error:
+            if len(partitions) == 1:
+                self._fails(partitions[0], error)
+                return {}
+        # One of them is at fault, or more are, and the answer does not say which.
+        found: _Found = {}
+        for each in partitions:
+            found |= self._answers([each], count, None)
+        return found
+
+    def _xread(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
+        answer: Any = self._client.xread(
+            {each.stream: each.after for each in partitions},
+            count=count,
+            block=None if block_s is None else max(1, round(block_s * 1000)),
+        )
+        rows_of = dict(answer) if answer else {}  # a dict by RESP3, pairs by RESP2
+        return {
+            each: [_entry(entry_id, fields) for entry_id, fields in rows_of.get(each.name, ())]
+            for each in partitions
+        }
+
+    def _fails(self, partition: _Partition, error: ResponseError) -> None:
+        """Redis answers with an error for one partition."""
+        partition.rewind()
+        self._outages.record_failure(partition.number, error, alone=len(self._partitions) == 1)
+
+    def _report(self, reports: dict[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
+        """Ask acknowledge.lua, once for each partition."""
+        try:
+            if len(reports) == 1:
+                return {each: self._report_one(each, report) for each, report in reports.items()}
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for each, report in reports.items():
+                keys, args = _arguments(each, report)
+                pipeline.execute_command("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)
+            found = dict(zip(reports, pipeline.execute(raise_on_error=False), strict=True))
+            return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+
+    def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
+        """In a pipeline errors are answers."""
+        if isinstance(answer, NoScriptError):
+            return self._report_one(partition, report)
+        if isinstance(answer, ResponseError):
+            return answer
+        if isinstance(answer, Exception):
+            raise answer
         return msgspec.json.decode(answer, type=Acknowledged)
 
-    def _read(self, count: int, *, block_ms: int | None) -> list[StreamEntry]:
+    def _report_one(self, partition: _Partition, report: Acknowledgement) -> _Answer:
+        keys, args = _arguments(partition, report)
         try:
-            answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
-        except RedisError as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        if not answer:
-            # Everything read is acknowledged by now. Redis may have lost its data, and its clock may have
-            # gone back: ids that come may be smaller than those that were.
-            self._after = _BEGINNING
-            return []
-        [(_, rows)] = answer.items() if isinstance(answer, dict) else answer  # RESP3, RESP2
-        entries = [_entry(entry_id, fields) for entry_id, fields in rows]
-        self._after = entries[-1].id
-        return entries
+            answer: Any = self._acknowledge(keys=keys, args=args)
+        except ResponseError as error:
+            return error
+        return msgspec.json.decode(answer, type=Acknowledged)
+
+
+def _needs_ids(answer: _Answer) -> bool:
+    return isinstance(answer, Acknowledged) and answer.ids_needed
+
+
+def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str], list[bytes]]:
+    """Of acknowledge.lua: its keys, and what follows."""
+    keys = partition.keys
+    return [
+        keys.snapshots,
+        keys.counters,
+        keys.attempts,
+        keys.failures,
+        keys.latency_ms,
+        keys.latency_buckets,
+        keys.admitted,
+    ], [msgspec.json.encode(report)]
 
 
 def _entry(entry_id: bytes, fields: Sequence[bytes]) -> StreamEntry:

@@ -1,9 +1,13 @@
-"""The workers, as RQ keeps them in Redis: how many there are, read without RQ."""
+"""The workers, as RQ keeps them in Redis: which there are and which are alive, read without RQ."""
 
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -15,21 +19,75 @@ QUEUE: Final = "risk-drain"
 WORKERS_KEY: Final = f"rq:workers:{QUEUE}"
 COUNTERS_KEY: Final = "risk:drain-jobs"
 """Hash: how many drain jobs were re-enqueued, and how many tries to do so failed."""
-LEASE_S: Final = 15
-"""A worker that has not been heard of for so long has lost its jobs to others."""
+LEASE_S: Final = 12
+"""A worker that has not been heard of for so long has lost its share to the others."""
+RUNS_FIELD: Final = "runs"
+RUNS_SHARES: Final = "shares"
+"""A field of a worker's hash, and its value where the worker drains shares; versions before had none."""
+COMMIT_WAIT_FIELD: Final = "commit_wait_s"
+"""Of a worker's hash: for how many seconds it has waited for a COMMIT; only while that is long."""
 
 
-def workers_alive(client: RedisClient) -> int:
-    """How many workers were heard of within their lease. Raises redis.RedisError."""
-    pipeline = client.pipeline(transaction=False)
+@dataclass(frozen=True, slots=True)
+class RegisteredWorker:
+    """A worker on RQ's list. What cannot be read of it is None or 0."""
+
+    key: bytes
+    heartbeat: bytes | None
+    drains_shares: bool = False
+    commit_wait_s: float = 0.0
+
+    def silent_s(self, now: datetime) -> float:
+        """Seconds since its last heartbeat, by its own clock; infinite where that cannot be read."""
+        return age_s(self.heartbeat, now)
+
+
+def registered_workers(client: RedisClient) -> list[RegisteredWorker]:
+    """The workers on RQ's list, dead ones included. Raises redis.RedisError."""
     try:
-        keys: Any = client.smembers(WORKERS_KEY)
+        keys: Any = list(client.smembers(WORKERS_KEY))
     except ResponseError:
-        return 0
+        return []
+    pipeline = client.pipeline(transaction=False)
     for key in keys:
-        pipeline.hget(key, "last_heartbeat")
-    now = datetime.now(UTC)
-    return sum(age_s(raw, now) <= LEASE_S for raw in pipeline.execute(raise_on_error=False))
+        pipeline.hmget(key, "last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD)
+    answers = pipeline.execute(raise_on_error=False)
+    return [_registered(key, answer) for key, answer in zip(keys, answers, strict=True)]
+
+
+def _registered(key: bytes, answer: Any) -> RegisteredWorker:
+    if isinstance(answer, Exception):
+        return RegisteredWorker(key, None)
+    heartbeat, runs, commit_wait_s = answer
+    return RegisteredWorker(key, heartbeat, runs == RUNS_SHARES.encode(), _seconds(commit_wait_s))
+
+
+class LiveWorkers:
+    """Counts the workers that drain shares and are alive: they are on RQ's list, and their heartbeat changes.
+
+    Only the first sight of a worker depends on its clock; from then on the clock of this process decides.
+    Thread-safe.
+    """
+
+    def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = monotonic) -> None:
+        self._lease_s = lease_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[bytes, tuple[bytes | None, float]] = {}  # key -> heartbeat, since when it is that
+
+    def count(self, client: RedisClient) -> int:
+        """How many are alive now. Raises redis.RedisError."""
+        workers = [each for each in registered_workers(client) if each.drains_shares]
+        utc, now = datetime.now(UTC), self._clock()
+        with self._lock:
+            self._seen = {each.key: self._since(each, utc, now) for each in workers}
+            return sum(now - since < self._lease_s for _, since in self._seen.values())
+
+    def _since(self, worker: RegisteredWorker, utc: datetime, now: float) -> tuple[bytes | None, float]:
+        if worker.key not in self._seen:
+            return worker.heartbeat, now - max(0.0, worker.silent_s(utc))
+        heartbeat, since = self._seen[worker.key]
+        return worker.heartbeat, since if worker.heartbeat == heartbeat else now
 
 
 def age_s(heartbeat: Any, now: datetime) -> float:
@@ -38,3 +96,11 @@ def age_s(heartbeat: Any, now: datetime) -> float:
         return (now - datetime.fromisoformat(heartbeat.decode())).total_seconds()
     except (AttributeError, ValueError, TypeError):
         return math.inf
+
+
+def _seconds(raw: Any) -> float:
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        return 0.0
+    return value if math.isfinite(value) else 0.0

@@ -11,16 +11,19 @@ import pytest
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.loop import drain
+from risk_worker.drain.ports import Piece
 from risk_worker.drain.retry import OutageLog, RetryPolicy
+from risk_worker.drain.uncommitted import Uncommitted
+from tests.support.clock import FakeClock
 from tests.support.factory import entry
 
 QUICK = RetryPolicy(retries=2, base_s=0.001, cap_s=0.002)
 
 
 class ScriptedSource:
-    """Hands out what is not acknowledged, a batch of two at a time."""
+    """Hands out what is not acknowledged, two entries at a time."""
 
-    stream = "risk:{0}:snapshots"
+    where = "the stream risk:{0}:snapshots"
     more = False
 
     def __init__(self, entries: Sequence[StreamEntry]) -> None:
@@ -34,12 +37,12 @@ class ScriptedSource:
         if self.faults.get(step):
             raise self.faults[step].pop(0)
 
-    def read(self, *, wait: bool = True) -> Sequence[StreamEntry]:
+    def read(self, *, wait: bool = True) -> Sequence[Piece]:
         self._fault("read")
-        batch = self.pending[self._handed : self._handed + 2]
-        self._handed += len(batch)
-        self.more = len(batch) == 2
-        return batch
+        entries = self.pending[self._handed : self._handed + 2]
+        self._handed += len(entries)
+        self.more = len(entries) == 2
+        return [("risk:{0}:snapshots", entries)] if entries else []
 
     def examine(self, batch: Batch) -> None:
         pass
@@ -48,13 +51,14 @@ class ScriptedSource:
         self.steps.append("rewind")
         self._handed = 0
 
-    def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         self._fault("acknowledge")
+        [batch] = batches
         done = {*(row.entry_id for row in batch.rows), *(letter.entry_id for letter in batch.dead)}
         self.pending = [e for e in self.pending if e.id not in done]
         self._handed -= len(done)
 
-    def failed(self, batch: Batch) -> None:
+    def failed(self, batches: Sequence[Batch]) -> None:
         self.steps.append("failed")
 
     def empty(self) -> bool:
@@ -66,11 +70,11 @@ class ScriptedStore:
         self.faults = list(faults)
         self.saved: list[int] = []
 
-    def save(self, batch: Batch) -> Outcome:
+    def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
         if self.faults:
             raise self.faults.pop(0)
-        self.saved += [row.snapshot.seq for row in batch.rows]
-        return Outcome(batch.dead, duplicates=0)
+        self.saved += [row.snapshot.seq for batch in batches for row in batch.rows]
+        return [Outcome(batch.dead, duplicates=0) for batch in batches]
 
 
 def run(
@@ -78,9 +82,16 @@ def run(
     store: ScriptedStore,
     over: Callable[[], bool] | None = None,
     outage: OutageLog | None = None,
+    uncommitted: Uncommitted | None = None,
 ) -> int:
     return drain(
-        source, store, stop=threading.Event(), over=over or source.empty, policy=QUICK, outage=outage
+        source,
+        store,
+        stop=threading.Event(),
+        over=over or source.empty,
+        policy=QUICK,
+        outage=outage,
+        uncommitted=uncommitted,
     )
 
 
@@ -109,16 +120,18 @@ def test_after_the_retries_the_entries_stay_pending_and_come_again(caplog: pytes
     assert "Storing again" in caplog.text
 
 
-def test_a_shift_may_end_during_an_outage_which_may_be_of_this_partition_alone(
+def test_a_time_slice_may_end_during_an_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     source, store = ScriptedSource([entry(1)]), ScriptedStore()
     source.faults["read"] = [SourceUnavailable("gone")] * 3
-    outage = OutageLog(QUICK)
+    outage = OutageLog()
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
     source.steps.clear()
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
-    assert caplog.text.count("Not storing: gone. Snapshots wait in the stream") == 1, "once, not each shift"
+    assert caplog.text.count("Not storing: gone. Snapshots wait in the stream") == 1, (
+        "once, not each time slice"
+    )
     assert run(source, store, outage=outage) == 1
     assert "Storing again" in caplog.text
 
@@ -146,23 +159,72 @@ def test_no_batch_is_acknowledged_before_it_is_stored() -> None:
     source, store = ScriptedSource([entry(n) for n in range(1, 10)]), ScriptedStore()
     acknowledge = source.acknowledge
 
-    def checked(batch: Batch, outcome: Outcome) -> None:
-        assert {row.snapshot.seq for row in batch.rows} <= set(store.saved)
-        acknowledge(batch, outcome)
+    def checked(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        assert {row.snapshot.seq for batch in batches for row in batch.rows} <= set(store.saved)
+        acknowledge(batches, outcomes)
 
     source.acknowledge = checked  # type: ignore[method-assign]
     assert run(source, store) == 9
 
 
-def test_stop_ends_the_shift_after_the_batch_in_hand() -> None:
+def test_stop_ends_the_time_slice_after_the_batch_in_hand() -> None:
     stop = threading.Event()
 
     class Stopping(ScriptedStore):
-        def save(self, batch: Batch) -> Outcome:
+        def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
             stop.set()
-            return super().save(batch)
+            return super().save_all(batches)
 
     source, store = ScriptedSource([entry(n) for n in range(1, 6)]), Stopping()
     assert drain(source, store, stop=stop, over=source.empty, policy=QUICK) == 2
     assert source.steps.count("acknowledge") == 1
     assert len(source.pending) == 3
+
+
+def test_how_long_something_waits_for_its_commit_counts_all_tries_and_ends_with_it() -> None:
+    clock = FakeClock()
+    uncommitted = Uncommitted(clock)
+    waited: list[float] = []
+
+    class Failing(ScriptedStore):
+        def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+            clock.now += 3.0
+            waited.append(uncommitted.seconds())
+            return super().save_all(batches)
+
+    source = ScriptedSource([entry(1), entry(2), entry(3)])
+    assert run(source, Failing(*[StoreUnavailable("gone")] * 4), uncommitted=uncommitted) == 3
+    assert waited == [3.0, 6.0, 9.0, 12.0, 15.0, 3.0], "also when it was read again; then the next"
+    assert uncommitted.seconds() == 0.0
+
+
+def test_nothing_waits_for_its_commit_while_redis_does_not_answer() -> None:
+    clock = FakeClock()
+    uncommitted = Uncommitted(clock)
+    uncommitted.begin()
+    clock.now += 60.0
+    source = ScriptedSource([entry(1)])
+    source.faults["read"] = [SourceUnavailable("gone")]
+    seen: list[float] = []
+
+    class Looking(ScriptedStore):
+        def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+            seen.append(uncommitted.seconds())
+            return super().save_all(batches)
+
+    assert run(source, Looking(), uncommitted=uncommitted) == 1
+    assert seen == [0.0]
+
+
+def test_a_time_slice_that_is_over_gives_the_batch_back_instead_of_trying_again() -> None:
+    over = threading.Event()
+
+    class Lost(ScriptedStore):
+        def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+            over.set()
+            raise StoreUnavailable("gone")
+
+    source = ScriptedSource([entry(1)])
+    assert run(source, Lost(), over=over.is_set) == 0
+    assert source.steps.count("failed") == 1
+    assert len(source.pending) == 1

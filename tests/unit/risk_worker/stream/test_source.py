@@ -11,8 +11,10 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import identity_of
 from risk_worker.drain.batch import DeadLetter, Outcome, StreamEntry, decode_entries
+from risk_worker.stream import source as module
 from risk_worker.stream.source import StreamSource
 from tests.support.factory import payload
+from tests.support.reads import read, read_batch
 
 KEYS = Keys(0)
 
@@ -24,7 +26,7 @@ def all_admitted(client: redis.Redis) -> None:
 
 @pytest.fixture
 def source(client: redis.Redis) -> StreamSource:
-    return StreamSource(client, 0, batch_size=10, block_s=0.01)
+    return StreamSource(client, [0], batch_size=10, block_s=0.01)
 
 
 def counters(client: Any) -> dict[str, int]:
@@ -38,9 +40,9 @@ def test_entries_come_in_order_and_acknowledged_ones_leave_the_stream(
 ) -> None:
     for seq in (1, 2, 3):
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
-    batch = decode_entries(source.stream, source.read())
+    batch = read_batch(source)
     assert [row.snapshot.seq for row in batch.rows] == [1, 2, 3]
-    source.acknowledge(batch, Outcome((), duplicates=0))
+    source.acknowledge([batch], [Outcome((), duplicates=0)])
     assert client.xlen(KEYS.snapshots) == 0
     assert counters(client) == {"batches": 1, "stored": 3}
     assert client.hget(KEYS.attempts, "t") == b"3"
@@ -50,9 +52,9 @@ def test_entries_come_in_order_and_acknowledged_ones_leave_the_stream(
 def test_a_repeated_acknowledgement_counts_nothing_twice(source: StreamSource, client: redis.Redis) -> None:
     for trader in "ab":
         client.xadd(KEYS.snapshots, {b"s": payload(trader, 1)})
-    batch = decode_entries(source.stream, source.read())
+    batch = read_batch(source)
     for _ in range(3):
-        source.acknowledge(batch, Outcome((), duplicates=0))
+        source.acknowledge([batch], [Outcome((), duplicates=0)])
     assert counters(client) == {"batches": 1, "stored": 2}
     buckets = client.hgetall(KEYS.latency_buckets)
     assert sum(int(v) for v in buckets.values()) == 2
@@ -60,12 +62,12 @@ def test_a_repeated_acknowledgement_counts_nothing_twice(source: StreamSource, c
 
 def test_a_successor_reads_what_its_predecessor_left(source: StreamSource, client: redis.Redis) -> None:
     client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
-    assert len(source.read()) == 1
+    assert len(read(source)) == 1
     client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
-    successor = StreamSource(client, 0, batch_size=10, block_s=0.01)
-    assert [wire.decode(e.payload).seq for e in successor.read()] == [1, 2]
-    assert successor.read() == []
-    assert [wire.decode(e.payload).seq for e in successor.read()] == [1, 2]
+    successor = StreamSource(client, [0], batch_size=10, block_s=0.01)
+    assert [wire.decode(e.payload).seq for e in read(successor)] == [1, 2]
+    assert read(successor) == []
+    assert [wire.decode(e.payload).seq for e in read(successor)] == [1, 2]
 
 
 def test_dead_letters_are_counted_by_trader_where_it_is_known(
@@ -74,7 +76,7 @@ def test_dead_letters_are_counted_by_trader_where_it_is_known(
     client.xadd(KEYS.snapshots, {b"s": b"nonsense"})
     client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
     client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
-    batch = decode_entries(source.stream, source.read())
+    batch = read_batch(source)
     [bad] = batch.dead
     assert bad.payload == b"nonsense"
     refused = DeadLetter(
@@ -84,7 +86,7 @@ def test_dead_letters_are_counted_by_trader_where_it_is_known(
         "22003",
         identity_of(batch.rows[1].payload),
     )
-    source.acknowledge(batch, Outcome([bad, refused], duplicates=1))
+    source.acknowledge([batch], [Outcome([bad, refused], duplicates=1)])
     assert counters(client) == {"batches": 1, "stored": 1, "dead": 2, "duplicates": 1, "foreign": 1}
     assert client.hget(KEYS.attempts, "t") == b"2"
     assert client.hget(KEYS.failures, "t") == b"1"
@@ -96,50 +98,50 @@ def test_entries_that_somebody_added_by_hand_keep_their_bytes(
     source: StreamSource, client: Any, fields: dict[bytes, bytes]
 ) -> None:
     client.execute_command("XADD", KEYS.snapshots, "*", *[x for kv in fields.items() for x in kv])
-    [entry] = source.read()
+    [entry] = read(source)
     assert entry.defect is not None
     for key in fields:
         assert key in entry.payload
 
 
 def test_many_entries_of_one_trader_are_settled_in_slices(client: redis.Redis) -> None:
-    source = StreamSource(client, 0, batch_size=3000, block_s=0.01)
+    source = StreamSource(client, [0], batch_size=3000, block_s=0.01)
     pipeline = client.pipeline()
     for seq in range(1, 2502):
         pipeline.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
     pipeline.execute()
-    entries = list(source.read())
+    entries = read(source)
     while source.more:
-        entries += source.read()
-    source.acknowledge(decode_entries(source.stream, entries), Outcome((), duplicates=0))
+        entries += read(source)
+    source.acknowledge([decode_entries(KEYS.snapshots, entries)], [Outcome((), duplicates=0)])
     assert counters(client)["stored"] == 2501
     assert client.xlen(KEYS.snapshots) == 0
 
 
 def test_reads_grow_while_they_are_small_and_shrink_after_a_large_one(client: redis.Redis) -> None:
-    source = StreamSource(client, 0, batch_size=100, block_s=0.01)
+    source = StreamSource(client, [0], batch_size=100, block_s=0.01)
     for _ in range(4 + 16 + 64 + 90):
         client.xadd(KEYS.snapshots, {b"s": b"small"})
     for _ in range(10):
         client.xadd(KEYS.snapshots, {b"s": b"x" * 8 * 1024 * 1024})
-    assert [len(source.read()) for _ in range(4)] == [4, 16, 64, 100], "these were 80 MiB"
-    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    assert [len(read(source)) for _ in range(4)] == [4, 16, 64, 100], "these were 80 MiB"
+    source._partitions[0].after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
     source._count = 100
-    assert len(source.read()) == 10, "and so were these"
+    assert len(read(source)) == 10, "and so were these"
     source.rewind()
-    source._after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
-    assert [len(source.read()) for _ in range(3)] == [4, 4, 2], "no more than 32 MiB"
+    source._partitions[0].after = client.xrange(KEYS.snapshots)[-11][0].decode()  # type: ignore[index, union-attr]
+    assert [len(read(source)) for _ in range(3)] == [4, 4, 2], "no more than 32 MiB"
     source.rewind()
-    assert [len(source.read()) for _ in range(3)] == [4, 16, 64]
+    assert [len(read(source)) for _ in range(3)] == [4, 16, 64]
 
 
 def test_more_is_said_only_of_a_full_read(source: StreamSource, client: redis.Redis) -> None:
     for seq in range(1, 16):
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
-    assert (len(source.read()), source.more) == (4, True)
-    assert (len(source.read()), source.more) == (10, True), "the batch size"
-    assert (len(source.read()), source.more) == (1, False)
-    assert (len(source.read()), source.more) == (0, False)
+    assert (len(read(source)), source.more) == (4, True)
+    assert (len(read(source)), source.more) == (10, True), "the batch size"
+    assert (len(read(source)), source.more) == (1, False)
+    assert (len(read(source)), source.more) == (0, False)
 
 
 def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
@@ -150,7 +152,7 @@ def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
             StreamEntry(f"{at}-0", payload("t", at).replace(b'"epoch":1', b'"epoch":%d' % epoch))
             for at, epoch in enumerate(epochs, 1)
         ]
-        batch = decode_entries(source.stream, entries)
+        batch = decode_entries(KEYS.snapshots, entries)
         source.examine(batch)
         return [row.snapshot.epoch for row in batch.rows]
 
@@ -162,3 +164,35 @@ def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
     assert examined(5, 7, 10**9) == [5, 7]
     client.hset(KEYS.epochs, "t", b"\xff")
     assert examined(8, 7) == [8, 7]
+
+
+def test_what_comes_while_a_read_lingers_is_bounded_too(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flood(_seconds: float) -> None:
+        for partition in range(16):
+            for _ in range(10):
+                client.xadd(Keys(partition).snapshots, {b"s": b"x"})
+
+    monkeypatch.setattr(module, "sleep", flood)
+    source = StreamSource(client, range(16), batch_size=16, linger_s=1.0, block_s=0.01)
+    source._count = 16
+    client.xadd(Keys(3).snapshots, {b"s": b"x"})
+    assert sum(len(entries) for _, entries in source.read()) == 16
+
+
+@pytest.mark.parametrize("partitions", [1, 5, 16, 256])
+def test_the_bytes_of_all_streams_together_are_bounded(
+    client: redis.Redis, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kib = 1024
+    monkeypatch.setattr(module, "_READ_BYTES", 32 * kib)
+    for partition in range(partitions):
+        for _ in range(max(2, 20 // partitions)):
+            client.xadd(Keys(partition).snapshots, {b"s": b"x" * 8 * kib})
+    source = StreamSource(client, range(partitions), batch_size=5_000, block_s=0.01)
+    while not source.is_empty():
+        pieces = source.read()
+        assert 0 < sum(len(each.payload) for _, entries in pieces for each in entries) <= 32 * kib
+        for stream, entries in pieces:
+            client.xdel(stream, *(each.id for each in entries))

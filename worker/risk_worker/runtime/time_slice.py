@@ -1,0 +1,46 @@
+"""When a drain ends, so that RQ and the other workers see the worker again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+
+class TimeSlice:
+    """The time slice of the drain that is under way. The worker's supervisor looks, the drain asks.
+
+    As long as RQ's Redis does not answer there is no look, and the slice does not end: RQ needs it then.
+    """
+
+    LENGTH_S: float = 20.0
+    LOOKS: Final = 2
+    """The number of shares is another one when it was seen so often, one look after the other."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._shares = 0
+        self._began = 0.0
+        self._differed = 0
+        self._over = False
+
+    def begin(self, shares: int) -> None:
+        """A drain of one of so many shares begins."""
+        self._shares, self._began, self._differed, self._over = shares, self._clock(), 0, False
+
+    def look(self, shares: int, *, waits: bool = False) -> None:
+        """RQ's Redis answers: there should be so many shares now.
+
+        waits: whether something in hand waits for its COMMIT, so that a new time slice would be of no use.
+        """
+        self._differed = self._differed + 1 if shares != self._shares else 0
+        if self._differed >= self.LOOKS or (not waits and self._clock() - self._began >= self.LENGTH_S):
+            self.end()
+
+    def end(self) -> None:
+        """The drain ends after what it has in hand."""
+        self._over = True
+
+    def is_over(self) -> bool:
+        """Whether it is over."""
+        return self._over
