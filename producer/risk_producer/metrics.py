@@ -23,6 +23,7 @@ risk_producer_unknown_total       sent, but not answered when close() gave up: R
 risk_producer_outages_total       times that Redis went away
 risk_producer_buffered            snapshots in memory that Redis has not confirmed
 risk_producer_oldest_age_seconds  how long the oldest of them has waited; over a minute: the log says why
+risk_producer_partitions_away     partitions whose snapshots Redis does not take just now
 risk_producer_fenced              traders for which a newer producer has taken over
 risk_producer_backend{backend}    producers whose backend is postgres, or memory, just now
 """
@@ -88,7 +89,7 @@ class ProducerCollector(Collector):
             if source in self._sources:
                 self._sources.discard(source)
                 last = source.sample()
-                last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
+                last.buffered = last.fenced = last.away = last.on_postgres = last.on_memory = 0
                 self._past.add(last)
 
     def collect(self) -> Iterable[Metric]:
@@ -163,6 +164,9 @@ def _families(total: MetricsSample) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "risk_producer_fenced", "Traders for which a newer producer has taken over", value=total.fenced
+    )
+    yield GaugeMetricFamily(
+        "risk_producer_partitions_away", "Partitions whose snapshots Redis does not take", value=total.away
     )
     backend = GaugeMetricFamily(
         "risk_producer_backend", "Producers on this backend just now", labels=["backend"]
