@@ -1,4 +1,4 @@
-"""URLs of Redis and Postgres: read strictly, and shown without their secrets.
+"""URLs of Postgres, read strictly; and any URL, shown without its secrets. Those of Redis: see address.py.
 
 A Postgres URL is read as libpq reads it, which is not how urllib does: a password may hold # and ?, and hosts
 and ports may be lists. Nothing here connects, needs a driver, or puts a part of a URL that could belong to a
@@ -17,7 +17,10 @@ from risk_producer.errors import ConfigurationError
 MASK: Final = "***"
 
 _SECRET: Final = frozenset(
-    {"password", "sslpassword", "ssl_password", "oauth_client_secret", "scram_client_key"}
+    {
+        *("password", "sslpassword", "ssl_password", "sentinel_password"),
+        *("oauth_client_secret", "scram_client_key"),
+    }
 )
 # Options whose values a message may show.
 _HARMLESS_NAMES: Final = (
@@ -27,7 +30,8 @@ _HARMLESS_NAMES: Final = (
     "sslcompression sslcert sslkey sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer require_auth "
     "ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version krbsrvname "
     "gsslib service servicefile target_session_attrs load_balance_hosts sslkeylogfile "
-    "db username client_name socket_timeout socket_connect_timeout socket_read_size socket_keepalive "
+    "db username sentinel_username client_name socket_timeout socket_connect_timeout socket_read_size "
+    "socket_keepalive "
     "retry_on_timeout retry_on_error max_connections health_check_interval protocol legacy_responses "
     "decode_responses encoding encoding_errors ssl_keyfile ssl_certfile ssl_cert_reqs ssl_ca_certs "
     "ssl_ca_path ssl_check_hostname ssl_min_version ssl_ciphers ssl_include_verify_flags "

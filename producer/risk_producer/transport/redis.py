@@ -12,7 +12,8 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from risk_producer.errors import ConfigurationError
-from risk_producer.transport.connect import REDIS_ERRORS, check_redis_url
+from risk_producer.settings.address import redis_address
+from risk_producer.transport.connect import REDIS_ERRORS
 from risk_producer.transport.requests import TraderStream
 
 _FIRST_USE = (encodings.idna, importlib.readers, secrets, socket, ssl)
@@ -53,7 +54,7 @@ class Transport:
 
 def _rehearse(url: str) -> None:
     """All that is done before a connection is made: what is wrong with the URL shows, and is imported."""
-    check_redis_url(url, "redis_url")
+    redis_address(url, "redis_url")
     stream = TraderStream.connect(url)
     try:
         stream.rehearse()

@@ -18,7 +18,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, beside, redis_client, rehearse
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -204,11 +204,11 @@ def _payload(raw: bytes | str | None) -> bytes | None:
     return raw.encode() if isinstance(raw, str) else raw
 
 
-def _ask_latest(pipeline: Any, keys: Keys, trader_id: str) -> None:
+def _ask_latest(client: RedisClient, pipeline: Any, keys: Keys, trader_id: str) -> None:
     pipeline.hget(keys.latest, trader_id)
     pipeline.hget(keys.floors, "")
     pipeline.hget(keys.behind, trader_id)
-    pipeline.info("server")
+    pipeline.execute_command("INFO", "server", **beside(client, keys.floors))
 
 
 def _latest(answer: Any, trader_id: str) -> Latest:
@@ -268,14 +268,14 @@ class TraderStream:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
         try:
             pipeline = self._client.pipeline(transaction=False)
-            _ask_latest(pipeline, keys, trader_id)
+            _ask_latest(self._client, pipeline, keys, trader_id)
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def rehearse(self) -> None:
         """Do all that comes before the first connection, so that what it needs is imported."""
-        self._client.connection_pool.make_connection()
+        rehearse(self._client)
 
     def close(self) -> None:
         """Close the connections."""

@@ -20,13 +20,12 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from redis.exceptions import RedisError
 
 from risk_producer.contract import counters as names
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
@@ -133,7 +132,7 @@ class RedisCollector(Collector):
         up = _gauge("risk_up", "server")
         try:
             metrics = self._read()
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             if self._answered:
                 log.error("Redis does not answer: %s", error)
             self._answered = False
@@ -215,7 +214,7 @@ class RedisCollector(Collector):
             pipeline = self._rq.pipeline(transaction=False)
             pipeline.hgetall(COUNTERS_KEY)
             [answer] = pipeline.execute(raise_on_error=False)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             unreadable.append(f"the workers ({error})")
             return []
         counts = numbers(answer, COUNTERS_KEY, unreadable)
@@ -284,7 +283,7 @@ def application(client: RedisClient, partitions: int, rq: RedisClient | None = N
 def _ready(watch: Watch) -> tuple[str, bytes]:
     try:
         stalled = watch.stalled()
-    except RedisError as error:
+    except REDIS_ERRORS as error:
         return "503 Service Unavailable", f"Redis does not answer: {error}\n".encode()
     if stalled:
         return "503 Service Unavailable", "".join(f"{each}\n" for each in stalled).encode()

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 import msgspec
 import psycopg
 from psycopg.rows import dict_row
-from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
-from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, beside
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.database.statements import statements
@@ -100,7 +99,7 @@ class Floors:
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
-        except (RedisError, psycopg.Error, RiskError) as error:
+        except (*REDIS_ERRORS, psycopg.Error, RiskError) as error:
             self.close()
             done = True
             if monotonic() >= self._logged_at:
@@ -113,7 +112,7 @@ class Floors:
         self._look_at = monotonic() + LOOK_EVERY_S if done else 0.0
 
     def compare(self) -> None:
-        """The whole comparison at once. Raises RedisError or psycopg.Error."""
+        """The whole comparison at once. Raises one of REDIS_ERRORS or psycopg.Error."""
         while not self._compare(monotonic() + BUDGET_S):
             pass
         self._name_behind()
@@ -151,9 +150,9 @@ class Floors:
 
     def _marker(self) -> tuple[str, str]:
         """(the marker that is there, "" for none; the one of a whole comparison)."""
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline: Any = self._client.pipeline(transaction=False)
         pipeline.hget(self._keys.floors, "")
-        pipeline.info("server")
+        pipeline.execute_command("INFO", "server", **beside(self._client, self._keys.floors))
         marker, server = pipeline.execute(raise_on_error=False)
         if isinstance(marker, Exception):
             raise marker

@@ -8,11 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -68,7 +66,7 @@ def _say_when_redis_is_away(flask: Any, url: str) -> None:
             log.warning("Redis answers again")
         answered = True
 
-    def say(error: RedisError) -> tuple[str, int, dict[str, str]]:
+    def say(error: Exception) -> tuple[str, int, dict[str, str]]:
         nonlocal answered
         message = f"Redis at {mask(url)} does not answer: {error}"
         if answered:
@@ -77,7 +75,8 @@ def _say_when_redis_is_away(flask: Any, url: str) -> None:
         return f"{message}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 
     flask.before_request(look)
-    flask.register_error_handler(RedisError, say)
+    for kind in REDIS_ERRORS:
+        flask.register_error_handler(kind, say)
 
 
 def _read_json_only() -> None:

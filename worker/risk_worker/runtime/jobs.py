@@ -9,11 +9,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from rq.job import Job
 
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.loop import drain
@@ -74,7 +74,7 @@ def _drain(settings: Settings, partition: int, over: Over) -> int:
     with client, floors, PostgresStore(settings.require_database_url()) as store:
         floors.look()
         stream = source.StreamSource.from_settings(settings, client, partition, floors.look)
-        with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
+        with contextlib.suppress(SourceUnavailable, *REDIS_ERRORS):  # the next time slice tries it again
             stream.forget()
             _unserved.look(client, settings.partitions)
         settled = drain(stream, store, stop=stop, over=lambda: over(stream), policy=policy, outage=outage)
@@ -89,7 +89,7 @@ def _is_done(stream: source.StreamSource) -> bool:
         return stream.length() == 0
     except ResponseError as error:
         return str(error).startswith("WRONGTYPE")
-    except RedisError:
+    except REDIS_ERRORS:
         return False
 
 
@@ -112,7 +112,7 @@ def _time_slice_is_over(rq: RedisClient) -> Callable[[], bool]:
             others_wait = bool(rq.llen(f"rq:queue:{QUEUE}"))
         except ResponseError:
             others_wait = False
-        except RedisError:
+        except REDIS_ERRORS:
             return False
         is_over = others_wait or now - began >= TIME_SLICE_S
         return is_over

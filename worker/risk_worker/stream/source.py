@@ -13,13 +13,12 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from redis.exceptions import RedisError
 
 from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream import acknowledgement
@@ -122,7 +121,7 @@ class StreamSource:
         """Make dead letters of snapshots whose epoch Redis did not give out to their trader."""
         try:
             self._epochs.examine(batch)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def length(self) -> int:
@@ -134,7 +133,7 @@ class StreamSource:
         """Whether everything that was in the stream is stored."""
         try:
             return self._client.xlen(self.stream) == 0
-        except RedisError:
+        except REDIS_ERRORS:
             return False
 
     def rewind(self) -> None:
@@ -160,7 +159,7 @@ class StreamSource:
             pipeline.hincrby(self._keys.failures, trader_id, count)
         try:
             pipeline.execute(raise_on_error=False)  # a counter that cannot be counted is no reason to wait
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def forget(self) -> int:
@@ -174,7 +173,7 @@ class StreamSource:
                 keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
                 args=[FORGET_AFTER_MS, FORGET_PAGE],
             )
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
         return int(answer)
 
@@ -196,13 +195,13 @@ class StreamSource:
                     args=[msgspec.json.encode(report)],
                 )
             )
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
 
     def _read(self, count: int, *, block_ms: int | None) -> list[StreamEntry]:
         try:
             answer: Any = self._client.xread({self.stream: self._after}, count=count, block=block_ms)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
         if not answer:
             # Everything read is acknowledged by now. Redis may have lost its data, and its clock may have
