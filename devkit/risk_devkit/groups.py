@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SLOTS: Final = 16_384
 _POLL_S: Final = 0.05
 _HOST: Final = "127.0.0.1"
+_QUICK_SYNC: Final = {"repl-diskless-sync-delay": 0}  # 5 s, for more replicas to come, by default
 
 
 class Group:
@@ -68,6 +69,26 @@ class Group:
         self.stop()
 
 
+class ClusterNode(EmbeddedValkey):
+    """One that has a second port, for the other nodes; it keeps both once it has started."""
+
+    def __init__(self, folder: Path, *, appendfsync: str, config: Mapping[str, Value]) -> None:
+        super().__init__(folder, appendfsync=appendfsync, config=config)
+        self.bus_port = 0
+        self._joined = False
+
+    def start(self) -> Self:
+        """Start and wait until it answers. Raises EmbeddedServerError within START_TIMEOUT_S."""
+        super().start()
+        self._joined = True
+        return self
+
+    def _command(self) -> list[str]:
+        if not self._joined:
+            self.bus_port = free_port()
+        return [*super()._command(), "--cluster-port", str(self.bus_port)]
+
+
 class ValkeyCluster(Group):
     """A Redis Cluster. Slots are spread evenly; replica n follows master n modulo their number.
 
@@ -88,16 +109,16 @@ class ValkeyCluster(Group):
     ) -> None:
         super().__init__()
         self.nodes = [
-            EmbeddedValkey(
+            ClusterNode(
                 folder / f"node-{number}",
                 appendfsync="no",
                 config={
                     "cluster-enabled": True,
                     "cluster-config-file": "nodes.conf",
-                    "cluster-port": free_port(),
                     "cluster-node-timeout": node_timeout_ms,
                     "cluster-require-full-coverage": full_coverage,
                     "cluster-replica-validity-factor": 0,
+                    **_QUICK_SYNC,
                     **(config or {}),
                 },
             )
@@ -130,8 +151,15 @@ class ValkeyCluster(Group):
         return found[0]
 
     def wait_until_whole(self) -> None:
-        """Wait until all nodes that run agree that every slot has a master that answers."""
-        _wait(lambda: all(map(_sees_all_slots, filter(lambda node: node.running, self.nodes))), "the cluster")
+        """Wait until every slot has a master, and every replica that runs has what its master has."""
+        _wait(self._is_whole, "the cluster")
+
+    def _is_whole(self) -> bool:
+        running = [node for node in self.nodes if node.running]
+        roles = list(map(_role, running))
+        return (
+            roles.count("master") == self._masters and "" not in roles and all(map(_sees_all_slots, running))
+        )
 
     def move_slot(self, key: str, to: EmbeddedValkey) -> None:
         """Move the slot of a key, with all that is in it, to another master, while clients go on."""
@@ -158,7 +186,7 @@ class ValkeyCluster(Group):
                     last = (number + 1) * SLOTS // self._masters - 1
                     client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             for node in self.nodes[1:]:
-                clients[0].execute_command("CLUSTER MEET", _HOST, node.port, node.config["cluster-port"])
+                clients[0].execute_command("CLUSTER MEET", _HOST, node.port, node.bus_port)
             _wait(
                 lambda: all(_info(client)["cluster_known_nodes"] == str(len(clients)) for client in clients),
                 "the nodes to know one another",
@@ -166,8 +194,6 @@ class ValkeyCluster(Group):
             ids = [_text(client.execute_command("CLUSTER MYID")) for client in clients]
             for number, client in enumerate(clients[self._masters :]):
                 client.execute_command("CLUSTER REPLICATE", ids[number % self._masters])
-            for client in clients[self._masters :]:
-                _wait(lambda c=client: c.info("replication").get("master_link_status") == "up", "replication")  # type: ignore[misc]
         self.wait_until_whole()
 
 
@@ -194,7 +220,7 @@ class ValkeySentinels(Group):
         super().__init__()
         self._folder = folder
         self._replicas = replicas
-        self._config = dict(config or {})
+        self._config = {**_QUICK_SYNC, **(config or {})}
         self._down_after_ms = down_after_ms
         self._password = sentinel_password
         self._count = sentinels
@@ -225,10 +251,11 @@ class ValkeySentinels(Group):
             replica = EmbeddedValkey(
                 self._folder / f"valkey-{number}",
                 appendfsync="no",
-                config={"replicaof": f"{_HOST} {master.port}", "repl-diskless-sync-delay": 0, **self._config},
+                config={"replicaof": f"{_HOST} {master.port}", **self._config},
             )
             self.servers.append(replica)
             self.valkeys.append(replica.start())
+        _wait(lambda: all(map(_role, self.valkeys)), "replication")
         for number in range(self._count):
             sentinel = EmbeddedSentinel(
                 self._folder / f"sentinel-{number}",
@@ -324,6 +351,16 @@ def _sees_all_slots(node: EmbeddedValkey) -> bool:
     except REDIS_ERRORS:
         return False
     return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS)
+
+
+def _role(node: EmbeddedValkey) -> str:
+    """master, or slave; empty: it does not answer, or is a replica that does not follow its master yet."""
+    try:
+        with _client(node) as client:
+            info = client.info("replication")
+    except REDIS_ERRORS:
+        return ""
+    return str(info["role"]) if info.get("master_link_status", "up") == "up" else ""
 
 
 def _text(raw: bytes | str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.wire import decode
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
+from risk_producer.transport.connect import RedisClient
 from tests.support.producers import Producer, snapshot
 
 TICK_S = 0.01
@@ -87,25 +87,12 @@ class Steady:
                 self.stalls[partition] = max(self.stalls[partition], now - queue.items[0].since)
 
 
-def partitions_on(client: Any, partitions: int, port: int) -> set[int]:
-    """The partitions of which a node of a cluster holds the keys."""
-    on = {each: client.get_node_from_key(Keys(each).snapshots).port for each in range(partitions)}
-    return {each for each, its_port in on.items() if its_port == port}
-
-
-def traders_by_partition(partitions: int, count: int = 1) -> dict[int, str]:
+def traders_by_partition(partitions: int) -> dict[int, str]:
     """partition -> a trader of it, for all partitions."""
     found: dict[int, str] = {}
     number = 0
     while len(found) < partitions:
         name = f"of-{number}"
         found.setdefault(partition_of(name, partitions), name)
-        number += count
+        number += 1
     return found
-
-
-def answers(client: RedisClient) -> bool:
-    """Whether it answers."""
-    with suppress(*REDIS_ERRORS):
-        return bool(client.ping())
-    return False

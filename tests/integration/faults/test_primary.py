@@ -46,6 +46,7 @@ def count(url: str) -> int:
         return int(row[0])
 
 
+@pytest.mark.system
 @pytest.mark.timeout(240)
 def test_a_worker_goes_over_to_the_promoted_standby(
     redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
