@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import ssl
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AskError,
@@ -179,6 +179,11 @@ def beside(client: Any, key: str) -> dict[str, Any]:
     if not isinstance(client, RedisCluster):
         return {}
     return {"target_nodes": client.get_node_from_key(key)}  # type: ignore[no-untyped-call]
+
+
+def server_of(client: Any, key: str) -> str:
+    """Which server holds this key: host:port, or empty where there is one. Raises one of REDIS_ERRORS."""
+    return "".join(node.name for node in beside(client, key).values())
 
 
 _Base = Connection if TYPE_CHECKING else object
@@ -380,16 +385,26 @@ class _Script:
 
     def __init__(self, client: Any, text: str) -> None:
         self._client = client
-        self._text = text
-        self._digest = sha1(text.encode()).hexdigest()  # noqa: S324  Redis calls scripts so
+        self.script = text
+        self.sha = sha1(text.encode()).hexdigest()  # noqa: S324  Redis calls scripts so
 
     def __call__(self, keys: Sequence[Any] = (), args: Iterable[Any] = (), client: Any = None) -> Any:
         client = client or self._client
         words = (len(keys), *keys, *args)
         try:
-            return client.evalsha(self._digest, *words)
+            return client.evalsha(self.sha, *words)
         except NoScriptError:
-            return client.eval(self._text, *words)
+            return client.eval(self.script, *words)
+
+
+class _ClusterPipeline(ClusterPipeline):
+    """With what redis-py blocks, though any node may answer it."""
+
+    def ping(self) -> Any:
+        return self.execute_command("PING")  # type: ignore[no-untyped-call]
+
+    def time(self) -> Any:
+        return self.execute_command("TIME")  # type: ignore[no-untyped-call]
 
 
 class _Cluster(RedisCluster):
@@ -407,6 +422,7 @@ class _Cluster(RedisCluster):
             "connection_class": _NodeTls if address.tls else _NodeTcp,
             "socket_connect_timeout": min(settings["socket_connect_timeout"], OTHERS_CONNECT_S),
         }
+        self._callbacks: dict[str, Callable[..., Any]] = {}
         self._making = threading.RLock()
         self._made = self._under_way = False
 
@@ -466,6 +482,20 @@ class _Cluster(RedisCluster):
         }
         if isinstance(error, SlotNotCoveredError | AttributeError | LookupError):
             manager.initialize()
+
+    def pipeline(self, transaction: bool | None = None, shard_hint: Any = None) -> ClusterPipeline:
+        pipeline = super().pipeline(transaction, shard_hint)  # type: ignore[no-untyped-call]
+        pipeline.__class__ = _ClusterPipeline  # it has methods more, and nothing else
+        return cast("ClusterPipeline", pipeline)
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """Instead of redis-py's own for this command, as a client of one server has it."""
+        self._callbacks[command] = callback
+
+    def get_redis_connection(self, node: ClusterNode) -> Redis:
+        client: Redis = super().get_redis_connection(node)
+        client.response_callbacks.update(self._callbacks)
+        return client
 
     def register_script(self, script: str) -> _Script:  # type: ignore[override]
         return _Script(self, script)

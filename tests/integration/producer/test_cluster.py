@@ -7,14 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 
 from risk_devkit.groups import ValkeyCluster
 from risk_producer import RiskProducer, StateUnknown
 from risk_producer.contract.keys import Keys, partition_of
-from risk_producer.transport.connect import RedisClient, beside, redis_client
+from risk_producer.transport.connect import RedisClient, beside, redis_client, server_of
+from risk_worker.cli import cli
+from risk_worker.monitor.exporter import application
+from risk_worker.stream import progress, source
+from risk_worker.stream.partitions import unserved
+from tests.support.process import ChildProcess
 from tests.support.producers import OnLoop, Producer, Threaded, snapshot
 from tests.support.servers import server_folder
 from tests.support.steady import Steady, traders_by_partition
@@ -103,6 +110,29 @@ def test_what_is_accepted_is_in_the_streams_and_is_loaded_again(
                 assert other.load(f"new-{name}") is None
     finally:
         end(producer)
+
+
+def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, client: RedisClient) -> None:
+    traders = traders_by_partition(PARTITIONS)
+    with RiskProducer(shared.url, partitions=PARTITIONS) as producer:
+        for name in traders.values():
+            producer.push(snapshot(name), timeout=30)
+    with source.connect(shared.url) as connected:
+        for partition in range(PARTITIONS):
+            entries: Any = connected.xrange(Keys(partition).snapshots)
+            assert len(entries) == 1
+        connected.set_response_callback("XREAD", lambda answer, **_: answer)
+        [(name, [[_, fields]])] = cast("Any", connected.xread({Keys(3).snapshots: "0-0"}, block=100)).items()
+        assert (name, fields[0]) == (Keys(3).snapshots.encode(), b"s")
+        assert [each.length for each in progress.read(connected, range(PARTITIONS))] == [1] * PARTITIONS
+        assert unserved(connected, 4).keys() == set(range(4, PARTITIONS))
+        assert len({server_of(connected, Keys(each).snapshots) for each in range(PARTITIONS)}) == 3
+        status: list[str] = []
+        served = application(connected, PARTITIONS, connected)
+        body = b"".join(
+            served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said))  # type: ignore[arg-type]
+        )
+        assert (status, body) == (["200 OK"], b"ready\n")
 
 
 def test_scripts_that_all_nodes_forgot_are_no_outage(
@@ -223,6 +253,38 @@ def test_a_killed_master_loses_nothing_and_holds_up_its_own_partitions_alone(
     for own, others in stalls:
         assert own < NODE_TIMEOUT_S + 2 * slowness()
         assert others < slowness()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_a_worker_stores_what_is_on_a_cluster(
+    cluster: ValkeyCluster, redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    environ = {
+        "REDIS_URL": cluster.url,
+        "RQ_REDIS_URL": redis_url,
+        "POSTGRES_URL": database_url,
+        "RISK_PARTITIONS": "4",
+    }
+    traders = traders_by_partition(4)
+    with (
+        ChildProcess(tmp_path / "worker.log", environ) as worker,
+        RiskProducer(cluster.url, partitions=4) as producer,
+    ):
+        for _ in range(3):
+            for name in traders.values():
+                producer.push(snapshot(name), timeout=30)
+
+        def verified() -> bool:
+            done = CliRunner().invoke(cli, ["verify"], env=environ)
+            return done.exit_code == 0 and "stored                    12" in done.output
+
+        wait_until(verified, 60, "the worker to store, and verify to reconcile")
+        for name in traders.values():  # what was restored from Postgres is believed
+            assert producer.load(name) is not None
+            assert producer.load(f"new-{name}") is None
+        assert worker.stop() == 0
+        assert "ERROR" not in worker.log
 
 
 @pytest.mark.system
