@@ -400,10 +400,10 @@ class _Script:
 class _ClusterPipeline(ClusterPipeline):
     """With what redis-py blocks, though any node may answer it."""
 
-    def ping(self) -> Any:
-        return self.execute_command("PING")  # type: ignore[no-untyped-call]
+    def ping(self, **options: Any) -> Any:  # type: ignore[override]
+        return self.execute_command("PING", **options)  # type: ignore[no-untyped-call]
 
-    def time(self) -> Any:
+    def time(self) -> Any:  # type: ignore[override]
         return self.execute_command("TIME")  # type: ignore[no-untyped-call]
 
 
@@ -494,7 +494,8 @@ class _Cluster(RedisCluster):
 
     def get_redis_connection(self, node: ClusterNode) -> Redis:
         client: Redis = super().get_redis_connection(node)
-        client.response_callbacks.update(self._callbacks)
+        callbacks: Any = client.response_callbacks
+        callbacks.update(self._callbacks)
         return client
 
     def register_script(self, script: str) -> _Script:  # type: ignore[override]

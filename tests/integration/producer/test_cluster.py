@@ -130,7 +130,7 @@ def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, cl
         status: list[str] = []
         served = application(connected, PARTITIONS, connected)
         body = b"".join(
-            served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said))  # type: ignore[arg-type]
+            served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said))
         )
         assert (status, body) == (["200 OK"], b"ready\n")
 
