@@ -24,7 +24,7 @@ import psycopg
 from benchmarks.process import CHECKOUT
 
 _PIECE = 256 * 1024
-_UNDER_WAY = 1024  # pieces
+_ON_THE_WAY_MAX = 1024  # pieces
 
 
 @contextmanager
@@ -86,26 +86,26 @@ def _accept(listener: socket.socket, host: str, port: int, delay_s: float) -> No
             continue
         for source, target in ((client, server), (server, client)):
             target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            under_way: Queue[tuple[float, bytes]] = Queue(_UNDER_WAY)
-            Thread(target=_read, args=(source, under_way, delay_s), daemon=True).start()
-            Thread(target=_write, args=(under_way, target), daemon=True).start()
+            on_the_way: Queue[tuple[float, bytes]] = Queue(_ON_THE_WAY_MAX)
+            Thread(target=_read, args=(source, on_the_way, delay_s), daemon=True).start()
+            Thread(target=_write, args=(on_the_way, target), daemon=True).start()
 
 
-def _read(source: socket.socket, under_way: Queue[tuple[float, bytes]], delay_s: float) -> None:
+def _read(source: socket.socket, on_the_way: Queue[tuple[float, bytes]], delay_s: float) -> None:
     data = b"?"
     while data:
         try:
             data = source.recv(_PIECE)
         except OSError:
             data = b""
-        under_way.put((perf_counter() + delay_s, data))
+        on_the_way.put((perf_counter() + delay_s, data))
 
 
-def _write(under_way: Queue[tuple[float, bytes]], target: socket.socket) -> None:
+def _write(on_the_way: Queue[tuple[float, bytes]], target: socket.socket) -> None:
     """Each piece when it is due; an empty one is the end."""
     data = b"?"
     while data:
-        due, data = under_way.get()
+        due, data = on_the_way.get()
         if (early := due - perf_counter()) > 0:
             sleep(early)
         with contextlib.suppress(OSError):

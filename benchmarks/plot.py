@@ -44,7 +44,7 @@ def draw(growth: Mapping[str, Any], path: Path) -> None:
     figure.suptitle("What riskstream drains a second: median, and the range of the runs", fontsize=13)
     figure.supxlabel(
         f"{about['Machine']}; Python {about['Python'].split()[-1]}, Postgres {about['Postgres']}, "
-        f"Valkey {about['Valkey']}. {about['Size']} where nothing else is said; {growth['runs']} runs.",
+        f"Valkey {about['Valkey']}. {about['Size']} where no other is named; {growth['runs']} runs.",
         fontsize=8,
         color="#555",
     )

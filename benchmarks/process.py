@@ -1,4 +1,4 @@
-"""A process that works when it is told to, so that neither its start nor our interpreter is in the measure.
+"""A process that works on command, so that neither its start nor our interpreter is in the measure.
 
 The protocol, in lines on its stdin and stdout: we write how many rows there are; it takes them all from Redis
 to Postgres, and answers with a JSON object.

@@ -13,7 +13,7 @@ class Samples:
         self.values: dict[str, list[float]] = {}
 
     def note(self, name: str, value: float) -> None:
-        """One more run of a measure. Told on stderr, so that somebody who waits sees it go on."""
+        """One more run of a measure. stderr shows it, so that a user who waits sees the progress."""
         self.values.setdefault(name, []).append(value)
         print(f"{name} {shown(value)}", file=sys.stderr, flush=True)
 

@@ -86,8 +86,8 @@ class Servers:
         admitted: dict[str, int] = {}
         for each in map(decode, payloads):
             epochs[each.trader_id] = max(each.epoch, epochs.get(each.trader_id, 0))
-            life = f"{each.epoch}:{each.trader_id}"
-            admitted[life] = max(each.seq, admitted.get(life, 0))
+            incarnation = f"{each.epoch}:{each.trader_id}"
+            admitted[incarnation] = max(each.seq, admitted.get(incarnation, 0))
         self.redis.hset(keys.epochs, mapping=epochs)
         self.redis.hset(keys.admitted, mapping=admitted)
 

@@ -219,7 +219,7 @@ COMMENT ON COLUMN public.risk_state.trader_id IS 'Who: 1 to 255 characters';
 -- Name: COLUMN risk_state.epoch; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_state.epoch IS 'One life of a producer for this trader; a newer epoch fences an older one';
+COMMENT ON COLUMN public.risk_state.epoch IS 'One incarnation of a producer for this trader; a newer epoch fences an older one';
 
 --
 -- Name: COLUMN risk_state.seq; Type: COMMENT; Schema: public; Owner: -
@@ -347,13 +347,13 @@ COMMENT ON COLUMN public.risk_state_history.recorded_at IS 'When the trader took
 -- Name: COLUMN risk_state_history.epoch; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_state_history.epoch IS 'One life of a producer for this trader; a newer epoch fences an older one';
+COMMENT ON COLUMN public.risk_state_history.epoch IS 'One incarnation of a producer for this trader; a newer epoch fences an older one';
 
 --
 -- Name: COLUMN risk_state_history.seq; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_state_history.seq IS 'Counts the trader''s snapshots within the epoch without holes: 1, 2, 3, ...; a hole is a lost snapshot';
+COMMENT ON COLUMN public.risk_state_history.seq IS 'Counts the trader''s snapshots within the epoch without gaps: 1, 2, 3, ...; a gap is a lost snapshot';
 
 --
 -- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -

@@ -106,7 +106,7 @@ EXIT_1: Final = {
     "riskstream dead drop": "there is no such dead letter, or the question was answered with no",
     "riskstream verify": "something is off, and it is named; or the trader is unknown",
     "riskstream push": "at least one record is not a snapshot, or was not sent",
-    "riskstream demo": "the totals do not balance, or a process of the demo failed",
+    "riskstream demo": "the totals do not reconcile, or a process of the demo failed",
 }
 """What exit status 1 means, where a command has an answer that can be bad."""
 
@@ -180,7 +180,7 @@ READERS: Final = {
         "workers",
     ),
 }
-"""Who reads a setting. `riskstream config` shows all of them."""
+"""Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {
     "RISK_PARTITIONS": "partitions",
     "RISK_STREAM_MAXLEN": "entries",
@@ -202,9 +202,10 @@ Three variables are no settings of the list, and have no key in the file:
 
 TOGETHER: Final = (
     "## Settings that make no sense together",
-    "Each of these is a ConfigurationError that names both variables, for a trader, a worker and a command "
-    "alike, whichever of them reads the settings. The arguments of `RiskProducer` and `AsyncRiskProducer` "
-    "follow the same rules.",
+    "Each of these is a ConfigurationError that names both variables, in every process that may use them: "
+    "traders (`from_env()` and `riskstream push`), workers, or all. Traders and workers may share one "
+    "environment, so any other process logs the contradiction once, and goes on. The arguments of "
+    "`RiskProducer` and `AsyncRiskProducer` follow the same rules.",
 )
 NO_ERROR: Final = (
     "`DB_HOST` and `DB_PORT` may be lists: one port serves all hosts, or each host has its own; all else "
@@ -216,13 +217,14 @@ NO_ERROR: Final = (
 )
 
 
-def pairs() -> list[tuple[str, str, str]]:
-    """Both variables, and why they make no sense together, in the order of declaration."""
+def pairs() -> list[tuple[str, str, str, str]]:
+    """Both variables, which processes end, and why, in the order of declaration."""
     env = {field: f"`{meta['env']}`" for field, meta in Settings.declared().items()}
     return [
         (
             env[pair.first],
             env[pair.second],
+            f"{pair.role}s" if pair.role else "all",
             _capital(pair.reason.format(first=env[pair.first], second=env[pair.second])) + ".",
         )
         for pair in PAIRS
@@ -262,7 +264,7 @@ def settings_page() -> str:
         _table(("Variable", "Type", "Default", "Unit", "Meaning", "Read by"), rows),
         OTHERS,
         *TOGETHER,
-        _table(("Variable", "With", "Why it is an error"), pairs()),
+        _table(("Variable", "With", "An error in", "Why it is an error"), pairs()),
         *NO_ERROR,
     )
 

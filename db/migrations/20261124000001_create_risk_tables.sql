@@ -36,7 +36,7 @@ COMMENT ON TABLE risk_state IS
     'The newest stored snapshot of each trader; never goes back in (epoch, seq)';
 COMMENT ON COLUMN risk_state.trader_id IS 'Who: 1 to 255 characters';
 COMMENT ON COLUMN risk_state.epoch IS
-    'One life of a producer for this trader; a newer epoch fences an older one';
+    'One incarnation of a producer for this trader; a newer epoch fences an older one';
 COMMENT ON COLUMN risk_state.seq IS 'Counts the trader''s snapshots within the epoch: 1, 2, 3, ...';
 COMMENT ON COLUMN risk_state.recorded_at IS 'When the trader took the snapshot, by its own clock';
 COMMENT ON COLUMN risk_state.daily_pnl IS
@@ -90,9 +90,9 @@ COMMENT ON COLUMN risk_state_history.trader_id IS 'Who: 1 to 255 characters';
 COMMENT ON COLUMN risk_state_history.recorded_at IS
     'When the trader took the snapshot, by its own clock; the partition column';
 COMMENT ON COLUMN risk_state_history.epoch IS
-    'One life of a producer for this trader; a newer epoch fences an older one';
+    'One incarnation of a producer for this trader; a newer epoch fences an older one';
 COMMENT ON COLUMN risk_state_history.seq IS
-    'Counts the trader''s snapshots within the epoch without holes: 1, 2, 3, ...; a hole is a lost snapshot';
+    'Counts the trader''s snapshots within the epoch without gaps: 1, 2, 3, ...; a gap is a lost snapshot';
 COMMENT ON COLUMN risk_state_history.trace_id IS
     'Finds the snapshot in the trader''s own logs; up to 255 characters';
 COMMENT ON COLUMN risk_state_history.reason IS 'Why the state changed; up to 1024 characters';

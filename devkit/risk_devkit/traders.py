@@ -97,7 +97,7 @@ def trade(
             accepted[snapshot.trader_id] += 1
         else:
             rejected += 1
-        # Whoever had to wait for room does not make up for it in a rush.
+        # A trader that had to wait for room does not make up for it in a rush.
         due_s = max(due_s + 1 / rate, monotonic() - began - 0.1)
     return TradersReport(accepted, rejected, delivered=producer.flush(FLUSH_TIMEOUT_S))
 
@@ -121,7 +121,7 @@ def main(names: tuple[str, ...], rate: float, seconds: float) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with RiskProducer.from_settings(Settings.load()) as producer:
+    with RiskProducer.from_settings(Settings.load(role="trader")) as producer:
         report = trade(producer, list(names), rate=rate, seconds=seconds, stop=stop)
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
 

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import AsyncBoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait_error
+from risk_producer.engine import PUSH_THROUGH_S, Pending, Push
 from risk_producer.errors import ConfigurationError, StateUnknown
 from risk_producer.flusher import GRACE_S
 from risk_producer.item import Item
@@ -76,22 +76,14 @@ class AsyncRiskProducer(ProducerBase):
         """As RiskProducer.push()."""
         check(snapshot)
         _require_loop("push()")
-        session = self._engine.session
-        timeout = session.options.save_timeout_s if timeout is None else timeout
-        deadline = monotonic() + timeout
-        accepted = session.accept(snapshot)
-        if accepted is None:
-            accepted = await self._wait_for_room(snapshot, deadline)
-        if accepted is None:
-            raise session.no_room_error(timeout)
-        item = accepted
-        if item.done:
-            return
-        session.hurry()
-        if not self._engine.flusher.can_wait():
-            raise cannot_wait_error(item, session, timeout)
-        await session.waiters.wait_for_async(lambda: self._engine.is_over(item), deadline)
-        self._engine.conclude(item, timeout)
+        engine = self._engine
+        push = Push(engine, timeout)
+        item = push.accepted(
+            engine.session.accept(snapshot) or await self._wait_for_room(snapshot, push.deadline)
+        )
+        if push.must_wait(item):
+            await engine.session.waiters.wait_for_async(lambda: engine.is_over(item), push.deadline)
+            push.conclude(item)
 
     def bind(self, trader_id: str) -> AsyncBoundTrader:
         """A handle for one trader, which need not name itself each time."""

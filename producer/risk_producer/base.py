@@ -147,7 +147,7 @@ class ProducerBase:
         A variable that is no setting, and is spelt almost like one, is named in the log.
         """
         warn_of_misspelt()
-        return cls.from_settings(Settings.load(), registry=registry)
+        return cls.from_settings(Settings.load(role="trader"), registry=registry)
 
     def health(self) -> Health:
         """How the producer is just now. Makes no call to Redis or Postgres, and never raises."""

@@ -6,13 +6,14 @@ for how long, and what follows is decided here.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Final
 
 from risk_producer import process
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import InvalidSnapshot, StreamUnavailable
 from risk_producer.flusher import Flusher
-from risk_producer.item import Item
+from risk_producer.item import Item, State
 from risk_producer.session.session import ProducerSession
 from risk_producer.transport.redis import Transport
 
@@ -72,24 +73,46 @@ class Engine:
 
     def is_over(self, item: Item) -> bool:
         """Whether there is nothing more to wait for."""
-        return item.arrived or self.session.ended
+        return item.decided or self.session.ended
 
-    def conclude(self, item: Item, timeout_s: float) -> None:
-        """What push() raises, where Redis does not have the item."""
+
+class Push:
+    """One call of push(): how long it waits, for what, and what it raises."""
+
+    __slots__ = ("_engine", "_timeout_s", "deadline")
+
+    def __init__(self, engine: Engine, timeout_s: float | None) -> None:
+        """timeout_s: None: as long as save() waits for room."""
+        self._engine = engine
+        self._timeout_s = engine.session.options.save_timeout_s if timeout_s is None else timeout_s
+        self.deadline = monotonic() + self._timeout_s
+
+    def accepted(self, item: Item | None) -> Item:
+        """The item of the snapshot. Raises where there was no room for it."""
+        if item is None:
+            raise self._engine.session.no_room_error(self._timeout_s)
+        return item
+
+    def must_wait(self, item: Item) -> bool:
+        """Whether Redis still has to take the item. Raises in the flusher's own thread, and from within a
+        call of the same producer, where it cannot be waited for."""
+        if item.over:
+            return False
+        self._engine.session.hurry()
+        if not self._engine.flusher.can_wait():
+            raise StreamUnavailable(
+                "push() was called from within the producer, which it cannot wait for; "
+                "the snapshot is sent later"
+            )
+        return True
+
+    def conclude(self, item: Item) -> None:
+        """Raise, where Redis does not have the item."""
         final = item.survivor
-        if final.lost:
+        if final.state is State.LOST:
             raise InvalidSnapshot("the snapshot cannot be encoded: it is left out, and the log says why")
-        if not final.done:
-            raise self.session.late_error(item, timeout_s)
-
-
-def cannot_wait_error(item: Item | None, session: ProducerSession, timeout_s: float) -> Exception:
-    """What push() raises in the flusher's own thread, or from within a call of the same producer."""
-    if item is None:
-        return session.no_room_error(timeout_s)
-    return StreamUnavailable(
-        "push() was called from within the producer, which it cannot wait for; the snapshot is sent later"
-    )
+        if not final.over:
+            raise self._engine.session.late_error(item, self._timeout_s)
 
 
 class Pending:
@@ -102,8 +125,8 @@ class Pending:
 
     def over(self) -> bool:
         """Whether there is nothing more to wait for."""
-        while self._items and self._items[-1].arrived:
-            if self._items.pop().survivor.lost:
+        while self._items and self._items[-1].decided:
+            if self._items.pop().survivor.state is State.LOST:
                 self._items.clear()
                 self._items.append(_LOST)
                 return True
@@ -113,7 +136,7 @@ class Pending:
 
     def arrived(self) -> bool:
         """Whether Redis has it all."""
-        return self.over() and not self._items and self._session.account().balanced
+        return self.over() and not self._items and self._session.totals().reconciled
 
 
 _LOST: Final = Item(

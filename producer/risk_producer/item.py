@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Enum
 
 import msgspec
 
 from risk_producer.contract.snapshot import RiskSnapshot
+
+
+class State(Enum):
+    """Where an item is on its way."""
+
+    WAITING = "waiting"
+    """In the buffer, or deferred until it can be put there."""
+    SENT = "sent"
+    """In the buffer, and Redis may have its bytes already: it is neither merged nor cancelled."""
+    MERGED = "merged"
+    """Another item stands for it: see `into`."""
+    ARRIVED = "arrived"
+    """Redis has it; without persistence: memory has it."""
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """It cannot be sent."""
 
 
 class Item(msgspec.Struct, eq=False, gc=False):
@@ -17,7 +34,7 @@ class Item(msgspec.Struct, eq=False, gc=False):
 
     snapshot: RiskSnapshot
     incarnation: int = 0
-    """The incarnation of the producer that accepted it; told apart only where there is a spool."""
+    """The incarnation of the producer that accepted it; 0 where there is no spool."""
     reset: datetime | None = None
     """Its last_reset_time: the snapshot's own, else the one that is carried on; None: its recorded_at."""
     since: float = 0.0
@@ -31,14 +48,15 @@ class Item(msgspec.Struct, eq=False, gc=False):
     """Bytes that it takes in the spool."""
     changed: bool = True
     """Whether it differs from the trader's one before it in what must never be dropped."""
-    sent: bool = False
-    """Redis may have its bytes already: it is neither merged nor cancelled."""
+    state: State = State.WAITING
     into: Item | None = None
-    """The item that it was merged into."""
-    done: bool = False
-    """It has left the buffer: Redis has it, or it was cancelled, or it cannot be sent."""
-    lost: bool = False
-    """It cannot be sent."""
+    """The item that stands for it, where it is MERGED."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will become of this item itself."""
+        state = self.state
+        return state is State.ARRIVED or state is State.CANCELLED or state is State.LOST
 
     @property
     def survivor(self) -> Item:
@@ -49,6 +67,6 @@ class Item(msgspec.Struct, eq=False, gc=False):
         return item
 
     @property
-    def arrived(self) -> bool:
-        """Whether Redis has it, or the newer one that it was merged into, or it is lost or cancelled."""
-        return self.survivor.done
+    def decided(self) -> bool:
+        """Whether nothing more will become of it, nor of the item that stands for it."""
+        return self.survivor.over

@@ -3,29 +3,8 @@
 All producers that share a registry are summed up in one collector; a closed one's totals stay in the sums.
 Counting is plain additions in the producer, and Prometheus' objects are made when it scrapes.
 
-risk_persistence_attempts_total{trader_id, backend="memory"}
-    Snapshots that only memory held: saved while Redis was away, or caught by the outage in the buffer, or
-    saved with persistence off. Most of them reach Postgres after all, and are then counted there too.
-risk_persistence_failures_total{trader_id, backend="memory"}
-    Snapshots that memory could not hold either: rejected while Redis was away, or unsent at close().
-risk_persist_latency_ms{trader_id, backend="memory"}
-    From recorded_at to memory, of the latest of them, in milliseconds.
-
-The same three with backend="postgres" are the worker's to count, and `riskstream exporter` serves them: only
-the worker knows what Postgres did, and counting here as well would count them again.
-
-risk_producer_accepted_total      snapshots that Redis has taken, those merged into others included
-risk_producer_rejected_total      save() answered False, or push() raised and took the snapshot back
-risk_producer_conflated_total     snapshots merged into a newer one while the buffer was full
-risk_producer_invalid_total       snapshots of this process in which a field breaks a rule; the log says which
-risk_producer_unsent_total        accepted, and never sent: close() gave up, or they cannot be encoded
-risk_producer_unknown_total       sent, but not answered when close() gave up: Redis may have them
-risk_producer_outages_total       times that Redis went away
-risk_producer_buffered            snapshots in memory that Redis has not confirmed
-risk_producer_oldest_age_seconds  how long the oldest of them has waited; over a minute: the log says why
-risk_producer_partitions_away     partitions whose snapshots Redis does not take just now
-risk_producer_fenced              traders for which a newer producer has taken over
-risk_producer_backend{backend}    producers whose backend is postgres, or memory, just now
+The three inherited metrics with backend="postgres" are the worker's to count, and `riskstream exporter`
+serves them: only the worker knows what Postgres did, and counting here as well would count them again.
 """
 
 from __future__ import annotations
@@ -131,13 +110,21 @@ def collector_of(registry: CollectorRegistry | None) -> ProducerCollector:
 def _families(total: MetricsSample) -> Iterator[Metric]:
     by = ["trader_id", "backend"]
     attempts = CounterMetricFamily(
-        "risk_persistence_attempts", "Snapshots given to a backend to keep", labels=by
+        "risk_persistence_attempts",
+        "Snapshots that only memory held: saved while Redis was away, or in the buffer when the outage "
+        "began, or saved with persistence off. Most of them reach Postgres after all, and are then counted "
+        "there too.",
+        labels=by,
     )
     failures = CounterMetricFamily(
-        "risk_persistence_failures", "Snapshots that a backend could not keep", labels=by
+        "risk_persistence_failures",
+        "Snapshots that memory could not hold either: rejected while Redis was away, or unsent at close().",
+        labels=by,
     )
     latency = GaugeMetricFamily(
-        "risk_persist_latency_ms", "From recorded_at to the backend, latest, ms", labels=by
+        "risk_persist_latency_ms",
+        "Milliseconds from recorded_at to memory, of the latest of them.",
+        labels=by,
     )
     for trader_id, count in total.attempts.items():
         attempts.add_metric([trader_id, "memory"], count)
@@ -147,29 +134,53 @@ def _families(total: MetricsSample) -> Iterator[Metric]:
         latency.add_metric([trader_id, "memory"], milliseconds)
     yield from (attempts, failures, latency)
     for name, text, value in (
-        ("accepted", "Snapshots that Redis has taken, merged ones included", total.accepted),
-        ("rejected", "Snapshots that the producer did not accept", total.rejected),
-        ("conflated", "Snapshots merged into a newer one", total.conflated),
-        ("invalid", "Snapshots rejected in this process because a field breaks a rule", invalid_total()),
-        ("unsent", "Snapshots accepted, and never sent", total.unsent),
-        ("unknown", "Snapshots sent, and not answered when close() gave up", total.unknown),
-        ("outages", "Times that Redis went away", total.outages),
+        (
+            "accepted",
+            "Snapshots that Redis has confirmed, merged ones included.",
+            total.accepted,
+        ),
+        (
+            "rejected",
+            "Snapshots that the producer did not accept: save() answered False, or push() raised.",
+            total.rejected,
+        ),
+        ("conflated", "Snapshots merged into a newer one while the buffer was full.", total.conflated),
+        (
+            "invalid",
+            "Snapshots rejected in this process because a field breaks a rule. Growing: the log names it.",
+            invalid_total(),
+        ),
+        (
+            "unsent",
+            "Snapshots accepted and never sent: close() gave up, or they cannot be encoded.",
+            total.unsent,
+        ),
+        (
+            "unknown",
+            "Snapshots sent, and not answered at close(): Redis may have them.",
+            total.unknown,
+        ),
+        ("outages", "Times that Redis went away. Growing: the log has the reason.", total.outages),
     ):
         yield CounterMetricFamily(f"risk_producer_{name}", text, value=value)
     yield GaugeMetricFamily(
-        "risk_producer_buffered", "Snapshots in memory, not confirmed by Redis", value=total.buffered
+        "risk_producer_buffered", "Snapshots in memory that Redis has not confirmed.", value=total.buffered
     )
     yield GaugeMetricFamily(
-        "risk_producer_oldest_age_seconds", "How long the oldest of them has waited", value=total.oldest_s
+        "risk_producer_oldest_age_seconds",
+        "For how long the oldest of them has waited. Above 60: the log and health() have the reason.",
+        value=total.oldest_s,
     )
     yield GaugeMetricFamily(
-        "risk_producer_fenced", "Traders for which a newer producer has taken over", value=total.fenced
+        "risk_producer_fenced", "Traders for which a newer producer has taken over.", value=total.fenced
     )
     yield GaugeMetricFamily(
-        "risk_producer_partitions_away", "Partitions whose snapshots Redis does not take", value=total.away
+        "risk_producer_partitions_away",
+        "Partitions whose snapshots Redis does not take. Above 0: health() and the log have the reason.",
+        value=total.away,
     )
     backend = GaugeMetricFamily(
-        "risk_producer_backend", "Producers on this backend just now", labels=["backend"]
+        "risk_producer_backend", "Producers on this backend just now.", labels=["backend"]
     )
     backend.add_metric(["postgres"], total.on_postgres)
     backend.add_metric(["memory"], total.on_memory)

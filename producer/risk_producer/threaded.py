@@ -9,7 +9,7 @@ from typing import Self
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import BoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, cannot_wait_error
+from risk_producer.engine import PUSH_THROUGH_S, Pending, Push
 from risk_producer.item import Item
 from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
@@ -60,22 +60,12 @@ class RiskProducer(ProducerBase):
         ProducerClosed: after close(); the snapshot was not accepted.
         """
         check(snapshot)
-        session = self._engine.session
-        timeout = session.options.save_timeout_s if timeout is None else timeout
-        deadline = monotonic() + timeout
-        accepted = session.accept(snapshot)
-        if accepted is None:
-            accepted = self._wait_for_room(snapshot, deadline)
-        if accepted is None:
-            raise session.no_room_error(timeout)
-        item = accepted
-        if item.done:
-            return
-        session.hurry()
-        if not self._engine.flusher.can_wait():
-            raise cannot_wait_error(item, session, timeout)
-        session.waiters.wait_for(lambda: self._engine.is_over(item), deadline)
-        self._engine.conclude(item, timeout)
+        engine = self._engine
+        push = Push(engine, timeout)
+        item = push.accepted(engine.session.accept(snapshot) or self._wait_for_room(snapshot, push.deadline))
+        if push.must_wait(item):
+            engine.session.waiters.wait_for(lambda: engine.is_over(item), push.deadline)
+            push.conclude(item)
 
     def bind(self, trader_id: str) -> BoundTrader:
         """A handle for one trader, which need not name itself each time."""

@@ -129,7 +129,7 @@ class Crashes(RuleBasedStateMachine):
     def the_disk_works(self) -> None:
         if self.producer is not None:
             assert self.going.health().spool == "on"
-            assert self.going.account().balanced
+            assert self.going.totals().reconciled
 
     def teardown(self) -> None:
         try:

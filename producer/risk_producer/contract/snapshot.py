@@ -221,7 +221,7 @@ def plain_time(name: str, value: object, plain: type[datetime] = datetime) -> da
 def check_recorded_at(value: datetime) -> None:
     """Raise InvalidSnapshot for a time outside of the years 2000 to 2199, which only a mistake can give.
 
-    The bounds are fixed, so that every machine judges alike; what its clock says about a time is a warning.
+    The bounds are fixed, so that every machine decides alike; what its clock says about a time is a warning.
     """
     if not RECORDED_AT_MIN <= value < RECORDED_AT_END:
         raise InvalidSnapshot(

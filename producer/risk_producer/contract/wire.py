@@ -138,7 +138,7 @@ def encode(
 def decode(payload: bytes) -> WireSnapshot:
     """The snapshot in the bytes of field ``s``.
 
-    Anybody may have written them, so every rule of RiskSnapshot is checked again.
+    Any program may have written them, so every rule of RiskSnapshot is checked again.
     Raises InvalidSnapshot with the reason.
     """
     try:

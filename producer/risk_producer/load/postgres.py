@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import VERSION, WireSnapshot
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import postgres_connection
 
 CONNECT_TIMEOUT_S: Final = 3
-ANSWER_TIMEOUT_MS: Final = 3_000
-
-# For this transaction alone: behind a connection pooler others use the same session next.
-_BEGIN: Final = (
-    f"BEGIN READ ONLY; SET LOCAL statement_timeout = {ANSWER_TIMEOUT_MS}; SET LOCAL timezone = 'UTC'"
-)
-_QUERY: Final = """
-    SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-           trading_paused, paused_until, last_reset_time, trace_id, reason
-    FROM risk_state
-    WHERE trader_id = %s
-"""
 
 
 class PostgresUnavailable(Exception):
@@ -36,6 +25,7 @@ def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
         raise PostgresUnavailable(
             "psycopg is not installed; run: pip install 'psycopg[binary]', or leave the database's URL out"
         ) from None
+    sql = statements(__package__, "postgres.sql")  # here, so that importing the package reads no file for it
     try:
         parameters = postgres_connection(
             database_url, application_name="riskstream-trader", connect_timeout_s=CONNECT_TIMEOUT_S
@@ -43,8 +33,8 @@ def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
         with psycopg.connect(
             **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
         ) as connection:
-            connection.execute(_BEGIN)
-            row = connection.execute(_QUERY, (trader_id,)).fetchone()
+            connection.execute(sql["begin"])
+            row = connection.execute(sql["state"], {"trader_id": trader_id}).fetchone()
     except psycopg.errors.UntranslatableCharacter:
         return None  # the database's encoding does not have this name, so nothing is stored under it
     except ConfigurationError as error:

@@ -15,7 +15,7 @@ class Backoff:
 
     def __init__(self) -> None:
         self.reason = ""
-        """What the last failure said."""
+        """What the last failure was."""
         self._waits_s: Iterator[float] = backoff.expo(factor=_WAIT_S, max_value=_WAIT_MAX_S)
         next(self._waits_s)  # the library's generators begin with nothing
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.snapshot import RiskSnapshot, with_last_reset
-from risk_producer.item import Item
+from risk_producer.item import Item, State
 
 OnFull = Literal["block", "refuse", "conflate"]
 
@@ -81,7 +81,12 @@ class Buffer:
             if not self._conflating:
                 return None
             tail = trader.tail
-            if tail is not None and not (tail.changed or tail.sent) and tail.incarnation == self.incarnation:
+            if (
+                tail is not None
+                and not tail.changed
+                and tail.state is State.WAITING
+                and tail.incarnation == self.incarnation
+            ):
                 self._replace(trader, tail, item)
                 return tail
             if not self.conflate():
@@ -116,12 +121,11 @@ class Buffer:
         in_place = remaining is queue.items
         traders = [self._traders[item.snapshot.trader_id] for item in items]
         steps = list(zip(items, traders, strict=True))
+        state = State.LOST if lost else State.ARRIVED
         # From here on there is no call that could fail.
         for item, trader in steps:
-            item.done = True
-            if lost:
-                item.lost = True
-            else:
+            item.state = state
+            if not lost:
                 trader.confirmed = item
             if trader.tail is item:
                 trader.tail = None
@@ -135,7 +139,7 @@ class Buffer:
         conflation relies on it."""
         trader = self._traders[item.snapshot.trader_id]
         items = trader.queue.items
-        if item.done or item.seq or item.sent or item.into is not None or item not in items:
+        if item.state is not State.WAITING or item.seq or item not in items:
             return False
         later = islice(items, items.index(item) + 1, None)
         survivor = next(
@@ -145,7 +149,7 @@ class Buffer:
             return False
         items.remove(item)
         self.depth -= 1
-        item.done = True
+        item.state = State.CANCELLED
         trader.newest, trader.tail = trader.confirmed, None
         for other in items:
             if other.snapshot.trader_id == item.snapshot.trader_id:
@@ -178,7 +182,7 @@ class Buffer:
         reset = snapshot.last_reset_time
         if reset is None:
             reset = self._first_reset(snapshot) if trader.newest is None else trader.newest.reset
-        trader.newest = item = Item(snapshot, reset=reset, done=True)
+        trader.newest = item = Item(snapshot, reset=reset, state=State.ARRIVED)
         return item
 
     def conflate(self) -> int:
@@ -192,12 +196,14 @@ class Buffer:
                 if (
                     survivor is not None
                     and survivor.incarnation == item.incarnation
-                    and not (item.changed or item.sent or survivor.sent)
+                    and not item.changed
+                    and item.state is State.WAITING
+                    and survivor.state is State.WAITING
                 ):
                     survivor.merged += item.merged + 1
                     survivor.segment = min(survivor.segment, item.segment)
                     survivor.since = item.since
-                    item.into = survivor
+                    item.into, item.state = survivor, State.MERGED
                     self.conflated += 1
                     self.depth -= 1
                 else:

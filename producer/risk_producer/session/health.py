@@ -1,4 +1,4 @@
-"""How a producer is: its health, the account of its snapshots, and why snapshots wait."""
+"""How a producer is: its health, where its snapshots are, and why snapshots wait."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SnapshotTotals:
     """Where the snapshots are that save() or push() took, or that the spool held; each counted once."""
 
     saved: int
@@ -61,7 +61,7 @@ class Account:
     unsent: int
 
     @property
-    def balanced(self) -> bool:
+    def reconciled(self) -> bool:
         """Whether none is missing and none is counted more than once."""
         return self.saved == self.confirmed + self.held + self.spooled + self.unknown + self.unsent
 

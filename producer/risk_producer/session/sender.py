@@ -24,7 +24,7 @@ from itertools import islice
 
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
-from risk_producer.item import Item
+from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer, PartitionQueue
 from risk_producer.session.outages import Outages
 from risk_producer.spool.spool import Replay, Spool
@@ -155,7 +155,7 @@ class Sender:
                     unclaimed = [key for key in keys if key not in self._epochs]
                     if not unclaimed:
                         for item in items:
-                            item.sent = True
+                            item.state = State.SENT
                         state.in_flight = items
                 if unclaimed:
                     return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)))
@@ -262,7 +262,7 @@ class Sender:
             with self._lock():
                 for item, error in lost:
                     self._lose(state, item, error)
-                state.in_flight = [item for item in items if not item.done]
+                state.in_flight = [item for item in items if not item.over]
         request = Admit(state.queue.keys, self._maxlen, entries) if entries else None
         if request is not None and self._behind:
             request.accept_behind = any(
@@ -297,7 +297,7 @@ class Sender:
         return entries, lost
 
     def _lose(self, state: PartitionState, item: Item, error: Exception) -> None:
-        if item.done:
+        if item.over:
             return
         self.notes.append(
             Note(
@@ -341,7 +341,7 @@ class Sender:
         for item, entry in behind:
             self._set_behind(item, reply.skipped[entry.trader_id, entry.epoch].reason)
         for item in rest:
-            item.sent = False
+            item.state = State.WAITING
             if self.spool is None:
                 item.seq = 0
         if self.spool is not None and done:
@@ -393,7 +393,7 @@ class Sender:
     def _set_behind(self, item: Item, reason: str) -> None:
         """Postgres knows a greater epoch than the one that this snapshot was stamped with."""
         key = item.incarnation, item.snapshot.trader_id
-        item.sent = False
+        item.state = State.WAITING
         if self.spool is None:
             item.seq = 0
             if self._epochs.pop(key, None) is not None:

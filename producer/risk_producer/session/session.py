@@ -18,10 +18,10 @@ from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.rejected import invalid_total
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import ProducerClosed, StreamFull, StreamUnavailable
-from risk_producer.item import Item
+from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer
 from risk_producer.session.counts import Counts, MetricsSample
-from risk_producer.session.health import Account, Diagnosis, Health
+from risk_producer.session.health import Diagnosis, Health, SnapshotTotals
 from risk_producer.session.local import LocalState
 from risk_producer.session.options import Options
 from risk_producer.session.outages import Outages
@@ -153,9 +153,9 @@ class ProducerSession:
         if made is None:  # which the reckoning of the room excludes
             self._counts.saved += 1
             self._counts.unsent += 1
-            item.done = item.lost = True
+            item.state = State.LOST
         else:
-            item.into = made
+            item.into, item.state = made, State.MERGED
 
     def _spool_has_room(self, spool: Spool) -> bool:
         if spool.size >= spool.max_bytes and self.options.on_full == "conflate":
@@ -323,7 +323,7 @@ class ProducerSession:
                 took_s = self._outages.record_success(request.keys.partition, now)
                 self._in_memory = self._outages.active
                 if took_s is not None:
-                    section.log(logging.WARNING, "Redis can be used again after %.1f s", took_s)
+                    section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
             if section.deferred:
                 section.run_deferred()
         self._log_notes()
@@ -355,14 +355,14 @@ class ProducerSession:
                 named = outages.named(outages.partitions)
                 section.log(
                     logging.CRITICAL,
-                    "Redis cannot be used%s, snapshots stay in memory: %s",
+                    "The producer cannot use Redis%s, its snapshots stay in memory: %s",
                     f" for {named}" if named else "",
                     reason,
                 )
             elif begins:
                 section.log(
                     logging.CRITICAL,
-                    "Sending failed, snapshots stay in memory and are sent again: %s",
+                    "The producer failed to send, its snapshots stay in memory and are sent again: %s",
                     reason,
                     exc_info=error,
                 )
@@ -385,7 +385,7 @@ class ProducerSession:
             self._diagnosis.no_thread = f"a thread cannot be started: {error}"
             self.section.log(
                 logging.CRITICAL,
-                "The producer cannot start its thread, snapshots stay in memory: %s",
+                "The producer cannot start its thread, its snapshots stay in memory: %s",
                 error,
             )
         self.section.leave()
@@ -488,11 +488,11 @@ class ProducerSession:
 
     # How it is
 
-    def account(self) -> Account:
+    def totals(self) -> SnapshotTotals:
         """Where everything is that was accepted."""
         with self.section.lock:
             counted = self.ended  # what was left is in the other numbers
-            return Account(
+            return SnapshotTotals(
                 saved=self._counts.saved,
                 confirmed=self._sender.accepted,
                 held=0 if counted else sum(item.merged + 1 for item in self._buffer.items()),

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote
 
 import msgspec
@@ -16,10 +16,13 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings import declare
 from risk_producer.settings.address import check_for_rq, redis_address
 from risk_producer.settings.declare import PORTS, env
-from risk_producer.settings.pairs import check_pairs
+from risk_producer.settings.pairs import Role, contradictions
 from risk_producer.settings.urls import postgres_parameters, with_option
 
 log = logging.getLogger("riskstream.settings")
+
+_logged: Final[set[str]] = set()
+"""Contradictions that this process has logged."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,21 +147,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def load(cls, environ: Mapping[str, str] | None = None, *, role: Role | None = None) -> Self:
         """Read the settings: the environment first, then the JSON file named by RISK_CONFIG, then defaults.
 
+        role: of this process, whose settings have to make sense together; None: neither trader nor worker.
+        What contradicts in settings that only another kind of process uses is logged, once.
         Raises ConfigurationError that names the variable and what it expects, or the two that contradict.
         """
         values, origins = declare.read(cls, os.environ if environ is None else environ)
         settings = msgspec.convert(values, cls, strict=False)
         settings._check_urls(origins)
         known = cls.declared()
-        check_pairs(
+        for pair, message in contradictions(
             msgspec.structs.asdict(settings),
             {field for field, value in values.items() if value is not None},
             name=lambda field: origins.get(field, known[field]["env"]),
             secret={field for field, meta in known.items() if meta["secret"]},
-        )
+        ):
+            if pair.role in (None, role):
+                raise ConfigurationError(message)
+            if message not in _logged:
+                _logged.add(message)
+                log.warning("%s. This process does not use them; a %s would not start", message, pair.role)
         return settings
 
     @classmethod
@@ -253,7 +263,8 @@ def check_arguments(*, database_url: str | None = None, **arguments: Any) -> Non
             value = os.fspath(value)
         declare.check(Settings, field, value, field, strict=True)
     given = {field for field, value in arguments.items() if value != defaults[field]}
-    check_pairs(arguments, given, name=str)
+    for _, message in contradictions(arguments, given, name=str):
+        raise ConfigurationError(message)
 
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from risk_producer.errors import ConfigurationError
-
+Role = Literal["trader", "worker"]
+"""Which process reads the settings. Both may share one environment, and each uses only some of it."""
 Values = Mapping[str, Any]
 """field -> value."""
 
@@ -22,6 +22,8 @@ class Pair:
     contradict: Callable[[Values], bool]
     reason: str
     """Why it makes no sense, and what to do; {first} and {second} stand for their names."""
+    role: Role | None = None
+    """The only kind of process that uses them; None: every kind may."""
 
 
 def _no_spool(values: Values) -> bool:
@@ -38,24 +40,28 @@ PAIRS: Final = (
         "spool_dir",
         lambda values: values["spool_fsync"] != "never" and _no_spool(values),
         "nothing is written to disk without a folder. Set {second}, or leave {first} out",
+        "trader",
     ),
     Pair(
         "spool_max_bytes",
         "spool_dir",
         _no_spool,
         "there is no spool without a folder. Set {second}, or leave {first} out",
+        "trader",
     ),
     Pair(
         "backoff_base_ms",
         "backoff_cap_ms",
         lambda values: values["backoff_base_ms"] > values["backoff_cap_ms"],
         "the first wait cannot exceed the longest one. Lower {first}, or raise {second}",
+        "worker",
     ),
     Pair(
         "flush_interval_ms",
         "drain_timeout_s",
         lambda values: values["flush_interval_ms"] >= 1000 * values["drain_timeout_s"],
         "a stopping worker would leave while its batch still grows. Lower {first}, or raise {second}",
+        "worker",
     ),
     *(
         Pair(
@@ -69,14 +75,14 @@ PAIRS: Final = (
 )
 
 
-def check_pairs(
+def contradictions(
     values: Values,
     given: AbstractSet[str],
     *,
     name: Callable[[str], str],
     secret: AbstractSet[str] = frozenset(),
-) -> None:
-    """Raise ConfigurationError for the first pair that makes no sense; its message names both.
+) -> Iterator[tuple[Pair, str]]:
+    """Each pair that makes no sense, and a message that names both.
 
     values: of some fields; pairs of others are not looked at. given: the fields that are not left to their
     defaults. name: of a field, as the user knows it. secret: the fields whose values are not shown.
@@ -96,4 +102,4 @@ def check_pairs(
             and pair.contradict(values)
         ):
             reason = pair.reason.format(first=name(pair.first), second=name(pair.second))
-            raise ConfigurationError(f"{state(pair.first)} and {state(pair.second)}: {reason}")
+            yield pair, f"{state(pair.first)} and {state(pair.second)}: {reason}"

@@ -222,14 +222,14 @@ class _Checked(_Greeted):
         try:
             return super().read_response(*args, **options)
         except ResponseError as error:
-            said = f"{getattr(error, 'status_code', None) or ''} {error}"
-            if isinstance(error, AskError | ClusterCrossSlotError) or _CLUSTER.search(said):
+            answer = f"{getattr(error, 'status_code', None) or ''} {error}"
+            if isinstance(error, AskError | ClusterCrossSlotError) or _CLUSTER.search(answer):
                 self.mark_for_reconnect()
                 raise NotSupported(
-                    f"this is a node of a Redis Cluster ({said.strip()}): write redis+cluster:// for the "
+                    f"this is a node of a Redis Cluster ({answer.strip()}): write redis+cluster:// for the "
                     "stream; RQ needs a Redis that is no cluster"
                 ) from error
-            if _WRONG_SERVER.search(said):
+            if _WRONG_SERVER.search(answer):
                 self.mark_for_reconnect()  # not at once: the answers to a pipeline are still to be read
             raise
 
@@ -400,7 +400,7 @@ class _Script:
 class _ClusterPipeline(ClusterPipeline):
     """With what redis-py blocks, though any node may answer it."""
 
-    def ping(self, **options: Any) -> Any:  # type: ignore[override]
+    def ping(self, **options: Any) -> Any:
         return self.execute_command("PING", **options)  # type: ignore[no-untyped-call]
 
     def time(self) -> Any:  # type: ignore[override]
@@ -469,7 +469,7 @@ class _Cluster(RedisCluster):
             if self._made:
                 self._look_again(error)
             raise
-        except (AttributeError, LookupError) as error:  # redis-py was told of a node that it does not know
+        except (AttributeError, LookupError) as error:  # redis-py was sent to a node that it does not know
             self._look_again(error)
             raise RedisClusterException(f"the nodes of the Redis Cluster have changed ({error})") from error
 

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from risk_producer.contract.snapshot import RiskSnapshot
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import WireSnapshot, decode, encode
 from risk_worker.database import store
 from risk_worker.database.columns import COLUMNS
-from risk_worker.database.statements import statements
 
 SQL = statements("risk_worker.database", "store.sql")
 FILLED_IN = {"stored_at"}

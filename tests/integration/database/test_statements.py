@@ -20,8 +20,8 @@ import pytest
 import risk_devkit
 import risk_producer
 import risk_worker
+from risk_producer.contract.statements import statements
 from risk_worker.database import migrations
-from risk_worker.database.statements import statements
 from tests.support.servers import Databases
 
 PREPARED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "TABLE"}

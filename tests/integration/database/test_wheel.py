@@ -81,7 +81,9 @@ def test_the_wheel_holds_three_packages_and_what_is_no_code_of_them(wheel: Path)
     for folder, suffix in (
         ("producer", "lua"),
         ("worker", "lua"),
+        ("producer", "sql"),
         ("worker", "sql"),
+        ("devkit", "sql"),
         ("db/migrations", "sql"),
     ):
         here = {path.name for path in (ROOT / folder).rglob(f"*.{suffix}")}

@@ -129,9 +129,7 @@ def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, cl
         assert len({server_of(connected, Keys(each).snapshots) for each in range(PARTITIONS)}) == 3
         status: list[str] = []
         served = application(connected, PARTITIONS, connected)
-        body = b"".join(
-            served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said))
-        )
+        body = b"".join(served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said)))
         assert (status, body) == (["200 OK"], b"ready\n")
 
 

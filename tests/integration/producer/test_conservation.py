@@ -21,9 +21,9 @@ def test_a_fault_at_any_call_of_the_flusher(
             producer = run(bench, faults, spool_dir=tmp_path / str(at))
             where = f"{faults.kind.__name__} at call {at}"
             assert sorted(wire.daily_pnl for wire in bench.stored()) == list(range(COUNT + 1)), where
-            account = session_of(producer).account()
-            assert account.balanced, where
-            assert account.confirmed == COUNT + 1, where
+            totals = session_of(producer).totals()
+            assert totals.reconciled, where
+            assert totals.confirmed == COUNT + 1, where
             assert producer.close(), where
         if not faults.raised:
             break

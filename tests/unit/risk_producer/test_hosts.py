@@ -126,7 +126,7 @@ def test_what_a_client_of_the_traders_own_raises_is_an_outage(
     away = False
     assert producer.flush(10)
     [critical] = [record for record in caplog.records if record.levelname == "CRITICAL"]
-    assert critical.getMessage().startswith("Redis cannot be used")
+    assert critical.getMessage().startswith("The producer cannot use Redis")
     assert not critical.exc_info
     assert producer.close()
 

@@ -90,9 +90,9 @@ def test_the_others_go_on_and_the_log_says_it_once(bench: Bench, caplog: pytest.
     assert producer.health().backend == "postgres"
     first, last = lines(caplog)
     assert first.startswith(
-        f"Redis cannot be used for partition {SICK} of {PARTITIONS}, snapshots stay in memory"
+        f"The producer cannot use Redis for partition {SICK} of {PARTITIONS}, its snapshots stay in memory"
     )
-    assert last.startswith("Redis can be used again after")
+    assert last.startswith("The producer can use Redis again after")
 
 
 def test_save_still_pushes_through_for_the_others(bench: Bench) -> None:

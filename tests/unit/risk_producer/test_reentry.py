@@ -64,7 +64,7 @@ def test_a_log_handler_may_call_everything(producer: RiskProducer, client: faker
     finally:
         logger.removeHandler(handler)
     assert len([wire for wire in stream_of(client) if wire.trader_id == "log"]) >= 2
-    assert producer._engine.session.account().balanced
+    assert producer._engine.session.totals().reconciled
 
 
 def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
@@ -173,7 +173,7 @@ def test_a_signal_between_any_two_bytecodes(producer: RiskProducer, client: fake
     assert interrupted > 10
     assert producer.flush(30)
     assert len(stream_of(client)) == sum(accepted)
-    assert producer._engine.session.account().balanced
+    assert producer._engine.session.totals().reconciled
 
 
 def test_a_call_from_inside_is_done_when_the_outer_one_is_over(
@@ -286,5 +286,5 @@ def test_what_cannot_be_encoded_is_left_out_alone(
     assert [wire.daily_pnl for wire in stream_of(client)] == [1, 2]
     assert producer.health().unsent == 1
     assert "'bad'" in caplog.text
-    assert producer._engine.session.account().balanced
+    assert producer._engine.session.totals().reconciled
     assert not producer.close()

@@ -18,10 +18,10 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import identity_of
 from risk_worker.audit.ranges import Range, Segment, gaps_between, size, subtract, touches
 from risk_worker.database.reader import as_of_one_moment, connected
-from risk_worker.database.statements import statements
 
 EpochKey = tuple[str, int]
 """(trader_id, epoch)"""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from risk_producer.contract import counters as names
 from risk_worker.audit.ledger import NOTHING, EpochKey, Ledger
 from risk_worker.audit.ranges import Range, size, split, subtract
 from risk_worker.stream.partitions import describe
@@ -50,16 +51,17 @@ class EpochReport:
 
 
 _SUMS: Final = (
-    "accepted",
-    "foreign",
-    "stored",
-    "dead",
-    "conflated",
+    names.ACCEPTED,
+    names.FOREIGN,
+    names.STORED,
+    names.DEAD,
+    names.CONFLATED,
     "in_flight",
     "not_retained",
     "lost",
-    "duplicates",
+    names.DUPLICATES,
 )
+"""Fields of EpochReport. What Redis counts too has the name of that counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class Report:
     def totals(self) -> dict[str, int]:
         """The sums, by the names that --json has."""
         sums = {name: sum(getattr(epoch, name) for epoch in self.epochs) for name in _SUMS}
-        sums["foreign"] += self.foreign_dead + self.foreign_in_flight
-        sums["dead"] += self.foreign_dead
+        sums[names.FOREIGN] += self.foreign_dead + self.foreign_in_flight
+        sums[names.DEAD] += self.foreign_dead
         sums["in_flight"] += self.foreign_in_flight
         return sums | {"state_behind": len(self.states_behind)}
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from risk_producer.contract.counters import FOREIGN
 from risk_worker.audit.reconcile import Report
 
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
@@ -48,7 +49,7 @@ def as_json(report: Report) -> Iterator[str]:
 def as_text(report: Report, *, each_epoch: bool) -> str:
     """For a person. each_epoch: with a line for each of the newest epochs, not only what is wrong."""
     lines = [f"{name.replace('_', ' '):<13}{count:>15,}" for name, count in report.totals.items()]
-    if report.totals["foreign"]:
+    if report.totals[FOREIGN]:
         lines.append("Foreign is what came into the stream by another way than a producer.")
     if report.dead_but_stored:
         lines.append(
@@ -72,11 +73,11 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
     lines += [f"✗ {problem}" for problem in shown]
     if more:
         lines.append(f"✗ and {more:,} more; --json has all")
-    lines.append(verdict(reconciled=not shown))
+    lines.append(conclusion(reconciled=not shown))
     return "\n".join(lines)
 
 
-def verdict(*, reconciled: bool) -> str:
+def conclusion(*, reconciled: bool) -> str:
     """The last line."""
     if reconciled:
         return "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest."

@@ -45,7 +45,7 @@ from risk_worker.stream import progress, scan
 
 REDIS_WAIT_S: Final = 8.0
 """How long verify waits for a Redis that restarts, or fails over."""
-SAY_AFTER_S: Final = 2.0
+MESSAGE_AFTER_S: Final = 2.0
 TRY_AGAIN_EVERY_S: Final = 0.2
 
 
@@ -244,11 +244,11 @@ def _wait_for_redis(
     clock: Callable[[], float] = monotonic,
     pause: Callable[[float], None] = sleep,
 ) -> None:
-    """Return once Redis takes a connection; after SAY_AFTER_S, stderr says what is waited for, and how long.
+    """Return once Redis takes a connection; after MESSAGE_AFTER_S, stderr shows for what it waits.
 
     Raises one of REDIS_ERRORS after REDIS_WAIT_S, and at once where waiting does not help.
     """
-    began, said = clock(), False
+    began, shown = clock(), False
     with redis_client(redis_url, answer_timeout_s=5, connect_timeout_s=5) as client:
         while True:
             try:
@@ -260,8 +260,8 @@ def _wait_for_redis(
                 waited_s = clock() - began
                 if waited_s >= REDIS_WAIT_S:
                     raise
-                if waited_s >= SAY_AFTER_S and not said:
-                    said = True
+                if waited_s >= MESSAGE_AFTER_S and not shown:
+                    shown = True
                     left_s = REDIS_WAIT_S - waited_s
                     sys.stderr.write(f"Waiting for Redis, for {left_s:.0f} s more at most: {error}\n")
             pause(TRY_AGAIN_EVERY_S)

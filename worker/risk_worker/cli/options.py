@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
+    from risk_producer.settings.pairs import Role
 
 EXIT_BAD: Final = 1
 """The command was carried out, and what it found is not good."""
@@ -21,13 +22,16 @@ EXIT_UNASKED: Final = 2
 """It was asked wrongly, or what it needs could not be asked."""
 
 
-def settings() -> Settings:
-    """The settings of the environment; variables that are nearly one are named on stderr."""
+def settings(role: Role | None = None) -> Settings:
+    """The settings of the environment; variables that are nearly one are named on stderr.
+
+    role: see Settings.load().
+    """
     from risk_producer.settings import Settings, misspelt
 
     for variable, meant in misspelt(os.environ).items():
         click.echo(f"riskstream: {variable} is no setting; do you mean {meant}?", err=True)
-    return Settings.load()
+    return Settings.load(role=role)
 
 
 def log_to_stderr() -> None:

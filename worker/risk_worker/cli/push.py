@@ -53,4 +53,6 @@ def push(
         recorded_now=recorded_at == "now",
         trading_paused=None if trading_paused is None else trading_paused == "true",
     )
-    sys.exit(module.push(settings(), file, dry_run=dry_run, form=form, wait=not no_wait, defaults=defaults))
+    sys.exit(
+        module.push(settings("trader"), file, dry_run=dry_run, form=form, wait=not no_wait, defaults=defaults)
+    )

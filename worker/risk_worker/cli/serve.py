@@ -21,7 +21,7 @@ def worker(burst: bool) -> None:
     from risk_worker.runtime import worker as rq_worker
 
     log_to_stderr()
-    rq_worker.run(settings(), burst=burst)
+    rq_worker.run(settings("worker"), burst=burst)
 
 
 @click.command()

@@ -21,6 +21,7 @@ from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import postgres_connection
 
@@ -57,14 +58,7 @@ COMMAND: Final = Purpose(
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 
-# The pid that a pooler tells its client is not that of the server's process.
-_LOOK: Final = """
-    SELECT pg_backend_pid(),
-           EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
-               AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers'),
-           current_setting('synchronous_commit') = 'off',
-           current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~ 'linux'
-"""
+_SQL: Final = statements(__package__, "connection.sql")
 
 
 class Connection(psycopg.Connection[TupleRow]):
@@ -92,10 +86,10 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def _prepare(self, purpose: Purpose) -> None:
         self.add_notice_handler(self._notice)
-        found = self.execute(_LOOK).fetchone()
+        found = self.execute(_SQL["look"]).fetchone()
         assert found is not None
-        pid, astray, asynchronous, checks_clients = found
-        if astray:
+        pid, lacks_library, asynchronous, checks_clients = found
+        if lacks_library:
             # Postgres reports no error: compressed rows are out of sight, new rows go into the empty parent
             # table, and nothing keeps duplicates out.
             raise ConfigurationError(

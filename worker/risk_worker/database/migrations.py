@@ -1,8 +1,8 @@
 """Migrations: dbmate as a subprocess, over the SQL files in db/migrations.
 
 The database's URL is libpq's, as everywhere else; dbmate has another driver with other words for the same,
-so it is connected to once by psycopg, and what that connection turned out to be is said in dbmate's words.
-dbmate gets it in its environment: a command line can be read by everybody on the machine.
+so psycopg connects once, and what that connection turned out to be is handed to dbmate in its driver's words.
+dbmate gets it in its environment: every user of the machine can read a command line.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
@@ -50,8 +51,10 @@ _CUT: Final = re.compile(
     r"canceling statement due to user request|cannot execute .* in a read-only transaction))",
     re.MULTILINE,
 )
-# What lib/pq knows of libpq's parameters, beyond what is always said.
+# What lib/pq knows of libpq's parameters, beyond what every URL has.
 _LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
+
+_SQL: Final = statements(__package__, "migrations.sql")
 
 
 class MigrationError(RiskError):
@@ -91,10 +94,10 @@ def _up(url: str, folder: Path | None) -> str:
     if not applied:
         return "Nothing to apply"
     with _connected(url) as connection:
-        said = [*(f"Applied {name}" for name in applied), _history_kind(connection)]
-    for line in said:
+        lines = [*(f"Applied {name}" for name in applied), _history_kind(connection)]
+    for line in lines:
         log.info("%s", line)
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def down(url: str, *, folder: Path | None = None) -> str:
@@ -104,7 +107,7 @@ def down(url: str, *, folder: Path | None = None) -> str:
 
 
 def status(url: str, *, folder: Path | None = None) -> str:
-    """Which migrations are applied, as dbmate says it. Raises MigrationError."""
+    """Which migrations are applied, as dbmate prints it. Raises MigrationError."""
     return _dbmate(url, "status", folder=folder)
 
 
@@ -159,7 +162,7 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
     while True:
         try:
             with database.connect(url, database.MIGRATE) as connection:
-                if connection.execute("SELECT pg_is_in_recovery()").fetchone() != (True,):
+                if connection.execute(_SQL["is_standby"]).fetchone() != (True,):
                     return
                 reason = "it is a standby, which nothing can be written to"
         except psycopg.OperationalError as error:
@@ -182,13 +185,12 @@ def _pause(remaining_s: float) -> None:
 
 
 def _history_kind(connection: psycopg.Connection) -> str:
-    """Whether the migrations found TimescaleDB: dbmate does not show what they say."""
-    kind = "a plain table"
-    if connection.execute("SELECT FROM pg_extension WHERE extname = 'timescaledb'").fetchone() is not None:
-        found = connection.execute(
-            "SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'risk_state_history'"
-        ).fetchone()
-        kind = kind if found is None else "a hypertable"
+    """Whether the migrations found TimescaleDB: dbmate does not show their notices."""
+
+    def holds(name: str) -> bool:
+        return connection.execute(_SQL[name]).fetchone() == (True,)
+
+    kind = "a hypertable" if holds("has_timescaledb") and holds("is_hypertable") else "a plain table"
     return f"risk_state_history is {kind}"
 
 
@@ -207,18 +209,18 @@ def _cannot_connect(url: str, error: psycopg.Error) -> MigrationError:
 
 
 def _passes(error: psycopg.Error) -> bool:
-    """Whether the same may succeed a little later, though nobody changes anything."""
+    """Whether the same may succeed a little later, without a change by an operator."""
     return classify_error(error).disposition is Disposition.RETRY
 
 
 def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
     """Tables of these names that no migration made: dbmate would stop at them with "already exists"."""
-    [(ledger, found)] = connection.execute(_TABLES).fetchall()
+    [(has_versions, found)] = connection.execute(_SQL["tables"]).fetchall()
     if not found:
         return
-    if ledger:
+    if has_versions:
         first = min(path.name.partition("_")[0] for path in _folder().glob("*.sql"))
-        applied = connection.execute("SELECT version::text FROM schema_migrations").fetchall()
+        applied = connection.execute(_SQL["applied"]).fetchall()
         if (first,) in applied:
             return
     raise MigrationError(
@@ -229,22 +231,12 @@ def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
     )
 
 
-# In the schema that is the first of the search path, where dbmate and the migrations put their tables.
-_TABLES: Final = """
-    SELECT bool_or(relname = 'schema_migrations'),
-           array_agg(relname::text ORDER BY relname) FILTER (WHERE relname <> 'schema_migrations')
-    FROM pg_class
-    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter')
-"""
-
-
 def _one_line(error: psycopg.Error) -> str:
-    """What libpq says in several lines, as sentences; and what to do, where that is known."""
+    """libpq's message of several lines, as sentences; and what to do, where that is known."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    said = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
-    said = said.removesuffix(".")
-    return f"{said} ({classify_error(error).reason})" if sqlstate_of(str(error)) else said
+    message = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
+    message = message.removesuffix(".")
+    return f"{message} ({classify_error(error).reason})" if sqlstate_of(str(error)) else message
 
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
@@ -258,9 +250,9 @@ def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
 
 def _lib_pq_url(connection: psycopg.Connection) -> str:
     """What psycopg connected to, in the words of dbmate's driver, which lacks sslmode prefer and allow,
-    hostaddr, lists of hosts and service files: libpq has chosen by now, and it is told the choice."""
+    hostaddr, lists of hosts and service files: libpq has chosen by now, and dbmate gets the choice."""
     info = connection.info
-    # What the environment (PGSSLMODE, PGOPTIONS) said is among them.
+    # What comes from the environment (PGSSLMODE, PGOPTIONS) is among them.
     asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
     query = {name: asked[name] for name in _LIB_PQ_PARAMETERS if asked.get(name)}
     if not connection.pgconn.ssl_in_use:
@@ -283,8 +275,8 @@ def _run(
     folder = folder or _folder()
     if not folder.is_dir():
         raise MigrationError(f"there is no folder {folder} with migrations")
-    # Settings for dbmate or Postgres that stand in our environment were heard by psycopg; dbmate's driver
-    # would refuse some of them. The same goes for a file .env.
+    # psycopg has applied the settings for Postgres in our environment; dbmate's driver would refuse some of
+    # them. The same goes for a file .env.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DBMATE_"))}
     path = kept.get("PATH", os.defpath)
     if version:
@@ -315,9 +307,9 @@ def _run(
 
 def _reason(stdout: str, stderr: str) -> str:
     """dbmate's message, after the name of the file it was at."""
-    said = stderr.strip().removeprefix("Error: ") or stdout.strip() or "dbmate failed and did not say why"
-    under_way = re.findall(r"^(?:Applying|Rolling back): (\S+)", stdout, re.MULTILINE)
-    return f"{under_way[-1]}: {said}" if under_way else said
+    message = stderr.strip().removeprefix("Error: ") or stdout.strip() or "dbmate failed without a message"
+    begun = re.findall(r"^(?:Applying|Rolling back): (\S+)", stdout, re.MULTILINE)
+    return f"{begun[-1]}: {message}" if begun else message
 
 
 def _hide(text: str, secret: str) -> str:
@@ -331,7 +323,7 @@ def _folder() -> Path:
 
 
 def _folder_here(folder: Path | None) -> Path:
-    """Where files are written: what is installed, or where, has no say in it."""
+    """Where files are written; that does not depend on where the package is installed."""
     folder = folder or Path.cwd() / "db" / "migrations"
     if not folder.is_dir():
         raise MigrationError(f"there is no folder {folder}: run this at the top of a checkout of the project")

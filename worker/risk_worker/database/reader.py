@@ -9,16 +9,19 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError, RiskError
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import Disposition, classify_error
 
 if TYPE_CHECKING:
     from types import FrameType
+
+_SQL: Final = statements(__package__, "reader.sql")
 
 
 class DatabaseUnavailable(RiskError):
@@ -49,7 +52,7 @@ def connected(url: str) -> Iterator[database.Connection]:
 def as_of_one_moment(connection: database.Connection) -> Iterator[None]:
     """A transaction that changes nothing and sees the database as of one moment."""
     with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute(_SQL["as_of_one_moment"])
         yield
 
 

@@ -84,7 +84,7 @@ _REFUSALS: Final = [
 
 
 def sqlstate_of(refusal: str) -> str | None:
-    """The SQLSTATE behind the message of a connection that was refused; None: no server said it."""
+    """The SQLSTATE behind the message of a connection that was refused; None: it is no server's."""
     return next((sqlstate for pattern, sqlstate in _REFUSALS if pattern.search(refusal)), None)
 
 
@@ -102,7 +102,7 @@ class Classified(NamedTuple):
     reason: str
     """What the table says about it."""
     message: str
-    """What the server said, without the lines that repeat the row; a password never stands in it."""
+    """The server's message, without the lines that repeat the row; a password never stands in it."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason})"

@@ -11,23 +11,20 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, LiteralString
+from typing import Final, LiteralString
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import WireSnapshot
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
 from risk_worker.database.columns import COLUMNS
+from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import Disposition, classify_error
-from risk_worker.database.statements import statements
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 log = logging.getLogger("riskstream.store")
 
@@ -35,7 +32,7 @@ _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
 
 
-class PostgresStore:
+class PostgresStore(ConnectionOwner):
     """Stores batches over one connection of its own, made anew when it breaks. Not thread-safe.
 
     It is no pool's connection, because a pool hides why connecting fails behind a time-out, and what to do
@@ -43,8 +40,7 @@ class PostgresStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: database.Connection | None = None
+        super().__init__(url, database.STORE)
 
     def save(self, batch: Batch) -> Outcome:
         """Store the batch in one transaction; rows that cannot be stored become dead letters in it.
@@ -70,34 +66,15 @@ class PostgresStore:
                 _insert_dead_letters(connection, batch.stream, dead)
             return Outcome(dead, duplicates=len(batch.rows) - len(rejected) - inserted)
 
-    def close(self) -> None:
-        """Give the connection back. The store may be used again: it connects anew."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _connected(self) -> database.Connection:
-        if self._connection is None or self._connection.closed:
-            try:
-                connection = database.connect(self._url, database.STORE)
-            except ConfigurationError as error:
-                raise StoreMisconfigured(str(error)) from None
-            try:
-                if not connection.pooled:
-                    connection.execute(_SQL["create_staging_of_session"])
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+        try:
+            return super()._connected()
+        except ConfigurationError as error:
+            raise StoreMisconfigured(str(error)) from None
+
+    def _opened(self, connection: database.Connection) -> None:
+        if not connection.pooled:
+            connection.execute(_SQL["create_staging_of_session"])
 
     @contextlib.contextmanager
     def _transaction(self, connection: database.Connection, *, replay: bool) -> Iterator[None]:
@@ -134,7 +111,7 @@ class PostgresStore:
                 ) from error
             raise StoreUnavailable(str(found)) from error
         except BaseException:
-            # Leaving in the middle (a second SIGTERM): what the transaction did is open; a new one will see.
+            # Ended in the middle (a second SIGTERM): what the transaction did is open; the next finds out.
             self.close()
             raise
 
@@ -182,10 +159,10 @@ def _insert_what_can_be(
                 raise
             if len(rows) == 1:
                 [row] = rows
-                letter = DeadLetter(
+                dead_letter = DeadLetter(
                     row.entry_id, classify_error(error).message, row.payload, error.sqlstate, row.identity
                 )
-                return 0, [letter]
+                return 0, [dead_letter]
     middle = len(rows) // 2
     left, left_dead = _insert_what_can_be(connection, rows[:middle])
     right, right_dead = _insert_what_can_be(connection, rows[middle:])
@@ -226,44 +203,42 @@ def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[
             )
 
 
-def _insert_dead_letters(connection: psycopg.Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:
     """Insert dead letters; one that is there already is left alone.
 
     Where the texts in one of them are at fault, each goes alone: with an escaped reason, and without its
     trader only where the database cannot hold that. The payload, which holds everything, is just bytes.
     """
-    if not letters:
+    if not dead:
         return
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            cursor.executemany(
-                _SQL["save_dead_letter"], [_dead_letter_row(stream, letter) for letter in letters]
-            )
+            cursor.executemany(_SQL["save_dead_letter"], [_dead_letter_row(stream, each) for each in dead])
         return
     except psycopg.Error as error:
         if classify_error(error).disposition is not Disposition.DATA:
             raise
-    for letter in letters:
+    for each in dead:
         try:
             with connection.transaction():
                 connection.execute(
-                    _SQL["save_dead_letter"], _dead_letter_row(stream, letter, _escaped(letter.reason))
+                    _SQL["save_dead_letter"], _dead_letter_row(stream, each, _escaped(each.reason))
                 )
         except psycopg.Error as error:
             if classify_error(error).disposition is not Disposition.DATA:
                 raise
             connection.execute(
                 _SQL["save_dead_letter"],
-                _dead_letter_row(stream, letter, _escaped(letter.reason), named=False),
+                _dead_letter_row(stream, each, _escaped(each.reason), named=False),
             )
 
 
 def _dead_letter_row(
-    stream: str, letter: DeadLetter, reason: str | None = None, *, named: bool = True
+    stream: str, dead: DeadLetter, reason: str | None = None, *, named: bool = True
 ) -> tuple[object, ...]:
-    identity = letter.identity
-    whose = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
-    return (stream, letter.entry_id, reason or letter.reason, letter.sqlstate, *whose, letter.payload)
+    identity = dead.identity
+    key = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
+    return (stream, dead.entry_id, reason or dead.reason, dead.sqlstate, *key, dead.payload)
 
 
 def _escaped(text: str) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import psycopg
 
+from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_worker.database.reader import DatabaseUnavailable, as_of_one_moment, connected
-from risk_worker.database.statements import statements
 from risk_worker.database.store import PostgresStore
 from risk_worker.dead_letters.select import DeadLetterFilter, DeadLetterRow, rows
 from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries, is_not_given_out

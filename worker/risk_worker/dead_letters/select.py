@@ -13,8 +13,8 @@ from typing import Final
 
 from psycopg.rows import class_row
 
+from risk_producer.contract.statements import statements
 from risk_worker.database.reader import as_of_one_moment, connected
-from risk_worker.database.statements import statements
 
 _FETCHED_AT_ONCE: Final = 10  # an entry may have some megabytes
 

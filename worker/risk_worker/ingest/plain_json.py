@@ -3,7 +3,7 @@
 A line goes through msgspec's decoder in one call, where the slow way (records.py) makes a Python object of
 each value. The decoder is as strict about what JSON is, but it takes the last of several values of a key,
 rounds a time to microseconds where the slow way cuts it, and takes a number that a float cannot hold. Such
-lines are told by what the decoded values and the line have to agree on, and are left to the slow way, as
+lines are found by what the decoded values and the line have to agree on, and are left to the slow way, as
 are all that the decoder refuses. So the slow way alone decides what is wrong, and words it.
 """
 

@@ -54,7 +54,7 @@ def push(
     if not dry_run:
         settings.require_redis_url()
     with _opened(file) as stream, Screen(_size(file)) as screen:
-        lines = SnapshotLines(stream, _form(file, form), defaults, screen.say)
+        lines = SnapshotLines(stream, _form(file, form), defaults, screen.print)
         result = Result()
         try:
             if dry_run:
@@ -63,7 +63,7 @@ def push(
                 _send(settings, lines, result, screen, wait=wait)
         except UnreadableFile as error:
             raise UnreadableFile(f"{_name(file)}: {error}") from None
-        screen.say(result.summary(dry_run=dry_run))
+        screen.print(result.summary(dry_run=dry_run))
     return result.status
 
 
@@ -111,14 +111,16 @@ def _send(settings: Settings, lines: SnapshotLines, result: Result, screen: Scre
         with _interruptible(result):
             for number, snapshot in _good(lines, result, screen):
                 if not producer.save(snapshot):
-                    screen.say(f"line {number}: no room for {settings.save_timeout_s:g} s: {_why(producer)}")
+                    screen.print(
+                        f"line {number}: no room for {settings.save_timeout_s:g} s: {_why(producer)}"
+                    )
                     if not wait:
-                        screen.say(f"Stopped: nothing from line {number} on was sent.")
+                        screen.print(f"Stopped: nothing from line {number} on was sent.")
                         result.undelivered += 1
                         break
-                    screen.say("Waiting for room; Ctrl-C gives up.")
+                    screen.print("Waiting for room; Ctrl-C gives up.")
                     waited_s = _save_when_there_is_room(producer, snapshot)
-                    screen.say(f"line {number}: going on after {waited_s:.1f} s more")
+                    screen.print(f"line {number}: going on after {waited_s:.1f} s more")
                 result.good += 1
         _deliver(producer, result, screen, wait=wait)
 
@@ -138,7 +140,7 @@ def _deliver(producer: RiskProducer, result: Result, screen: Screen, *, wait: bo
             return
         if wait and not result.interrupted:
             left = producer.health().buffered
-            screen.say(f"{left:,} are not yet in Redis: {_why(producer)}. Waiting; Ctrl-C gives up.")
+            screen.print(f"{left:,} are not yet in Redis: {_why(producer)}. Waiting; Ctrl-C gives up.")
             while not producer.flush(FLUSH_TIMEOUT_S):
                 pass
             return
@@ -157,7 +159,7 @@ def _why(producer: RiskProducer) -> str:
 
 
 def _good(lines: SnapshotLines, result: Result, screen: Screen) -> Iterator[tuple[int, RiskSnapshot]]:
-    """The lines that are snapshots; the others are told of and counted."""
+    """The lines that are snapshots; the others are shown and counted."""
     for count, (number, got) in enumerate(lines):
         if count % SHOW_EVERY_LINES == 0:
             screen.show(lines.bytes_read, result)
@@ -165,7 +167,7 @@ def _good(lines: SnapshotLines, result: Result, screen: Screen) -> Iterator[tupl
             yield number, got
         else:
             result.bad += 1
-            screen.say(f"line {number}: {got}")
+            screen.print(f"line {number}: {got}")
     screen.show(lines.bytes_read, result)
 
 
@@ -201,7 +203,7 @@ class Screen:
                 self._task, completed=bytes_read, shown=f"{result.good:,} good, {result.bad:,} bad"
             )
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line for the user."""
         if self._progress is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)

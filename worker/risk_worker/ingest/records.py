@@ -5,7 +5,7 @@ zone. An empty field of CSV, like null in JSON, is one that is missing. RiskSnap
 snapshots of now, so a record needs recorded_at and trading_paused too, unless the caller says what stands for
 them (Defaults). Lines are counted from 1, as an editor counts them.
 
-Where a record of CSV ends is told by its quotes. A record that cannot be read is bad up to its own end,
+The quotes of a CSV file decide where a record ends. A record that cannot be read is bad up to its own end,
 whatever it holds. Where the quotes themselves are broken no record's end is known: a file is then refused as
 a whole, before anything of it is used, and a pipe is read no further.
 """
@@ -88,7 +88,7 @@ class SnapshotLines:
     """Iterates over (line number, snapshot); in place of a snapshot that is none stands why, as a text.
 
     form: None means to tell by the first line: an object is JSON, anything else is CSV's header.
-    say: gets what is worth telling once about the file.
+    warn: gets what the user should know of the file, once.
     Raises UnreadableFile when the header is wrong, the file is empty, or the quotes of a CSV file are broken;
     later, one record is at fault alone.
     """
@@ -98,7 +98,7 @@ class SnapshotLines:
         stream: BinaryIO,
         form: Form | None = None,
         defaults: Defaults | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._stream = stream
         self._lines = _Lines(stream)
@@ -106,7 +106,7 @@ class SnapshotLines:
         self._defaults = defaults or Defaults()
         self._required = self._defaults.required
         self._required_set = frozenset(self._required)
-        self._say = say
+        self._warn = warn
         self._passed_over: set[str] = set()
 
     @property
@@ -318,7 +318,7 @@ class SnapshotLines:
                 raise InvalidSnapshot(f"unknown key {shown(name)}; known are {', '.join(_FIELDS)}")
         if not self._passed_over.issuperset(others):
             self._passed_over.update(others)
-            self._say(
+            self._warn(
                 f"Not read: {', '.join(others)}. What is pushed is a new snapshot with its own identity."
             )
 

@@ -49,7 +49,9 @@ MEANING: Final = {
         "High: too few workers, a slow database, or clocks that differ."
     ),
     "risk_snapshots_accepted_total": "Snapshots admitted to the stream.",
-    "risk_snapshots_conflated_total": "Snapshots merged into a later one of their trader, which says so.",
+    "risk_snapshots_conflated_total": (
+        "Snapshots merged into a later one of their trader, which counts them in `merged`."
+    ),
     "risk_snapshots_stored_total": (
         "Snapshots committed to Postgres. "
         "At rest: accepted + foreign = stored + dead + conflated + what is in the stream."
@@ -59,11 +61,11 @@ MEANING: Final = {
     ),
     "risk_snapshots_dead_total": (
         "Entries that could not be stored and are kept in risk_dead_letter with the reason. "
-        "Growing: read that table, mend who sends them."
+        "Growing: read that table, mend the program that sends them."
     ),
     "risk_snapshots_foreign_total": (
         "Entries that came into the stream by another way than a producer, and are stored or dead letters. "
-        "Growing: find out who writes into risk:{p}:snapshots."
+        "Growing: find out which program writes into risk:{p}:snapshots."
     ),
     "risk_batches_stored_total": "Transactions committed.",
     "risk_batches_retried_total": "Tries to store a batch that failed. Growing: the database has trouble.",
@@ -91,9 +93,9 @@ MEANING: Final = {
     ),
     "risk_unreadable_fields": (
         "Keys and fields of the counters that hold no number, and are not shown. Above 0: the exporter's log "
-        "names them; delete them with HDEL or DEL, and find out who wrote them."
+        "names them; delete them with HDEL or DEL, and find out which program wrote them."
     ),
-    "risk_stream_stray_length": (
+    "risk_unserved_partition_entries": (
         "Entries in partitions beyond RISK_PARTITIONS, which no worker drains. "
         "Above 0: give all traders and workers the same RISK_PARTITIONS."
     ),
@@ -115,7 +117,7 @@ _COUNTERS: Final = {
 class RedisCollector(Collector):
     """Reads everything from Redis when asked; shows what can be read, and names what cannot."""
 
-    SAY_AGAIN_S: Final = 60.0
+    LOG_AGAIN_S: Final = 60.0
 
     def __init__(self, client: RedisClient, partitions: int, watch: Watch, rq: RedisClient) -> None:
         """rq: a client of the Redis that has RQ's keys."""
@@ -134,13 +136,13 @@ class RedisCollector(Collector):
             metrics = self._read()
         except REDIS_ERRORS as error:
             if self._answered:
-                log.error("Redis does not answer: %s", error)
+                log.error("The exporter gets no answer from Redis, and serves risk_up 0 alone: %s", error)
             self._answered = False
             up.add_metric(["redis"], 0)
             yield up
             return
         if not self._answered:
-            log.warning("Redis answers again")
+            log.warning("The exporter gets answers from Redis again, and serves all metrics")
         self._answered = True
         up.add_metric(["redis"], 1)
         yield up
@@ -186,7 +188,7 @@ class RedisCollector(Collector):
         metrics: list[Metric] = [attempts, failures, latest, *counters.values(), latency]
         metrics += self._progress(unreadable)
         metrics += self._workers(unreadable)
-        beyond = _gauge("risk_stream_stray_length")
+        beyond = _gauge("risk_unserved_partition_entries")
         beyond.add_metric([], sum(unserved(self._client, len(self._partitions)).values()))
         fields = _gauge("risk_unreadable_fields")
         fields.add_metric([], len(unreadable))
@@ -227,11 +229,12 @@ class RedisCollector(Collector):
         return [workers, *jobs]
 
     def _name(self, unreadable: list[str]) -> None:
-        """Once, and again each minute."""
+        """Log what is left out: once, and again each minute."""
         found = frozenset(unreadable)
-        if found and (found - self._named or monotonic() - self._named_at >= self.SAY_AGAIN_S):
+        if found and (found - self._named or monotonic() - self._named_at >= self.LOG_AGAIN_S):
             more = f", and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-            log.error("Not shown, as Redis holds no number there: %s%s", "; ".join(unreadable[:10]), more)
+            shown = "; ".join(unreadable[:10])
+            log.error("The exporter leaves out what is no number in Redis: %s%s", shown, more)
             self._named_at = monotonic()
         self._named = found
 

@@ -20,17 +20,15 @@ from psycopg.rows import dict_row
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, beside
 from risk_worker.database import connection as database
+from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
-from risk_worker.database.statements import statements
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from risk_producer.contract.snapshot import RiskSnapshot
     from risk_producer.settings import Settings
 
@@ -71,16 +69,15 @@ class _Page(msgspec.Struct):
     """By trader."""
 
 
-class Floors:
+class Floors(ConnectionOwner):
     """Compares one partition of a Redis with Postgres. Not thread-safe."""
 
     def __init__(self, client: RedisClient, database_url: str, partition: int, partitions: int) -> None:
+        super().__init__(database_url, database.STORE)
         self._client = client
-        self._url = database_url
         self._keys = Keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script(__package__, "restore"))
-        self._connection: database.Connection | None = None
         self._look_at = 0.0
         self._logged_at = 0.0
         self._restored = 0
@@ -117,20 +114,6 @@ class Floors:
             pass
         self._name_behind()
 
-    def close(self) -> None:
-        """Give the connection to Postgres back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _compare(self, until: float) -> bool:
         """Go on with a comparison until a moment (monotonic). Returns whether none is left to be done."""
         marker, run_id = self._marker()
@@ -161,11 +144,10 @@ class Floors:
         return _text(marker), str(run_id)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
-        if self._connection is None or self._connection.closed:
-            self._connection = database.connect(self._url, database.STORE)
-        with self._connection.transaction():
-            self._connection.execute(_SQL["wait_briefly"])
-            return rows_of(self._connection, _SQL["page_of_states"], {"after": after, "page": PAGE})
+        connection = self._connected()
+        with connection.transaction():
+            connection.execute(_SQL["wait_briefly"])
+            return rows_of(connection, _SQL["page_of_states"], {"after": after, "page": PAGE})
 
     def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
         """(the marker now, how many traders were restored)."""

@@ -19,13 +19,13 @@ import psycopg
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
+from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
-from risk_worker.database.statements import statements
 from risk_worker.recovery import floors
 
 KEPT: Final = 1_000

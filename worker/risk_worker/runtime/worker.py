@@ -217,7 +217,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         settings = self._given_settings
         if settings is None:
             warn_of_misspelt()
-            settings = Settings.load()
+            settings = Settings.load(role="worker")
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)

@@ -34,7 +34,7 @@ class Epochs:
             self._ask(sorted({trader_id for trader_id, _ in unknown}))
             rejected = {each for each in self._not_known(batch) if each[0] not in self._unreadable}
             if rejected:
-                batch.reject([self._letter(row) for row in batch.rows if _incarnation(row) in rejected])
+                batch.reject([self._dead_letter(row) for row in batch.rows if _incarnation(row) in rejected])
 
     def _not_known(self, batch: Batch) -> set[tuple[str, int]]:
         """Incarnations with a newer epoch than is known of their trader."""
@@ -66,7 +66,7 @@ class Epochs:
                     trader_id,
                 )
 
-    def _letter(self, row: Row) -> DeadLetter:
+    def _dead_letter(self, row: Row) -> DeadLetter:
         identity = row.identity
         reason = not_given_out(identity.epoch, self._newest.get(identity.trader_id, 0))
         return DeadLetter(row.entry_id, reason, row.payload, identity=identity)

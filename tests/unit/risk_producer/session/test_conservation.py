@@ -105,9 +105,9 @@ def test_a_fault_at_any_call_of_the_flusher(flavour: str, spooled: bool, tmp_pat
             for trader_id in ("t0", "t1"):
                 mine = [wire for wire in stored if wire.trader_id == trader_id]
                 assert [wire.seq for wire in mine] == list(range(1, len(mine) + 1)), where
-            account = session_of(producer).account()
-            assert account.balanced, where
-            assert account.confirmed == COUNT + 1, where
+            totals = session_of(producer).totals()
+            assert totals.reconciled, where
+            assert totals.confirmed == COUNT + 1, where
             assert producer.close(), where
         raised += faults.raised
     assert raised > calls.calls // STEP // 2
@@ -139,9 +139,9 @@ def test_a_fault_at_any_call_of_the_end_leaves_the_spooled_counted_as_spooled(
     assert calls.calls > 20
     for at in range(1, calls.calls + 1):
         session = end(tmp_path / str(at), Faults(at, kind, here))
-        account = session.account()
-        assert account.balanced, at
-        assert (account.spooled, account.unsent, account.unknown) == (COUNT, 0, 0), at
+        totals = session.totals()
+        assert totals.reconciled, at
+        assert (totals.spooled, totals.unsent, totals.unknown) == (COUNT, 0, 0), at
         again = ProducerSession(Options(), Spool(tmp_path / str(at), fsync="never", max_bytes=1 << 20))
         assert again.depth == COUNT, at
         again.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, RiskProducer
 from risk_producer.errors import ConfigurationError
-from risk_producer.settings import CONFIG_FILE, Settings, misspelt
-from risk_producer.settings.pairs import PAIRS
+from risk_producer.session.options import Options
+from risk_producer.settings import CONFIG_FILE, Settings, fields, misspelt
+from risk_producer.settings.pairs import PAIRS, Role
 from risk_worker.cli import cli
 
 ROOT = Path(__file__).parents[4]
@@ -182,14 +184,53 @@ class TestWhatComesFromOutside:
 def test_settings_that_make_no_sense_together_name_both(
     environ: dict[str, str], both: tuple[str, str], tmp_path: Path
 ) -> None:
+    role = role_of(environ)
     with pytest.raises(ConfigurationError) as caught:
-        Settings.load(environ)
+        Settings.load(environ, role=role)
     assert all(variable in str(caught.value) for variable in both)
     path = tmp_path / "config.json"
     path.write_text(msgspec.json.encode({name.lower(): value for name, value in environ.items()}).decode())
     with pytest.raises(ConfigurationError) as caught:
-        Settings.load({CONFIG_FILE: str(path)})
+        Settings.load({CONFIG_FILE: str(path)}, role=role)
     assert all(variable.lower() in str(caught.value).lower() for variable in both)
+
+
+def role_of(environ: dict[str, str]) -> Role | None:
+    """The kind of process that uses these settings; None: every kind."""
+    if any(name.startswith("RISK_SPOOL") for name in environ):
+        return "trader"
+    return "worker" if any(name.startswith("RISK_") for name in environ) else None
+
+
+@pytest.mark.parametrize(
+    ("environ", "others"),
+    [
+        ({"RISK_SPOOL_FSYNC": "always"}, ("worker", None)),
+        ({"RISK_SPOOL_MAX_BYTES": "100000"}, ("worker", None)),
+        ({"RISK_BACKOFF_CAP_MS": "100"}, ("trader", None)),
+        ({"RISK_FLUSH_INTERVAL_MS": "10000"}, ("trader", None)),
+        ({"RISK_SPOOL_FSYNC": "always", "RISK_SPOOL_MAX_BYTES": "70000"}, ("worker",)),
+    ],
+)
+def test_a_process_that_does_not_use_them_logs_each_once_and_goes_on(
+    environ: dict[str, str],
+    others: tuple[Role | None, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(fields, "_logged", set())
+    for _ in range(2):
+        for other in others:
+            assert Settings.load(environ, role=other) != Settings()
+    for variable in environ:
+        assert caplog.text.count(f"{variable} is ") == 1
+    assert caplog.text.count("This process does not use them") == len(environ)
+
+
+@pytest.mark.parametrize("role", ["trader", "worker", None])
+def test_what_every_process_may_use_stops_each_of_them(role: Role | None) -> None:
+    with pytest.raises(ConfigurationError, match="DB_NAME is risk and DB_HOST is not set"):
+        Settings.load({"DB_NAME": "risk"}, role=role)
 
 
 def test_a_pair_shows_no_secret() -> None:
@@ -254,6 +295,15 @@ def test_arguments_of_a_constructor_follow_the_same_rules(
 ) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(named)):
         producer("redis://127.0.0.1:1/0", registry=CollectorRegistry(), **arguments)
+
+
+@pytest.mark.parametrize("made", [RiskProducer, Options])
+def test_a_default_of_a_constructor_is_that_of_the_setting(made: Any) -> None:
+    defaults = msgspec.structs.asdict(Settings())
+    parameters = inspect.signature(made).parameters
+    shared = parameters.keys() & defaults.keys()
+    assert len(shared) >= 5
+    assert {name: parameters[name].default for name in shared} == {name: defaults[name] for name in shared}
 
 
 @pytest.mark.parametrize("producer", [RiskProducer, AsyncRiskProducer])

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from risk_producer import ConfigurationError, RiskProducer, Settings, StreamUnavailable
-from risk_producer.item import Item
+from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer
 from risk_producer.spool.spool import Spool
 from tests.support.producers import Bench, Producer, snapshot
@@ -235,7 +235,7 @@ def test_the_record_of_a_merged_snapshot_stays_until_the_survivor_is_confirmed(t
         first.accept("t1", number)
     queue = first.buffer.queues[0]
     oldest = first.buffer.items()[:1]
-    oldest[0].sent = True
+    oldest[0].state = State.SENT
     assert first.buffer.conflate() == 2
     first.buffer.confirm(queue, oldest)
     first.spool.confirm({(first.spool.incarnation, "t1"): 1}, first.buffer.items)

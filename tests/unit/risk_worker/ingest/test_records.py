@@ -350,7 +350,7 @@ def test_what_psql_copies_out_is_read_and_columns_of_the_table_are_passed_over()
         "2026-01-31 09:31:01+00\n"
     )
     said: list[str] = []
-    first, second = (got for _, got in SnapshotLines(io.BytesIO(exported.encode()), say=said.append))
+    first, second = (got for _, got in SnapshotLines(io.BytesIO(exported.encode()), warn=said.append))
     assert isinstance(first, RiskSnapshot)
     assert isinstance(second, RiskSnapshot)
     assert (first.trading_paused, second.trading_paused) == (True, False)
@@ -360,7 +360,7 @@ def test_what_psql_copies_out_is_read_and_columns_of_the_table_are_passed_over()
     assert said[0].startswith("Not read: epoch, seq, merged, stored_at. What is pushed is a new snapshot")
     said.clear()
     rows = f"{json_line(epoch=1, seq=1)}\n{json_line(epoch=1, seq=2, stored_at=None)}\n"
-    got = [got for _, got in SnapshotLines(io.BytesIO(rows.encode()), say=said.append)]
+    got = [got for _, got in SnapshotLines(io.BytesIO(rows.encode()), warn=said.append)]
     assert all(isinstance(snapshot, RiskSnapshot) for snapshot in got)
     assert len(said) == 2
 

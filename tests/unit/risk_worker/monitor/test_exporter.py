@@ -77,8 +77,8 @@ def test_counters_and_the_stream_by_partition(client: redis.Redis) -> None:
 def test_what_no_worker_drains_is_counted(client: redis.Redis) -> None:
     for partition in (0, 1, 2, 255):
         client.xadd(Keys(partition).snapshots, {"s": "{}"})
-    assert samples(client, partitions=2)["risk_stream_stray_length", ()] == 2
-    assert samples(client, partitions=256)["risk_stream_stray_length", ()] == 0
+    assert samples(client, partitions=2)["risk_unserved_partition_entries", ()] == 2
+    assert samples(client, partitions=256)["risk_unserved_partition_entries", ()] == 0
 
 
 def test_age_is_that_of_the_oldest_entry(client: redis.Redis) -> None:
@@ -204,7 +204,7 @@ def test_what_cannot_be_read_is_named_once_and_again_each_minute(
     for _ in range(3):
         list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
     assert len(caplog.records) == 1
-    monkeypatch.setattr(RedisCollector, "SAY_AGAIN_S", 0.0)
+    monkeypatch.setattr(RedisCollector, "LOG_AGAIN_S", 0.0)
     list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
     assert len(caplog.records) == 2
 
@@ -265,7 +265,10 @@ def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         scrape()
         scrape()
     caplog.set_level("INFO")
-    assert [r.message for r in caplog.records] == ["Redis does not answer: refused", "Redis answers again"]
+    assert [r.message for r in caplog.records] == [
+        "The exporter gets no answer from Redis, and serves risk_up 0 alone: refused",
+        "The exporter gets answers from Redis again, and serves all metrics",
+    ]
 
 
 @pytest.mark.parametrize(

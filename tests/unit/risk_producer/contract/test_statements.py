@@ -1,15 +1,20 @@
-"""Statements are found by their names."""
+"""Statements are found by their names, and stand in files."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from risk_worker.database.statements import statements
+from risk_producer.contract.statements import statements
+
+ROOT = Path(__file__).resolve().parents[4]
+STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|TRUNCATE|BEGIN|SET TRANSACTION)\s")
 
 
 @pytest.fixture
@@ -37,3 +42,15 @@ def test_a_name_has_one_statement(package: Path, text: str) -> None:
     (package / "a.sql").write_text(text)
     with pytest.raises(ValueError, match="is empty, or there are two of it"):
         statements("package_with_sql", "a.sql")
+
+
+@pytest.mark.parametrize("folder", ["producer", "worker", "devkit"])
+def test_no_statement_stands_in_python(folder: str) -> None:
+    """Where no test would PREPARE it."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.match(node.value)
+    ]
+    assert found == []

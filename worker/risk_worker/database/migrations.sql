@@ -1,0 +1,24 @@
+-- What is asked of the database before and after dbmate works on it.
+
+-- name: is_standby
+SELECT pg_is_in_recovery();
+
+-- name: tables
+-- In the schema that is the first of the search path, where dbmate and the migrations put their tables.
+SELECT bool_or(relname = 'schema_migrations'),
+       array_agg(relname::text ORDER BY relname) FILTER (WHERE relname <> 'schema_migrations')
+FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter');
+
+-- name: applied
+SELECT version::text FROM schema_migrations;
+
+-- name: has_timescaledb
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb');
+
+-- name: is_hypertable
+-- requires: timescaledb
+SELECT EXISTS (
+    SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'risk_state_history'
+);
