@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Final
 
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, RedisClusterException, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from risk_producer.contract.keys import Keys
@@ -256,7 +256,7 @@ def _wait_for_redis(
                 return
             except (AuthenticationError, CertificateRefused, ServerTooOld):
                 raise
-            except RedisConnectionError as error:
+            except (RedisConnectionError, RedisClusterException) as error:
                 waited_s = clock() - began
                 if waited_s >= REDIS_WAIT_S:
                     raise

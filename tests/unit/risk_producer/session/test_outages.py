@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from risk_producer.session.buffer import Buffer
 from risk_producer.session.outages import TRY_EVERY_S, Outages
+from risk_producer.session.sender import Sender
+from tests.support.producers import snapshot
 
 AWAY = "away"
 
@@ -92,3 +97,23 @@ def test_many_are_not_all_named() -> None:
     for partition in range(20):
         outages.record_failure(partition, AWAY, 1.0, 1.0)
     assert outages.reason == "partitions 0, 1, 2, 3, 4, 5, 6, 7 and 12 more of 256: away"
+
+
+def test_the_sender_asks_for_the_others_meanwhile() -> None:
+    buffer = Buffer(16, 2, "block")
+    outages = Outages(2)
+    sender = Sender(buffer, nullcontext, 100, None, outages)
+    for name in ("t0", "t4"):  # of partitions 1 and 0
+        buffer.put(snapshot(name))
+    first = sender.next_request(1.0)
+    assert first is not None
+    wait_s = outages.record_failure(first.keys.partition, AWAY, 1.0, 1.0)
+    for _ in range(3):  # it is not answered either, but asked
+        other = sender.next_request(1.0)
+        assert other is not None
+        assert other.keys.partition != first.keys.partition
+    outages.record_failure(other.keys.partition, AWAY, 1.0, 1.0)
+    assert sender.next_request(1.0) is None
+    assert not sender.open
+    assert 0 < sender.wait_s(1.0) <= wait_s + TRY_EVERY_S
+    assert sender.next_request(1.0 + sender.wait_s(1.0) + 0.001) is not None

@@ -141,6 +141,22 @@ def test_what_riskstream_relies_on_is_its_own_for_nodes_of_a_cluster(option: str
         assert said["decode_responses"] is False
 
 
+def test_a_script_goes_along_where_a_node_does_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCRIPT LOAD would ask all nodes, and fail with any of them."""
+    asked: list[str] = []
+
+    def answer(_client: object, command: str, *_arguments: object, **_options: object) -> int:
+        asked.append(command)
+        if command == "EVALSHA":
+            raise redis.exceptions.NoScriptError
+        return 7
+
+    with redis_client("redis+cluster://h", answer_timeout_s=1, connect_timeout_s=1) as client:
+        monkeypatch.setattr(type(client), "execute_command", answer)
+        assert client.register_script("return 7")(keys=["key"], args=["a"]) == 7
+    assert asked == ["EVALSHA", "EVAL"]
+
+
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
