@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha1
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from redis import Redis
@@ -23,6 +24,7 @@ from redis.exceptions import (
     AskError,
     ChildDeadlockedError,
     ClusterCrossSlotError,
+    ClusterDownError,
     IncorrectPolicyType,
     InvalidResponse,
     NoScriptError,
@@ -57,6 +59,12 @@ REDIS_VERSION_MIN: Final = (6, 2)
 OTHERS_CONNECT_S: Final = 1.0
 """How long to wait for a connection to a Sentinel, or to a node of a cluster, at the most: another one may
 answer meanwhile."""
+
+LOOK_S: Final = 1.0
+"""How often the Sentinels are asked whether the master is still the same: one that they have replaced takes
+writes for some 10 s more, and loses them."""
+LOOK_AGAIN_S: Final = 30.0
+"""How soon they are asked again when none of them answered."""
 
 # What a server answers that cannot serve any more: it has become a replica, is loading its master's data, or
 # has lost the master. Inside the text of a script's error too.
@@ -360,7 +368,7 @@ class _Sentinels(Sentinel):
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Connections to the master; each new one asks the Sentinels where it is."""
+    """Connections to the master. The Sentinels are asked where it is for each new one, and every LOOK_S."""
 
     def __init__(self, address: RedisAddress, settings: Mapping[str, Any], retry: Retry) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
@@ -371,6 +379,18 @@ class _MasterPool(SentinelConnectionPool):
             **address.options,
             **settings,
         )
+        self._look_at = 0.0
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        now = monotonic()
+        if self.master_address is not None and now >= self._look_at:
+            self._look_at = now + LOOK_S
+            try:
+                # Where it is another one, connections to the old one are closed.
+                self.get_master_address()  # type: ignore[no-untyped-call]
+            except REDIS_ERRORS:
+                self._look_at = now + LOOK_AGAIN_S
+        return super().get_connection()
 
     def close(self) -> None:
         super().close()
@@ -412,6 +432,9 @@ class _Cluster(RedisCluster):
 
     redis-py's own connects when it is made, and never looks at the nodes of the URL again.
     """
+
+    # As a client of one server: a time-out is not repeated.
+    ERRORS_ALLOW_RETRY: Any = (RedisConnectionError, ClusterDownError, SlotNotCoveredError)
 
     def __init__(self, address: RedisAddress, settings: Mapping[str, Any], retry: Retry) -> None:
         self._address = address

@@ -101,6 +101,30 @@ def test_a_killed_master_loses_nothing(
 
 
 @pytest.mark.system
+@pytest.mark.timeout(120)
+def test_a_master_that_is_replaced_and_takes_writes_all_the_same_is_left_soon(
+    sentinels: ValkeySentinels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By an operator: Sentinel makes a replica of it 10 s later, and what it took until then is gone."""
+    producer: Any = Threaded(redis_url=sentinels.url, buffer_size=20_000)
+    try:
+        with Steady(producer, partitions=1) as load:
+            wait_until(lambda: load.total >= 300, 30, "300 snapshots")
+            old = sentinels.master()
+            with sentinels.sentinels[0].client() as client:
+                client.execute_command("SENTINEL", "FAILOVER", sentinels.name)
+            wait_until(lambda: sentinels.master() is not old, 60, "the old master to become a replica")
+        assert producer.flush(30)
+        with redis_client(sentinels.url, answer_timeout_s=5, connect_timeout_s=5, retries=3) as client:
+            missing = load.missing(client)
+    finally:
+        producer.close(0.0)
+    with capsys.disabled():
+        print(f"\n{load.total} accepted, {missing} missing")
+    assert missing < load.total / 2
+
+
+@pytest.mark.system
 @pytest.mark.timeout(180)
 def test_a_worker_and_its_rq_go_over_too(
     sentinels: ValkeySentinels, database_url: str, tmp_path: Path, db: psycopg.Connection
