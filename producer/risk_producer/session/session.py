@@ -57,6 +57,8 @@ class ProducerSession:
         self._diagnosis = Diagnosis(options, self._sender, self._outages)
         self._asked: tuple[Claim | Admit, float] | None = None
         """The request that Redis has not answered, and when it was made; monotonic."""
+        self.unreachable: set[int] = set()
+        """Partitions of which the flusher knows that they are away with the one that it asked for."""
         self._wakeup = Wakeup(options.buffer_size)
         self._counts = Counts()
         self._in_memory = not options.persistent
@@ -304,6 +306,11 @@ class ProducerSession:
         self._log_notes()
         return request
 
+    def waiting_keys(self) -> list[Keys]:
+        """The keys of the partitions that have something to send."""
+        with self.section.lock:
+            return [queue.keys for queue in self._buffer.queues if queue.items]
+
     def wait_s(self, now: float) -> float:
         """Seconds until next_request() may have something, when it had nothing."""
         return self._sender.wait_s(now)
@@ -344,11 +351,15 @@ class ProducerSession:
         with section.lock:
             outages = self._outages
             begins = not outages.active
-            queues = self._buffer.queues if partition is None else [self._buffer.queues[partition]]
-            for queue in queues:
-                if not outages.is_away(queue.keys.partition):
-                    for item in queue.items:
-                        self._counts.add_in_memory(item.snapshot)
+            others, self.unreachable = self.unreachable - {partition}, set()
+            for queue in self._buffer.queues:
+                each = queue.keys.partition
+                if not (partition is None or each == partition or each in others) or outages.is_away(each):
+                    continue
+                for item in queue.items:
+                    self._counts.add_in_memory(item.snapshot)
+                if each in others and queue.items:  # what has nothing to send would not be tried again
+                    outages.record_failure(each, reason, now, now)
             self._in_memory = True
             wait_s = outages.record_failure(partition, reason, asked_at, now)
             if begins and expected:

@@ -194,6 +194,17 @@ def server_of(client: Any, key: str) -> str:
     return "".join(node.name for node in beside(client, key).values())
 
 
+def unreachable(client: Any, key: str, error: BaseException | None, others: Iterable[str]) -> list[str]:
+    """Which other keys are on the server that did not answer about this one, as the error says."""
+    if not isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return []
+    try:
+        server = server_of(client, key)
+        return [other for other in others if server_of(client, other) == server]
+    except REDIS_ERRORS:
+        return []
+
+
 _Base = Connection if TYPE_CHECKING else object
 
 

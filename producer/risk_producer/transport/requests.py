@@ -8,7 +8,7 @@ StreamUnavailable with a reason a person can act on.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -18,7 +18,14 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, beside, redis_client, rehearse
+from risk_producer.transport.connect import (
+    REDIS_ERRORS,
+    RedisClient,
+    beside,
+    redis_client,
+    rehearse,
+    unreachable,
+)
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -272,6 +279,12 @@ class TraderStream:
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+
+    def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
+        """The partitions that are away too: on the server that did not answer about these keys."""
+        streams = {other.snapshots: other.partition for other in others}
+        away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+        return {streams[stream] for stream in away}
 
     def rehearse(self) -> None:
         """Do all that comes before the first connection, so that what it needs is imported."""

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import fakeredis
 import pytest
+import redis
 
 from risk_producer import StreamUnavailable
 from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.session.options import Options
+from risk_producer.session.session import ProducerSession
+from risk_producer.transport.requests import TraderStream
 from tests.support.producers import Bench, Producer, snapshot
 from tests.support.wait import wait_until
 
@@ -93,6 +98,36 @@ def test_the_others_go_on_and_the_log_says_it_once(bench: Bench, caplog: pytest.
         f"The producer cannot use Redis for partition {SICK} of {PARTITIONS}, its snapshots stay in memory"
     )
     assert last.startswith("The producer can use Redis again after")
+
+
+def test_what_is_on_the_server_that_does_not_answer_is_away_with_it() -> None:
+    """To find out for each of them would cost a time-out each, in which the others wait."""
+    session = ProducerSession(Options(partitions=PARTITIONS))
+    for partition in (0, 1, 3):
+        assert session.accept(snapshot(trader_of(partition)))
+    assert session.next_request(1.0) is not None
+    session.unreachable = {0, 1, 2}  # 2 has nothing to send
+    assert session.on_error(StreamUnavailable("away"), 1.0) == 0
+    request = session.next_request(1.0)
+    assert request is not None
+    assert request.keys.partition == 3
+    assert session.health().away == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "away"),
+    [
+        (redis.ConnectionError(), {1, 2}),
+        (redis.TimeoutError(), {1, 2}),
+        (redis.ResponseError("WRONGTYPE"), set()),
+        (None, set()),
+    ],
+)
+def test_an_answer_concerns_its_own_partition_alone(cause: Exception | None, away: set[int]) -> None:
+    with fakeredis.FakeRedis() as client:
+        error = StreamUnavailable("away")
+        error.__cause__ = cause
+        assert TraderStream(client).unreachable(Keys(1), error, [Keys(1), Keys(2)]) == away
 
 
 def test_save_still_pushes_through_for_the_others(bench: Bench) -> None:
