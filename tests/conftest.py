@@ -19,6 +19,7 @@ from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
 from risk_worker.stream import source
+from tests.support.producers import Bench
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
 # How many examples a test makes by itself; docs/reliability.md has more.
@@ -87,6 +88,19 @@ def client(redis_url: str) -> Iterator[Any]:
     """A client of redis_url as the worker makes it, for what reads the stream; replies are bytes."""
     with source.connect(redis_url) as connected:
         yield connected
+
+
+@pytest.fixture(params=["threaded", "asyncio"])
+def flavour(request: pytest.FixtureRequest) -> str:
+    """Which of the two producers: what asks for it is tested with both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bench(flavour: str, redis_url: str) -> Iterator[Bench]:
+    """Producers of both kinds on redis_url; on a fake in tests/unit."""
+    with Bench(flavour, redis_url) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

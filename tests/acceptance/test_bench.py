@@ -30,7 +30,7 @@ PROMISED = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_measures_that_are_promised() -> None:
     command = ["benchmarks", "--quick", "--json", "--rows", "2000", "--runs", "1"]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=110)

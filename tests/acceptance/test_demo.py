@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from risk_devkit.embedded import EmbeddedPostgres
-from risk_producer import RiskProducer, RiskSnapshot
+from risk_producer import RiskProducer
+from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
@@ -62,7 +63,7 @@ def demo(folder: Path, *options: str) -> Iterator[ChildProcess]:
         yield process
 
 
-def rows(data: Path) -> int:
+def rows_in(data: Path) -> int:
     """How many rows the demo has left behind."""
     with (
         EmbeddedPostgres(data / "postgres", database="risk") as server,
@@ -84,7 +85,7 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
         assert re.search(r"equity of trader-\d as stored in Postgres", process.log)
         assert "\x1b[" not in process.log, "escape sequences where there is no terminal"
     assert of(folder) == []
-    first = rows(folder / "data")
+    first = rows_in(folder / "data")
     assert 2_000 < first < 3_010
     [sum_line] = re.findall(r"│ all +│ +([\d,]+) │ +([\d,]+) │", process.log)
     assert sum_line == (f"{first:,}", f"{first:,}")
@@ -94,10 +95,16 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
         assert f"{first:,} rows of earlier runs are there as well" in process.log
         assert "Dashboard" not in process.log.rpartition("Starting Valkey")[2]
     assert of(folder) == []
-    assert rows(folder / "data") > first
+    assert rows_in(folder / "data") > first
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(each, marks=pytest.mark.system) for each in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_interrupted_it_leaves_nothing_running(folder: Path, number: signal.Signals) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
@@ -146,12 +153,9 @@ def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder
         worker_of(folder).terminate()
         pattern = r"^Worker \d+ has ended.*: REDIS_URL=(\S+) POSTGRES_URL=(\S+) riskstream worker$"
         [(redis_url, url)] = wait_until(lambda: re.findall(pattern, process.log, re.M), 30, "the line")
-        snapshot = RiskSnapshot(
-            trader_id="late", daily_pnl=0, drawdown_pct=0, current_equity=1, peak_equity=1
-        )
         environ = {"REDIS_URL": redis_url, "POSTGRES_URL": url}
         with RiskProducer(redis_url) as producer:
-            producer.push(snapshot)
+            producer.push(snapshot("late"))
         with ChildProcess(folder / "worker", environ), psycopg.connect(url, autocommit=True) as connection:
             stored = "SELECT 1 FROM risk_state WHERE trader_id = 'late'"
             wait_until(lambda: connection.execute(stored).fetchone(), 30, "the other worker")

@@ -13,7 +13,7 @@ from benchmarks.growth import QUICK
 from benchmarks.process import CHECKOUT
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_every_curve_is_measured_and_drawn(tmp_path: Path) -> None:
     growth("--quick", "--rows", "2000", "--into", str(tmp_path))
     figures = json.loads((tmp_path / "growth.json").read_text())

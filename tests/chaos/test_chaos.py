@@ -9,14 +9,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from risk_producer.contract import wire
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import StreamEntry, decode_entries
+from risk_producer.contract.wire import encode
 from tests.chaos import run as chaos
 from tests.chaos.oracle import Answers, Notes, compare
 from tests.chaos.schedule import KINDS, schedule
 from tests.chaos.values import disguise, spoil
+from tests.support.database import store_entries
+from tests.support.factory import entry, snapshot
 from tests.support.servers import server_folder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,24 +54,14 @@ def test_nothing_is_hit_twice_at_a_time() -> None:
         until[fault.target] = fault.at_s + fault.lasts_s
 
 
-def snapshot(number: int, equity: float = 3.0, reason: str = "") -> RiskSnapshot:
-    return RiskSnapshot(
-        reason=reason,
-        trader_id="a",
-        daily_pnl=1.0,
-        drawdown_pct=2.0,
-        current_equity=equity,
-        peak_equity=4.0,
-        recorded_at=NOW,
-        last_reset_time=NOW,
-        trace_id=f"t{number}",
-    )
+def numbered(number: int, equity: float = 3.0, reason: str = "") -> RiskSnapshot:
+    """As the notes below have it."""
+    fields = {"current_equity": equity, "recorded_at": NOW, "trace_id": f"t{number}", "reason": reason}
+    return snapshot("a", 1.0, **fields)
 
 
-def store(url: str, *snapshots: tuple[int, RiskSnapshot]) -> None:
-    with PostgresStore(url) as opened:
-        entries = [StreamEntry(f"{seq}-0", wire.encode(each, 1, seq)) for seq, each in snapshots]
-        opened.save(decode_entries("s", entries))
+def store_each(url: str, *snapshots: tuple[int, RiskSnapshot]) -> None:
+    store_entries(url, *(entry(seq, encode(each, 1, seq)) for seq, each in snapshots))
 
 
 @pytest.fixture
@@ -105,31 +95,31 @@ def test_notes_tell_promises_from_hopes(answers: Answers, tmp_path: Path) -> Non
 
 
 def test_the_oracle_is_content_with_what_was_promised(answers: Answers, database_url: str) -> None:
-    store(database_url, (1, snapshot(1)), (2, snapshot(3)), (3, snapshot(4)))
+    store_each(database_url, (1, numbered(1)), (2, numbered(3)), (3, numbered(4)))
     assert compare(answers, database_url) == []
 
 
 def test_the_oracle_takes_a_dead_letter_for_an_answer(answers: Answers, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE risk_state_history ADD CHECK (trace_id <> 't3')")
-    store(database_url, (1, snapshot(1)), (2, snapshot(3)))
+    store_each(database_url, (1, numbered(1)), (2, numbered(3)))
     assert compare(answers, database_url) == []
 
 
 def test_the_oracle_takes_poison_alone_for_a_dead_letter(answers: Answers, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE risk_state_history ADD CHECK (trace_id NOT IN ('t1', 't3'))")
-    store(database_url, (1, snapshot(1, reason="poison")), (2, snapshot(3)))
+    store_each(database_url, (1, numbered(1, reason="poison")), (2, numbered(3)))
     assert compare(answers, database_url, poison="poison") == ["t3 was acknowledged and is a dead letter"]
 
 
 def test_the_oracle_finds_a_foreign_entry_that_moved_a_state(answers: Answers, database_url: str) -> None:
-    store(database_url, (1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9)))
+    store_each(database_url, (1, numbered(1)), (2, numbered(3)), (3, numbered(9)))
     assert compare(answers, database_url, foreign={"t9"}) == ["t9 is a state, and no producer sent it"]
 
 
 def test_an_exception_in_a_trading_loop_is_wrong(answers: Answers, database_url: str, tmp_path: Path) -> None:
-    store(database_url, (1, snapshot(1)), (2, snapshot(3)))
+    store_each(database_url, (1, numbered(1)), (2, numbered(3)))
     Notes(tmp_path / "notes").write("error", "a", "TypeError()")
     answers.read(tmp_path / "notes")
     assert compare(answers, database_url) == ["error a TypeError()"]
@@ -161,16 +151,16 @@ def test_disguised_values_are_the_same_and_spoiled_ones_are_none() -> None:
 @pytest.mark.parametrize(
     ("stored", "problem"),
     [
-        ([(1, snapshot(1))], "t3 was acknowledged and is lost"),
-        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(2))], "t2 was refused and is stored"),
-        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(9))], "t9 is stored, and no producer sent it"),
-        ([(1, snapshot(1)), (2, snapshot(3)), (3, snapshot(3))], "t3 is stored 2 times"),
-        ([(1, snapshot(1)), (2, snapshot(3, 3.5))], "t3 is stored as"),
+        ([(1, numbered(1))], "t3 was acknowledged and is lost"),
+        ([(1, numbered(1)), (2, numbered(3)), (3, numbered(2))], "t2 was refused and is stored"),
+        ([(1, numbered(1)), (2, numbered(3)), (3, numbered(9))], "t9 is stored, and no producer sent it"),
+        ([(1, numbered(1)), (2, numbered(3)), (3, numbered(3))], "t3 is stored 2 times"),
+        ([(1, numbered(1)), (2, numbered(3, 3.5))], "t3 is stored as"),
     ],
 )
 def test_the_oracle_finds_what_is_wrong(
     answers: Answers, database_url: str, stored: list[tuple[int, RiskSnapshot]], problem: str
 ) -> None:
-    store(database_url, *stored)
+    store_each(database_url, *stored)
     [found] = compare(answers, database_url)
     assert found.startswith(problem)

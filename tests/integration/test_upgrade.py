@@ -17,7 +17,7 @@ from risk_producer.contract.keys import Keys
 from risk_worker.database import migrations
 from tests.golden.make import PAUSED, PLAIN
 from tests.support.ledger import drain_all
-from tests.support.producers import stream_of
+from tests.support.redis import stream_of
 
 KEYS = Keys(0)
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("v*.jsonl"))
@@ -33,7 +33,7 @@ def send(client: redis.Redis, entries: list[bytes]) -> None:
         client.hset(KEYS.admitted, f"{read['epoch']}:{read['trader_id']}", read["seq"])
 
 
-def rows(database_url: str, table: str) -> list[dict[str, Any]]:
+def table_of(database_url: str, table: str) -> list[dict[str, Any]]:
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         return connection.execute(f"SELECT * FROM {table} ORDER BY trader_id").fetchall()
 
@@ -58,10 +58,10 @@ def test_each_released_version_is_stored(
     expected = sorted((row_of(entry) for entry in entries), key=lambda row: row["trader_id"].encode())
     send(redis_client, entries)
     drain_all(redis_url, database_url)
-    assert [stored(row) for row in rows(database_url, "risk_state_history")] == expected
+    assert [stored(row) for row in table_of(database_url, "risk_state_history")] == expected
     states = [{name: value for name, value in row.items() if name != "merged"} for row in expected]
-    assert [stored(row) for row in rows(database_url, "risk_state")] == states
-    assert rows(database_url, "risk_dead_letter") == []
+    assert [stored(row) for row in table_of(database_url, "risk_state")] == states
+    assert table_of(database_url, "risk_dead_letter") == []
     assert redis_client.xlen(KEYS.snapshots) == 0
 
 
@@ -73,8 +73,8 @@ def test_versions_may_be_mixed_and_newer_ones_are_kept(
     later_version = json.dumps({**entry, "trader_id": "later-version", "v": 999}).encode()
     send(redis_client, [later_version, later_field, json.dumps(entry).encode()])
     drain_all(redis_url, database_url)
-    assert [row["trader_id"] for row in rows(database_url, "risk_state_history")] == ["later-field", "t1"]
-    [dead] = rows(database_url, "risk_dead_letter")
+    assert [row["trader_id"] for row in table_of(database_url, "risk_state_history")] == ["later-field", "t1"]
+    [dead] = table_of(database_url, "risk_dead_letter")
     assert bytes(dead["payload"]) == later_version
     assert "version 999" in dead["reason"]
     assert (dead["trader_id"], dead["epoch"], dead["seq"]) == ("later-version", 1, 1)

@@ -16,7 +16,7 @@ from risk_producer.item import Item
 from risk_producer.session.buffer import Buffer, OnFull
 from risk_producer.session.sender import Sender
 from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
-from tests.support.producers import snapshot
+from tests.support.factory import snapshot
 
 TRADERS = ("a", "b", "c")
 KEPT = st.fixed_dictionaries(

@@ -21,7 +21,7 @@ from risk_producer.session.options import Options
 from risk_producer.session.session import ProducerSession
 from risk_producer.spool.spool import Spool
 from risk_producer.transport.requests import Admission, Admit, Claim, OutgoingEntry
-from tests.support.producers import snapshot
+from tests.support.factory import snapshot
 
 TRADERS = ("a", "b")
 

@@ -16,6 +16,7 @@ import redis
 
 from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -70,22 +71,11 @@ def pgbouncer(
         for path in folder.iterdir():
             path.chmod(0o644)
         as_user = {"user": user.pw_uid, "group": user.pw_gid}
-    with (folder / "pgbouncer.log").open("wb") as log:
-        process = subprocess.Popen(
-            [PROGRAMS["pgbouncer"], settings],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            **as_user,
-        )
-    try:
-        wait_until(lambda: _answers(port) or process.poll() is not None, 10, "PgBouncer")
-        assert process.poll() is None, (folder / "pgbouncer.log").read_text()
+    command = [PROGRAMS["pgbouncer"], settings]
+    with ChildProcess(folder / "pgbouncer.log", {}, command, cwd="/", **as_user) as process:
+        wait_until(lambda: _answers(port) or not process.running, 10, "PgBouncer")
+        assert process.running, process.log
         yield port
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def _answers(port: int) -> bool:
@@ -133,18 +123,11 @@ def redis_with_tls(folder: Path, certificate: Path, key: Path, signed_by: Path) 
         "save": "",
     }
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen(
-            [PROGRAMS["redis-server"], *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
+    with ChildProcess(folder / "redis.log", {}, [PROGRAMS["redis-server"], *words]) as process:
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={signed_by}"
-        wait_until(lambda: process.poll() is not None or _pongs(url), 10, "Redis with TLS")
-        assert process.poll() is None, (folder / "redis.log").read_text()
+        wait_until(lambda: not process.running or _pongs(url), 10, "Redis with TLS")
+        assert process.running, process.log
         yield port
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def _pongs(url: str) -> bool:

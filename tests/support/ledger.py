@@ -11,11 +11,11 @@ import psycopg
 
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import RetryPolicy
 from risk_worker.stream.source import StreamSource, connect
+from tests.support.factory import snapshot
 
 KEYS = Keys(0)
 PATIENCE = RetryPolicy(retries=3, base_s=0.05, cap_s=0.5)
@@ -37,14 +37,7 @@ class Ledger:
         for number in range(count):
             trader = f"trader-{number % traders}"
             seq = self._seqs[trader] = self._seqs.get(trader, 0) + 1
-            made = RiskSnapshot(
-                trader_id=trader,
-                daily_pnl=0.0,
-                drawdown_pct=0.0,
-                current_equity=float(seq),
-                peak_equity=1.0,
-                reason=reason,
-            )
+            made = snapshot(trader, current_equity=float(seq), reason=reason)
             pipeline.xadd(KEYS.snapshots, {b"s": wire.encode(made, epoch=1, seq=seq)})
             self._reported.append((trader, seq))
             pipeline.hset(KEYS.admitted, f"1:{trader}", seq)

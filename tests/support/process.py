@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self
 
 from tests.support.wait import slowness
 
@@ -19,8 +20,14 @@ class ChildProcess:
 
     A context manager that kills the process where it still runs."""
 
-    def __init__(self, log: Path, environ: dict[str, str], command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, log: Path, environ: Mapping[str, str], command: Sequence[str | Path] = (), **options: Any
+    ) -> None:
+        """environ: beside this process's own without riskstream's settings.
+
+        options: of Popen, as stdin=PIPE or start_new_session=True; stdout and stderr other than the file."""
         self._log = log
+        self._options = options
         self._environ = {
             **{
                 k: v
@@ -35,15 +42,26 @@ class ChildProcess:
 
     def start(self) -> Self:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self._process = subprocess.Popen(self._command, env=self._environ, **{**files, **self._options})
         return self
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, which is a pipe."""
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(data)
+        self._process.stdin.flush()
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Its standard output, which is a pipe."""
+        assert self._process is not None and self._process.stdout is not None
+        return self._process.stdout
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -84,3 +102,7 @@ class ChildProcess:
             if self.running:
                 self._process.kill()
             self._process.wait(10)
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -17,28 +15,12 @@ from prometheus_client import CollectorRegistry
 from risk_producer import AsyncRiskProducer, Health, LoadedState, RiskProducer, RiskSnapshot
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import WireSnapshot, decode
+from tests.support.redis import stream_of
 
 T = TypeVar("T")
 
 # Of whatever is expected to succeed: only a failure takes that long.
 PATIENCE_S = 30.0
-
-RESET = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def snapshot(trader_id: str = "t1", pnl: Any = 0.0, **fields: Any) -> RiskSnapshot:
-    """A snapshot that its daily_pnl distinguishes from others."""
-    return RiskSnapshot(
-        **{
-            "trader_id": trader_id,
-            "daily_pnl": pnl,
-            "drawdown_pct": 0.5,
-            "current_equity": 99_500.0,
-            "peak_equity": 100_000.0,
-            "last_reset_time": RESET,
-            **fields,
-        }
-    )
 
 
 class Producer(Protocol):
@@ -175,17 +157,3 @@ class Bench:
             if isinstance(made, OnLoop):
                 made.stop()
         self.redis.close()
-
-
-def mark_restored(client: redis.Redis) -> None:
-    """As a worker does that has compared partition 0 with Postgres."""
-    server: Any = {}
-    with contextlib.suppress(redis.RedisError):
-        server = client.info("server")
-    client.hset(Keys(0).floors, "", server.get("run_id", "any"))
-
-
-def stream_of(client: redis.Redis, partition: int = 0) -> list[WireSnapshot]:
-    """What is in a partition's stream, the oldest first."""
-    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(Keys(partition).snapshots))
-    return [decode(fields[b"s"]) for _, fields in entries]

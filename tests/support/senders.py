@@ -13,7 +13,7 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from risk_producer.errors import StreamUnavailable
 from risk_producer.transport.requests import Admit, Claim, OutgoingEntry, TraderStream
-from tests.support.producers import snapshot
+from tests.support.factory import snapshot
 
 
 class Sender:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import PIPE
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from risk_worker.database import migrations
 from risk_worker.runtime import jobs
 from risk_worker.runtime.scheduler import DrainScheduler
 from tests.support.ledger import drain_all
+from tests.support.process import ChildProcess
 
 CRASHED = 137  # as a process killed for its memory
 
@@ -33,18 +34,16 @@ class Template:
     """The process, as a test sees it. A context manager. One program at a time."""
 
     def __init__(self) -> None:
-        self._process = Popen(
-            [sys.executable, "-m", "tests.support.template"], stdin=PIPE, stdout=PIPE, text=True
-        )
+        command = [sys.executable, "-m", "tests.support.template"]
+        pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": None}
+        self._process = ChildProcess(Path(os.devnull), {}, command, **pipes).start()
         self._running: int | None = None
 
     def start(self, program: str, log: Path, environ: dict[str, str], *, crash_at: str = "") -> int:
         """Start a program of PROGRAMS, its output in a file. Returns its pid."""
         assert self._running is None
-        assert self._process.stdin is not None
         order = {"program": program, "log": str(log), "environ": environ, "crash_at": crash_at}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self._process.write(json.dumps(order).encode() + b"\n")
         self._running = self._said(10)
         return self._running
 
@@ -61,7 +60,6 @@ class Template:
             self.ended()
 
     def _said(self, timeout_s: float) -> int:
-        assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
         assert ready, f"still running after {timeout_s} s"
         return int(self._process.stdout.readline())
@@ -73,7 +71,7 @@ class Template:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._process.communicate(timeout=60)
+        self._process.__exit__(kind, error, trace)
 
 
 def _drain() -> None:

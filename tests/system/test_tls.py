@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from risk_producer import RiskProducer, RiskSnapshot, StreamUnavailable
+from risk_producer import RiskProducer, StreamUnavailable
 from tests.support.debian import authority, certificate, redis_with_tls
+from tests.support.factory import snapshot
 from tests.support.forms import ALL_OK, use
+from tests.support.process import ChildProcess
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
 
@@ -44,13 +43,11 @@ def test_every_command_works(site: tuple[int, Path, Path], empty_database_url: s
 def test_a_producer_refuses_another_authority(site: tuple[int, Path, Path]) -> None:
     port, _, other = site
     with RiskProducer(url_of(port, other)) as producer:
-        snapshot = RiskSnapshot(
-            trader_id="a", daily_pnl=1.0, drawdown_pct=2.0, current_equity=3.0, peak_equity=4.0
-        )
-        assert producer.save(snapshot)
+        made = snapshot("a", 1.0)
+        assert producer.save(made)
         wait_until(lambda: REFUSED.format(port) in str(producer.health().reason))
         with pytest.raises(StreamUnavailable, match=REFUSED.format(port)):
-            producer.push(snapshot, 0.2)
+            producer.push(made, 0.2)
         health = producer.health()
         assert (health.backend, health.buffered) == ("memory", 2)
         assert REFUSED.format(port) in str(health.reason)
@@ -59,22 +56,9 @@ def test_a_producer_refuses_another_authority(site: tuple[int, Path, Path]) -> N
 
 @pytest.mark.parametrize("command", ["verify", "worker"])
 def test_a_command_refuses_another_authority(
-    command: str, site: tuple[int, Path, Path], database_url: str
+    command: str, site: tuple[int, Path, Path], database_url: str, tmp_path: Path
 ) -> None:
     port, _, other = site
-    environment = {**os.environ, "POSTGRES_URL": database_url, "REDIS_URL": url_of(port, other)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "risk_worker", command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        bound = threading.Timer(90, process.kill)
-        try:
-            bound.start()
-            assert process.stdout is not None
-            assert any(REFUSED.format(port) in line for line in process.stdout)
-        finally:
-            bound.cancel()
-            process.kill()
+    environ = {"POSTGRES_URL": database_url, "REDIS_URL": url_of(port, other)}
+    with ChildProcess(tmp_path / "log", environ, [sys.executable, "-m", "risk_worker", command]) as process:
+        wait_until(lambda: REFUSED.format(port) in process.log, 20, "the reason in the log")

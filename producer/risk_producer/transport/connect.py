@@ -213,6 +213,14 @@ class _Greeted(_Base):  # type: ignore[misc, valid-type]
 
     of_sentinel = False
 
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        try:
+            super().connect_check_health(*arguments, **options)
+        except BaseException:
+            # Half open the pool would take it for an open one, and each later command would fail.
+            self.disconnect()
+            raise
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         try:
             super().on_connect_check_health(check_health=check_health)

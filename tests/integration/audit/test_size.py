@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +17,7 @@ from risk_worker.audit.ledger import EpochTotals, Ledger
 from risk_worker.audit.reconcile import reconcile
 from risk_worker.audit.render import as_json
 from risk_worker.database import connection as database
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
 INSERT = (
@@ -128,24 +128,22 @@ def test_pieces_that_overlap_are_one(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_query_ends_with_its_client(database_url: str, redis_url: str, number: signal.Signals) -> None:
+def test_a_query_ends_with_its_client(
+    database_url: str, redis_url: str, tmp_path: Path, number: signal.Signals
+) -> None:
     activity = (
         "SELECT wait_event_type FROM pg_stat_activity"
         " WHERE application_name = 'riskstream' AND datname = current_database()"
     )
-    environ = {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    environ = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+    verify = ChildProcess(tmp_path / "log", environ, [sys.executable, "-m", "risk_worker", "verify"])
     with psycopg.connect(database_url) as lock, psycopg.connect(database_url, autocommit=True) as db:
         lock.execute("LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE")
-        with subprocess.Popen(
-            [sys.executable, "-m", "risk_worker", "verify"], env=environ, stderr=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                wait_until(lambda: ("Lock",) in db.execute(activity).fetchall(), 60, "verify's query")
-                process.send_signal(number)
-                assert process.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
-                assert process.stderr is not None and process.stderr.read() == ""
-            finally:
-                process.kill()
+        with verify as process:
+            wait_until(lambda: ("Lock",) in db.execute(activity).fetchall(), 60, "verify's query")
+            process.signal(number)
+            assert process.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+            assert process.log == ""
         wait_until(lambda: not db.execute(activity).fetchall(), 15, "the end of verify's query")
 
 

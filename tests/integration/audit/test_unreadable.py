@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_worker.cli import cli
+from tests.support.factory import snapshot
 from tests.support.ledger import drain_all
-from tests.support.producers import snapshot
 
 KEYS = Keys(0)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 from collections.abc import Iterator
 from queue import Queue
-from time import monotonic
 from urllib.parse import urlsplit
 
 import pytest
@@ -58,20 +58,31 @@ def test_pieces_travel_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None
         assert way_out.recv(10) == b""
 
 
-def test_what_goes_in_comes_out_later_and_in_full(echo_url: str) -> None:
+def test_what_goes_in_comes_out_in_full(echo_url: str) -> None:
     with link(echo_url, 100) as url:
         parts = urlsplit(url)
         assert (parts.username, parts.path) == ("somebody", "/risk")
         assert parts.port != urlsplit(echo_url).port
         with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=20) as client:
-            began = monotonic()
             sent = b"".join(b"%d," % number for number in range(100))
             client.sendall(sent)
             answer = b""
             while len(answer) < len(sent):
                 answer += client.recv(1000)
-            took = monotonic() - began
             client.shutdown(socket.SHUT_WR)
             assert client.recv(1) == b""
     assert answer == sent
-    assert took > 0.09
+
+
+def test_the_delay_is_what_is_asked_for_less_what_a_sleep_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: Queue[tuple[socket.socket, str, int, float]] = Queue()
+    monkeypatch.setattr(module, "_accept", lambda *arguments: asked.put(arguments))
+    monkeypatch.setattr(module, "_oversleep_s", lambda: 0.003)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    module.main("host", 7, 0.1)
+    listener, host, port, delay_s = asked.get(timeout=20)
+    listener.close()
+    assert (host, port) == ("host", 7)
+    assert delay_s == pytest.approx(0.097)

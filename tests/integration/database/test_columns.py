@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.statements import statements
-from risk_producer.contract.wire import WireSnapshot, decode, encode
+from risk_producer.contract.wire import WireSnapshot
 from risk_worker.database import store
 from risk_worker.database.columns import COLUMNS
+from tests.support.factory import wire
 
 SQL = statements("risk_worker.database", "store.sql")
 FILLED_IN = {"stored_at"}
@@ -50,17 +50,7 @@ def test_the_store_writes_them_in_their_order() -> None:
             return nullcontext(written)
 
     written, cursor = Copy(), Cursor()
-    made = RiskSnapshot(
-        trader_id="t",
-        daily_pnl=1.0,
-        drawdown_pct=2.0,
-        current_equity=3.0,
-        peak_equity=4.0,
-        trading_paused=True,
-        trace_id="x",
-        reason="y",
-    )
-    snapshot = decode(encode(made, epoch=5, seq=7, merged=6))
+    snapshot = wire("t", 7, epoch=5, merged=6, trading_paused=True, trace_id="x", reason="y")
     store._copy(cursor, SQL["copy_history"], [snapshot])  # type: ignore[arg-type]
     assert written.row == tuple(getattr(snapshot, name) for name in COLUMNS)
     assert written.types == list(COLUMNS.values())

@@ -21,8 +21,8 @@ from risk_worker.audit import ledger
 from risk_worker.cli import cli
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
-from tests.conftest import MakePostgres
 from tests.support.forms import ALL_OK, use
+from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
 MAKE_HYPERTABLE = "SELECT risk_history_to_hypertable()"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,8 +52,8 @@ def connect(url: str) -> psycopg.Connection:
     return psycopg.connect(url, autocommit=True)
 
 
-def test_without_timescaledb_it_stays_a_plain_table_and_says_so(make_postgres: MakePostgres) -> None:
-    url = make_postgres().url
+def test_without_timescaledb_it_stays_a_plain_table_and_says_so(postgres_server: EmbeddedPostgres) -> None:
+    url = Databases(postgres_server.url).create()
     assert migrations.up(url).endswith("risk_state_history is a plain table")
     with connect(url) as connection:
         assert one(connection, MAKE_HYPERTABLE) == "plain table: this server does not have TimescaleDB"
@@ -149,6 +149,19 @@ class TestWithTimescale:
                 admin.execute(f"DROP ROLE {role}")
 
 
+@pytest.fixture(scope="module")
+def extended() -> Iterator[Databases]:
+    """Databases on a server that has the extension of TestFindingTheWay."""
+    with server_folder() as folder:
+        extensions = folder / "share"
+        (extensions / "extension").mkdir(parents=True)
+        (extensions / "extension" / "timescaledb.control").write_text(TestFindingTheWay.CONTROL)
+        (extensions / "extension" / "timescaledb--1.sql").write_text(TestFindingTheWay.SCRIPT)
+        config = {**QUICK_POSTGRES, "extension_control_path": f"{extensions}:$system"}
+        with EmbeddedPostgres(folder, config=config) as server:
+            yield Databases(server.url)
+
+
 class TestFindingTheWay:
     """With an extension `timescaledb` that is only SQL: its create_hypertable moves and truncates as the
     real one does. It cannot be told from one that is not preloaded, unless a pg_settings says otherwise."""
@@ -185,46 +198,36 @@ class TestFindingTheWay:
     """
 
     @pytest.fixture
-    def server(
-        self, tmp_path_factory: pytest.TempPathFactory, make_postgres: MakePostgres
-    ) -> EmbeddedPostgres:
-        server = make_postgres()
-        extensions = server.folder / "share"
-        (extensions / "extension").mkdir(parents=True)
-        (extensions / "extension" / "timescaledb.control").write_text(self.CONTROL)
-        (extensions / "extension" / "timescaledb--1.sql").write_text(self.SCRIPT)
-        server.config["extension_control_path"] = f"{extensions}:$system"
-        server.restart()
-        return server
+    def url(self, extended: Databases) -> str:
+        """A fresh database without any table."""
+        return extended.create()
 
-    def test_present_but_not_preloaded(self, server: EmbeddedPostgres) -> None:
-        migrations.up(server.url)
-        with connect(server.url) as connection:
+    def test_present_but_not_preloaded(self, url: str) -> None:
+        migrations.up(url)
+        with connect(url) as connection:
             said = one(connection, MAKE_HYPERTABLE)
             assert said == "plain table: TimescaleDB is not in shared_preload_libraries"
             assert one(connection, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0
-        check_ready(server.url)
-        assert "hypertable" in migrations.down(server.url)
+        check_ready(url)
+        assert "hypertable" in migrations.down(url)
 
-    def test_created_but_not_preloaded_is_refused(self, server: EmbeddedPostgres) -> None:
+    def test_created_but_not_preloaded_is_refused(self, url: str) -> None:
         """Rows would be out of sight, and new ones go astray, without any error."""
-        migrations.up(server.url)
-        with connect(server.url) as connection:
+        migrations.up(url)
+        with connect(url) as connection:
             connection.execute("CREATE EXTENSION timescaledb")
         for do in (check_ready, migrations.up, migrations.down, ledger.read):
             with pytest.raises(
                 ConfigurationError, match="shared_preload_libraries = 'timescaledb' and restart"
             ):
-                do(server.url)
+                do(url)
 
-    def test_created_but_not_preloaded_is_what_the_commands_say(
-        self, server: EmbeddedPostgres, redis_url: str
-    ) -> None:
+    def test_created_but_not_preloaded_is_what_the_commands_say(self, url: str, redis_url: str) -> None:
         """And not, of rows that are out of sight, that they are lost, or that there are none."""
-        migrations.up(server.url)
-        with connect(server.url) as connection:
+        migrations.up(url)
+        with connect(url) as connection:
             connection.execute("CREATE EXTENSION timescaledb")
-        environment = {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": server.url}
+        environment = {**os.environ, "REDIS_URL": redis_url, "POSTGRES_URL": url}
         for command in (
             *(["verify"], ["verify", "--trader", "t1"], ["verify", "--json"]),
             *(["dead", "list"], ["dead", "list", "--json"], ["dead", "show", "s", "1-0"], ["dead", "retry"]),
@@ -234,13 +237,13 @@ class TestFindingTheWay:
             assert (done.exit_code, done.stdout) == (2, ""), command
             assert "set shared_preload_libraries = 'timescaledb' and restart it" in done.stderr
 
-    def test_loaded_after_rows_are_there(self, server: EmbeddedPostgres) -> None:
-        migrations.up(server.url)
-        with connect(server.url) as connection:
+    def test_loaded_after_rows_are_there(self, url: str) -> None:
+        migrations.up(url)
+        with connect(url) as connection:
             insert_days(connection, range(20))
             rows = connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall()
             connection.execute(self.LOADED)
-        with connect(server.url) as connection:
+        with connect(url) as connection:
             assert one(connection, MAKE_HYPERTABLE) == "hypertable"
             assert one(connection, MAKE_HYPERTABLE) == "hypertable"
             calls = connection.execute("SELECT arguments FROM elsewhere.calls").fetchall()
@@ -248,8 +251,8 @@ class TestFindingTheWay:
             connection.execute("CREATE ROLE reader; GRANT SELECT ON risk_state_history TO reader, PUBLIC")
             with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
                 connection.execute("TRUNCATE risk_state_history")
-        migrations.down(server.url)
-        with connect(server.url) as connection:
+        migrations.down(url)
+        with connect(url) as connection:
             assert connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall() == rows
             for change in ("TRUNCATE risk_state_history", "DELETE FROM risk_state_history"):
                 with pytest.raises(errors.RaiseException, match="is append-only"):
@@ -258,12 +261,12 @@ class TestFindingTheWay:
             comment = "SELECT obj_description('risk_state_history'::regclass, 'pg_class')"
             assert str(one(connection, comment)).startswith("Every accepted snapshot")
 
-    def test_a_role_that_may_not_create_the_extension(self, server: EmbeddedPostgres) -> None:
-        with connect(server.url) as connection:
+    def test_a_role_that_may_not_create_the_extension(self, url: str) -> None:
+        with connect(url) as connection:
             connection.execute(self.LOADED)
             connection.execute("CREATE ROLE plain LOGIN; GRANT ALL ON SCHEMA public TO plain")
-        url = server.url.replace("postgres@", "plain@")
-        migrations.up(url)
-        with connect(url) as connection:
+        plain_url = url.replace("postgres@", "plain@")
+        migrations.up(plain_url)
+        with connect(plain_url) as connection:
             said = str(one(connection, MAKE_HYPERTABLE))
         assert said.startswith("plain table: this role may not CREATE EXTENSION timescaledb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -34,7 +35,7 @@ URLS = (
 
 
 @settings(
-    max_examples=25,
+    max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "10")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,

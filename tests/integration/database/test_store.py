@@ -3,71 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import ceil, log2
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import psycopg
 import pytest
 
-from risk_producer.contract import wire
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import Identity, WireSnapshot
 from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.batch import Batch, Row, StreamEntry, decode_entries
+from risk_worker.drain.batch import Batch, Row, decode_entries
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
+from tests.support.database import STREAM, rows
+from tests.support.factory import START, entry, payload, wire
 from tests.support.servers import Databases, name_in, with_name
-
-STREAM = "risk:{0}:snapshots"
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def snapshot(trader: str, seq: int, epoch: int = 1, **changes: Any) -> WireSnapshot:
-    made = RiskSnapshot(
-        trader_id=trader,
-        daily_pnl=1.5,
-        drawdown_pct=2.5,
-        current_equity=100.0 + seq,
-        peak_equity=200.0,
-        recorded_at=START + timedelta(milliseconds=seq),
-        last_reset_time=START,
-        trace_id=f"trace-{seq}",
-        reason="tick",
-    )
-    return msgspec.structs.replace(wire.decode(wire.encode(made, epoch, seq)), **changes)
 
 
 def batch_of(*snapshots: WireSnapshot) -> Batch:
-    rows = [Row(f"{n}-{s.seq}", f"payload of {s.seq}".encode(), s) for n, s in enumerate(snapshots, start=1)]
-    return Batch(STREAM, rows)
-
-
-def rows(db: psycopg.Connection, query: str) -> list[Any]:
-    return db.execute(query.encode()).fetchall()
+    made = [Row(f"{n}-{s.seq}", f"payload of {s.seq}".encode(), s) for n, s in enumerate(snapshots, start=1)]
+    return Batch(STREAM, made)
 
 
 def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -> None:
-    paused = snapshot(
+    paused = wire(
         "b",
         1,
         trading_paused=True,
         paused_until=START + timedelta(hours=1),
+        trace_id="trace-1",
         reason="größer\t\\N\n'",
-        merged=0,
+        drawdown_pct=2.5,
+        peak_equity=200.0,
     )
-    outcome = store.save(batch_of(snapshot("a", 1), snapshot("a", 2), paused))
+    outcome = store.save(batch_of(wire("a", 1), wire("a", 2), paused))
     assert outcome.duplicates == 0
     assert rows(db, "SELECT trader_id, epoch, seq FROM risk_state_history ORDER BY 1, 3") == [
         ("a", 1, 1),
         ("a", 1, 2),
         ("b", 1, 1),
     ]
-    assert rows(db, "SELECT trader_id, seq, current_equity FROM risk_state ORDER BY 1") == [
-        ("a", 2, 102.0),
-        ("b", 1, 101.0),
+    assert rows(db, "SELECT trader_id, seq, daily_pnl, current_equity FROM risk_state ORDER BY 1") == [
+        ("a", 2, 2.0, 99_500.0),
+        ("b", 1, 1.0, 99_500.0),
     ]
     [row] = rows(
         db,
@@ -78,27 +58,27 @@ def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -
         True,
         START + timedelta(hours=1),
         START,
-        START + timedelta(milliseconds=1),
+        START + timedelta(seconds=1),
         "trace-1",
         "größer\t\\N\n'",
-        1.5,
+        1.0,
         2.5,
         200.0,
     )
 
 
 def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> None:
-    batch = batch_of(snapshot("a", 1), snapshot("a", 2))
+    batch = batch_of(wire("a", 1), wire("a", 2))
     store.save(batch)
     assert store.save(batch).duplicates == 2
-    assert store.save(batch_of(snapshot("a", 2), snapshot("a", 3))).duplicates == 1
+    assert store.save(batch_of(wire("a", 2), wire("a", 3))).duplicates == 1
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(3,)]
 
 
 def test_the_same_snapshot_twice_in_a_batch_is_stored_once(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
-    assert store.save(batch_of(snapshot("a", 1), snapshot("a", 1))).duplicates == 1
+    assert store.save(batch_of(wire("a", 1), wire("a", 1))).duplicates == 1
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(1,)]
 
 
@@ -114,10 +94,10 @@ def test_state_never_goes_back(
     wins: tuple[int, int],
 ) -> None:
     for epoch, seq in (first, second):
-        store.save(batch_of(snapshot("a", seq, epoch)))
+        store.save(batch_of(wire("a", seq, epoch=epoch)))
     assert rows(db, "SELECT epoch, seq FROM risk_state") == [wins]
     # and in one batch, in this order
-    store.save(batch_of(snapshot("b", first[1], first[0]), snapshot("b", second[1], second[0])))
+    store.save(batch_of(wire("b", first[1], epoch=first[0]), wire("b", second[1], epoch=second[0])))
     assert rows(db, "SELECT epoch, seq FROM risk_state WHERE trader_id = 'b'") == [wins]
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(4,)]
 
@@ -143,7 +123,7 @@ def test_one_bad_row_is_found_wherever_it_is(
     for place in range(size):
         tries = 0
         trader = f"{size}-{place}"
-        good = [snapshot(trader, seq) for seq in range(1, size + 1)]
+        good = [wire(trader, seq) for seq in range(1, size + 1)]
         good[place] = msgspec.structs.replace(good[place], reason="\0")  # 22021: Postgres cannot hold it
         outcome = store.save(batch_of(*good))
         [letter] = outcome.dead
@@ -168,7 +148,7 @@ def test_what_another_unique_index_refuses_is_a_dead_letter_and_not_taken_for_a_
 ) -> None:
     db.execute("CREATE UNIQUE INDEX ON risk_state_history (trace_id, recorded_at)")
     first, second, third = (
-        msgspec.structs.replace(snapshot("a", seq), trace_id=trace, recorded_at=START)
+        msgspec.structs.replace(wire("a", seq), trace_id=trace, recorded_at=START)
         for seq, trace in enumerate("xxy", 1)
     )
     outcome = store.save(batch_of(first, second, third))
@@ -180,14 +160,14 @@ def test_what_another_unique_index_refuses_is_a_dead_letter_and_not_taken_for_a_
 def test_dead_letters_are_stored_once_when_a_batch_is_replayed(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
-    bad = msgspec.structs.replace(snapshot("a", 2), reason="x" * 2000)  # 23514: a check of the table
-    batch = batch_of(snapshot("a", 1), bad, snapshot("a", 3))
+    bad = msgspec.structs.replace(wire("a", 2), reason="x" * 2000)  # 23514: a check of the table
+    batch = batch_of(wire("a", 1), bad, wire("a", 3))
     assert [letter.entry_id for letter in store.save(batch).dead] == ["2-2"]
     assert store.save(batch).duplicates == 2
-    [(entry_id, reason, sqlstate, trader, epoch, seq, payload)] = rows(
-        db, "SELECT entry_id, reason, sqlstate, trader_id, epoch, seq, payload FROM risk_dead_letter"
+    [(reason, *letter)] = rows(
+        db, "SELECT reason, entry_id, sqlstate, trader_id, epoch, seq, payload FROM risk_dead_letter"
     )
-    assert (entry_id, sqlstate, trader, epoch, seq, payload) == ("2-2", "23514", "a", 1, 2, b"payload of 2")
+    assert letter == ["2-2", "23514", "a", 1, 2, b"payload of 2"]
     assert "risk_state" in reason
 
 
@@ -196,19 +176,19 @@ def test_a_table_that_is_missing_is_somebodys_task_and_no_rows_fault(
 ) -> None:
     db.execute("ALTER TABLE risk_state RENAME TO elsewhere")
     with pytest.raises(StoreMisconfigured, match="riskstream migrate up"):
-        store.save(batch_of(snapshot("a", 1)))
+        store.save(batch_of(wire("a", 1)))
     db.execute("ALTER TABLE elsewhere RENAME TO risk_state")
-    assert store.save(batch_of(snapshot("a", 1))).duplicates == 0
+    assert store.save(batch_of(wire("a", 1))).duplicates == 0
 
 
 def test_a_connection_that_was_ended_is_made_anew(store: PostgresStore, db: psycopg.Connection) -> None:
-    store.save(batch_of(snapshot("a", 1)))
+    store.save(batch_of(wire("a", 1)))
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'riskstream-worker'"
     )
     with pytest.raises(StoreUnavailable):
-        store.save(batch_of(snapshot("a", 2)))
-    assert store.save(batch_of(snapshot("a", 2))).duplicates == 0
+        store.save(batch_of(wire("a", 2)))
+    assert store.save(batch_of(wire("a", 2))).duplicates == 0
 
 
 def test_a_server_that_is_not_there_is_waited_for() -> None:
@@ -216,7 +196,7 @@ def test_a_server_that_is_not_there_is_waited_for() -> None:
         PostgresStore("postgresql://nobody:hush@127.0.0.1:1/none") as away,
         pytest.raises(StoreUnavailable) as caught,
     ):
-        away.save(batch_of(snapshot("a", 1)))
+        away.save(batch_of(wire("a", 1)))
     assert "hush" not in str(caught.value)
 
 
@@ -244,24 +224,22 @@ def narrow_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator
 
 
 def test_a_text_that_the_database_cannot_hold_is_one_dead_letter_with_its_identity(narrow_url: str) -> None:
-    sound, of_reason = snapshot("größer", 1), snapshot("größer", 2, reason="5 € at 東京")
-    of_trader = snapshot("東京", 3, reason="€")
+    of_reason = payload("größer", 2, reason="5 € at 東京")
     entries = [
-        StreamEntry(f"{number}-0", wire.encode(cast("RiskSnapshot", each), 1, each.seq))
-        for number, each in enumerate((sound, of_reason, of_trader), 1)
+        entry(1, payload("größer", 1)),
+        entry(2, of_reason),
+        entry(3, payload("東京", 3, reason="€")),
+        entry(4, of_reason.replace(b'"seq":2', b'"seq":4')),
+        entry(5, '{"v": 1, "trader_id": "größer", "epoch": 1, "seq": 5, "€": "€"}'.encode()),
     ]
-    entries.append(StreamEntry("4-0", entries[1].payload.replace(b'"seq":2', b'"seq":4')))
-    entries.append(
-        StreamEntry("5-0", '{"v": 1, "trader_id": "größer", "epoch": 1, "seq": 5, "€": "€"}'.encode())
-    )
     with PostgresStore(narrow_url) as store, psycopg.connect(narrow_url, client_encoding="utf8") as db:
         for _ in range(2):
             outcome = store.save(decode_entries(STREAM, entries))
         stored = rows(db, "SELECT seq FROM risk_state_history ORDER BY 1")
         dead = rows(db, "SELECT entry_id, trader_id, epoch, seq, payload FROM risk_dead_letter ORDER BY 1")
         [[encoding]] = rows(db, "SHOW server_encoding")
-    by_entry = {entry.id: entry.payload for entry in entries}
-    assert all(payload == by_entry[entry_id] for entry_id, _, _, _, payload in dead)
+    by_entry = {each.id: each.payload for each in entries}
+    assert all(bytes_of == by_entry[entry_id] for entry_id, _, _, _, bytes_of in dead)
     if encoding == "SQL_ASCII":  # it takes any bytes
         assert stored == [(1,), (2,), (3,), (4,)]
         assert [row[:4] for row in dead] == [("5-0", "größer", 1, 5)]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from risk_producer.contract import wire
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.cli import cli
 from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.store import PostgresStore
@@ -20,24 +16,9 @@ from risk_worker.dead_letters import retry as module
 from risk_worker.dead_letters.retry import retry
 from risk_worker.dead_letters.select import DeadLetterFilter, count, drop
 from risk_worker.drain.batch import DeadLetter, StreamEntry, decode_entries
+from tests.support.database import STREAM, rows, store_entries
+from tests.support.factory import entry, payload
 from tests.support.servers import with_name
-
-STREAM = "risk:{0}:snapshots"
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def payload(trader: str, seq: int, reason: str = "") -> bytes:
-    snapshot = RiskSnapshot(
-        trader_id=trader,
-        daily_pnl=1.0,
-        drawdown_pct=2.0,
-        current_equity=100.0 + seq,
-        peak_equity=200.0,
-        recorded_at=START + timedelta(seconds=seq),
-        last_reset_time=START,
-        reason=reason,
-    )
-    return wire.encode(snapshot, 1, seq)
 
 
 def forbid(db: psycopg.Connection) -> None:
@@ -48,24 +29,18 @@ def allow(db: psycopg.Connection) -> None:
     db.execute("ALTER TABLE risk_state_history DROP CONSTRAINT no_poison")
 
 
-def store(url: str, *entries: StreamEntry) -> None:
-    """As the drain does."""
-    with PostgresStore(url) as opened:
-        opened.save(decode_entries(STREAM, entries))
-
-
 @pytest.fixture
 def dead_letters(database_url: str, db: psycopg.Connection) -> str:
     """Of a: 1 and 3 stored, 2 and 4 rejected; of b: 1 rejected; and one that is no snapshot."""
     forbid(db)
-    store(
+    store_entries(
         database_url,
-        StreamEntry("1-0", payload("a", 1)),
-        StreamEntry("2-0", payload("a", 2, "poison")),
-        StreamEntry("3-0", payload("a", 3)),
-        StreamEntry("4-0", payload("a", 4, "poison")),
-        StreamEntry("5-0", payload("b", 1, "poison")),
-        StreamEntry("6-0", b"\xff\xfe"),
+        entry(1, payload("a", 1)),
+        entry(2, payload("a", 2, reason="poison")),
+        entry(3, payload("a", 3)),
+        entry(4, payload("a", 4, reason="poison")),
+        entry(5, payload("b", 1, reason="poison")),
+        entry(6, b"\xff\xfe"),
     )
     return database_url
 
@@ -76,10 +51,6 @@ def run(url: str, *arguments: str, answer: str = "") -> Result:
 
 def ids(result: Result) -> list[str]:
     return [line.split()[1] for line in result.stdout.splitlines()]
-
-
-def rows(db: psycopg.Connection, query: str) -> list[Any]:
-    return db.execute(query.encode()).fetchall()
 
 
 def history(db: psycopg.Connection) -> list[tuple[str, int]]:
@@ -152,7 +123,7 @@ def test_json_has_the_original_bytes(dead_letters: str, database_url: str) -> No
     assert [letter["entry_id"] for letter in listed] == ["2-0", "4-0", "5-0", "6-0"]
     assert (listed[0]["trader_id"], listed[0]["epoch"], listed[0]["seq"]) == ("a", 1, 2)
     assert listed[0]["sqlstate"] == "23514"
-    assert listed[0]["payload"].encode() == payload("a", 2, "poison")
+    assert listed[0]["payload"].encode() == payload("a", 2, reason="poison")
     assert listed[3]["payload"] is None
     assert base64.b64decode(listed[3]["payload_base64"]) == b"\xff\xfe"
     assert json.loads(run(database_url, "list", "--json", "--trader", "nobody").stdout) == []
@@ -161,7 +132,7 @@ def test_json_has_the_original_bytes(dead_letters: str, database_url: str) -> No
 def test_show(dead_letters: str, database_url: str) -> None:
     shown = run(database_url, "show", STREAM, "2-0")
     assert shown.exit_code == 0
-    assert payload("a", 2, "poison").decode() in shown.stdout
+    assert payload("a", 2, reason="poison").decode() in shown.stdout
     assert "23514" in shown.stdout
     assert "base64://4=" in run(database_url, "show", STREAM, "6-0").stdout
     missing = run(database_url, "show", STREAM, "9-9")
@@ -201,7 +172,8 @@ def test_what_still_cannot_be_stored_says_todays_reason(
 
 
 def test_a_foreign_entry_keeps_its_reason(database_url: str, db: psycopg.Connection) -> None:
-    store(database_url, StreamEntry("1-0", b'["a","b"]', "a foreign entry: it expects the one field s"))
+    why = "a foreign entry: it expects the one field s"
+    store_entries(database_url, StreamEntry("1-0", b'["a","b"]', why))
     done = run(database_url, "retry")
     assert done.exit_code == 1
     assert rows(db, "SELECT reason FROM risk_dead_letter") == [
@@ -214,7 +186,7 @@ def test_a_dead_letter_of_a_newer_version_gets_its_identity_once_it_can_be_read(
 ) -> None:
     db.execute(
         "INSERT INTO risk_dead_letter (stream, entry_id, reason, payload) VALUES (%s, '7-0', 'v', %s)",
-        (STREAM, payload("c", 1, "poison")),
+        (STREAM, payload("c", 1, reason="poison")),
     )
     run(database_url, "retry", STREAM, "7-0")
     assert rows(db, "SELECT trader_id, epoch, seq FROM risk_dead_letter WHERE entry_id = '7-0'") == [
@@ -241,7 +213,7 @@ def test_a_crash_between_store_and_delete_is_harmless(
 def test_a_dry_run_says_what_would_change_and_changes_nothing(
     dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
-    store(database_url, StreamEntry("7-0", payload("a", 5)))
+    store_entries(database_url, entry(7, payload("a", 5)))
     db.execute(
         "INSERT INTO risk_dead_letter (stream, entry_id, reason, payload) VALUES (%s, '1-0', 'x', %s)",
         (STREAM, payload("a", 1)),
@@ -278,7 +250,7 @@ def test_dead_letters_that_came_after_the_question_are_not_dropped(
     dead_letters: str, database_url: str, db: psycopg.Connection
 ) -> None:
     _, seen = count(dead_letters, DeadLetterFilter())
-    store(database_url, StreamEntry("8-0", b"rubbish"))
+    store_entries(database_url, entry(8, b"rubbish"))
     assert drop(dead_letters, seen) == 4
     assert dead(db) == ["8-0"]
 
@@ -305,7 +277,7 @@ def test_many_dead_letters_go_in_chunks(
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     forbid(db)
-    store(database_url, *(StreamEntry(f"{n}-0", payload("a", n, "poison")) for n in range(1, 31)))
+    store_entries(database_url, *(entry(n, payload("a", n, reason="poison")) for n in range(1, 31)))
     assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).still_dead == 30
     allow(db)
     assert retry(database_url, DeadLetterFilter(), on_result=lambda *_: None).stored == 30
@@ -338,9 +310,7 @@ def test_save_inserts_no_dead_letter_again(
 ) -> None:
     """The drain comes upon an entry again that is a dead letter already: a batch replayed."""
     with PostgresStore(database_url) as opened:
-        batch = decode_entries(
-            STREAM, [StreamEntry("2-0", payload("a", 2, "poison")), StreamEntry("6-0", b"\xff\xfe")]
-        )
+        batch = decode_entries(STREAM, [entry(2, payload("a", 2, reason="poison")), entry(6, b"\xff\xfe")])
         outcome = opened.save(batch)
     assert [type(letter) for letter in outcome.dead] == [DeadLetter, DeadLetter]
     assert dead(db) == ["2-0", "4-0", "5-0", "6-0"]

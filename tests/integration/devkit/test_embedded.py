@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
@@ -30,6 +31,7 @@ from risk_devkit.embedded import (
     free_port,
     program,
 )
+from tests.support.process import ChildProcess
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
 
@@ -215,26 +217,21 @@ class TestBoth:
 
     def kill_owner(self, script: str, folder: Path) -> None:
         """Run a script that starts a server, kill it with -9, and see that the server goes."""
-        owner = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert owner.stdout is not None
-        with owner.stdout:
-            said = owner.stdout.readline().split()
-        try:
-            pid, running = said
-            assert running == "True"
-            members = processes_of(int(pid))
-            owner.kill()
-            owner.wait(10)
-            wait_until(lambda: not alive(members), 15, "the server's end")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(owner.pid, signal.SIGKILL)  # what it forked
-            owner.wait(10)
+        with self.owner(script, folder) as owner:
+            try:
+                pid, running = owner.stdout.readline().split()
+                assert running == b"True"
+                members = processes_of(int(pid))
+                owner.kill()
+                wait_until(lambda: not alive(members), 15, "the server's end")
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(owner.pid, signal.SIGKILL)  # what it forked
+
+    def owner(self, script: str, folder: Path, *arguments: str) -> ChildProcess:
+        command = [sys.executable, "-c", script, str(folder), *arguments]
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "start_new_session": True}
+        return ChildProcess(Path(os.devnull), {}, command, **options)
 
     @pytest.mark.parametrize("end", ["exit", "error", "SIGINT"])
     def test_nothing_is_left_however_the_owner_ends(
@@ -251,19 +248,11 @@ class TestBoth:
             if sys.argv[2] == "SIGINT":
                 time.sleep(60)
         """
-        owner = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), end],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        assert owner.stdout is not None
-        with owner.stdout:
+        with self.owner(script, folder, end) as owner:
             pid = int(owner.stdout.readline())
-        if end == "SIGINT":
-            os.killpg(owner.pid, signal.SIGINT)  # as a terminal does: to everybody in the group
-        owner.wait(20)
+            if end == "SIGINT":
+                os.killpg(owner.pid, signal.SIGINT)  # as a terminal does: to everybody in the group
+            owner.wait(20)
         assert not psutil.pid_exists(pid)
         log = (folder / f"{kind.name}.log").read_text()
         assert "shut down" in log or "bye bye" in log, "stopped in good order, by its owner"

@@ -12,11 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from risk_producer.contract import wire
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
+from tests.support.factory import payload
 from tests.support.ledger import KEYS, Ledger, drain_all
 from tests.support.process import ChildProcess
 from tests.support.template import CRASHED, Template
@@ -79,13 +78,7 @@ LATER = [
     "after risk_worker.stream.source:StreamSource.read#3",
 ]
 
-REFUSED = wire.encode(
-    RiskSnapshot(
-        trader_id="r", daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0, reason="refused"
-    ),
-    epoch=1,
-    seq=1,
-)
+REFUSED = payload("r", 1, reason="refused")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import RiskProducer
 from risk_producer.transport.connect import redis_client
 from tests.conftest import MakeValkey
+from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
-from tests.support.producers import snapshot
 from tests.support.proxy import Proxy
 from tests.support.wait import slowness, wait_until
 

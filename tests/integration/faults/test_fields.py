@@ -6,7 +6,9 @@ after the command all is stored, and verify is content.
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +24,10 @@ from risk_producer.settings import Settings
 from risk_producer.transport.requests import TraderStream
 from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
+from risk_worker.recovery.repair import KEPT
 from risk_worker.stream.source import connect
+from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
-from tests.support.producers import snapshot
 from tests.support.senders import Sender
 from tests.support.wait import wait_until
 
@@ -276,16 +279,33 @@ def test_the_repairs_are_recorded_with_what_was_there_before(system: System) -> 
     trader = Sender(system.client, "a")
     trader.add(2)
     assert trader.send() is None
-    system.client.hset(KEYS.epochs, "a", b"\xffabc")
+    system.check(trader)
+    bad = {KEYS.epochs: b"\xffabc", KEYS.latest: b"nonsense"}
+    for key, value in bad.items():
+        system.client.hset(key, "a", value)
     environ = {"REDIS_URL": system.redis_url, "POSTGRES_URL": system.database_url}
     dry = CliRunner().invoke(cli, ["repair", "a", "--dry-run"], env=environ)
-    assert KEYS.epochs in dry.output
-    assert system.client.hget(KEYS.epochs, "a") == b"\xffabc"
+    assert all(key in dry.output for key in bad)
+    assert {key: system.client.hget(key, "a") for key in bad} == bad
     assert system.client.xlen(KEYS.repairs) == 0
-    system.repair("a")
-    [(_, record)] = system.client.xrange(KEYS.repairs)
-    assert record[b"before"] == b"\xffabc"
-    assert record[b"after"] == b"%d" % (trader.epoch or 0)
-    assert record[b"key"].decode() == KEYS.epochs
-    assert record[b"trader"] == b"a"
-    assert b"@" in record[b"by"]
+
+    pipeline = system.client.pipeline()
+    for number in range(KEPT):
+        pipeline.xadd(KEYS.repairs, {"by": f"an earlier one, {number}"})
+    pipeline.execute()
+    began, _ = system.client.time()
+    said = system.repair("a")
+    assert system.client.xlen(KEYS.repairs) == KEPT, "the last ones are kept"
+    records = system.client.xrevrange(KEYS.repairs, count=len(bad))
+    assert {record[b"key"].decode(): record[b"before"] for _, record in records} == bad
+    assert system.client.hget(KEYS.epochs, "a") == b"%d" % (trader.epoch or 0)
+    assert decode(system.client.hget(KEYS.latest, "a")).seq == 2
+    for record_id, record in records:
+        assert int(record_id.partition(b"-")[0]) // 1000 >= began
+        assert record[b"by"].decode() == f"{getpass.getuser()}@{socket.gethostname()}"
+        assert (record[b"trader"], record[b"field"]) == (b"a", b"a")
+        assert record[b"after"] == system.client.hget(record[b"key"], "a")
+        assert record[b"why"].decode() in said
+    newest, _ = records[0]
+    assert "nothing to repair" in system.repair("a")
+    assert system.client.xrevrange(KEYS.repairs, count=1)[0][0] == newest, "nothing changed, nothing recorded"

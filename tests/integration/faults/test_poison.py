@@ -12,19 +12,13 @@ import psycopg
 import pytest
 
 from risk_producer.contract import wire
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import decode_entries
 from risk_worker.stream.source import StreamSource
+from tests.support import factory
 from tests.support.ledger import KEYS, Ledger, drain_all
 
-SOUND = json.loads(
-    wire.encode(
-        RiskSnapshot(trader_id="p", daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0),
-        1,
-        1,
-    )
-)
+SOUND = json.loads(factory.payload("p", 1))
 MEGABYTE = 1024 * 1024
 
 

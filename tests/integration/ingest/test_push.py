@@ -280,18 +280,12 @@ def test_interrupted_it_delivers_what_it_has_taken(
     tmp_path: Path, redis_url: str, redis_client: redis.Redis
 ) -> None:
     command = [sys.executable, "-m", "risk_worker", "push"]
-    environ = os.environ | {"REDIS_URL": redis_url}
-    with subprocess.Popen(
-        command, env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.write(f"{line(1)}\n{line(2)}\n")
-        process.stdin.flush()
+    with ChildProcess(tmp_path / "log", {"REDIS_URL": redis_url}, command, stdin=subprocess.PIPE) as process:
+        process.write(f"{line(1)}\n{line(2)}\n".encode())
         wait_until(lambda: redis_client.xlen(STREAM) == 2, 20, "two entries")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.startswith("2 accepted, 0 bad in")
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert process.log.startswith("2 accepted, 0 bad in")
 
 
 def test_a_terminal_sees_progress(tmp_path: Path, redis_url: str) -> None:
@@ -300,8 +294,8 @@ def test_a_terminal_sees_progress(tmp_path: Path, redis_url: str) -> None:
     path = written(tmp_path, 50_000)
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "risk_worker", "push", str(path)]
-    environ = os.environ | {"REDIS_URL": redis_url, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=slave) as process:
+    environ = {"REDIS_URL": redis_url, "TERM": "xterm", "COLUMNS": "100"}
+    with ChildProcess(tmp_path / "log", environ, command, stderr=slave) as process:
         os.close(slave)
         said = b""
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,12 @@ import redis
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import StreamUnavailable
 from risk_producer.transport.requests import Admission, Admit
-from tests.support.producers import Bench, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Bench
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)
 AHEAD_MS = 1_000_000
-
-
-@pytest.fixture(params=["threaded", "asyncio"])
-def bench(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Bench]:
-    with Bench(request.param, redis_url) as made:
-        yield made
 
 
 def lose_and_restore(client: redis.Redis, epoch: int) -> int:

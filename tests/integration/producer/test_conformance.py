@@ -18,7 +18,9 @@ from risk_producer import (
 )
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.transport.requests import Admission, Admit
-from tests.support.producers import Bench, Producer, mark_restored, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Bench, Producer
+from tests.support.redis import mark_restored
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.producers import mark_restored, stream_of
+from tests.support.redis import mark_restored, stream_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "producer.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import redis
 
-from tests.support.producers import stream_of
+from tests.support.redis import stream_of
 
 ROUNDS = int(os.environ.get("RISK_TEST_FORKS", "6"))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -25,9 +23,10 @@ from risk_producer.contract.keys import Keys
 from risk_worker.audit.verify import look
 from tests.conftest import MakeValkey
 from tests.support.ledger import draining
+from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
-ROUNDS = int(os.environ.get("RISK_TEST_KILLS", 8))
+ROUNDS = int(os.environ.get("RISK_TEST_KILLS", 5))
 INCARNATION = 1_000_000
 """Snapshots are numbered; each incarnation of the trader starts at another million."""
 
@@ -69,15 +68,11 @@ def test_killed_at_random_moments(
                 valkey.start()
             ready = tmp_path / f"ready-{number}"
             arguments = [valkey.url, str(tmp_path / "spool"), str(said), str(number * INCARNATION)]
-            trader = subprocess.Popen(
-                [sys.executable, "-c", _TRADER, *arguments, on_full, str(ready)], stderr=subprocess.DEVNULL
-            )
-            try:
+            command = [sys.executable, "-c", _TRADER, *arguments, on_full, str(ready)]
+            with ChildProcess(tmp_path / "log", {}, command) as trader:
                 wait_until(ready.exists, 30)
                 time.sleep(rng.uniform(0, 0.3))  # the random moment
-            finally:
-                trader.send_signal(signal.SIGKILL)
-                trader.wait(10)
+                trader.kill()
         if not valkey.running:
             valkey.start()
         with (

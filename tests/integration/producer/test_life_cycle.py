@@ -17,16 +17,19 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer
 from tests.conftest import MakeValkey
-from tests.support.producers import Threaded, snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.producers import Threaded
+from tests.support.redis import stream_of
 
 
 def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: redis.Redis) -> None:
     producer = Threaded(redis_url=redis_url, save_timeout_s=60)
     failed: list[int] = []
+    each = 3_000
 
     def save(thread: int) -> None:
-        for number in range(10_000):
-            if not producer.save(snapshot("t1", thread * 10_000 + number)):
+        for number in range(each):
+            if not producer.save(snapshot("t1", thread * each + number)):
                 failed.append(number)
 
     threads = [threading.Thread(target=save, args=(number,)) for number in range(10)]
@@ -37,11 +40,11 @@ def test_many_threads_make_no_hole_and_no_repeat(redis_url: str, redis_client: r
     assert producer.close(30)
     assert not failed
     stored = stream_of(redis_client)
-    assert [wire.seq for wire in stored] == list(range(1, 100_001))
+    assert [wire.seq for wire in stored] == list(range(1, 10 * each + 1))
     for thread_number in range(10):
-        mine = [wire.daily_pnl for wire in stored if wire.daily_pnl // 10_000 == thread_number]
+        mine = [wire.daily_pnl for wire in stored if wire.daily_pnl // each == thread_number]
         assert mine == sorted(mine), "each thread's own order"
-        assert len(mine) == 10_000
+        assert len(mine) == each
 
 
 def test_a_forked_child_is_its_own_incarnation(redis_url: str, redis_client: redis.Redis) -> None:
@@ -103,7 +106,7 @@ def test_a_child_forked_in_an_event_loop_is_its_own_incarnation(
 def test_multiprocessing(redis_url: str, redis_client: redis.Redis, method: str) -> None:
     """From an interpreter of its own: a fork of this one would take along whatever other tests left in it."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.children", method, redis_url],
+        [sys.executable, "-m", "tests.support.pool", redis_url, method, "processes"],
         check=False,
         capture_output=True,
         text=True,
@@ -117,8 +120,10 @@ def test_multiprocessing(redis_url: str, redis_client: redis.Redis, method: str)
 
 _FORGETFUL = """
 import sys, time
-from risk_producer import RiskProducer, RiskSnapshot
-for producer in [RiskProducer(sys.argv[1]) for _ in range(3)]:
+from risk_producer import RiskProducer, RiskSnapshot, process
+process.CLOSE_TIMEOUT_S = float(sys.argv[3])
+producers = [RiskProducer(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+for producer in producers:
     for number in range(100):
         assert producer.save(RiskSnapshot(
             trader_id="t1", daily_pnl=number, drawdown_pct=0, current_equity=1, peak_equity=1))
@@ -127,7 +132,8 @@ print(time.monotonic())
 
 _FORGETFUL_ASYNC = """
 import asyncio, sys
-from risk_producer import AsyncRiskProducer, RiskSnapshot
+from risk_producer import AsyncRiskProducer, RiskSnapshot, process
+process.CLOSE_TIMEOUT_S = 0.5
 async def trade():
     producer = AsyncRiskProducer(sys.argv[1])
     assert await producer.save(RiskSnapshot(
@@ -137,7 +143,7 @@ asyncio.run(trade())
 
 
 def test_the_end_of_the_process_flushes(redis_url: str, redis_client: redis.Redis) -> None:
-    subprocess.run([sys.executable, "-c", _FORGETFUL, redis_url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _FORGETFUL, redis_url, "3", "5"], check=True, timeout=60)
     assert len(stream_of(redis_client)) == 300
 
 
@@ -148,11 +154,10 @@ def test_the_end_of_the_process_does_not_hang(make_valkey: MakeValkey, redis_is:
         valkey = make_valkey()
         url = valkey.url
         valkey.pause()
-    done = subprocess.run(
-        [sys.executable, "-c", _FORGETFUL, url], check=True, timeout=60, capture_output=True, text=True
-    )
-    assert time.monotonic() - float(done.stdout) < 14, "5 s for all of them together"
-    assert done.stderr.count("was closed with 100 snapshots") == 3
+    command = [sys.executable, "-c", _FORGETFUL, url, "20", "1"]
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert time.monotonic() - float(done.stdout) < 15, "1 s for all of them together, not for each"
+    assert done.stderr.count("was closed with 100 snapshots") == 20
 
 
 def test_an_asyncio_producer_that_was_not_closed_logs_what_is_lost() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,18 +10,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from risk_producer import RiskProducer, StateUnknown
-from tests.support.producers import Bench, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Bench
 
 NOBODY = "postgresql://u:secret@127.0.0.1:1/x"
 
 
-@pytest.fixture(params=["threaded", "asyncio"])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    with Bench(request.param, None) as made:
-        yield made
-
-
-def store(database_url: str, epoch: int, pnl: float) -> None:
+def put_state(database_url: str, epoch: int, pnl: float) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct,"
@@ -33,7 +27,7 @@ def store(database_url: str, epoch: int, pnl: float) -> None:
 
 
 def test_a_paused_trader_is_still_paused_after_redis_lost_its_data(bench: Bench, database_url: str) -> None:
-    store(database_url, 1, 5.0)
+    put_state(database_url, 1, 5.0)
     state = bench.producer(database_url=database_url).load("t1")
     assert state is not None
     assert (state.source, state.snapshot.daily_pnl, state.unanswered) == ("postgres", 5.0, ())
@@ -48,7 +42,7 @@ def test_none_is_certain_when_both_say_so(bench: Bench, database_url: str) -> No
 @pytest.mark.parametrize(("epoch", "source"), [(1, "redis"), (9_000_000_000_000, "postgres")])
 def test_the_newer_epoch_counts(bench: Bench, database_url: str, epoch: int, source: str) -> None:
     bench.producer().push(snapshot("t1", 1))
-    store(database_url, epoch, 5.0)
+    put_state(database_url, epoch, 5.0)
     state = bench.producer(database_url=database_url).load("t1")
     assert state is not None and state.source == source
 
@@ -67,7 +61,7 @@ def test_a_newer_producer_counts_though_redis_lost_its_data(bench: Bench, databa
     """The zombie has a state in memory, Redis knows nothing: only Postgres knows of the successor."""
     zombie = bench.producer(database_url=database_url)
     zombie.push(snapshot("t1", 1))
-    store(database_url, 9_000_000_000_000, 5.0)
+    put_state(database_url, 9_000_000_000_000, 5.0)
     bench.redis.flushdb()
     state = zombie.load("t1")
     assert state is not None and state.source == "postgres" and state.snapshot.trading_paused
@@ -81,7 +75,7 @@ def test_a_spool_left_behind_does_not_hide_that_the_trader_was_paused_elsewhere(
     with RiskProducer(url, spool_dir=tmp_path, registry=CollectorRegistry()) as left:
         assert left.save(snapshot("t1", 1))
         assert not left.close(0.0)
-    store(database_url, 1, 5.0)
+    put_state(database_url, 1, 5.0)
     with RiskProducer(
         url, spool_dir=tmp_path, database_url=database_url, registry=CollectorRegistry()
     ) as here:
@@ -96,7 +90,7 @@ def test_a_spool_left_behind_does_not_hide_that_the_trader_was_paused_elsewhere(
 def test_a_spool_that_is_newer_than_what_is_stored_counts(
     bench: Bench, database_url: str, tmp_path: Path
 ) -> None:
-    store(database_url, 1, 5.0)
+    put_state(database_url, 1, 5.0)
     url = "redis://127.0.0.1:1/0"
     with RiskProducer(url, spool_dir=tmp_path, registry=CollectorRegistry()) as left:
         assert left.save(snapshot("t1", 1))

@@ -15,8 +15,10 @@ from risk_devkit.embedded import EmbeddedValkey
 from risk_producer import StateUnknown
 from risk_producer.contract.keys import Keys
 from tests.conftest import MakeValkey
-from tests.support.producers import Bench, Producer, snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.producers import Bench, Producer
 from tests.support.proxy import Proxy
+from tests.support.redis import stream_of
 from tests.support.wait import slowness, wait_until
 
 KEYS = Keys(0)
@@ -27,10 +29,10 @@ def valkey(make_valkey: MakeValkey) -> EmbeddedValkey:
     return make_valkey()
 
 
-@pytest.fixture(params=["threaded", "asyncio"])
-def bench(request: pytest.FixtureRequest, valkey: EmbeddedValkey) -> Iterator[Bench]:
-    with Bench(request.param, valkey.url) as made:
-        yield made
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey) -> str:
+    """What the bench is on."""
+    return valkey.url
 
 
 @pytest.fixture
@@ -39,10 +41,10 @@ def proxy(valkey: EmbeddedValkey) -> Iterator[Proxy]:
         yield between
 
 
-@pytest.fixture(params=["threaded", "asyncio"])
-def distant(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Bench]:
+@pytest.fixture
+def distant(flavour: str, proxy: Proxy) -> Iterator[Bench]:
     """A bench with a proxy before its Redis."""
-    with Bench(request.param, proxy.url) as made:
+    with Bench(flavour, proxy.url) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from risk_producer import LoadedState, RiskProducer
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import with_last_reset
 from risk_producer.contract.wire import decode
-from tests.support.producers import mark_restored
+from tests.support.redis import mark_restored
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 

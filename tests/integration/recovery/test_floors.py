@@ -25,8 +25,8 @@ from risk_producer.transport.requests import (
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors
 from risk_worker.runtime import jobs
+from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
-from tests.support.producers import snapshot
 from tests.support.wait import slowness, wait_until
 
 KEYS = Keys(0)

@@ -13,15 +13,15 @@ import psycopg
 import pytest
 import redis
 
-from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.settings import Settings
 from risk_worker.audit.verify import verify
 from risk_worker.runtime.scheduler import process_host
 from risk_worker.stream.source import connect
 from tests.conftest import MakeValkey
+from tests.support.factory import payload
 from tests.support.process import ChildProcess
+from tests.support.redis import drains
 from tests.support.wait import wait_until
 
 RQ = str(Path(sys.executable).with_name("rq"))
@@ -50,15 +50,7 @@ class Site:
         for _ in range(count):
             for partition in partitions or (0,):
                 self.sent += 1
-                made = RiskSnapshot(
-                    trader_id=f"p{partition}",
-                    daily_pnl=0.0,
-                    drawdown_pct=0.0,
-                    current_equity=1.0,
-                    peak_equity=1.0,
-                    reason="x" * 900,
-                )
-                entry = {b"s": wire.encode(made, epoch=1, seq=self.sent)}
+                entry = {b"s": payload(f"p{partition}", self.sent, reason="x" * 900)}
                 self.client.xadd(Keys(partition).snapshots, entry)
 
     def stored(self) -> int:
@@ -81,10 +73,6 @@ def site(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Site]:
     made = Site(redis_url, database_url, tmp_path)
     yield made
     made.close()
-
-
-def drains(site: Site) -> bool:
-    return bool(site.client.hget("rq:job:drain-0", "status") == b"started")
 
 
 def test_a_remnant_of_a_job_is_replaced_before_and_under_a_worker(site: Site) -> None:
@@ -112,7 +100,7 @@ def test_at_maxmemory_a_worker_that_is_started_drains_at_once(
         assert "drains without it" in worker.log
         assert "Traceback" not in worker.log
         full.client.config_set("maxmemory", 0)
-        wait_until(lambda: drains(full), 15, "the worker registers")
+        wait_until(lambda: drains(full.client), 15, "the worker registers")
         # The same amid its work: what came in before is stored, and it comes back.
         full.report(count=10)
         full.client.config_set("maxmemory", 1)
@@ -207,7 +195,7 @@ def test_a_worker_starts_beside_a_registration_that_cannot_be_read(
 def test_a_name_is_taken_over_at_once_from_a_dead_worker_and_refused_from_a_living(site: Site) -> None:
     command = (RQ, "worker", "-n", "w1", "-w", DRAIN_WORKER, "risk-drain")
     first = site.worker(*command)
-    wait_until(lambda: drains(site), 20, "it drains")
+    wait_until(lambda: drains(site.client), 20, "it drains")
     second = site.worker(*command)
     assert second.wait(20) != 0
     assert "There exists an active worker named 'w1' already" in second.log
@@ -215,6 +203,7 @@ def test_a_name_is_taken_over_at_once_from_a_dead_worker_and_refused_from_a_livi
     site.report()
     third = site.worker(*command)
     wait_until(site.all_is_stored, 6, "its restart drains")
+    assert "rq:worker:w1 is dead" in third.log, "it waited for no lease"
     assert site.client.hget("rq:worker:w1", "pid") == str(third.pid).encode()
     assert third.stop() == 0
 
@@ -234,7 +223,7 @@ def test_suspended_workers_say_so(site: Site) -> None:
 @pytest.mark.system
 def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connections_few(site: Site) -> None:
     worker = site.worker()
-    wait_until(lambda: drains(site), 20, "it drains")
+    wait_until(lambda: drains(site.client), 20, "it drains")
     site.client.execute_command("ACL", "SETUSER", "default", "-blmove", "-lmove")
     try:
         for number in range(1, 8):
@@ -246,14 +235,13 @@ def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connecti
         assert worker.log.count("\n") < 400
     finally:
         site.client.execute_command("ACL", "SETUSER", "default", "+blmove", "+lmove")
-    wait_until(lambda: drains(site), 20, "it works with RQ again")
+    wait_until(lambda: drains(site.client), 20, "it works with RQ again")
     assert worker.stop() == 0
 
 
 def test_verify_names_a_partition_that_is_not_drained(site: Site) -> None:
     seconds, _ = site.client.time()
-    made = RiskSnapshot(trader_id="t", daily_pnl=0, drawdown_pct=0, current_equity=1, peak_equity=1)
-    entry = {b"s": wire.encode(made, epoch=1, seq=1)}
+    entry = {b"s": payload("t", 1)}
     site.client.xadd(Keys(0).snapshots, entry, id=f"{(seconds - 400) * 1000}-0")
     report = verify(Settings(redis_url=site.redis_url, postgres_url=site.database_url))
     assert "Partition 0 has not been drained for 6 min (1 snapshot waits)" in report.problems

@@ -13,7 +13,7 @@ from tests.support.ledger import Ledger
 from tests.support.template import Template
 from tests.support.wait import wait_until
 
-RESTARTS = int(os.environ.get("RISK_TEST_RESTARTS", "15"))
+RESTARTS = int(os.environ.get("RISK_TEST_RESTARTS", "9"))
 FEW = 3
 """After so many everything is there that is meant to stay."""
 ROOM = 4

@@ -16,8 +16,8 @@ from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.runtime import jobs
 from risk_worker.stream.source import FORGET_PAGE, StreamSource
+from tests.support.factory import snapshot
 from tests.support.ledger import drain_all
-from tests.support.producers import snapshot
 
 KEYS = Keys(0)
 DAY_MS = 24 * 3600 * 1000

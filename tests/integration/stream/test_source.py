@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream.source import StreamSource, connect
 from tests.conftest import MakeValkey
+from tests.support.factory import payload
 from tests.support.senders import Sender
 
 KEYS = Keys(0)
-
-
-def payload(trader: str, seq: int) -> bytes:
-    made = RiskSnapshot(
-        trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0
-    )
-    return wire.encode(made, epoch=1, seq=seq)
 
 
 @pytest.fixture(autouse=True)
@@ -159,14 +152,9 @@ def test_what_no_producer_admitted_is_counted_as_foreign_and_the_totals_balance(
     source._count = 100
     foreign: list[dict[bytes, bytes]] = [{b"s": b"nonsense"}, {b"x": b"y"}]
     if not whole:
-        in_its_name = wire.decode(client.hget(KEYS.latest, "a"))
         foreign += [
-            {
-                b"s": wire.encode(cast("RiskSnapshot", in_its_name), sender.epoch, 9)
-            },  # a seq that it never had
-            {
-                b"s": wire.encode(cast("RiskSnapshot", in_its_name), sender.epoch - 1, 1)
-            },  # an epoch without one
+            {b"s": payload("a", 9, epoch=sender.epoch)},  # a seq that it never had
+            {b"s": payload("a", 1, epoch=sender.epoch - 1)},  # an epoch without one
             {b"s": payload("nobody", 1)},
         ]
     for fields in foreign:

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, Settings, StreamUnavailable
 from risk_producer.bound import SnapshotFields
-from tests.support.producers import PATIENCE_S, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import PATIENCE_S
 
 FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
 

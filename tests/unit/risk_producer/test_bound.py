@@ -7,7 +7,6 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, InvalidSnapshot, RiskProducer
 from risk_producer.bound import SnapshotFields
-from tests.support.producers import Bench, snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.producers import Bench
+from tests.support.redis import stream_of
 
 FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
 T1, T2, T3 = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3))
-
-
-@pytest.fixture(params=["threaded", "asyncio"])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    with Bench(request.param, None) as made:
-        yield made
 
 
 REJECTED: list[tuple[dict[str, Any], str]] = [

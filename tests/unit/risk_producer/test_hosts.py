@@ -23,7 +23,8 @@ from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClu
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
 from risk_producer.base import ProducerBase
-from tests.support.producers import snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.redis import stream_of
 from tests.support.wait import wait_until
 
 

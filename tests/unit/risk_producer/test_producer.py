@@ -20,7 +20,7 @@ from risk_producer import (
 )
 from risk_producer.base import ProducerBase
 from risk_producer.bound import SnapshotFields
-from tests.support.producers import snapshot
+from tests.support.factory import snapshot
 
 FIELDS: SnapshotFields = {"daily_pnl": 1.0, "drawdown_pct": 0.0, "current_equity": 1.0, "peak_equity": 1.0}
 

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from risk_producer import RiskProducer, StreamFull, StreamUnavailable, close_on_sigterm
 from risk_producer.contract.keys import Keys
-from tests.support.producers import snapshot, stream_of
+from tests.support.factory import snapshot
+from tests.support.redis import stream_of
 from tests.support.wait import wait_until
 
 

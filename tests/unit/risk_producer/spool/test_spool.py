@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from risk_producer import ConfigurationError, RiskProducer, Settings, StreamUnav
 from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer
 from risk_producer.spool.spool import Spool
-from tests.support.producers import Bench, Producer, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Bench, Producer
 from tests.support.wait import wait_until
 
 
@@ -261,12 +261,6 @@ def test_what_is_no_folder_is_rejected(tmp_path: Path) -> None:
 
 
 # In a producer
-
-
-@pytest.fixture(params=["threaded", "asyncio"])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    with Bench(request.param, None) as made:
-        yield made
 
 
 def cut_off(producer: Producer) -> Any:

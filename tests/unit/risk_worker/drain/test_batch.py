@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.contract.wire import decode, encode
 from risk_worker.drain.batch import Batch, DeadLetter, Row, incarnations
+from tests.support import factory
 
 
 def row(entry_id: str, trader: str, epoch: int, seq: int) -> Row:
-    made = RiskSnapshot(
-        trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0
-    )
-    payload = encode(made, epoch, seq)
-    return Row(entry_id, payload, decode(payload))
+    return factory.row(entry_id, factory.payload(trader, seq, epoch=epoch))
 
 
 @pytest.mark.parametrize("seqs", [(1, 2, 3), (3, 1, 2), (2, 3, 1), (3, 3, 3), (3,)])

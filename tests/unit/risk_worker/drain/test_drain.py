@@ -8,21 +8,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from risk_producer.contract import wire
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import OutageLog, RetryPolicy
+from tests.support.factory import entry
 
 QUICK = RetryPolicy(retries=2, base_s=0.001, cap_s=0.002)
-
-
-def entry(number: int) -> StreamEntry:
-    snapshot = RiskSnapshot(
-        trader_id="t", daily_pnl=0.0, drawdown_pct=0.0, current_equity=float(number), peak_equity=1.0
-    )
-    return StreamEntry(f"{number}-0", wire.encode(snapshot, epoch=1, seq=number))
 
 
 class ScriptedSource:

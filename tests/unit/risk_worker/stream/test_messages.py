@@ -5,12 +5,11 @@ A message and its script change together, in one commit with the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import msgspec
 import pytest
 
@@ -93,12 +92,6 @@ def test_the_latency_is_that_of_the_newest_epoch(epochs: tuple[int, int]) -> Non
 
 def golden(name: str) -> bytes:
     return (GOLDEN / f"{name}.json").read_bytes().strip()
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    with fakeredis.FakeRedis() as fake:
-        yield fake
 
 
 @pytest.mark.parametrize("name", MESSAGES)

@@ -9,20 +9,12 @@ import redis
 
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import identity_of
 from risk_worker.drain.batch import DeadLetter, Outcome, StreamEntry, decode_entries
 from risk_worker.stream.source import StreamSource
+from tests.support.factory import payload
 
 KEYS = Keys(0)
-
-
-def payload(trader: str, seq: int) -> bytes:
-    return wire.encode(
-        RiskSnapshot(trader_id=trader, daily_pnl=0.0, drawdown_pct=0.0, current_equity=1.0, peak_equity=1.0),
-        epoch=1,
-        seq=seq,
-    )
 
 
 @pytest.fixture(autouse=True)
