@@ -12,7 +12,8 @@ from typing import Any, Self
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.wire import decode
 from risk_producer.transport.connect import RedisClient
-from tests.support.producers import Producer, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Producer
 
 TICK_S = 0.01
 

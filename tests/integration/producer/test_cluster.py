@@ -21,8 +21,9 @@ from risk_worker.cli import cli
 from risk_worker.monitor.exporter import application
 from risk_worker.stream import progress, source
 from risk_worker.stream.partitions import unserved
+from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
-from tests.support.producers import OnLoop, Producer, Threaded, snapshot
+from tests.support.producers import OnLoop, Producer, Threaded
 from tests.support.servers import server_folder
 from tests.support.steady import Steady, traders_by_partition
 from tests.support.wait import slowness, wait_until
@@ -175,7 +176,7 @@ def test_a_slot_that_moves_under_load_loses_nothing(
 
 def test_children_have_connections_of_their_own(shared: ValkeyCluster, client: RedisClient) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.children", "fork", shared.url],
+        [sys.executable, "-m", "tests.support.pool", shared.url, "fork", "processes"],
         timeout=120,
         check=False,
         capture_output=True,

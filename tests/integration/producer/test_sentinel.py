@@ -13,8 +13,9 @@ import pytest
 from risk_devkit.groups import ValkeySentinels
 from risk_producer import RiskProducer, StateUnknown
 from risk_producer.transport.connect import REDIS_ERRORS, redis_client
+from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
-from tests.support.producers import OnLoop, Threaded, snapshot
+from tests.support.producers import OnLoop, Threaded
 from tests.support.servers import server_folder
 from tests.support.steady import Steady
 from tests.support.wait import slowness, wait_until

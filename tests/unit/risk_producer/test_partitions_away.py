@@ -16,7 +16,8 @@ from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.session.options import Options
 from risk_producer.session.session import ProducerSession
 from risk_producer.transport.requests import TraderStream
-from tests.support.producers import Bench, Producer, snapshot
+from tests.support.factory import snapshot
+from tests.support.producers import Bench, Producer
 from tests.support.wait import wait_until
 
 PARTITIONS = 4

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from risk_producer.session.buffer import Buffer
 from risk_producer.session.outages import TRY_EVERY_S, Outages
 from risk_producer.session.sender import Sender
-from tests.support.producers import snapshot
+from tests.support.factory import snapshot
 
 AWAY = "away"
 
