@@ -168,7 +168,7 @@ READERS: Final = {
     **dict.fromkeys(
         (
             *("RISK_STREAM_MAXLEN", "RISK_BUFFER_SIZE", "RISK_SAVE_TIMEOUT_S", "RISK_ON_FULL"),
-            *("RISK_SPOOL_DIR", "RISK_SPOOL_FSYNC", "RISK_SPOOL_MAX_BYTES"),
+            *("RISK_SPOOL_DIR", "RISK_SPOOL_FSYNC", "RISK_SPOOL_MAX_BYTES", "RISK_REPLICAS"),
         ),
         "traders, push",
     ),
@@ -187,6 +187,7 @@ UNITS: Final = {
     "RISK_BUFFER_SIZE": "snapshots",
     "RISK_BATCH_SIZE": "snapshots",
     "RISK_MAX_RETRIES": "tries",
+    "RISK_REPLICAS": "replicas",
 }
 """Units of the numbers whose names do not end with one."""
 _SUFFIXES: Final = {"_S": "seconds", "_MS": "milliseconds", "_BYTES": "bytes"}

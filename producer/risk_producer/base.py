@@ -39,6 +39,7 @@ class ProducerBase:
         spool_dir: Path | str | None = None,
         spool_fsync: Fsync = "never",
         spool_max_bytes: int = 64 * 1024 * 1024,
+        replicas: int = 0,
         database_url: str | None = None,
         persistent: bool = True,
         push_through: bool | None = None,
@@ -61,6 +62,8 @@ class ProducerBase:
         spool_fsync      "never": survives a crash of the process; "interval": of the machine too, but for
                          the last second or two; "always": each save() waits for the disk
         spool_max_bytes  what the spool may take; beyond it counts as a full buffer
+        replicas         replicas of Redis that have to confirm a snapshot before it is accepted: it then
+                         survives a failover to one of them; with fewer it waits, as if Redis were away
         database_url     where load() asks too; needs psycopg
         persistent       False: keep state in memory only and send nothing
         push_through     save() waits until Redis has the snapshot, for 0.1 s at the most and not while Redis
@@ -80,9 +83,10 @@ class ProducerBase:
             spool_dir=spool_dir,
             spool_fsync=spool_fsync,
             spool_max_bytes=spool_max_bytes,
+            replicas=replicas,
             database_url=database_url,
         )
-        transport = Transport(redis_url, client) if persistent else Transport(None)
+        transport = Transport(redis_url, client, replicas) if persistent else Transport(None)
         spool: Spool | None = None
         if spool_dir is not None and persistent:
             spool = Spool(Path(spool_dir), fsync=spool_fsync, max_bytes=spool_max_bytes)
@@ -135,6 +139,7 @@ class ProducerBase:
             spool_dir=settings.spool_dir,
             spool_fsync=settings.spool_fsync,
             spool_max_bytes=settings.spool_max_bytes,
+            replicas=settings.replicas,
             database_url=settings.database_url,
             persistent=settings.persistent,
             registry=registry,

@@ -161,6 +161,12 @@ def _families(total: MetricsSample) -> Iterator[Metric]:
             total.unknown,
         ),
         ("outages", "Times that Redis went away. Growing: the log has the reason.", total.outages),
+        (
+            "unreplicated",
+            "Calls that fewer replicas of Redis than RISK_REPLICAS confirmed within a second. Growing: see "
+            "to the replicas; what the calls carried stays in memory and is asked again.",
+            total.unreplicated,
+        ),
     ):
         yield CounterMetricFamily(f"risk_producer_{name}", text, value=value)
     yield GaugeMetricFamily(

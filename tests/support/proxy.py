@@ -34,8 +34,10 @@ class Proxy:
         """When the client says this, it is handed on, but the connection is cut instead of the answer."""
         self.cut_at: bytes | None = None
         """When the client says this, the connection is cut before the server hears it."""
+        self.cut_behind: bytes | None = None
+        """When the server says this, it is handed on, and the connection is cut after it."""
         self.struck = threading.Event()
-        """A fault set by question, cut_at or cut_after() has struck, and is over."""
+        """A fault set by question, cut_at, cut_behind or cut_after() has struck, and is over."""
 
     @property
     def url(self) -> str:
@@ -70,7 +72,8 @@ class Proxy:
 
     def heal(self) -> None:
         """No more faults; connections that something was swallowed from are cut."""
-        self.delay_s, self.refusing, self.question, self.cut_at, self._budget = 0.0, False, None, None, None
+        self.delay_s, self.refusing, self._budget = 0.0, False, None
+        self.question = self.cut_at = self.cut_behind = None
         if self.swallowing:
             self.swallowing = False
             self.cut()
@@ -133,6 +136,10 @@ class Proxy:
                         link.doomed = True
                     before = data
                 elif link.doomed:
+                    return self._strike(link)
+                elif self.cut_behind is not None and self.cut_behind in data:
+                    self.cut_behind = None
+                    target.sendall(data)
                     return self._strike(link)
                 if self._budget is not None:
                     self._budget -= len(data)

@@ -20,6 +20,7 @@ class MetricsSample:
     unsent: int = 0
     unknown: int = 0
     outages: int = 0
+    unreplicated: int = 0
     buffered: int = 0
     oldest_s: float = 0.0
     fenced: int = 0
@@ -44,7 +45,7 @@ class MetricsSample:
 
 
 SUMMED = (
-    *("accepted", "rejected", "conflated", "unsent", "unknown", "outages"),
+    *("accepted", "rejected", "conflated", "unsent", "unknown", "outages", "unreplicated"),
     *("buffered", "fenced", "away", "on_postgres", "on_memory"),
 )
 """The fields of a sample that add() sums up."""
@@ -53,7 +54,10 @@ SUMMED = (
 class Counts:
     """The session's own counts; its lock guards them. Buffer and sender count what they do themselves."""
 
-    __slots__ = ("_in_memory", "attempts", "failures", "rejected", "saved", "spooled", "unknown", "unsent")
+    __slots__ = (
+        *("_in_memory", "attempts", "failures", "rejected", "saved", "spooled", "unknown", "unreplicated"),
+        "unsent",
+    )
 
     def __init__(self) -> None:
         self.saved = 0
@@ -63,6 +67,8 @@ class Counts:
         self.rejected = 0
         self.unknown = 0
         """Snapshots sent, and not answered when close() stopped."""
+        self.unreplicated = 0
+        """Calls that fewer replicas have confirmed than have to."""
         self.unsent = 0
         """Snapshots left in memory when close() stopped; those that cannot be encoded are the sender's."""
         self.attempts: Counter[str] = Counter()

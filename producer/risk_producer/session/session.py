@@ -30,7 +30,7 @@ from risk_producer.session.sender import Sender
 from risk_producer.session.waiters import Waiters
 from risk_producer.session.wakeup import NEVER, Wakeup
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admit, Claim
+from risk_producer.transport.requests import Admit, Claim, NotReplicated
 
 
 class ProducerSession:
@@ -362,6 +362,7 @@ class ProducerSession:
                     outages.record_failure(each, reason, now, now)
             self._in_memory = True
             wait_s = outages.record_failure(partition, reason, asked_at, now)
+            self._counts.unreplicated += isinstance(error, NotReplicated)
             if begins and expected:
                 named = outages.named(outages.partitions)
                 section.log(
@@ -553,6 +554,7 @@ class ProducerSession:
                 unknown=self._counts.unknown,
                 unsent=self._counts.unsent + self._sender.lost,
                 outages=self._outages.count,
+                unreplicated=self._counts.unreplicated,
                 buffered=0 if self.ended else self._buffer.depth,
                 oldest_s=0.0 if oldest is None else now - oldest.since,
                 fenced=len(self._sender.fenced),

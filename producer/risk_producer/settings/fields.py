@@ -118,6 +118,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_max_bytes: Annotated[
         int, env("RISK_SPOOL_MAX_BYTES", "Bytes the spool may take", ge=65_536, le=1 << 40)
     ] = 67_108_864
+    replicas: Annotated[
+        int,
+        env(
+            "RISK_REPLICAS",
+            "Replicas of Redis that have to confirm a snapshot before it is accepted; 0: Redis alone",
+            ge=0,
+            le=100,
+        ),
+    ] = 0
     rq_redis_url: Annotated[
         str | None,
         env("RQ_REDIS_URL", "Redis for RQ's own keys, no Redis Cluster; default: REDIS_URL", secret=True),

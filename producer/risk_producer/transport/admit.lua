@@ -4,12 +4,14 @@
 -- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind
 -- ARGV  1: JSON of {maxlen, accept_behind, and in columns, of each incarnation, 1, 2, ...: traders = {id...},
 --          epochs = {text...}, fields = {"epoch:id"...}; and of each entry: incarnation_of = {its number...},
---          seqs, merged}; accept_behind may be left out, and merged where all are 0
+--          seqs, merged}; accept_behind may be left out, and merged where all are 0; replicated = true: WAIT
+--          follows, so there is a write even where all was admitted before
 --       2...: the payloads, by entry
--- Returns {count, fenced, skipped}: how many entries, from the first on, are admitted now or passed over; the
--- numbers of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer
--- one's); and, for incarnations of which no entry was admitted, {number, "behind", last seq admitted, floor} where
--- Postgres knows a newer epoch that this Redis had lost, or {number, "unreadable", name of the hash, value}.
+-- Returns JSON of {count = how many entries, from the first on, are admitted now or passed over; fenced = the numbers
+-- of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer one's);
+-- skipped = of each incarnation of which no entry was admitted {incarnation = its number, why, ...}: why = "behind",
+-- admitted = the last seq as a text, floor, where Postgres knows a newer epoch that this Redis had lost; or why =
+-- "unreadable", hash = its name, value}. What is empty is missing.
 local snapshots, latest, epochs, admitted, counters, floors, behind =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PAYLOADS = 1
@@ -53,10 +55,12 @@ for i = 1, #ids do
     end
   end
   if unreadable then
-    skipped[#skipped + 1] = { i, 'unreadable', unreadable[1], shown(unreadable[2]) }
+    skipped[#skipped + 1] =
+      { incarnation = i, why = 'unreadable', hash = unreadable[1], value = shown(unreadable[2]) }
     last = math.huge
   elseif below then
-    skipped[#skipped + 1] = { i, 'behind', last, below }
+    skipped[#skipped + 1] =
+      { incarnation = i, why = 'behind', admitted = string.format('%.0f', last), floor = below }
     last = math.huge
   end
   done[i] = last
@@ -84,7 +88,8 @@ for at = 1, #seqs do
   elseif not repeated[i] then
     repeated[i] = true
     if done[i] < math.huge and is_ahead(i) then
-      skipped[#skipped + 1] = { i, 'unreadable', 'admitted', shown(string.format('%.0f', done[i])) }
+      skipped[#skipped + 1] =
+        { incarnation = i, why = 'unreadable', hash = 'admitted', value = string.format('%.0f', done[i]) }
       done[i] = math.huge
     end
   end
@@ -102,7 +107,9 @@ for i, at in pairs(newest) do
 end
 if #new_behind > 0 then redis.pcall('HSET', behind, unpack(new_behind)) end
 if #new_epochs > 0 then call('HSET', epochs, '', QUICK, unpack(new_epochs)) end
-if #new_done > 0 then call('HSET', admitted, '', QUICK, unpack(new_done)) end
+-- WAIT asks about the last write of its connection. A repeat over a new one that wrote nothing would be confirmed by
+-- replicas that do not have what was admitted before.
+if #new_done > 0 or batch.replicated then call('HSET', admitted, '', QUICK, unpack(new_done)) end
 if #new_latest > 0 then call('HSET', latest, unpack(new_latest)) end
 
 -- A counter that cannot be counted starts anew: it never hinders what it counts.
@@ -114,4 +121,8 @@ local function add(name, amount)
 end
 if added > 0 then add('accepted', added + conflated) end
 if conflated > 0 then add('conflated', conflated) end
-return { count, fenced, skipped }
+return cjson.encode({
+  count = count,
+  fenced = #fenced > 0 and fenced or nil,
+  skipped = #skipped > 0 and skipped or nil,
+})

@@ -2,29 +2,31 @@
 -- the workers restore after Redis lost its data), and at least this clock in ms. Always below 2^53.
 --
 -- KEYS  epochs, floors, superseded
--- ARGV  trader ids; the same may come twice
--- Returns for each the epoch as a text; or, where what is known of the trader cannot be read and nothing was
--- changed, {name of the hash, value}.
+-- ARGV  1: JSON of {traders = {id...}}; the same may come twice
+-- Returns JSON of {claims = of each, in this order, {epoch = text}; or {hash = its name, value} where what is known of
+-- the trader cannot be read, and nothing was changed}.
 local epochs, floors, superseded = KEYS[1], KEYS[2], KEYS[3]
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, see admit'
-local last = redis.pcall('HMGET', epochs, unpack(ARGV))
-local floor = redis.pcall('HMGET', floors, unpack(ARGV))
+local traders = cjson.decode(ARGV[1]).traders
+local last = redis.pcall('HMGET', epochs, unpack(traders))
+local floor = redis.pcall('HMGET', floors, unpack(traders))
 if last.err or floor.err then return wrong_type(KEYS, { 'hash', 'hash' }) end
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
-local answers, given, follows, written = {}, {}, {}, {}
-for i, trader in ipairs(ARGV) do
+local claims, given, follows, written = {}, {}, {}, {}
+for i, trader in ipairs(traders) do
   local before, least = given[trader] or number(last[i]), number(floor[i])
   if not before or before + 1 >= LIMIT then
-    answers[i] = { 'epochs', shown(last[i]) }
+    claims[i] = { hash = 'epochs', value = shown(last[i]) }
   elseif not least or least + 1 >= LIMIT then
-    answers[i] = { 'floors', shown(floor[i]) }
+    claims[i] = { hash = 'floors', value = shown(floor[i]) }
   else
     local epoch = math.max(before + 1, least + 1, now_ms)
-    answers[i] = string.format('%.0f', epoch)
+    local text = string.format('%.0f', epoch)
+    claims[i] = { epoch = text }
     given[trader] = epoch
-    written[#written + 1], written[#written + 2] = trader, answers[i]
+    written[#written + 1], written[#written + 2] = trader, text
     if before > 0 then follows[#follows + 1] = string.format('%.0f %.0f:%s', now_ms, before, trader) end
   end
 end
@@ -32,4 +34,4 @@ if #written > 0 then
   redis.call('HSET', epochs, '', QUICK, unpack(written))
   if #follows > 0 then redis.pcall('RPUSH', superseded, unpack(follows)) end
 end
-return answers
+return cjson.encode({ claims = claims })

@@ -23,20 +23,25 @@ _FIRST_USE = (encodings.idna, importlib.readers, secrets, socket, ssl)
 class Transport:
     """One TraderStream for the flusher and for load(). Thread-safe."""
 
-    def __init__(self, url: str | None, client: Any = None) -> None:
-        """Raises ConfigurationError for what cannot work. Connects to nothing."""
+    def __init__(self, url: str | None, client: Any = None, replicas: int = 0) -> None:
+        """replicas: see TraderStream. Raises ConfigurationError for what cannot work. Connects to nothing."""
         self._url = url
         self._client = client
+        self._replicas = replicas
         if url is not None:
+            _check_replicas(url, replicas)
             _rehearse(url)
         elif client is not None:
-            _check_client(client)
+            _check_client(client, replicas)
 
     def connected(self) -> TraderStream:
         """The stream. It connects when it is first asked something."""
         stream: TraderStream | None = self.__dict__.get("_stream")
         if stream is None:
-            made = TraderStream.connect(self._url) if self._url is not None else TraderStream(self._client)
+            if self._url is not None:
+                made = TraderStream.connect(self._url, self._replicas)
+            else:
+                made = TraderStream(self._client, self._replicas)
             stream = self.__dict__.setdefault("_stream", made)
         return stream
 
@@ -49,7 +54,17 @@ class Transport:
 
     def child(self) -> Transport:
         """After a fork, in the child: connections of its own."""
-        return Transport(self._url, self._client)
+        return Transport(self._url, self._client, self._replicas)
+
+
+def _check_replicas(url: str, replicas: int) -> None:
+    """Refuse to wait for replicas where a script and WAIT may go to different nodes."""
+    if replicas and redis_address(url, "redis_url").kind == "cluster":
+        raise ConfigurationError(
+            f"RISK_REPLICAS is {replicas}, and redis_url names a Redis Cluster, where a script and the wait "
+            "for its replicas may go to different nodes: leave RISK_REPLICAS out, or use one Redis, also "
+            "behind Sentinels"
+        )
 
 
 def _rehearse(url: str) -> None:
@@ -64,8 +79,14 @@ def _rehearse(url: str) -> None:
         stream.close()
 
 
-def _check_client(client: Any) -> None:
-    """Refuse a client whose calls do not return answers."""
+def _check_client(client: Any, replicas: int) -> None:
+    """Refuse a client whose calls do not return answers, or that cannot wait for replicas."""
+    if replicas and any(kind.__module__ == "redis.cluster" for kind in type(client).__mro__):
+        raise ConfigurationError(
+            f"replicas is {replicas}, and client is a {type(client).__name__}: to wait for replicas, a "
+            "script and WAIT have to go over one connection, which a client of a cluster does not offer; "
+            "leave replicas out, or give a redis.Redis"
+        )
     of_asyncio = any(kind.__module__.startswith("redis.asyncio") for kind in type(client).__mro__)
     if of_asyncio or iscoroutinefunction(getattr(client, "execute_command", None)):
         raise ConfigurationError(

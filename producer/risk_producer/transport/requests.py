@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
+from redis.exceptions import NoScriptError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
@@ -30,6 +31,9 @@ from risk_producer.transport.connect import (
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
 
+REPLICAS_TIMEOUT_MS: Final = 1_000
+"""How long Redis waits for its replicas; less than ANSWER_TIMEOUT_S, so that it says how many confirmed."""
+
 BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
 
@@ -41,6 +45,19 @@ class Claim:
     keys: Keys
     incarnations: Sequence[tuple[int, str]]
     """Its number and its trader; where a trader comes again, its older incarnation is first."""
+
+    def arguments(self) -> list[bytes]:
+        """ARGV of claim.lua."""
+        return [msgspec.json.encode({"traders": [trader_id for _, trader_id in self.incarnations]})]
+
+    def epochs(self, answer: Any) -> list[int | Unreadable]:
+        """The answer of claim.lua."""
+        return [
+            Unreadable(_unreadable(self.keys, claimed.hash, trader_id, claimed.value, trader_id))
+            if claimed.hash
+            else int(claimed.epoch)
+            for (_, trader_id), claimed in zip(self.incarnations, _CLAIMS.decode(answer).claims, strict=True)
+        ]
 
 
 class OutgoingEntry(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +102,49 @@ class Latest:
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
 
 
+class _Claimed(msgspec.Struct):
+    epoch: str = ""
+    hash: str = ""
+    """The name of the hash that cannot be read; then there is no epoch."""
+    value: str = ""
+    """What it holds."""
+
+
+class _Claims(msgspec.Struct):
+    """The answer of claim.lua."""
+
+    claims: list[_Claimed]
+    """By trader, in the order of the question."""
+
+
+class _Skip(msgspec.Struct):
+    """An incarnation that admit.lua passed over; see Skipped."""
+
+    incarnation: int
+    """Its number in the question, from 1 on."""
+    why: Literal["behind", "unreadable"]
+    admitted: str = "0"
+    floor: str = ""
+    """The epoch that Postgres knows; only where it is behind."""
+    hash: str = ""
+    """The name of the hash that cannot be read."""
+    value: str = ""
+    """What it holds."""
+
+
+class _Admitted(msgspec.Struct):
+    """The answer of admit.lua; numbers that may be great are texts."""
+
+    count: int
+    fenced: list[int] = []
+    """Numbers of incarnations in the question, from 1 on."""
+    skipped: list[_Skip] = []
+
+
+_CLAIMS: Final = msgspec.json.Decoder(_Claims)
+_ADMITTED: Final = msgspec.json.Decoder(_Admitted)
+
+
 class Admit:
     """Ask to admit entries, in this order. The same Admit may be asked again after a lost answer."""
 
@@ -120,34 +180,34 @@ class Admit:
             self._batch["merged"] = merged
         self._payloads = [each.payload for each in entries]
 
-    @property
-    def arguments(self) -> list[bytes]:
-        """ARGV of admit.lua."""
+    def arguments(self, *, replicated: bool = False) -> list[bytes]:
+        """ARGV of admit.lua. replicated: WAIT follows on the same connection."""
         if self.accept_behind:
             self._batch["accept_behind"] = True
+        if replicated:
+            self._batch["replicated"] = True
         return [msgspec.json.encode(self._batch), *self._payloads]
 
     def admission(self, answer: Any) -> Admission:
         """The answer of admit.lua."""
-        count, fenced, skipped = answer
+        admitted = _ADMITTED.decode(answer)
         return Admission(
-            int(count),
-            [self._incarnations[int(number) - 1] for number in fenced],
-            dict(map(self._skipped, skipped)),
+            admitted.count,
+            [self._incarnations[number - 1] for number in admitted.fenced],
+            dict(map(self._skipped, admitted.skipped)),
         )
 
-    def _skipped(self, answer: Any) -> tuple[tuple[str, int], Skipped]:
-        trader_id, epoch = incarnation = self._incarnations[int(answer[0]) - 1]
-        if _text(answer[1]) == "behind":
+    def _skipped(self, skip: _Skip) -> tuple[tuple[str, int], Skipped]:
+        trader_id, epoch = incarnation = self._incarnations[skip.incarnation - 1]
+        if skip.why == "behind":
             reason = (
                 f"Redis had lost the epochs of trader {trader_id!r}: it gave out {epoch}, and Postgres knows "
-                f"{_text(answer[3])}"
+                f"{skip.floor}"
             )
-            return incarnation, Skipped("behind", int(answer[2]), reason)
-        name, value = _text(answer[2]), _text(answer[3])
-        field_name = f"{epoch}:{trader_id}" if name == "admitted" else trader_id
+            return incarnation, Skipped("behind", int(skip.admitted), reason)
+        field_name = f"{epoch}:{trader_id}" if skip.hash == "admitted" else trader_id
         return incarnation, Skipped(
-            "unreadable", 0, _unreadable(self.keys, name, field_name, value, trader_id)
+            "unreadable", 0, _unreadable(self.keys, skip.hash, field_name, skip.value, trader_id)
         )
 
 
@@ -161,6 +221,10 @@ class Admission:
     """Traders and epochs for which a newer epoch exists: their state in Redis was left to it."""
     skipped: Mapping[tuple[str, int], Skipped] = field(default_factory=dict)
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
+
+
+class NotReplicated(StreamUnavailable):
+    """Fewer replicas than RISK_REPLICAS have confirmed in time what Redis took: the same is asked again."""
 
 
 def unavailable(error: Exception) -> StreamUnavailable:
@@ -177,21 +241,6 @@ def _admit_keys(keys: Keys) -> list[str]:
 
 def _claim_keys(keys: Keys) -> list[str]:
     return [keys.epochs, keys.floors, keys.superseded]
-
-
-def _traders(call: Claim) -> list[str]:
-    return [trader_id for _, trader_id in call.incarnations]
-
-
-def _epochs(call: Claim, answer: Any) -> list[int | Unreadable]:
-    epochs: list[int | Unreadable] = []
-    for (_, trader_id), each in zip(call.incarnations, answer, strict=True):
-        if isinstance(each, list):
-            name, value = map(_text, each)
-            epochs.append(Unreadable(_unreadable(call.keys, name, trader_id, value, trader_id)))
-        else:
-            epochs.append(int(each))
-    return epochs
 
 
 def _unreadable(keys: Keys, name: str, field_name: str, value: str, trader_id: str) -> str:
@@ -239,37 +288,67 @@ def _latest(answer: Any, trader_id: str) -> Latest:
 class TraderStream:
     """The streams of all partitions on one Redis. Thread-safe. All methods may raise StreamUnavailable."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, replicas: int = 0) -> None:
+        """replicas: how many have to confirm a claim or an admission before it is one."""
         self._client = client
+        self._replicas = replicas
         self._claim = client.register_script(script(__package__, "claim"))
         self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
-    def connect(cls, url: str) -> TraderStream:
+    def connect(cls, url: str, replicas: int = 0) -> TraderStream:
         """A stream on a client of its own; connects when it is first asked something.
 
         A broken connection is replaced once without a word (it may have been idle for hours); what goes
-        wrong then is said.
+        wrong then is an error.
         """
         return cls(
             redis_client(
                 url, answer_timeout_s=ANSWER_TIMEOUT_S, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1
-            )
+            ),
+            replicas,
         )
 
     def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.incarnations, in their order."""
         try:
-            return _epochs(call, self._claim(keys=_claim_keys(call.keys), args=_traders(call)))
+            return call.epochs(self._ask(self._claim, _claim_keys(call.keys), call.arguments()))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
         try:
-            return call.admission(self._admit(keys=_admit_keys(call.keys), args=call.arguments))
+            arguments = call.arguments(replicated=self._replicas > 0)
+            return call.admission(self._ask(self._admit, _admit_keys(call.keys), arguments))
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+
+    def _ask(self, script: Any, keys: list[str], arguments: list[bytes]) -> Any:
+        """The answer of a script that ends with a write; with replicas once enough have confirmed it.
+
+        WAIT is about the last write of its own connection, so both go over one: a pipeline's, and what breaks
+        is repeated as a whole.
+        """
+        if not self._replicas:
+            return script(keys=keys, args=arguments)
+        for how in (("EVALSHA", script.sha), ("EVAL", script.script)):
+            pipeline: Any
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.execute_command(*how, len(keys), *keys, *arguments)
+                pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
+                answer, confirmed = pipeline.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError):
+                break
+        for each in (answer, confirmed):
+            if isinstance(each, Exception):
+                raise each
+        if confirmed < self._replicas:
+            raise NotReplicated(
+                f"{confirmed} of {self._replicas} replicas have confirmed within "
+                f"{REPLICAS_TIMEOUT_MS / 1000:g} s what Redis took"
+            )
+        return answer
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
@@ -283,6 +362,8 @@ class TraderStream:
     def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
         """The partitions that are away too: on the server that did not answer about these keys."""
         streams = {other.snapshots: other.partition for other in others}
+        if isinstance(error, NotReplicated):  # with replicas there is one server
+            return set(streams.values())
         away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
         return {streams[stream] for stream in away}
 

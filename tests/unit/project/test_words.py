@@ -43,12 +43,9 @@ ALLOWED = {
     "producer/risk_producer/settings/urls.py": {"balance", "said"},  # load_balance_hosts is libpq's
     # Names to be changed with the next change there.
     "producer/risk_producer/settings/declare.py": {"told"},
-    "producer/risk_producer/transport/requests.py": {"said"},
     "worker/risk_worker/drain/batch.py": {"letter", "letters"},
-    "worker/risk_worker/recovery/restore.lua": {"whoever"},
     "worker/risk_worker/runtime/dashboard.py": {"whoever"},
     "worker/risk_worker/runtime/jobs.py": {"settled"},
-    "worker/risk_worker/stream/acknowledgement.py": {"letter"},
 }
 """File -> words that it may have all the same."""
 

@@ -23,6 +23,7 @@ from redis.exceptions import ChildDeadlockedError, IncorrectPolicyType, RedisClu
 import risk_producer
 from risk_producer import AsyncRiskProducer, ConfigurationError, RiskProducer
 from risk_producer.base import ProducerBase
+from risk_producer.settings import Settings
 from tests.support.factory import snapshot
 from tests.support.redis import stream_of
 from tests.support.wait import wait_until
@@ -32,6 +33,31 @@ from tests.support.wait import wait_until
 def test_a_client_whose_calls_are_awaited_is_rejected_at_once(kind: type[ProducerBase]) -> None:
     with pytest.raises(ConfigurationError, match=r"client expects a redis\.Redis"):
         kind(client=redis.asyncio.Redis(), registry=CollectorRegistry())
+
+
+class Cluster(redis.RedisCluster):
+    """Connects to nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_a_client_of_a_cluster_cannot_wait_for_replicas(kind: type[ProducerBase]) -> None:
+    with pytest.raises(ConfigurationError, match="replicas is 1, and client is a Cluster"):
+        kind(client=Cluster(), replicas=1, registry=CollectorRegistry())
+
+
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_the_replicas_of_the_settings_are_waited_for_in_the_child_of_a_fork_too(
+    kind: type[ProducerBase],
+) -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1/0", replicas=2)
+    transport = kind.from_settings(settings, registry=CollectorRegistry())._engine.flusher.transport
+    assert [each.connected()._replicas for each in (transport, transport.child())] == [2, 2]
 
 
 def test_a_spool_that_is_a_file_is_rejected(tmp_path: Path, client: fakeredis.FakeRedis) -> None:

@@ -59,14 +59,21 @@ class _State(msgspec.Struct):
 
 
 class _Page(msgspec.Struct):
-    """The message to restore.lua."""
+    """The message to restore.lua, which also gets the marker that is expected."""
 
-    marker: str
-    """The one that is expected; empty: none."""
     following: str
     """The marker after this page."""
     states: list[_State]
     """By trader."""
+
+
+class _Restored(msgspec.Struct):
+    """The answer of restore.lua."""
+
+    restored: int = 0
+    """How many traders."""
+    overtaken: bool = False
+    """Nothing was done: another worker was quicker, or Redis lost its data meanwhile."""
 
 
 class Floors(ConnectionOwner):
@@ -117,22 +124,26 @@ class Floors(ConnectionOwner):
     def _compare(self, until: float) -> bool:
         """Go on with a comparison until a moment (monotonic). Returns whether none is left to be done."""
         marker, run_id = self._marker()
-        while marker != run_id:
+        while marker != run_id.encode():
             comparing = f"{_COMPARING}{run_id} "
-            after = marker.removeprefix(comparing) if marker.startswith(comparing) else ""
-            rows = self._page(after)
+            text = _text(marker)
+            rows = self._page(text.removeprefix(comparing) if text.startswith(comparing) else "")
             following = f"{comparing}{rows[-1]['trader_id']}" if rows else run_id
-            marker, restored = self._restored_page(marker, following, rows)
-            self._restored += restored
-            if not rows and marker == run_id:
+            answer = self._restored_page(marker, following, rows)
+            self._restored += answer.restored
+            if answer.overtaken:
+                marker, run_id = self._marker()
+            else:
+                marker = following.encode()
+            if not rows and not answer.overtaken:
                 self._log_restored()
             elif monotonic() >= until:
                 return False
         self.close()
         return True
 
-    def _marker(self) -> tuple[str, str]:
-        """(the marker that is there, "" for none; the one of a whole comparison)."""
+    def _marker(self) -> tuple[bytes, str]:
+        """(the marker that is there, empty for none; the one of a whole comparison)."""
         pipeline: Any = self._client.pipeline(transaction=False)
         pipeline.hget(self._keys.floors, "")
         pipeline.execute_command("INFO", "server", **beside(self._client, self._keys.floors))
@@ -141,7 +152,7 @@ class Floors(ConnectionOwner):
             raise marker
         # Where the user may not run INFO there is no other sign than the marker itself.
         run_id = server.get("run_id", "compared") if isinstance(server, dict) else "compared"
-        return _text(marker), str(run_id)
+        return marker or b"", str(run_id)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
@@ -149,8 +160,8 @@ class Floors(ConnectionOwner):
             connection.execute(_SQL["wait_briefly"])
             return rows_of(connection, _SQL["page_of_states"], {"after": after, "page": PAGE})
 
-    def _restored_page(self, marker: str, following: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int]:
-        """(the marker now, how many traders were restored)."""
+    def _restored_page(self, marker: bytes, following: str, rows: Sequence[dict[str, Any]]) -> _Restored:
+        """Restore what this Redis lost of a page, and set the marker to `following`."""
         states: list[_State] = []
         for row in rows:
             if partition_of(row["trader_id"], self._partitions) != self._keys.partition:
@@ -166,14 +177,11 @@ class Floors(ConnectionOwner):
                 continue
             states.append(_State(row["trader_id"], str(row["epoch"]), row["seq"], payload_of(row).decode()))
         keys = self._keys
-        answer = cast(
-            "list[Any]",
-            self._restore(
-                keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind],
-                args=[msgspec.json.encode(_Page(marker, following, states))],
-            ),
+        answer: Any = self._restore(
+            keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind],
+            args=[msgspec.json.encode(_Page(following, states)), marker],
         )
-        return _text(answer[0]), int(answer[1])
+        return msgspec.json.decode(answer, type=_Restored)
 
     def _log_restored(self) -> None:
         if self._restored:

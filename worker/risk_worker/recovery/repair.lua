@@ -2,26 +2,23 @@
 -- have, nothing is changed.
 --
 -- KEYS  1: repairs; 2...: the hash of each change
--- ARGV  1: how many repairs are kept; 2: who; 3: the trader;
---       4...: field, whether it was there (1 or 0), value before, whether it is to be there, value after, why;
---             by change
--- Returns how many were changed; -1: a field has changed meanwhile.
-local WIDTH = 6
-local function before_of(at)
-  return ARGV[at + 1] == '1' and ARGV[at + 2] or false
+-- ARGV  1: JSON of {kept = how many repairs are kept, by, trader, changes = {{field, why, before, after}...}};
+--          before and after are the numbers of the ARGV that hold the value, missing where the field is not there
+--       2...: values; they may be any bytes
+-- Returns JSON of {changed = how many; 0: a field has changed meanwhile}.
+local asked = cjson.decode(ARGV[1])
+for i, change in ipairs(asked.changes) do
+  local before = change.before and ARGV[change.before] or false
+  if redis.call('HGET', KEYS[1 + i], change.field) ~= before then return cjson.encode({ changed = 0 }) end
 end
-for i = 2, #KEYS do
-  local at = 4 + (i - 2) * WIDTH
-  if redis.call('HGET', KEYS[i], ARGV[at]) ~= before_of(at) then return -1 end
-end
-for i = 2, #KEYS do
-  local at = 4 + (i - 2) * WIDTH
-  redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 'by', ARGV[2], 'trader', ARGV[3], 'key', KEYS[i],
-    'field', ARGV[at], 'before', ARGV[at + 2], 'after', ARGV[at + 4], 'why', ARGV[at + 5])
-  if ARGV[at + 3] == '1' then
-    redis.call('HSET', KEYS[i], ARGV[at], ARGV[at + 4])
+for i, change in ipairs(asked.changes) do
+  local key, before, after = KEYS[1 + i], ARGV[change.before] or '', ARGV[change.after]
+  redis.call('XADD', KEYS[1], 'MAXLEN', asked.kept, '*', 'by', asked.by, 'trader', asked.trader, 'key', key,
+    'field', change.field, 'before', before, 'after', after or '', 'why', change.why)
+  if after then
+    redis.call('HSET', key, change.field, after)
   else
-    redis.call('HDEL', KEYS[i], ARGV[at])
+    redis.call('HDEL', key, change.field)
   end
 end
-return #KEYS - 1
+return cjson.encode({ changed = #asked.changes })

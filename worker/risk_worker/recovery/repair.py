@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any, Final, cast
 
+import msgspec
 import psycopg
 
 from risk_producer.contract.keys import Keys, partition_of
@@ -88,6 +89,47 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         raise RepairImpossible(f"the database: {classify_error(error)}") from error
+
+
+class _Field(msgspec.Struct, omit_defaults=True):
+    """A field that repair.lua changes. Values may be any bytes, so they are arguments of their own."""
+
+    field: str
+    why: str
+    before: int = 0
+    """The number of the argument that holds the value; 0: the field was not there."""
+    after: int = 0
+    """0: the field is deleted."""
+
+
+class _Changes(msgspec.Struct):
+    """The message to repair.lua."""
+
+    kept: int
+    by: str
+    trader: str
+    changes: list[_Field]
+
+
+class _Changed(msgspec.Struct):
+    """The answer of repair.lua."""
+
+    changed: int
+    """How many; 0: a field has changed meanwhile, and nothing was done."""
+
+
+def repair_arguments(by: str, trader_id: str, changes: Sequence[Change]) -> list[bytes]:
+    """ARGV of repair.lua."""
+    values: list[bytes] = []
+
+    def number_of(value: bytes | None) -> int:
+        if value is None:
+            return 0
+        values.append(value)
+        return 1 + len(values)
+
+    fields = [_Field(each.field, each.why, number_of(each.before), number_of(each.after)) for each in changes]
+    return [msgspec.json.encode(_Changes(KEPT, by, trader_id, fields)), *values]
 
 
 class _Repair:
@@ -265,14 +307,9 @@ class _Repair:
 
     def _applied(self, changes: Sequence[Change]) -> bool:
         """Apply them all; False: one of the fields has changed meanwhile."""
-        arguments: list[str | bytes | int] = [KEPT, self._by, self._trader_id]
-        for change in changes:
-            arguments += [change.field]
-            for value in (change.before, change.after):
-                arguments += [int(value is not None), value or b""]
-            arguments.append(change.why)
         keys = [self._keys.repairs, *(change.key for change in changes)]
-        return cast("int", self._apply(keys=keys, args=arguments)) >= 0
+        answer = self._apply(keys=keys, args=repair_arguments(self._by, self._trader_id, changes))
+        return msgspec.json.decode(answer, type=_Changed).changed > 0
 
 
 def _order(snapshot: WireSnapshot) -> tuple[int, int]:

@@ -1,17 +1,16 @@
 -- Compares a page of Postgres' states with what this Redis knows of their traders, and restores what it had
--- lost. Lowers nothing, and may be repeated. The marker says how far the comparison has come; whoever finds
--- another one than expected has done nothing: another worker was quicker, or Redis lost its data meanwhile.
+-- lost. Lowers nothing, and may be repeated. The marker says how far the comparison has come; where it is another
+-- one than expected nothing is done: another worker was quicker, or Redis lost its data meanwhile.
 --
 -- KEYS  floors, epochs, latest, admitted, behind
--- ARGV  1: JSON of {marker = the one that is expected ("": none), following = the marker after this page,
---          states = {{trader, epoch = text, seq, payload}...}}
--- Returns {the marker now, how many traders were restored}.
+-- ARGV  1: JSON of {following = the marker after this page, states = {{trader, epoch = text, seq, payload}...}}
+--       2: the marker that is expected, "": none; it may be any bytes
+-- Returns JSON of {restored = how many traders}, or {overtaken = true}: the marker is another one.
 local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local page = cjson.decode(ARGV[1])
 local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
 if wrong then return wrong end
-local marker = redis.call('HGET', floors, '') or ''
-if marker ~= page.marker then return { marker, 0 } end
+if (redis.call('HGET', floors, '') or '') ~= ARGV[2] then return cjson.encode({ overtaken = true }) end
 
 -- Whether a payload is this trader's and not older than (epoch, seq); nil where it cannot be read.
 local function is_newer(payload, trader, epoch, seq)
@@ -52,4 +51,4 @@ for _, each in ipairs(page.states) do
   if lost then restored = restored + 1 end
 end
 redis.call('HSET', floors, '', page.following)
-return { page.following, restored }
+return cjson.encode({ restored = restored })

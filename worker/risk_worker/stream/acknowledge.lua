@@ -11,10 +11,11 @@
 --          stored = {{trader, count, latency_ms, entries}...}, dead = {{trader, count, entries}...}, duplicates,
 --          buckets = {bound = count}, incarnations = {{field, highest}...}, unidentified;
 --          entries = {{id, seq, incarnation, bound}...} only where listed; what is 0 or empty may be missing
--- Returns how many entries this call took off; -1: ask again with ids.
+-- Returns JSON of {taken_off = how many entries this call took off}, or {ids_needed = true}: ask again, listed.
 local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local batch = cjson.decode(ARGV[1])
+local AGAIN = cjson.encode({ ids_needed = true })
 local SLICE = 1000 -- unpack() has a limit of some thousands
 local unreadable = 0
 
@@ -32,11 +33,11 @@ end
 local cut = nil -- how many entries the piece had
 if not batch.listed then
   for at, each in ipairs(batch.incarnations) do
-    if last_seq[at] and each.highest > last_seq[at] then return -1 end
+    if last_seq[at] and each.highest > last_seq[at] then return AGAIN end
   end
   local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not head or head[1] ~= batch.first or #redis.call('XRANGE', stream, batch.last, batch.last) == 0 then
-    return -1
+    return AGAIN
   end
   cut = redis.call('XTRIM', stream, 'MINID', '=', batch.last) + redis.call('XDEL', stream, batch.last)
 end
@@ -127,4 +128,4 @@ if stored + dead > 0 then
   local time = redis.call('TIME')
   redis.pcall('HSET', counters, 'acknowledged_ms', time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
 end
-return stored + dead
+return cjson.encode({ taken_off = stored + dead })

@@ -1,4 +1,4 @@
-"""The message to acknowledge.lua about a committed batch, and how it is made."""
+"""The message to acknowledge.lua about a committed batch, how it is made, and the answer."""
 
 from __future__ import annotations
 
@@ -61,12 +61,21 @@ class Acknowledgement(msgspec.Struct):
     """Entries that name no incarnation."""
 
 
+class Acknowledged(msgspec.Struct):
+    """The answer of acknowledge.lua."""
+
+    taken_off: int = 0
+    """Entries that this call took off the stream."""
+    ids_needed: bool = False
+    """Nothing was done: the stream is not as the batch was read, so each entry has to be listed."""
+
+
 def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
     """The message for a batch that is cut off the stream as one piece."""
     rows, of_stored = _stored(batch, outcome)
     dead: dict[str, int] = defaultdict(int)
-    for letter in outcome.dead:
-        dead[_trader_of(letter)] += 1
+    for dead_letter in outcome.dead:
+        dead[_trader_of(dead_letter)] += 1
     return Acknowledgement(
         batch.first,
         batch.last,
@@ -81,7 +90,7 @@ def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
         incarnations=[
             Admitted(f"{epoch}:{trader}", seq) for (trader, epoch), seq in _highest(batch, outcome).items()
         ],
-        unidentified=sum(letter.identity is None for letter in outcome.dead),
+        unidentified=sum(dead_letter.identity is None for dead_letter in outcome.dead),
     )
 
 
@@ -100,8 +109,8 @@ def listed(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
         bound = bucket_of(_waited_ms(row.snapshot.recorded_at, now))
         stored[row.snapshot.trader_id].append(entry(row.entry_id, row.identity, bound))
     dead: dict[str, list[TakenOff]] = defaultdict(list)
-    for letter in outcome.dead:
-        dead[_trader_of(letter)].append(entry(letter.entry_id, letter.identity))
+    for dead_letter in outcome.dead:
+        dead[_trader_of(dead_letter)].append(entry(dead_letter.entry_id, dead_letter.identity))
     message.listed = True
     message.buckets = {}
     for of in message.stored:
@@ -121,7 +130,7 @@ def _stored(batch: Batch, outcome: Outcome) -> tuple[Sequence[Row], Sequence[Inc
     """The rows of which the transaction made no dead letters."""
     if not outcome.dead or outcome.dead is batch.dead:
         return batch.rows, batch.incarnations
-    rows = batch.without({letter.entry_id for letter in outcome.dead})
+    rows = batch.without({dead_letter.entry_id for dead_letter in outcome.dead})
     return rows, incarnations(rows)
 
 
@@ -140,15 +149,15 @@ def _by_trader(found: Iterable[Incarnation]) -> dict[str, tuple[int, datetime]]:
 def _highest(batch: Batch, outcome: Outcome) -> dict[tuple[str, int], int]:
     """The highest seq in the batch of each (trader_id, epoch), dead letters included."""
     highest = {(each.trader_id, each.epoch): each.newest.seq for each in batch.incarnations}
-    for letter in outcome.dead:
-        if (identity := letter.identity) is not None:
+    for dead_letter in outcome.dead:
+        if (identity := dead_letter.identity) is not None:
             incarnation = (identity.trader_id, identity.epoch)
             highest[incarnation] = max(identity.seq, highest.get(incarnation, 0))
     return highest
 
 
-def _trader_of(letter: DeadLetter) -> str:
-    return letter.identity.trader_id if letter.identity is not None else ""
+def _trader_of(dead_letter: DeadLetter) -> str:
+    return dead_letter.identity.trader_id if dead_letter.identity is not None else ""
 
 
 def _latency_ms(recorded_at: datetime, now: datetime) -> str:

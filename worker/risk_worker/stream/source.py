@@ -22,7 +22,7 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_cli
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.stream import acknowledgement
-from risk_worker.stream.acknowledgement import Acknowledgement
+from risk_worker.stream.acknowledgement import Acknowledged, Acknowledgement
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 
@@ -44,6 +44,21 @@ _FIRST_COUNT: Final = 4
 def connect(url: str) -> RedisClient:
     """A client for the drain: answers that do not come are an error, not a hang."""
     return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
+
+
+class Forget(msgspec.Struct):
+    """The message to forget.lua."""
+
+    keep_ms: int
+    page: int
+    """How many to look at."""
+
+
+class Forgotten(msgspec.Struct):
+    """The answer of forget.lua."""
+
+    forgotten: int
+    """How many."""
 
 
 def _raw(answer: Any, **_options: object) -> Any:
@@ -144,7 +159,7 @@ class StreamSource:
         """Take the committed batch off the stream and count it, in one script that may be repeated."""
         now = datetime.now(UTC)
         self._clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
-        if self._report(acknowledgement.whole(batch, outcome, now)) < 0:
+        if self._report(acknowledgement.whole(batch, outcome, now)).ids_needed:
             self._report(acknowledgement.listed(batch, outcome, now))
 
     def failed(self, batch: Batch) -> None:
@@ -171,32 +186,31 @@ class StreamSource:
         try:
             answer: Any = self._forget(
                 keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
-                args=[FORGET_AFTER_MS, FORGET_PAGE],
+                args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
             )
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        return int(answer)
+        return msgspec.json.decode(answer, type=Forgotten).forgotten
 
-    def _report(self, report: Acknowledgement) -> int:
+    def _report(self, report: Acknowledgement) -> Acknowledged:
         """Ask acknowledge.lua."""
         keys = self._keys
         try:
-            return int(
-                self._acknowledge(
-                    keys=[
-                        keys.snapshots,
-                        keys.counters,
-                        keys.attempts,
-                        keys.failures,
-                        keys.latency_ms,
-                        keys.latency_buckets,
-                        keys.admitted,
-                    ],
-                    args=[msgspec.json.encode(report)],
-                )
+            answer: Any = self._acknowledge(
+                keys=[
+                    keys.snapshots,
+                    keys.counters,
+                    keys.attempts,
+                    keys.failures,
+                    keys.latency_ms,
+                    keys.latency_buckets,
+                    keys.admitted,
+                ],
+                args=[msgspec.json.encode(report)],
             )
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+        return msgspec.json.decode(answer, type=Acknowledged)
 
     def _read(self, count: int, *, block_ms: int | None) -> list[StreamEntry]:
         try:

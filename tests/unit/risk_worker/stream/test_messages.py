@@ -1,11 +1,14 @@
-"""Python's messages to the scripts are those of golden files, and the scripts take what the files hold.
+"""What Python and the scripts say to each other is named, and is that of golden files, in both directions.
 
-A message and its script change together, in one commit with the file.
+NAME.json is a message to a script, NAME.answer.json an answer. Message, answer, script and file change
+together, in one commit. Nothing of it is a contract between versions: each process brings the text of its own
+scripts, and so talks to scripts of its own version alone. What versions share are the keys and the entries of
+the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,21 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import Identity, encode
-from risk_producer.transport.requests import Admit, OutgoingEntry
+from risk_producer.transport.requests import (
+    Admission,
+    Admit,
+    Claim,
+    OutgoingEntry,
+    Skipped,
+    Unreadable,
+)
 from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries
 from risk_worker.recovery import floors
+from risk_worker.recovery import repair as repairs
+from risk_worker.recovery.repair import Change
 from risk_worker.stream import acknowledgement
+from risk_worker.stream.acknowledgement import Acknowledged
+from risk_worker.stream.source import Forget, Forgotten
 
 KEYS = Keys(0)
 GOLDEN = Path(__file__).parents[3] / "golden" / "scripts"
@@ -55,26 +69,96 @@ def batch() -> tuple[Batch, Outcome]:
     return made, Outcome(made.dead, duplicates=1)
 
 
-def admit(*, accept_behind: bool) -> bytes:
+def admit(*, accept_behind: bool) -> Admit:
     entries = [
         OutgoingEntry("a", 7, 3, 0, b"{}"),
         OutgoingEntry("größer", 7, 1, 0, b"{}"),
         OutgoingEntry("a", 7, 5, 1 if accept_behind else 0, b"{}"),
     ]
-    return Admit(KEYS, 10, entries, accept_behind=accept_behind).arguments[0]
+    return Admit(KEYS, 10, entries, accept_behind=accept_behind)
 
 
-STATE = floors._State("größer", "7", 3, payload("größer", 7, 3).decode())
+CLAIM = Claim(KEYS, [(0, "größer"), (0, "a"), (1, "b")])
+NOISE = b'\xff\0"{}'
+SHOWN = repr(r'\xff\x00"{}')
+CHANGES = [
+    Change(KEYS.epochs, "a", NOISE, b"7", "is no epoch that can be used"),
+    Change(KEYS.latest, "größer", None, payload("größer", 7, 3), "is missing"),
+    Change(KEYS.admitted, "7:a", b"5", None, "is not the last seq that was admitted"),
+]
+BIG = 2**53 - 1
+
+
 MESSAGES: dict[str, Callable[[], bytes]] = {
-    "admit": lambda: admit(accept_behind=False),
-    "admit-all-keys": lambda: admit(accept_behind=True),
+    "admit": lambda: admit(accept_behind=False).arguments()[0],
+    "admit-all-keys": lambda: admit(accept_behind=True).arguments(replicated=True)[0],
+    "claim": lambda: CLAIM.arguments()[0],
     "acknowledge-whole": lambda: msgspec.json.encode(acknowledgement.whole(*batch(), NOW)),
     "acknowledge-listed": lambda: msgspec.json.encode(acknowledgement.listed(*batch(), NOW)),
+    "forget": lambda: msgspec.json.encode(Forget(86_400_000, 1_000)),
     "restore": lambda: msgspec.json.encode(
-        floors._Page(
-            "", "comparing run ", [floors._State("größer", "7", 3, payload("größer", 7, 3).decode())]
-        )
+        floors._Page("comparing run ", [floors._State("größer", "7", 3, payload("größer", 7, 3).decode())])
     ),
+    "repair": lambda: repairs.repair_arguments("me@here", "größer", CHANGES)[0],
+}
+ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
+    "admit": (admit(accept_behind=False).admission, Admission(3, [])),
+    "admit-all-keys": (
+        admit(accept_behind=False).admission,
+        Admission(
+            3,
+            [("a", 7)],
+            {
+                ("größer", 7): Skipped(
+                    "behind",
+                    BIG,
+                    "Redis had lost the epochs of trader 'größer': it gave out 7, and Postgres knows 8",
+                )
+            },
+        ),
+    ),
+    "admit-unreadable": (
+        admit(accept_behind=False).admission,
+        Admission(
+            3,
+            [],
+            {
+                ("a", 7): Skipped(
+                    "unreadable",
+                    0,
+                    f"field '7:a' of risk:{{0}}:admitted in Redis holds {SHOWN}, which is no number that "
+                    "can be used; the command to repair it: riskstream repair a",
+                )
+            },
+        ),
+    ),
+    "claim": (
+        CLAIM.epochs,
+        [
+            BIG - 1,
+            Unreadable(
+                f"field 'a' of risk:{{0}}:epochs in Redis holds {SHOWN}, which is no number that can be "
+                "used; the command to repair it: riskstream repair a"
+            ),
+            Unreadable(
+                "field 'b' of risk:{0}:floors in Redis holds '1e5', which is no number that can be used; the "
+                "command to repair it: riskstream repair b"
+            ),
+        ],
+    ),
+    "acknowledge": (msgspec.json.Decoder(Acknowledged).decode, Acknowledged(5)),
+    "acknowledge-ids-needed": (
+        msgspec.json.Decoder(Acknowledged).decode,
+        Acknowledged(ids_needed=True),
+    ),
+    "forget": (msgspec.json.Decoder(Forgotten).decode, Forgotten(1)),
+    "restore": (msgspec.json.Decoder(floors._Restored).decode, floors._Restored(1)),
+    "restore-overtaken": (
+        msgspec.json.Decoder(floors._Restored).decode,
+        floors._Restored(overtaken=True),
+    ),
+    "repair": (msgspec.json.Decoder(repairs._Changed).decode, repairs._Changed(3)),
+    "repair-changed-meanwhile": (msgspec.json.Decoder(repairs._Changed).decode, repairs._Changed(0)),
 }
 
 
@@ -94,34 +178,112 @@ def golden(name: str) -> bytes:
     return (GOLDEN / f"{name}.json").read_bytes().strip()
 
 
+class Scripts:
+    """Runs the scripts, and holds their answers against the golden ones."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def check(self, answer: str, package: str, name: str, keys: Sequence[str], *arguments: bytes) -> None:
+        said = self._client.register_script(script(package, name))(keys=keys, args=arguments)
+        assert msgspec.json.decode(said) == msgspec.json.decode(golden(f"{answer}.answer"))
+
+    def admit(self, answer: str, message: bytes) -> None:
+        keys = (KEYS.snapshots, KEYS.latest, KEYS.epochs, KEYS.admitted, KEYS.counters)
+        payloads = (b"{}", b"{}", b"{}")
+        self.check(
+            answer, "risk_producer.transport", "admit", (*keys, KEYS.floors, KEYS.behind), message, *payloads
+        )
+
+    def claim(self, answer: str) -> None:
+        keys = (KEYS.epochs, KEYS.floors, KEYS.superseded)
+        self.check(answer, "risk_producer.transport", "claim", keys, golden("claim"))
+
+    def acknowledge(self, answer: str, message: bytes) -> None:
+        keys = (KEYS.snapshots, KEYS.counters, KEYS.attempts, KEYS.failures, KEYS.latency_ms)
+        self.check(
+            answer,
+            "risk_worker.stream",
+            "acknowledge",
+            (*keys, KEYS.latency_buckets, KEYS.admitted),
+            message,
+        )
+
+    def forget(self, answer: str) -> None:
+        keys = (KEYS.superseded, KEYS.admitted, KEYS.epochs, KEYS.snapshots)
+        self.check(answer, "risk_worker.stream", "forget", keys, golden("forget"))
+
+    def restore(self, answer: str, expected: bytes = b"") -> None:
+        keys = (KEYS.floors, KEYS.epochs, KEYS.latest, KEYS.admitted, KEYS.behind)
+        self.check(answer, "risk_worker.recovery", "restore", keys, golden("restore"), expected)
+
+    def repair(self, answer: str) -> None:
+        keys = [KEYS.repairs, *(change.key for change in CHANGES)]
+        values = repairs.repair_arguments("me@here", "größer", CHANGES)[1:]
+        self.check(answer, "risk_worker.recovery", "repair", keys, golden("repair"), *values)
+
+
+@pytest.fixture
+def scripts(client: Any) -> Scripts:
+    return Scripts(client)
+
+
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_is_that_of_the_golden_file(name: str) -> None:
     assert MESSAGES[name]() == golden(name)
 
 
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("decoded", [False, True], ids=["bytes", "texts"])
+def test_an_answer_of_the_golden_file_is_read(name: str, decoded: bool) -> None:
+    """A client of the trader's own may decode answers."""
+    read, meaning = ANSWERS[name]
+    answer: Any = golden(f"{name}.answer")
+    assert read(answer.decode() if decoded else answer) == meaning
+
+
 def test_each_golden_file_has_its_message() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == set(MESSAGES)
+    expected = {*MESSAGES, *(f"{name}.answer" for name in ANSWERS)}
+    assert {path.name.removesuffix(".json") for path in GOLDEN.glob("*.json")} == expected
 
 
 @pytest.mark.parametrize("name", ["admit", "admit-all-keys"])
-def test_admit_takes_the_golden_message(client: Any, name: str) -> None:
+def test_admit_takes_the_golden_message(client: Any, scripts: Scripts, name: str) -> None:
     client.hset(KEYS.epochs, mapping={"a": "7", "größer": "7"})
-    run = client.register_script(script("risk_producer.transport", "admit"))
-    keys = (KEYS.snapshots, KEYS.latest, KEYS.epochs, KEYS.admitted, KEYS.counters, KEYS.floors, KEYS.behind)
-    assert run(keys=keys, args=[golden(name), b"{}", b"{}", b"{}"]) == [3, [], []]
+    scripts.admit("admit", golden(name))
     assert client.xlen(KEYS.snapshots) == 3
     assert client.hmget(KEYS.admitted, "7:a", "7:größer") == [b"5", b"1"]
 
 
+def test_admit_answers_what_was_fenced_and_what_is_behind(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, mapping={"a": "8", "größer": "6"})
+    client.hset(KEYS.floors, "größer", "8")
+    client.hset(KEYS.admitted, "7:größer", BIG)
+    scripts.admit("admit-all-keys", golden("admit"))
+    assert client.xlen(KEYS.snapshots) == 2
+
+
+def test_admit_answers_what_is_unreadable(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, mapping={"a": "7", "größer": "7"})
+    client.hset(KEYS.admitted, "7:a", NOISE)
+    scripts.admit("admit-unreadable", golden("admit"))
+    assert client.xlen(KEYS.snapshots) == 1
+
+
+def test_claim_takes_the_golden_message(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, mapping={"größer": BIG - 2, "a": NOISE})
+    client.hset(KEYS.floors, "b", "1e5")
+    scripts.claim("claim")
+    assert client.hget(KEYS.epochs, "größer") == b"%d" % (BIG - 1)
+
+
 @pytest.mark.parametrize("name", ["acknowledge-whole", "acknowledge-listed"])
-def test_acknowledge_takes_the_golden_message(client: Any, name: str) -> None:
+def test_acknowledge_takes_the_golden_message(client: Any, scripts: Scripts, name: str) -> None:
     admitted = {"7:größer": 1, "7:a": 3, "8:a": 1, "9:b": 2}
     client.hset(KEYS.admitted, mapping=admitted)
     for entry_id in ("5-0", "5-1", "6-0", "7-0", "8-0", "9-0"):
         client.xadd(KEYS.snapshots, {"s": "{}"}, id=entry_id)
-    run = client.register_script(script("risk_worker.stream", "acknowledge"))
-    keys = (KEYS.snapshots, KEYS.counters, KEYS.attempts, KEYS.failures, KEYS.latency_ms)
-    assert run(keys=(*keys, KEYS.latency_buckets, KEYS.admitted), args=[golden(name)]) == 5
+    scripts.acknowledge("acknowledge", golden(name))
     counted = client.hgetall(KEYS.counters)
     del counted[b"acknowledged_ms"]
     totals = {b"batches": b"1", b"stored": b"3", b"dead": b"2", b"duplicates": b"1", b"foreign": b"1"}
@@ -133,9 +295,43 @@ def test_acknowledge_takes_the_golden_message(client: Any, name: str) -> None:
     assert client.xlen(KEYS.snapshots) == 1
 
 
-def test_restore_takes_the_golden_message(client: Any) -> None:
-    run = client.register_script(script("risk_worker.recovery", "restore"))
-    keys = (KEYS.floors, KEYS.epochs, KEYS.latest, KEYS.admitted, KEYS.behind)
-    assert run(keys=keys, args=[golden("restore")]) == [b"comparing run ", 1]
+def test_acknowledge_asks_for_ids_where_the_stream_is_another(scripts: Scripts) -> None:
+    scripts.acknowledge("acknowledge-ids-needed", golden("acknowledge-whole"))
+
+
+def test_forget_takes_the_golden_message(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.admitted, mapping={"1:a": 1, "2:a": 1})
+    client.rpush(KEYS.superseded, "5 1:a")
+    scripts.forget("forget")
+    assert client.hkeys(KEYS.admitted) == [b"2:a"]
+
+
+@pytest.mark.parametrize("marker", [b"", b"comparing run of another", NOISE])
+def test_restore_takes_the_golden_message(client: Any, scripts: Scripts, marker: bytes) -> None:
+    if marker:
+        client.hset(KEYS.floors, "", marker)
+        scripts.restore("restore-overtaken")
+        assert not client.exists(KEYS.latest)
+    scripts.restore("restore", marker)
     assert client.hget(KEYS.latest, "größer") == payload("größer", 7, 3)
     assert client.hget(KEYS.epochs, "größer") == b"7"
+    assert client.hget(KEYS.floors, "") == b"comparing run "
+
+
+def test_repair_takes_the_golden_message(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, "a", NOISE)
+    client.hset(KEYS.admitted, "7:a", 6)
+    scripts.repair("repair-changed-meanwhile")
+    assert not client.exists(KEYS.repairs)
+    assert client.hget(KEYS.epochs, "a") == NOISE
+    client.hset(KEYS.admitted, "7:a", 5)
+    scripts.repair("repair")
+    assert client.hget(KEYS.epochs, "a") == b"7"
+    assert client.hget(KEYS.latest, "größer") == payload("größer", 7, 3)
+    assert not client.exists(KEYS.admitted)
+    [first, second, third] = [fields for _, fields in client.xrange(KEYS.repairs)]
+    assert (first[b"before"], first[b"after"]) == (NOISE, b"7")
+    assert (second[b"before"], second[b"after"]) == (b"", payload("größer", 7, 3))
+    assert (third[b"field"], third[b"before"], third[b"after"]) == (b"7:a", b"5", b"")
+    assert third[b"trader"] == "größer".encode()
+    assert third[b"by"] == b"me@here"
