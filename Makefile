@@ -37,7 +37,7 @@ TEST_PROCESSES ?= $(if $(TEST_REDIS_URL),0,3)
 test: check ## every check and the whole test suite, on servers it starts by itself
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-test-system: $(DEV) ## what needs servers of Debian: forms of connecting, clocks; 30 minutes at most
+test-system: $(DEV) ## failovers, and what needs servers of Debian: forms of connecting, clocks; 30 minutes at most
 	timeout 1800 $(BIN)/pytest tests -m system --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 bench: $(DEV) ## measure against the yardsticks: 6 minutes

@@ -35,7 +35,7 @@ class CounterSample:
 
 
 class Meter:
-    """Reads the counters of all partitions; what is no number counts as 0. Raises redis.RedisError.
+    """Reads the counters of all partitions; what is no number counts as 0. Raises one of REDIS_ERRORS.
 
     Not thread-safe.
     """

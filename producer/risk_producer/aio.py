@@ -65,7 +65,7 @@ class AsyncRiskProducer(ProducerBase):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if engine.pushes_through() and looped:
+        if engine.pushes_through(snapshot.trader_id) and looped:
             session.hurry()
             ends = monotonic() + PUSH_THROUGH_S
             if not await session.waiters.wait_for_async(lambda: engine.is_over(accepted), ends):

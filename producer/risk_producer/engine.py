@@ -61,11 +61,11 @@ class Engine:
         session = self.session
         return not session.closed and session.options.on_full != "refuse" and self.flusher.can_wait()
 
-    def pushes_through(self) -> bool:
+    def pushes_through(self, trader_id: str) -> bool:
         """Whether save() should wait for Redis just now: not while it is away, or has just been too slow."""
         session = self.session
         slow = session.confirmed == self._slow_at
-        return self.through and not session.in_memory and not slow and self.flusher.can_wait()
+        return self.through and not session.in_memory_for(trader_id) and not slow and self.flusher.can_wait()
 
     def was_slow(self) -> None:
         """save() waited in vain: it does not wait again before Redis has taken something."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Final
 
+from risk_producer.errors import StreamUnavailable
 from risk_producer.session.session import ProducerSession
 from risk_producer.session.waiters import release
 from risk_producer.transport.redis import Transport
@@ -155,7 +156,11 @@ class Flusher:
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()
-            reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
+            try:
+                reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
+            except StreamUnavailable as error:
+                session.unreachable = stream.unreachable(request.keys, error, session.waiting_keys())
+                raise
             session.on_reply(request, reply, monotonic())
         session.waiters.wake()
         self._notify_due = False

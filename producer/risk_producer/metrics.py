@@ -68,7 +68,7 @@ class ProducerCollector(Collector):
             if source in self._sources:
                 self._sources.discard(source)
                 last = source.sample()
-                last.buffered = last.fenced = last.on_postgres = last.on_memory = 0
+                last.buffered = last.fenced = last.away = last.on_postgres = last.on_memory = 0
                 self._past.add(last)
 
     def collect(self) -> Iterable[Metric]:
@@ -179,6 +179,11 @@ def _families(total: MetricsSample) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "risk_producer_fenced", "Traders for which a newer producer has taken over.", value=total.fenced
+    )
+    yield GaugeMetricFamily(
+        "risk_producer_partitions_away",
+        "Partitions whose snapshots Redis does not take. Above 0: health() and the log have the reason.",
+        value=total.away,
     )
     backend = GaugeMetricFamily(
         "risk_producer_backend", "Producers on this backend just now.", labels=["backend"]

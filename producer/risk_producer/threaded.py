@@ -46,7 +46,7 @@ class RiskProducer(ProducerBase):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if engine.pushes_through():
+        if engine.pushes_through(snapshot.trader_id):
             session.hurry()
             if not session.waiters.wait_for(lambda: engine.is_over(accepted), monotonic() + PUSH_THROUGH_S):
                 engine.was_slow()

@@ -125,6 +125,9 @@ FORMS: dict[str, Form] = {
     "hostaddr beside a name": _url("{login}@no.such.host:{port}/{db}?hostaddr=127.0.0.1"),
     "two hosts, the first one away": _url("{login}@127.0.0.1:1,127.0.0.1:{port}/{db}"),
     "lists as options": _url("{login}@/{db}?host=127.0.0.1,::1&port=1,{port}"),
+    "one port for all hosts": _url("{login}@/{db}?host=127.0.0.1,::1&port={port}"),
+    "a list of hosts, the last one with a port": _url("{login}@127.0.0.1,[::1]:{port}/{db}"),
+    "a list of sockets and hosts": _url("{login}@/{db}?host={dir}/none,{dir}&port={port}"),
     "a list with target_session_attrs": _url(
         "{login}@127.0.0.1:1,[::1]:{port}/{db}?target_session_attrs=any&load_balance_hosts=random"
     ),
@@ -146,6 +149,7 @@ FORMS: dict[str, Form] = {
     "DB_*": _parts(),
     "DB_HOST is a folder": _parts(HOST="{dir}"),
     "DB_HOST is an IPv6 address": _parts(HOST="::1"),
+    "DB_HOST is a list with one port": _parts(HOST="127.0.0.1,::1"),
     "DB_HOST and DB_PORT are lists": _parts(HOST="127.0.0.1,127.0.0.1", PORT="1,{port}"),
 }
 WITH_TLS: dict[str, Form] = {

@@ -132,7 +132,9 @@ def _await_epoch(flusher: Flusher, trader_id: str) -> int:
         session.waiters.wait_for(lambda: epoch() is not None or session.ended, monotonic() + EPOCH_TIMEOUT_S)
     known = epoch()
     if known is None:
-        why = session.held_reason(trader_id) or session.outage_reason or "Redis has not answered yet"
+        why = (
+            session.held_reason(trader_id) or session.outage_reason(trader_id) or "Redis has not answered yet"
+        )
         raise StateUnknown(
             f"the spool holds snapshots of {trader_id!r} that have no epoch yet, so whether a newer state is "
             f"stored cannot be known now ({why})"

@@ -24,6 +24,8 @@ class MetricsSample:
     buffered: int = 0
     oldest_s: float = 0.0
     fenced: int = 0
+    away: int = 0
+    """Partitions whose snapshots Redis does not take just now."""
     on_postgres: int = 0
     """Producers whose backend is postgres."""
     on_memory: int = 0
@@ -44,7 +46,7 @@ class MetricsSample:
 
 SUMMED = (
     *("accepted", "rejected", "conflated", "unsent", "unknown", "outages", "unreplicated"),
-    *("buffered", "fenced", "on_postgres", "on_memory"),
+    *("buffered", "fenced", "away", "on_postgres", "on_memory"),
 )
 """The fields of a sample that add() sums up."""
 

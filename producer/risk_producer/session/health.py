@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from risk_producer.contract.keys import partition_of
 from risk_producer.item import Item
-from risk_producer.session.backoff import Backoff
 from risk_producer.session.options import Options
+from risk_producer.session.outages import Outages
 from risk_producer.session.sender import Sender
 
 
@@ -16,7 +17,7 @@ class Health:
     """How a producer is."""
 
     backend: Literal["postgres", "memory"]
-    """memory: Redis is away, or persistence is off."""
+    """memory: Redis, or a part of it, is away, or persistence is off."""
     reason: str | None
     """Why the backend is memory, a trader is held back, or the oldest snapshot has waited for too long."""
     stream_full: bool
@@ -41,6 +42,8 @@ class Health:
     fenced: tuple[str, ...]
     """Traders for which a newer producer has taken over: history goes on, the state is the newer one's."""
     closed: bool
+    away: tuple[int, ...] = ()
+    """Partitions whose snapshots Redis does not take just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,12 @@ class SnapshotTotals:
 
 
 class Diagnosis:
-    """Why snapshots wait. The session reports to it what the sender and the backoff do not know."""
+    """Why snapshots wait. The session reports to it what the sender and the outages do not tell."""
 
-    def __init__(self, options: Options, sender: Sender, backoff: Backoff) -> None:
+    def __init__(self, options: Options, sender: Sender, outages: Outages) -> None:
         self._options = options
         self._sender = sender
-        self._backoff = backoff
+        self._outages = outages
         self.awaiting_reply = False
         """Whether Redis has been asked and has not answered."""
         self.no_thread: str | None = None
@@ -81,8 +84,8 @@ class Diagnosis:
             return "persistence is off"
         if oldest is not None and now - oldest.since >= self._options.stall_s:
             return f"The oldest snapshot has waited for {now - oldest.since:.0f} s: {self.of_item(oldest)}"
-        if self._backoff.reason is not None:
-            return self._backoff.reason
+        if self._outages.reason is not None:
+            return self._outages.reason
         if self.no_thread is not None:
             return self.no_thread
         held = list(self._sender.held.items())
@@ -92,7 +95,7 @@ class Diagnosis:
         """Why this item waits."""
         return (
             self._sender.held_reason(item.snapshot.trader_id)
-            or self._backoff.reason
+            or self._outages.reason_of(partition_of(item.snapshot.trader_id, self._options.partitions))
             or self.no_thread
             or ("the stream is full: is a worker running?" if self._sender.full else None)
             or ("Redis has not answered yet" if self.awaiting_reply else "more comes than Redis takes")

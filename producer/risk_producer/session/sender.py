@@ -26,6 +26,7 @@ from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer, PartitionQueue
+from risk_producer.session.outages import Outages
 from risk_producer.spool.spool import Replay, Spool
 from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, OutgoingEntry, Unreadable
 
@@ -111,8 +112,10 @@ class Sender:
         lock: Callable[[], AbstractContextManager[object]],
         maxlen: int,
         spool: Spool | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self._buffer = buffer
+        self._outages = outages or Outages(len(buffer.queues))
         self._lock = lock
         self._maxlen = maxlen
         self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
@@ -141,7 +144,7 @@ class Sender:
             if state.reply is not None:  # applying it was interrupted
                 with self._lock():
                     self._apply_reply(state, now)
-            if now < state.not_before:
+            if now < self._not_before(state):
                 continue
             if state.request is None and not state.in_flight:
                 if not state.queue.items:
@@ -165,9 +168,8 @@ class Sender:
 
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth to look again, after next_request() had nothing to send."""
-        waits = [
-            state.not_before - now for state in self._states if state.queue.items and state.not_before > now
-        ]
+        starts = [self._not_before(state) for state in self._states if state.queue.items]
+        waits = [start - now for start in starts if start > now]
         if self._held:
             waits.append(min(hold.ask_at for hold in self._held.values()) - now)
         return max(0.001, min(waits, default=0.0))
@@ -175,7 +177,14 @@ class Sender:
     @property
     def open(self) -> bool:
         """Whether a snapshot that comes now could be sent at once, though others have to wait."""
-        return not all(state.full_poll_s for state in self._states)
+        return not all(
+            state.full_poll_s or self._outages.is_away(state.queue.keys.partition) for state in self._states
+        )
+
+    def _not_before(self, state: PartitionState) -> float:
+        if not self._outages.active:
+            return state.not_before
+        return max(state.not_before, self._outages.not_before(state.queue.keys.partition))
 
     def on_claimed(self, request: Claim, reply: Sequence[int | Unreadable], now: float) -> None:
         """Apply the reply to a Claim."""

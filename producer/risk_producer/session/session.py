@@ -19,12 +19,12 @@ from risk_producer.contract.rejected import invalid_total
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import ProducerClosed, StreamFull, StreamUnavailable
 from risk_producer.item import Item, State
-from risk_producer.session.backoff import Backoff
 from risk_producer.session.buffer import Buffer
 from risk_producer.session.counts import Counts, MetricsSample
 from risk_producer.session.health import Diagnosis, Health, SnapshotTotals
 from risk_producer.session.local import LocalState
 from risk_producer.session.options import Options
+from risk_producer.session.outages import Outages
 from risk_producer.session.section import CriticalSection, log
 from risk_producer.session.sender import Sender
 from risk_producer.session.waiters import Waiters
@@ -50,13 +50,19 @@ class ProducerSession:
         self.ended = False
         """end() was called: what is left is counted, and nothing more is sent."""
         self._buffer = Buffer(options.buffer_size, options.partitions, options.on_full)
-        self._sender = Sender(self._buffer, lambda: self.section.lock, options.stream_maxlen, spool)
-        self._backoff = Backoff()
-        self._diagnosis = Diagnosis(options, self._sender, self._backoff)
+        self._outages = Outages(options.partitions)
+        self._sender = Sender(
+            self._buffer, lambda: self.section.lock, options.stream_maxlen, spool, self._outages
+        )
+        self._diagnosis = Diagnosis(options, self._sender, self._outages)
+        self._asked: tuple[Claim | Admit, float] | None = None
+        """The request that Redis has not answered, and when it was made; monotonic."""
+        self.unreachable: set[int] = set()
+        """Partitions of which the flusher knows that they are away with the one that it asked for."""
         self._wakeup = Wakeup(options.buffer_size)
         self._counts = Counts()
         self._in_memory = not options.persistent
-        """Whether only memory holds what is saved now."""
+        """Whether only memory holds what is saved now, at least of the partitions that are away."""
         self._close_by: float | None = None
         """When the flusher ends, whatever is left; monotonic. None: never, or when it has sent all."""
         self._check_stall_at = monotonic() + options.stall_s
@@ -117,7 +123,7 @@ class ProducerSession:
             self._counts.saved += 1
             if self.spool is not None:
                 self.spool.append(item, self._sender.epoch_of, buffer.items)
-            if self._in_memory:
+            if self._in_memory and self.in_memory_for(snapshot.trader_id):
                 self._counts.add_in_memory(snapshot)
         if buffer.depth >= self._wakeup.depth:
             self._wake()
@@ -168,7 +174,7 @@ class ProducerSession:
         self.section.run(partial(self._reject, snapshot))
 
     def _reject(self, snapshot: RiskSnapshot) -> None:
-        self._counts.add_rejected(snapshot, in_memory=self._in_memory)
+        self._counts.add_rejected(snapshot, in_memory=self.in_memory_for(snapshot.trader_id))
 
     def reject_invalid(self) -> None:
         """Count a snapshot that save() answers False to because a field breaks a rule."""
@@ -183,8 +189,9 @@ class ProducerSession:
         if section.is_held():
             return False
         with section.lock:
-            queue = self._buffer.queues[partition_of(item.snapshot.trader_id, self.options.partitions)]
-            full = self._sender.full_for(queue) and not self._backoff.active
+            partition = self._partition_of(item.snapshot.trader_id)
+            full = self._sender.full_for(self._buffer.queues[partition])
+            full = full and not self._outages.is_away(partition)
             cancelled = full and self._buffer.cancel(item)
             if cancelled:
                 self._counts.saved -= 1
@@ -223,7 +230,7 @@ class ProducerSession:
             return ProducerClosed("push() after close(): the snapshot was not accepted")
         return StreamFull(
             f"the buffer stayed full ({self.options.buffer_size} snapshots) for {timeout_s:g} s "
-            f"({self._backoff.reason or 'the stream is full'}); the snapshot was not accepted"
+            f"({self._outages.reason or 'the stream is full'}); the snapshot was not accepted"
         )
 
     def late_error(self, item: Item, timeout_s: float) -> Exception:
@@ -236,7 +243,12 @@ class ProducerSession:
             )
         if self.ended:
             return StreamUnavailable("the producer was closed before Redis took the snapshot")
-        why = self._sender.held_reason(item.snapshot.trader_id) or self._backoff.reason or "it is busy"
+        trader_id = item.snapshot.trader_id
+        why = (
+            self._sender.held_reason(trader_id)
+            or self._outages.reason_of(self._partition_of(trader_id))
+            or "it is busy"
+        )
         return StreamUnavailable(
             f"Redis did not take the snapshot within {timeout_s:g} s ({why}); "
             "the snapshot stays in memory and is sent later"
@@ -290,8 +302,14 @@ class ProducerSession:
         """The next request to Redis. None: nothing just now, see wait_s()."""
         request = self._sender.next_request(now)
         self._diagnosis.awaiting_reply = request is not None
+        self._asked = None if request is None else (request, now)
         self._log_notes()
         return request
+
+    def waiting_keys(self) -> list[Keys]:
+        """The keys of the partitions that have something to send."""
+        with self.section.lock:
+            return [queue.keys for queue in self._buffer.queues if queue.items]
 
     def wait_s(self, now: float) -> float:
         """Seconds until next_request() may have something, when it had nothing."""
@@ -299,7 +317,7 @@ class ProducerSession:
 
     def on_reply(self, request: Claim | Admit, reply: Any, now: float) -> None:
         """Redis answered."""
-        self._diagnosis.awaiting_reply = False
+        self._diagnosis.awaiting_reply, self._asked = False, None
         if self.ended:
             return
         if isinstance(request, Claim):
@@ -308,34 +326,49 @@ class ProducerSession:
             self._sender.on_admitted(request, reply, now)
         section = self.section
         with section.lock:
-            if self._backoff.active:
-                self._in_memory = False
-                took_s = self._backoff.record_success(now)
-                section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
+            if self._outages.active:
+                took_s = self._outages.record_success(request.keys.partition, now)
+                self._in_memory = self._outages.active
+                if took_s is not None:
+                    section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
             if section.deferred:
                 section.run_deferred()
         self._log_notes()
 
     def on_error(self, error: BaseException, now: float) -> float:
-        """A request failed, or anything else in the flusher. Returns the seconds until the next attempt."""
+        """A request failed, or anything else in the flusher. Returns the seconds until the next attempt.
+
+        Where it was a request, only its partition has to wait, which next_request() knows.
+        """
         self._diagnosis.awaiting_reply = False
+        asked, self._asked = self._asked, None
         if self.ended:
             return 0.0
+        partition, asked_at = (None, now) if asked is None else (asked[0].keys.partition, asked[1])
         expected = isinstance(error, StreamUnavailable)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         section = self.section
         with section.lock:
-            begins = not self._backoff.active
-            if begins:
-                self._in_memory = True
-                for item in self._buffer.items():
+            outages = self._outages
+            begins = not outages.active
+            others, self.unreachable = self.unreachable - {partition}, set()
+            for queue in self._buffer.queues:
+                each = queue.keys.partition
+                if not (partition is None or each == partition or each in others) or outages.is_away(each):
+                    continue
+                for item in queue.items:
                     self._counts.add_in_memory(item.snapshot)
-            wait_s = self._backoff.record_failure(reason, now)
+                if each in others and queue.items:  # what has nothing to send would not be tried again
+                    outages.record_failure(each, reason, now, now)
+            self._in_memory = True
+            wait_s = outages.record_failure(partition, reason, asked_at, now)
             self._counts.unreplicated += isinstance(error, NotReplicated)
             if begins and expected:
+                named = outages.named(outages.partitions)
                 section.log(
                     logging.CRITICAL,
-                    "The producer cannot use Redis, its snapshots stay in memory: %s",
+                    "The producer cannot use Redis%s, its snapshots stay in memory: %s",
+                    f" for {named}" if named else "",
                     reason,
                 )
             elif begins:
@@ -348,7 +381,7 @@ class ProducerSession:
             if section.deferred:
                 section.run_deferred()
         section.leave()
-        return wait_s
+        return wait_s if partition is None else 0.0
 
     def check_stall(self, now: float) -> None:
         """Log it, where the oldest snapshot has waited for too long."""
@@ -506,6 +539,7 @@ class ProducerSession:
                 spool="off" if self.spool is None else self.spool.failed or "on",
                 fenced=tuple(sorted(self._sender.fenced)),
                 closed=self.closed,
+                away=self._outages.partitions,
             )
 
     def sample(self) -> MetricsSample:
@@ -519,11 +553,12 @@ class ProducerSession:
                 conflated=self._buffer.conflated,
                 unknown=self._counts.unknown,
                 unsent=self._counts.unsent + self._sender.lost,
-                outages=self._backoff.count,
+                outages=self._outages.count,
                 unreplicated=self._counts.unreplicated,
                 buffered=0 if self.ended else self._buffer.depth,
                 oldest_s=0.0 if oldest is None else now - oldest.since,
                 fenced=len(self._sender.fenced),
+                away=0 if self.ended else len(self._outages.partitions),
                 on_postgres=int(not self._in_memory),
                 on_memory=int(self._in_memory),
                 attempts=self._counts.attempts.copy(),
@@ -536,19 +571,19 @@ class ProducerSession:
         """Snapshots that Redis has, those merged into others included."""
         return self._sender.accepted
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether only memory holds what is saved now."""
-        return self._in_memory
+    def in_memory_for(self, trader_id: str) -> bool:
+        """Whether only memory holds what is saved of this trader now."""
+        return self._in_memory and (
+            not self._persistent or self._outages.is_away(self._partition_of(trader_id))
+        )
 
     def held_reason(self, trader_id: str) -> str | None:
         """Why a trader is held back; None: it is not."""
         return self._sender.held_reason(trader_id)
 
-    @property
-    def outage_reason(self) -> str | None:
-        """Why Redis cannot be used; None: it can, as far as is known."""
-        return self._backoff.reason
+    def outage_reason(self, trader_id: str) -> str | None:
+        """Why Redis cannot be used for this trader; None: it can, as far as is known."""
+        return self._outages.reason_of(self._partition_of(trader_id))
 
     def local_state(self, trader_id: str) -> LocalState:
         """What load() finds here."""
@@ -560,7 +595,10 @@ class ProducerSession:
 
     def keys_of(self, trader_id: str) -> Keys:
         """The keys of a trader's partition."""
-        return Keys(partition_of(trader_id, self.options.partitions))
+        return Keys(self._partition_of(trader_id))
+
+    def _partition_of(self, trader_id: str) -> int:
+        return partition_of(trader_id, self.options.partitions)
 
     def log_once(self, text: str) -> None:
         """Log a critical line, the first time only."""

@@ -33,7 +33,7 @@ def env(name: str, description: str, *, secret: bool = False, group: str = "", *
 
 
 def declared(struct: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
-    """field -> what env() was told: {"env", "secret", "group", "description"}, in order of declaration."""
+    """field -> the arguments of env(): {"env", "secret", "group", "description"}, in order of declaration."""
     return {
         field.name: {**(meta.extra or {}), "description": meta.description}
         for field in msgspec.structs.fields(struct)

@@ -14,10 +14,10 @@ import msgspec
 from risk_producer.contract.keys import PARTITIONS_MAX
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import declare
+from risk_producer.settings.address import check_for_rq, redis_address
 from risk_producer.settings.declare import PORTS, env
 from risk_producer.settings.pairs import Role, contradictions
 from risk_producer.settings.urls import postgres_parameters, with_option
-from risk_producer.transport.connect import check_redis_url
 
 log = logging.getLogger("riskstream.settings")
 
@@ -30,7 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: Annotated[
         str | None,
-        env("REDIS_URL", "Redis with the stream: redis://, rediss:// or unix:// URL", secret=True),
+        env(
+            "REDIS_URL",
+            "Redis with the stream, as a URL: redis://, rediss://, unix://, redis+sentinel:// or "
+            "redis+cluster://",
+            secret=True,
+        ),
     ] = None
     persistence_backend: Annotated[
         Literal["postgres", "memory"],
@@ -123,7 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     rq_redis_url: Annotated[
-        str | None, env("RQ_REDIS_URL", "Redis for RQ's own keys; default: REDIS_URL", secret=True)
+        str | None,
+        env("RQ_REDIS_URL", "Redis for RQ's own keys, no Redis Cluster; default: REDIS_URL", secret=True),
     ] = None
     batch_size: Annotated[
         int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
@@ -218,8 +224,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.enable_persistence and self.persistence_backend == "postgres"
 
     def require_rq_redis_url(self) -> str:
-        """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError."""
-        return self.rq_redis_url or self.require_redis_url()
+        """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError: RQ does not work on a Redis Cluster."""
+        if self.rq_redis_url is not None:
+            return self.rq_redis_url
+        url = self.require_redis_url()
+        check_for_rq(url, "RQ_REDIS_URL is not set, and REDIS_URL")
+        return url
 
     def require_redis_url(self) -> str:
         """REDIS_URL, or ConfigurationError."""
@@ -238,10 +248,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return url
 
     def _check_urls(self, origins: Mapping[str, str]) -> None:
-        for field in ("redis_url", "rq_redis_url"):
-            url = getattr(self, field)
-            if url is not None:
-                check_redis_url(url, origins.get(field, field))
+        if self.redis_url is not None:
+            redis_address(self.redis_url, origins.get("redis_url", "redis_url"))
+        if self.rq_redis_url is not None:
+            check_for_rq(self.rq_redis_url, origins.get("rq_redis_url", "rq_redis_url"))
         if self.postgres_url is not None:
             postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
         if self.db_host is not None:

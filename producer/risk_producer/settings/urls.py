@@ -1,4 +1,4 @@
-"""URLs of Redis and Postgres: read strictly, and shown without their secrets.
+"""URLs of Postgres, read strictly; and any URL, shown without its secrets. Those of Redis: see address.py.
 
 A Postgres URL is read as libpq reads it, which is not how urllib does: a password may hold # and ?, and hosts
 and ports may be lists. Nothing here connects, needs a driver, or puts a part of a URL that could belong to a
@@ -17,7 +17,10 @@ from risk_producer.errors import ConfigurationError
 MASK: Final = "***"
 
 _SECRET: Final = frozenset(
-    {"password", "sslpassword", "ssl_password", "oauth_client_secret", "scram_client_key"}
+    {
+        *("password", "sslpassword", "ssl_password", "sentinel_password"),
+        *("oauth_client_secret", "scram_client_key"),
+    }
 )
 # Options whose values a message may show.
 _HARMLESS_NAMES: Final = (
@@ -27,7 +30,8 @@ _HARMLESS_NAMES: Final = (
     "sslcompression sslcert sslkey sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer require_auth "
     "ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version krbsrvname "
     "gsslib service servicefile target_session_attrs load_balance_hosts sslkeylogfile "
-    "db username client_name socket_timeout socket_connect_timeout socket_read_size socket_keepalive "
+    "db username sentinel_username client_name socket_timeout socket_connect_timeout socket_read_size "
+    "socket_keepalive "
     "retry_on_timeout retry_on_error max_connections health_check_interval protocol legacy_responses "
     "decode_responses encoding encoding_errors ssl_keyfile ssl_certfile ssl_cert_reqs ssl_ca_certs "
     "ssl_ca_path ssl_check_hostname ssl_min_version ssl_ciphers ssl_include_verify_flags "
@@ -130,24 +134,24 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
     name: of the setting, for messages. Raises ConfigurationError, which never shows a secret.
     """
     parts = _split_postgres(url, name)
-    said: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     if parts.userinfo is not None:
         user, colon, password = parts.userinfo.partition(":")
         if user:
-            said["user"] = unescape(user, name, "user")
+            parameters["user"] = unescape(user, name, "user")
         if colon and password:
-            said["password"] = unescape(password, name, "password")
+            parameters["password"] = unescape(password, name, "password")
     hosts, ports = [], []
     for place in parts.hosts.split(","):
         host, port = _host_and_port(place, name)
         hosts.append(host)
         ports.append(port)
     if any(hosts) or len(hosts) > 1:
-        said["host"] = unescape(",".join(hosts), name, "host")
+        parameters["host"] = unescape(",".join(hosts), name, "host")
     if any(ports) or len(ports) > 1:
-        said["port"] = unescape(",".join(ports), name, "port")
+        parameters["port"] = unescape(",".join(ports), name, "port")
     if parts.dbname:
-        said["dbname"] = unescape(parts.dbname, name, "database's name")
+        parameters["dbname"] = unescape(parts.dbname, name, "database's name")
     for piece in parts.query.split("&") if parts.query else []:
         key, equals, value = piece.partition("=")
         if not equals or "=" in value:
@@ -163,17 +167,19 @@ def postgres_parameters(url: str, name: str = "POSTGRES_URL") -> dict[str, str]:
             key, value = "sslmode", "require"
         if key not in _HARMLESS and key not in _SECRET:
             # A part of a password may have come here by mistake: then it is not shown.
-            safe = "@" not in (parts.query or "") and not said.get("password", "").startswith("?")
+            safe = "@" not in (parts.query or "") and not parameters.get("password", "").startswith("?")
             shown = (
-                f" {key}" if safe and re.fullmatch(r"[a-z_]{1,40}", key) and _SECRET.isdisjoint(said) else ""
+                f" {key}"
+                if safe and re.fullmatch(r"[a-z_]{1,40}", key) and _SECRET.isdisjoint(parameters)
+                else ""
             )
             raise ConfigurationError(f"{name} has an option{shown} that libpq does not know")
         if key == "sslmode" and value not in _SSLMODES:  # libpq's message would show it
             raise ConfigurationError(f"{name} has a value of sslmode that is none of {', '.join(_SSLMODES)}")
-        said[key] = value
-    _check_ports(said.get("port", ""), name)
-    _check_counts(said, name)
-    return said
+        parameters[key] = value
+    _check_ports(parameters.get("port", ""), name)
+    _check_counts(parameters, name)
+    return parameters
 
 
 def _host_and_port(place: str, name: str) -> tuple[str, str]:
@@ -192,9 +198,11 @@ def _check_ports(ports: str, name: str) -> None:
             raise ConfigurationError(f"{name}: a port is a whole number from 1 to 65535; {_ESCAPES}")
 
 
-def _check_counts(said: dict[str, str], name: str) -> None:
+def _check_counts(parameters: dict[str, str], name: str) -> None:
     """One port serves all hosts; otherwise each host has its own, and its own address. As libpq wants it."""
-    counts = {key: said[key].count(",") + 1 for key in ("hostaddr", "host", "port") if said.get(key)}
+    counts = {
+        key: parameters[key].count(",") + 1 for key in ("hostaddr", "host", "port") if parameters.get(key)
+    }
     addresses = counts.get("hostaddr")
     hosts = addresses or counts.get("host")
     if addresses and counts.get("host", addresses) != addresses:
@@ -222,10 +230,10 @@ def postgres_connection(
     The texts are UTF-8 whatever the database's encoding is, and of several hosts the one that can be written
     to is meant, unless the URL or PGTARGETSESSIONATTRS says which. Raises ConfigurationError.
     """
-    said = postgres_parameters(url, name)
+    parameters = postgres_parameters(url, name)
     needed: dict[str, Any] = {
-        **said,
-        "application_name": said.get("application_name") or application_name,
+        **parameters,
+        "application_name": parameters.get("application_name") or application_name,
         "connect_timeout": connect_timeout_s,
         "client_encoding": "utf8",
         # A server whose machine or network is gone says nothing at all, and TCP would wait for hours.
@@ -235,7 +243,9 @@ def postgres_connection(
         "keepalives_count": 3,
         "tcp_user_timeout": 25_000,  # ms
     }
-    several = "," in said.get("host", os.environ.get("PGHOST", "")) or "," in said.get("hostaddr", "")
-    if several and "target_session_attrs" not in said and "PGTARGETSESSIONATTRS" not in os.environ:
+    several = "," in parameters.get("host", os.environ.get("PGHOST", "")) or "," in parameters.get(
+        "hostaddr", ""
+    )
+    if several and "target_session_attrs" not in parameters and "PGTARGETSESSIONATTRS" not in os.environ:
         needed["target_session_attrs"] = "read-write"
     return needed

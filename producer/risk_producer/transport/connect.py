@@ -1,37 +1,51 @@
 """The one place that makes Redis clients, for both packages.
 
-What the URL says about where, as whom and how securely is kept. What riskstream relies on (timeouts, retries,
-encoding, protocol, size of the pool) is its own: those options of a URL that other programs share are passed
-over, and an option that redis-py does not know, or that makes no sense, is refused before anything connects.
+settings/address.py reads the URL; here it becomes a client: of one server, of the master that Sentinels know,
+or of a Redis Cluster. What riskstream relies on (timeouts, retries, encoding, protocol, size of the pool) is
+the same for all of them, whatever the URL says.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from hashlib import sha1
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AskError,
     ChildDeadlockedError,
     ClusterCrossSlotError,
+    ClusterDownError,
     IncorrectPolicyType,
     InvalidResponse,
+    NoScriptError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    SlotNotCoveredError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
-from risk_producer.errors import ConfigurationError
-from risk_producer.settings.urls import unescape
+from risk_producer.settings.address import SENTINEL_EXAMPLE, RedisAddress, redis_address
 
 RedisClient: TypeAlias = "Redis"
 """The type of a client, for annotations. At run time it is a text: nothing can be made of it."""
@@ -42,35 +56,15 @@ REDIS_ERRORS: Final = (RedisError, RedisClusterException, ChildDeadlockedError, 
 REDIS_VERSION_MIN: Final = (6, 2)
 """The acknowledgement cuts a stream by XTRIM MINID, and pages of a stream begin after an id: both of 6.2."""
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
-_HOST_MAX: Final = 253
+OTHERS_CONNECT_S: Final = 1.0
+"""How long to wait for a connection to a Sentinel, or to a node of a cluster, at the most: another one may
+answer meanwhile."""
 
-# Options of a URL that say where, as whom and how securely: kept. name -> what its value has to be.
-_KEPT: Final[dict[str, re.Pattern[str]]] = {
-    "db": re.compile(r"\d{1,5}"),
-    "username": re.compile(r".+", re.DOTALL),
-    "password": re.compile(r".+", re.DOTALL),
-    "client_name": re.compile(r"[!-~]+"),
-}
-_KEPT_WITH_TLS: Final[dict[str, re.Pattern[str]]] = {
-    "ssl_keyfile": re.compile(r".+"),
-    "ssl_certfile": re.compile(r".+"),
-    "ssl_ca_certs": re.compile(r".+"),
-    "ssl_ca_path": re.compile(r".+"),
-    "ssl_password": re.compile(r".+", re.DOTALL),
-    "ssl_ciphers": re.compile(r".+"),
-    "ssl_cert_reqs": re.compile(r"none|optional|required"),
-    "ssl_check_hostname": re.compile(r"true|false|yes|no|1|0", re.IGNORECASE),
-    "ssl_min_version": re.compile(r"\d{1,5}"),
-}
-_SECRET: Final = frozenset({"password", "ssl_password"})
-# Options that redis-py knows and riskstream sets itself: another program may need them in a shared URL.
-_PASSED_OVER_NAMES: Final = (
-    "socket_timeout socket_connect_timeout socket_read_size socket_keepalive retry_on_timeout retry_on_error "
-    "max_connections health_check_interval protocol legacy_responses decode_responses encoding "
-    "encoding_errors"
-)
-_PASSED_OVER: Final = frozenset(_PASSED_OVER_NAMES.split())
+LOOK_S: Final = 1.0
+"""How often the Sentinels are asked whether the master is still the same: one that they have replaced takes
+writes for some 10 s more, and loses them."""
+LOOK_AGAIN_S: Final = 30.0
+"""How soon they are asked again when none of them answered."""
 
 # What a server answers that cannot serve any more: it has become a replica, is loading its master's data, or
 # has lost the master. Inside the text of a script's error too.
@@ -89,8 +83,12 @@ class CertificateRefused(RedisConnectionError):
     """The certificate of the server cannot be verified. Tried again, as it may be replaced."""
 
 
+class WrongServer(RedisConnectionError):
+    """A Sentinel answers where the URL names a server, or a server where it names a Sentinel."""
+
+
 class NotSupported(ResponseError):
-    """The server is of a kind that riskstream does not support."""
+    """The server is a node of a Redis Cluster, and the URL says that it is one server."""
 
 
 def redis_client(
@@ -106,29 +104,40 @@ def redis_client(
 
     answer_timeout_s, connect_timeout_s: seconds until what does not come is an error (TimeoutError).
     retries: how often a connection that breaks is replaced without a word, with a
-    short wait from the second time on.
+    short wait from the second time on; once at the most by the client of a cluster, where others wait.
     health_check_s: a connection that was idle for so many seconds is tried before it is used; 0: it is not.
-    name: of the setting that the URL is from. Raises ConfigurationError as check_redis_url() does.
+    name: of the setting that the URL is from. Raises ConfigurationError as redis_address() does.
 
     A connection to a server that became a replica, or says otherwise that it is the wrong one, is closed: the
-    next call makes a new one, which comes to the new master where a name or a proxy leads there.
+    next call makes a new one, which comes to the new master where Sentinels, a name or a proxy lead there.
+    For a redis+cluster:// URL the client is a RedisCluster, which answers the same calls.
     """
-    options = _options(url, name)
-    pool = ConnectionPool(
-        **options,
-        socket_timeout=answer_timeout_s,
-        socket_connect_timeout=connect_timeout_s,
-        health_check_interval=health_check_s,
-        retry=Retry(
-            NoBackoff() if retries < 2 else ExponentialWithJitterBackoff(base=0.01, cap=1.0),
-            retries,
-            supported_errors=(RedisConnectionError,),
-        ),
-        decode_responses=False,
-        protocol=3,
-        driver_info=None,  # would cost each new connection two more round trips, and another permission
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    address = redis_address(url, name)
+    settings: dict[str, Any] = {
+        "socket_timeout": answer_timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+        "health_check_interval": health_check_s,
+        "decode_responses": False,
+        "protocol": 3,
+        "driver_info": None,  # would cost each new connection two more round trips, and another permission
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if address.kind == "cluster":
+        return cast("Redis", _Cluster(address, settings, Retry(NoBackoff(), min(retries, 1))))
+    retry = Retry(
+        NoBackoff() if retries < 2 else ExponentialWithJitterBackoff(base=0.01, cap=1.0),
+        retries,
+        supported_errors=(RedisConnectionError,),
     )
+    if address.kind == "sentinel":
+        return Redis.from_pool(_MasterPool(address, settings, retry))
+    if address.socket:
+        kind: type[Any] = _Unix
+        place: dict[str, Any] = {"path": address.socket}
+    else:
+        [(host, port)] = address.places
+        kind, place = _Tls if address.tls else _Tcp, {"host": host, "port": port}
+    pool = ConnectionPool(**address.options, **place, **settings, retry=retry, connection_class=kind)
     return Redis.from_pool(pool)
 
 
@@ -138,127 +147,50 @@ def adopt(client: Redis) -> Redis:
     Its new connections are of the maker's kind, and answers are bytes. Returns the same client.
     """
     pool: Any = client.connection_pool
-    kinds = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+    kinds = {
+        Connection: _Tcp,
+        SSLConnection: _Tls,
+        UnixDomainSocketConnection: _Unix,
+        SentinelManagedConnection: _MasterTcp,
+        SentinelManagedSSLConnection: _MasterTls,
+    }
     pool.connection_class = kinds.get(pool.connection_class, pool.connection_class)
     pool.connection_kwargs["decode_responses"] = False
     return client
 
 
-def check_redis_url(url: str, name: str = "REDIS_URL") -> None:
-    """Raise ConfigurationError, which names the setting, for a URL that cannot work. Connects to nothing."""
-    _options(url, name)
-
-
-def _options(url: str, name: str) -> dict[str, Any]:
-    """Arguments for a connection pool. Raises ConfigurationError, which never shows a part of a secret."""
-    if not isinstance(url, str):
-        raise ConfigurationError(f"{name} expects a text, got {type(url).__name__}")
-    if not url.isprintable() or " " in url:
-        # Surrogates stand for bytes of the environment that are not UTF-8; they are not printable either.
-        raise ConfigurationError(f"{name} contains a blank, a control character or bytes that are not UTF-8")
-    scheme, found, rest = url.partition("://")
-    if not found or scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"{name} expects a URL that starts with {' or '.join(f'{each}://' for each in _SCHEMES)}"
-        )
-    authority = re.match(r"[^/?#]*", rest)
-    assert authority is not None
-    userinfo, _, place = authority[0].rpartition("@")
-    path, mark, query = rest[authority.end() :].partition("?")
-    if "#" in path + query or "@" in path + ("" if scheme == "unix" else query):
-        raise ConfigurationError(
-            f"{name} cannot be read, there is an @ or # where none may be: in a user or password / is "
-            "written %2F, @ %40, : %3A, # %23, ? %3F, % %25"
-        )
-    options: dict[str, Any] = {}
-    user, _, password = userinfo.partition(":")
-    if user:
-        options["username"] = unescape(user, name, "user")
-    if password:
-        options["password"] = unescape(password, name, "password")
-    if scheme == "unix":
-        if not path.startswith("/"):
-            raise ConfigurationError(f"{name} expects the socket's path, like unix:///run/redis.sock?db=0")
-        options["path"] = unescape(f"{place}{path}", name, "path")
-    else:
-        host, port = _place(place, name)
-        options |= {"host": host, "port": port}
-        if path not in ("", "/"):
-            if not re.fullmatch(r"/\d{1,5}", path):
-                raise ConfigurationError(f"{name} expects a number as the database after the host, like /0")
-            options["db"] = int(path[1:])
-    options |= _query(query if mark else "", name, tls=scheme == "rediss")
-    kind: type[Any] = {"redis": _Tcp, "rediss": _Tls, "unix": _Unix}[scheme]
-    return {**options, "connection_class": kind}
-
-
-def _place(place: str, name: str) -> tuple[str, int]:
-    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", place)
-    if bracketed:
-        host, port = unescape(bracketed[1], name, "host"), bracketed[2]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise ConfigurationError(f"{name} expects an IPv6 address between [ and ], like [::1]") from None
-    else:
-        host, _, port = place.partition(":")
-        host = unescape(host, name, "host")
-        _check_host(host, name)
-    if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ConfigurationError(
-            f"{name} expects a whole number from 1 to 65535 as the port; in a user or password : is written "
-            "%3A, / %2F, # %23, ? %3F, @ %40, % %25"
-        )
-    return host or "localhost", int(port) if port else 6379
-
-
-def _check_host(host: str, name: str) -> None:
-    """Refuse what no resolver could know: empty or too long labels, characters that no name has."""
-    refused = ConfigurationError(f"{name} has a host that is neither a name nor an address")
-    if not host:
+def rehearse(client: Any) -> None:
+    """Do all that comes before the first connection, so that what it needs is imported."""
+    if isinstance(client, _Cluster):
+        client.pool_of_a_node().make_connection()
         return
-    try:
-        encoded = host.removesuffix(".").encode("idna").decode("ascii")
-    except UnicodeError:
-        raise refused from None
-    labels = encoded.split(".")
-    if len(encoded) > _HOST_MAX or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,63}", label) for label in labels):
-        raise refused
+    pool = client.connection_pool
+    pool.make_connection()
+    if isinstance(pool, _MasterPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            sentinel.connection_pool.make_connection()
 
 
-def _query(query: str, name: str, *, tls: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for piece in query.split("&") if query else []:
-        key, equals, value = piece.partition("=")
-        key = unescape(key, name, "name of an option")
-        value = unescape(value.replace("+", " "), name, "value of an option")
-        expected = _KEPT.get(key) or _KEPT_WITH_TLS.get(key)
-        if not equals or (expected is None and key not in _PASSED_OVER):
-            shown = f" {key}" if re.fullmatch(r"[a-z_]{1,40}", key) and _SECRET.isdisjoint(options) else ""
-            known = ", ".join(_KEPT_WITH_TLS if tls else _KEPT)
-            raise ConfigurationError(f"{name} has an option{shown} that cannot be used; options are: {known}")
-        if expected is None:
-            continue
-        if key in _KEPT_WITH_TLS and not tls:
-            raise ConfigurationError(
-                f"{name} has the option {key}, which needs a URL that starts with rediss://"
-            )
-        if not expected.fullmatch(value):
-            raise ConfigurationError(f"{name} has a value of the option {key} that cannot be used")
-        if key in ("db", "ssl_min_version"):
-            options[key] = int(value)
-        elif key == "ssl_check_hostname":
-            options[key] = value.lower() in ("true", "yes", "1")
-        else:
-            options[key] = value
-    return options
+def try_to_connect(client: Any) -> None:
+    """Make one connection, and ask nothing: it needs no permission. Raises one of REDIS_ERRORS."""
+    if isinstance(client, RedisCluster):
+        client.get_default_node()  # type: ignore[no-untyped-call]
+    else:
+        client.connection_pool.get_connection().disconnect()
+
+
+def is_cluster(client: Any) -> bool:
+    """Whether the client is one of a Redis Cluster."""
+    return isinstance(client, RedisCluster)
 
 
 _Base = Connection if TYPE_CHECKING else object
 
 
-class _Checked(_Base):  # type: ignore[misc, valid-type]
-    """A connection that is not kept once the server says that it is the wrong one."""
+class _Greeted(_Base):  # type: ignore[misc, valid-type]
+    """A connection to a server that is new enough, and of the kind that the URL says."""
+
+    of_sentinel = False
 
     def connect_check_health(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -280,18 +212,30 @@ class _Checked(_Base):  # type: ignore[misc, valid-type]
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if numbers and (int(numbers[1]), int(numbers[2])) < REDIS_VERSION_MIN:
             raise ServerTooOld(_too_old(version))
+        mode = metadata.get(b"mode")
+        if mode is not None and (mode == b"sentinel") != self.of_sentinel:
+            raise WrongServer(
+                f"{self.host}:{self.port} is no Sentinel, but a server: the URL of one begins with redis://"
+                if self.of_sentinel
+                else f"{self.host}:{self.port} is a Sentinel: a URL with Sentinels is like {SENTINEL_EXAMPLE}"
+            )
+
+
+class _Checked(_Greeted):
+    """A connection that is not kept once the server says that it is the wrong one."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)
         except ResponseError as error:
-            said = f"{getattr(error, 'status_code', None) or ''} {error}"
-            if isinstance(error, AskError | ClusterCrossSlotError) or _CLUSTER.search(said):
+            answer = f"{getattr(error, 'status_code', None) or ''} {error}"
+            if isinstance(error, AskError | ClusterCrossSlotError) or _CLUSTER.search(answer):
                 self.mark_for_reconnect()
                 raise NotSupported(
-                    f"the server is a node of a Redis Cluster, which is not supported yet ({said.strip()})"
+                    f"this is a node of a Redis Cluster ({answer.strip()}): write redis+cluster:// for the "
+                    "stream; RQ needs a Redis that is no cluster"
                 ) from error
-            if _WRONG_SERVER.search(said):
+            if _WRONG_SERVER.search(answer):
                 self.mark_for_reconnect()  # not at once: the answers to a pipeline are still to be read
             raise
 
@@ -301,7 +245,9 @@ def _too_old(version: str) -> str:
     return f"Redis {version} is too old: riskstream needs Redis {least} or newer, or Valkey"
 
 
-class _Tcp(_Checked, Connection):
+class _Plain(_Base):  # type: ignore[misc, valid-type]
+    """Without TLS; it says so where the server does not answer as Redis does."""
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         try:
             super().on_connect_check_health(check_health=check_health)
@@ -310,7 +256,7 @@ class _Tcp(_Checked, Connection):
                 raise  # it says by itself what is wrong
             raise RedisConnectionError(
                 f"{self.host}:{self.port} did not answer as Redis does when the connection was opened: "
-                f"{str(error).removesuffix('.')}; if it expects TLS, the URL has to start with rediss://"
+                f"{str(error).removesuffix('.')}; if it expects TLS, the URL has to start with rediss"
             ) from error
 
 
@@ -318,10 +264,12 @@ class _Tcp(_Checked, Connection):
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
-class _Tls(_Checked, SSLConnection):
+class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[misc]
+    """With TLS; it says so where no handshake comes about."""
+
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         try:
-            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+            return super()._wrap_socket_with_ssl(sock)
         except ssl.SSLCertVerificationError as error:
             raise CertificateRefused(
                 f"the certificate of Redis at {self.host}:{self.port} is not accepted: "
@@ -339,9 +287,254 @@ class _Tls(_Checked, SSLConnection):
     def _no_handshake(self, why: str) -> str:
         return (
             f"{self.host}:{self.port} did not complete a TLS handshake, {why}; if it does not speak TLS, "
-            "the URL has to start with redis://"
+            "the URL has to start with redis, not rediss"
         )
+
+
+class _Tcp(_Plain, _Checked, Connection):
+    pass
+
+
+class _Tls(_Encrypted, _Checked, SSLConnection):
+    pass
 
 
 class _Unix(_Checked, UnixDomainSocketConnection):
     pass
+
+
+class _MasterTcp(_Plain, _Checked, SentinelManagedConnection):
+    pass
+
+
+class _MasterTls(_Encrypted, _Checked, SentinelManagedSSLConnection):
+    pass
+
+
+class _SentinelTcp(_Plain, _Greeted, Connection):
+    of_sentinel = True
+
+
+class _SentinelTls(_Encrypted, _Greeted, SSLConnection):
+    of_sentinel = True
+
+
+class _NodeTcp(_Plain, _Greeted, Connection):
+    pass
+
+
+class _NodeTls(_Encrypted, _Greeted, SSLConnection):
+    pass
+
+
+class _Sentinels(Sentinel):
+    """Asks one Sentinel after the other where the master is; the one that knew it comes first next time."""
+
+    def __init__(self, address: RedisAddress, settings: Mapping[str, Any]) -> None:
+        super().__init__([])  # type: ignore[no-untyped-call]
+        connect_s = min(settings["socket_connect_timeout"], OTHERS_CONNECT_S)
+        mine = {
+            **settings,
+            **address.sentinel_options,
+            "socket_timeout": connect_s,
+            "socket_connect_timeout": connect_s,
+            "retry": Retry(NoBackoff(), 0),
+            "connection_class": _SentinelTls if address.tls else _SentinelTcp,
+        }
+        self.sentinels = [
+            Redis.from_pool(ConnectionPool(host=host, port=port, **mine)) for host, port in address.places
+        ]
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        reasons = []
+        for sentinel in list(self.sentinels):
+            try:
+                masters: Any = sentinel.sentinel_masters()
+            except REDIS_ERRORS as error:
+                reason = str(error)
+            else:
+                state = masters.get(service_name)
+                if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
+                    self.sentinels.remove(sentinel)
+                    self.sentinels.insert(0, sentinel)
+                    return state["ip"], state["port"]
+                known = ", ".join(sorted(masters)) or "none"
+                reason = "it is down" if state else f"there is no master of that name; masters: {known}"
+            place = sentinel.connection_pool.connection_kwargs
+            reasons.append(f"{place['host']}:{place['port']} says: {reason}")
+        raise MasterNotFoundError(f"no Sentinel names a master {service_name}: {'; '.join(reasons)}")
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Connections to the master. The Sentinels are asked where it is for each new one, and every LOOK_S."""
+
+    def __init__(self, address: RedisAddress, settings: Mapping[str, Any], retry: Retry) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            address.master,
+            _Sentinels(address, settings),
+            connection_class=_MasterTls if address.tls else _MasterTcp,
+            retry=retry,
+            **address.options,
+            **settings,
+        )
+        self._look_at = 0.0
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        now = monotonic()
+        if self.master_address is not None and now >= self._look_at:
+            self._look_at = now + LOOK_S
+            try:
+                # Where it is another one, connections to the old one are closed.
+                self.get_master_address()  # type: ignore[no-untyped-call]
+            except REDIS_ERRORS:
+                self._look_at = now + LOOK_AGAIN_S
+        return super().get_connection()
+
+    def close(self) -> None:
+        super().close()
+        self.sentinel_manager.close()
+
+
+class _Script:
+    """A script that is sent along where a node does not know it.
+
+    redis-py's own loads it into all nodes of a cluster, and fails with any of them.
+    """
+
+    def __init__(self, client: Any, text: str) -> None:
+        self._client = client
+        self.script = text
+        self.sha = sha1(text.encode()).hexdigest()  # noqa: S324  Redis calls scripts so
+
+    def __call__(self, keys: Sequence[Any] = (), args: Iterable[Any] = (), client: Any = None) -> Any:
+        client = client or self._client
+        words = (len(keys), *keys, *args)
+        try:
+            return client.evalsha(self.sha, *words)
+        except NoScriptError:
+            return client.eval(self.script, *words)
+
+
+class _ClusterPipeline(ClusterPipeline):
+    """With what redis-py blocks, though any node may answer it."""
+
+    def ping(self, **options: Any) -> Any:
+        return self.execute_command("PING", **options)  # type: ignore[no-untyped-call]
+
+    def time(self) -> Any:  # type: ignore[override]
+        return self.execute_command("TIME")  # type: ignore[no-untyped-call]
+
+
+class _Cluster(RedisCluster):
+    """A RedisCluster that looks for its nodes when it is first asked something.
+
+    redis-py's own connects when it is made, and never looks at the nodes of the URL again.
+    """
+
+    # As a client of one server: a time-out is not repeated.
+    ERRORS_ALLOW_RETRY: Any = (RedisConnectionError, ClusterDownError, SlotNotCoveredError)
+
+    def __init__(self, address: RedisAddress, settings: Mapping[str, Any], retry: Retry) -> None:
+        self._address = address
+        self._retry = retry
+        self._settings = {
+            **settings,
+            **address.options,
+            "connection_class": _NodeTls if address.tls else _NodeTcp,
+            "socket_connect_timeout": min(settings["socket_connect_timeout"], OTHERS_CONNECT_S),
+        }
+        self._callbacks: dict[str, Callable[..., Any]] = {}
+        self._making = threading.RLock()
+        self._made = self._under_way = False
+
+    def __getattr__(self, name: str) -> Any:
+        """What RedisCluster's __init__ sets is not there before the first call."""
+        if "_made" not in self.__dict__ or name.startswith("__"):
+            raise AttributeError(name)
+        with self._making:
+            if not self._made:
+                if self._under_way:
+                    raise AttributeError(name)
+                self._under_way = True
+                try:
+                    self._find_nodes()
+                finally:
+                    self._under_way = False
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def _find_nodes(self) -> None:
+        host, port = self._address.places[0]
+        super().__init__(
+            # By a URL, as it takes a pool's settings then; of which it would pass on some alone.
+            url=f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}",
+            startup_nodes=self._nodes()[1:],
+            connection_pool_class=partial(ConnectionPool, **self._settings),
+            protocol=3,
+            decode_responses=False,
+            maint_notifications_config=self._settings["maint_notifications_config"],
+            retry=self._retry,
+            require_full_coverage=False,  # what one part lacks is no reason to leave the others
+        )
+        self._made = True
+
+    def _nodes(self) -> list[ClusterNode]:
+        return [ClusterNode(*place) for place in self._address.places]  # type: ignore[no-untyped-call]
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except RedisClusterException as error:
+            if self._made:
+                self._add_nodes(error)
+            raise
+        except (AttributeError, LookupError) as error:  # redis-py was sent to a node that it does not know
+            self._add_nodes(error)
+            raise RedisClusterException(f"the nodes of the Redis Cluster have changed ({error})") from error
+
+    def look_again(self, error: BaseException, name: str | None = None) -> None:
+        """Ask which node has which slots, after the one of this name did not answer, which comes last.
+
+        Raises one of REDIS_ERRORS where none answers.
+        """
+        self._add_nodes(error)
+        self.nodes_manager.initialize(last_failed_node_name=name)
+
+    def _add_nodes(self, error: BaseException) -> None:
+        """None of the known nodes answers, or one is not known: those of the URL are asked too."""
+        manager = self.nodes_manager
+        manager.startup_nodes = {
+            **{node.name: node for node in self._nodes()},
+            **manager.startup_nodes,
+        }
+        if isinstance(error, SlotNotCoveredError | AttributeError | LookupError):
+            manager.initialize()
+
+    def pipeline(self, transaction: bool | None = None, shard_hint: Any = None) -> ClusterPipeline:
+        pipeline = super().pipeline(transaction, shard_hint)  # type: ignore[no-untyped-call]
+        pipeline.__class__ = _ClusterPipeline  # it has methods more, and nothing else
+        return cast("ClusterPipeline", pipeline)
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """Instead of redis-py's own for this command, as a client of one server has it."""
+        self._callbacks[command] = callback
+
+    def get_redis_connection(self, node: ClusterNode) -> Redis:
+        client: Redis = super().get_redis_connection(node)
+        callbacks: Any = client.response_callbacks
+        callbacks.update(self._callbacks)
+        return client
+
+    def register_script(self, script: str) -> _Script:  # type: ignore[override]
+        return _Script(self, script)
+
+    def pool_of_a_node(self) -> ConnectionPool:
+        """As that of each node."""
+        host, port = self._address.places[0]
+        return ConnectionPool(host=host, port=port, **self._settings)
+
+    def close(self) -> None:
+        if self.__dict__.get("_made"):
+            super().close()

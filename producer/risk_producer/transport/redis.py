@@ -12,7 +12,8 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from risk_producer.errors import ConfigurationError
-from risk_producer.transport.connect import REDIS_ERRORS, check_redis_url
+from risk_producer.settings.address import redis_address
+from risk_producer.transport.connect import REDIS_ERRORS
 from risk_producer.transport.requests import TraderStream
 
 _FIRST_USE = (encodings.idna, importlib.readers, secrets, socket, ssl)
@@ -28,6 +29,7 @@ class Transport:
         self._client = client
         self._replicas = replicas
         if url is not None:
+            _check_replicas(url, replicas)
             _rehearse(url)
         elif client is not None:
             _check_client(client, replicas)
@@ -55,9 +57,19 @@ class Transport:
         return Transport(self._url, self._client, self._replicas)
 
 
+def _check_replicas(url: str, replicas: int) -> None:
+    """Refuse to wait for replicas where a script and WAIT may go to different nodes."""
+    if replicas and redis_address(url, "redis_url").kind == "cluster":
+        raise ConfigurationError(
+            f"RISK_REPLICAS is {replicas}, and redis_url names a Redis Cluster, where a script and the wait "
+            "for its replicas may go to different nodes: leave RISK_REPLICAS out, or use one Redis, also "
+            "behind Sentinels"
+        )
+
+
 def _rehearse(url: str) -> None:
     """All that is done before a connection is made: what is wrong with the URL shows, and is imported."""
-    check_redis_url(url, "redis_url")
+    redis_address(url, "redis_url")
     stream = TraderStream.connect(url)
     try:
         stream.rehearse()

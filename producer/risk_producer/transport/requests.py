@@ -8,7 +8,7 @@ StreamUnavailable with a reason a person can act on.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -19,7 +19,8 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, rehearse
+from risk_producer.transport.servers import beside, unreachable
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -253,13 +254,6 @@ def _payload(raw: bytes | str | None) -> bytes | None:
     return raw.encode() if isinstance(raw, str) else raw
 
 
-def _ask_latest(pipeline: Any, keys: Keys, trader_id: str) -> None:
-    pipeline.hget(keys.latest, trader_id)
-    pipeline.hget(keys.floors, "")
-    pipeline.hget(keys.behind, trader_id)
-    pipeline.info("server")
-
-
 def _latest(answer: Any, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, INFO server."""
     payload, marker, behind, server = answer
@@ -346,15 +340,26 @@ class TraderStream:
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            _ask_latest(pipeline, keys, trader_id)
+            pipeline: Any = self._client.pipeline(transaction=False)
+            pipeline.hget(keys.latest, trader_id)
+            pipeline.hget(keys.floors, "")
+            pipeline.hget(keys.behind, trader_id)
+            pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
+    def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
+        """The partitions that are away too: on the server that did not answer about these keys."""
+        streams = {other.snapshots: other.partition for other in others}
+        if isinstance(error, NotReplicated):  # with replicas there is one server
+            return set(streams.values())
+        away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+        return {streams[stream] for stream in away}
+
     def rehearse(self) -> None:
         """Do all that comes before the first connection, so that what it needs is imported."""
-        self._client.connection_pool.make_connection()
+        rehearse(self._client)
 
     def close(self) -> None:
         """Close the connections."""

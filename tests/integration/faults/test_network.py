@@ -144,7 +144,7 @@ def test_a_network_that_swallows_everything_between_worker_and_redis(
         wait_until(ledger.is_stored)
         to_redis.swallowing = True
         ledger.report(20)
-        wait_until(lambda: "Not storing" in caplog.text, 20, "the time-out")
+        wait_until(lambda: "The worker cannot store" in caplog.text, 20, "the time-out")
         to_redis.heal()
         wait_until(ledger.is_stored)
     ledger.check()

@@ -267,7 +267,7 @@ def test_when_postgres_is_back_the_worker_goes_on_by_itself(site: Site, ledger: 
     site.postgres.kill()
     ledger.report(100)
     ledger.poison(b"nonsense")
-    wait_until(lambda: "Not storing" in worker.log, 20, "the worker gives the batch back")
+    wait_until(lambda: "The worker cannot store" in worker.log, 20, "the worker gives the batch back")
     site.postgres.start()
     wait_until(ledger.is_stored, 5, "the drain to go on")
     ledger.check()

@@ -119,8 +119,8 @@ def test_a_partition_that_cannot_be_read_holds_up_no_other_and_is_named(site: Si
     for _ in range(3):
         site.report(1, 2, 3)
         wait_until(site.all_is_stored, 10, "the other partitions go on")
-    assert worker.log.count("Not storing") == 1
-    assert "Not storing partition 0: Redis answers with an error: WRONGTYPE" in worker.log
+    assert worker.log.count("The worker cannot store") == 1
+    assert "The worker cannot store partition 0, as Redis does not serve it: WRONGTYPE" in worker.log
     wait_until(
         lambda: "Partition 0 cannot be drained: Redis' key risk:{0}:snapshots cannot be read" in worker.log,
         10,
@@ -130,7 +130,7 @@ def test_a_partition_that_cannot_be_read_holds_up_no_other_and_is_named(site: Si
     site.report(0, 1)
     wait_until(site.all_is_stored, 10, "all go on")
     wait_until(lambda: "Partition 0 is drained again" in worker.log, 10, "its end is told")
-    assert worker.log.count("Storing all partitions again: partition 0 answers after") == 1
+    assert worker.log.count("The worker stores all partitions again: partition 0 answered after") == 1
     assert worker.stop() == 0
 
 

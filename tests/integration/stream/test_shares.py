@@ -129,8 +129,8 @@ def test_a_stream_that_cannot_be_read_is_left_out_and_tried_alone(
         add(client, 1, 7)
         wait_until(lambda: is_drained(source), what="it is back")
     first, last = caplog.messages
-    assert first.startswith("Not storing partition 1: Redis answers with an error: WRONGTYPE")
-    assert last.startswith("Storing all partitions again: partition 1 answers after ")
+    assert first.startswith("The worker cannot store partition 1, as Redis does not serve it: WRONGTYPE")
+    assert last.startswith("The worker stores all partitions again: partition 1 answered after ")
     assert client.hget(Keys(1).counters, "stored") == b"7"
 
 
@@ -148,7 +148,7 @@ def test_all_streams_may_be_unreadable(client: Any, caplog: pytest.LogCaptureFix
         wait_until(lambda: is_drained(source), what="all are back")
         source.read()
     assert len(caplog.messages) == 2
-    assert "partition 0, 1, 2 answers after " in caplog.messages[1]
+    assert "partitions 0, 1, 2 answered after " in caplog.messages[1]
 
 
 def test_an_acknowledgement_that_one_partition_refuses_is_made_of_the_others(

@@ -102,6 +102,8 @@ psycopg.AsyncConnection.connect("x")
 psycopg.connection.Connection.connect("x")
 from psycopg import connect
 from psycopg.connection import Connection
+redis.RedisError
+from redis.exceptions import RedisError
 import psycopg_pool
 from psycopg_pool import AsyncConnectionPool
 risk_worker.database.connection.Connection.connect("x")

@@ -40,12 +40,7 @@ ALLOWED = {
     # What was renamed.
     "CHANGELOG.md": {"balanced", "holes", "lives", "stray"},
     "docs/upgrade.md": {"balanced", "holes", "lives", "stray"},
-    "producer/risk_producer/settings/urls.py": {"balance", "said"},  # load_balance_hosts is libpq's
-    # Names to be changed with the next change there.
-    "producer/risk_producer/settings/declare.py": {"told"},
-    "producer/risk_producer/transport/connect.py": {"said"},
-    "worker/risk_worker/drain/batch.py": {"letter", "letters"},
-    "worker/risk_worker/runtime/dashboard.py": {"whoever"},
+    "producer/risk_producer/settings/urls.py": {"balance"},  # load_balance_hosts is libpq's
 }
 """File -> words that it may have all the same."""
 

@@ -22,14 +22,21 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Final
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisClusterException, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import FIELD, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import CertificateRefused, RedisClient, ServerTooOld, redis_client
+from risk_producer.transport.connect import (
+    REDIS_ERRORS,
+    CertificateRefused,
+    RedisClient,
+    ServerTooOld,
+    redis_client,
+    try_to_connect,
+)
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
@@ -82,7 +89,10 @@ def look(
     trader: str | None = None,
     horizon: datetime | None = None,
 ) -> Report:
-    """Look at everything once, in the order that makes it safe. Raises RedisError, and what read() does."""
+    """Look at everything once, in the order that makes it safe.
+
+    Raises one of REDIS_ERRORS, and what read() does.
+    """
     admitted = _Admitted(client, partitions, trader)
     waiting = _Waiting(client, admitted.partitions, trader)
     foreign = waiting.take_foreign(admitted)
@@ -236,17 +246,17 @@ def _wait_for_redis(
 ) -> None:
     """Return once Redis takes a connection; after MESSAGE_AFTER_S, stderr shows for what it waits.
 
-    Raises RedisError after REDIS_WAIT_S, and at once where waiting does not help.
+    Raises one of REDIS_ERRORS after REDIS_WAIT_S, and at once where waiting does not help.
     """
     began, shown = clock(), False
     with redis_client(redis_url, answer_timeout_s=5, connect_timeout_s=5) as client:
         while True:
             try:
-                client.connection_pool.get_connection().disconnect()
+                try_to_connect(client)
                 return
             except (AuthenticationError, CertificateRefused, ServerTooOld):
                 raise
-            except RedisConnectionError as error:
+            except (RedisConnectionError, RedisClusterException) as error:
                 waited_s = clock() - began
                 if waited_s >= REDIS_WAIT_S:
                     raise
@@ -261,5 +271,5 @@ def _wait_for_redis(
 def _explained() -> Iterator[None]:
     try:
         yield
-    except RedisError as error:
+    except REDIS_ERRORS as error:
         raise RedisUnavailable(f"Redis did not answer: {error}") from error

@@ -107,10 +107,10 @@ class Batch:
         """The rows of other entries."""
         return [row for row in self.rows if row.entry_id not in entry_ids]
 
-    def reject(self, letters: Sequence[DeadLetter]) -> None:
+    def reject(self, dead: Sequence[DeadLetter]) -> None:
         """Make dead letters of rows."""
-        self.rows = self.without({letter.entry_id for letter in letters})
-        self.dead += letters
+        self.rows = self.without({each.entry_id for each in dead})
+        self.dead += dead
         self._incarnations = None
 
 

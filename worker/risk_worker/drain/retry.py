@@ -38,7 +38,9 @@ class RetryPolicy:
         """
 
         def failed(details: Any) -> None:
-            log.warning("Could not store a batch of %d: %s", sum(map(len, batches)), details["exception"])
+            log.warning(
+                "The worker could not store a batch of %d: %s", sum(map(len, batches)), details["exception"]
+            )
             on_failure(batches)
 
         retrying = backoff.on_exception(
@@ -79,7 +81,7 @@ class OutageLog:
             self._next_wait_s = policy.base_s
         if str(error) != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
             self._logged, self._logged_at = str(error), now
-            log.critical("Not storing: %s. Snapshots wait in %s.", error, where)
+            log.critical("The worker cannot store: %s. Snapshots wait in %s.", error, where)
         wait_s: float = backoff.full_jitter(self._next_wait_s)
         self._next_wait_s = min(self._next_wait_s * 2, policy.cap_s)
         return wait_s
@@ -87,6 +89,6 @@ class OutageLog:
     def record_success(self) -> None:
         """The source and the store work: the outage, where there was one, is over."""
         if self._began is not None:
-            log.warning("Storing again after %.1f s.", monotonic() - self._began)
+            log.warning("The worker stores again after %.1f s.", monotonic() - self._began)
             self._began = None
             self._logged = ""

@@ -21,13 +21,13 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from redis.exceptions import RedisError
 
 from risk_producer.contract import counters as names
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.transport.servers import Question, ask
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
@@ -141,7 +141,7 @@ class RedisCollector(Collector):
         up = _gauge("risk_up", "server")
         try:
             metrics = self._read()
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             if self._answered:
                 log.error("The exporter gets no answer from Redis, and serves risk_up 0 alone: %s", error)
             self._answered = False
@@ -156,17 +156,15 @@ class RedisCollector(Collector):
         yield from metrics
 
     def _read(self) -> list[Metric]:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.ping()
+        questions: list[Question] = []
         for keys in self._partitions:
-            pipeline.hgetall(keys.attempts)
-            pipeline.hgetall(keys.failures)
-            pipeline.hgetall(keys.latency_ms)
-            pipeline.hgetall(keys.counters)
-            pipeline.hgetall(keys.latency_buckets)
-        pong, *answers = pipeline.execute(raise_on_error=False)
-        if isinstance(pong, Exception):
-            raise pong
+            hashes = (keys.attempts, keys.failures, keys.latency_ms, keys.counters, keys.latency_buckets)
+            commands = (("PING",), *(("HGETALL", name) for name in hashes))
+            questions += [(keys.snapshots, words) for words in commands]
+        answers = ask(self._client, questions)
+        pongs = answers[::6]
+        if all(isinstance(pong, Exception) for pong in pongs):
+            raise pongs[0]
         unreadable: list[str] = []
 
         attempts = _counter("risk_persistence_attempts_total", "trader_id", "backend")
@@ -176,7 +174,7 @@ class RedisCollector(Collector):
         latency = HistogramMetricFamily(
             "risk_store_latency_seconds", MEANING["risk_store_latency_seconds"], labels=["partition"]
         )
-        for keys, at in zip(self._partitions, range(0, len(answers), 5), strict=True):
+        for keys, at in zip(self._partitions, range(1, len(answers), 6), strict=True):
             partition = str(keys.partition)
             for trader_id, value in numbers(answers[at], keys.attempts, unreadable).items():
                 attempts.add_metric([trader_id, "postgres"], value)
@@ -224,7 +222,7 @@ class RedisCollector(Collector):
             pipeline = self._rq.pipeline(transaction=False)
             pipeline.hgetall(COUNTERS_KEY)
             [answer] = pipeline.execute(raise_on_error=False)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             unreadable.append(f"the workers ({error})")
             return []
         counts = numbers(answer, COUNTERS_KEY, unreadable)
@@ -297,7 +295,7 @@ def application(client: RedisClient, partitions: int, rq: RedisClient | None = N
 def _ready(watch: Watch) -> tuple[str, bytes]:
     try:
         stalled = watch.stalled()
-    except RedisError as error:
+    except REDIS_ERRORS as error:
         return "503 Service Unavailable", f"Redis does not answer: {error}\n".encode()
     if stalled:
         return "503 Service Unavailable", "".join(f"{each}\n" for each in stalled).encode()

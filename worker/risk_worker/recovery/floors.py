@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 import msgspec
 import psycopg
 from psycopg.rows import dict_row
-from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
-from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
+from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
+from risk_worker.stream.outages import PartitionOutages
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -87,6 +88,7 @@ class Floors(ConnectionOwner):
     def __init__(self, client: RedisClient, database_url: str, partition: int, partitions: int) -> None:
         super().__init__(database_url, database.STORE)
         self._client = client
+        self.partition = partition
         self._keys = Keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script(__package__, "restore"))
@@ -109,7 +111,7 @@ class Floors(ConnectionOwner):
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
-        except (RedisError, psycopg.Error, RiskError) as error:
+        except (*REDIS_ERRORS, psycopg.Error, RiskError) as error:
             self.close()
             done = True
             if monotonic() >= self._logged_at:
@@ -123,7 +125,7 @@ class Floors(ConnectionOwner):
         return done
 
     def compare(self) -> None:
-        """The whole comparison at once. Raises RedisError or psycopg.Error."""
+        """The whole comparison at once. Raises one of REDIS_ERRORS or psycopg.Error."""
         while not self._compare(monotonic() + BUDGET_S):
             pass
         self._name_behind()
@@ -151,10 +153,8 @@ class Floors(ConnectionOwner):
 
     def _marker(self) -> tuple[bytes, str]:
         """(the marker that is there, empty for none; the one of a whole comparison)."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.hget(self._keys.floors, "")
-        pipeline.info("server")
-        marker, server = pipeline.execute(raise_on_error=False)
+        floors = self._keys.floors
+        marker, server = ask(self._client, [(floors, ("HGET", floors, "")), (floors, ("INFO", "server"))])
         if isinstance(marker, Exception):
             raise marker
         # Where the user may not run INFO there is no other sign than the marker itself.
@@ -230,14 +230,23 @@ class Floors(ConnectionOwner):
 class FloorsOfShare:
     """Compares the partitions of a share, one after the other. Not thread-safe."""
 
-    def __init__(self, settings: Settings, client: RedisClient, partitions: Iterable[int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: RedisClient,
+        partitions: Iterable[int],
+        outages: PartitionOutages | None = None,
+    ) -> None:
+        """outages: the partitions that Redis does not serve now, which are left out."""
         self._floors = deque(Floors.from_settings(settings, client, partition) for partition in partitions)
+        self._outages = PartitionOutages() if outages is None else outages
 
     def look(self) -> None:
         """Floors.look() of each; after BUDGET_S it leaves the rest to the next call. Raises nothing."""
         until = monotonic() + BUDGET_S
         for _ in range(len(self._floors)):
-            if not self._floors[0].look():
+            first = self._floors[0]
+            if first.partition not in self._outages and not first.look():
                 return
             self._floors.rotate(-1)
             if monotonic() >= until:

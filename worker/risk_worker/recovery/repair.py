@@ -17,7 +17,6 @@ from typing import Any, Final, cast
 
 import msgspec
 import psycopg
-from redis.exceptions import RedisError
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in, script
@@ -25,7 +24,7 @@ from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import floors
@@ -86,7 +85,7 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
             database.connect(database_url, database.COMMAND) as connection,
         ):
             return _Repair(client, connection, keys, trader_id).run(dry_run=dry_run)
-    except RedisError as error:
+    except REDIS_ERRORS as error:
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         raise RepairImpossible(f"the database: {classify_error(error)}") from error

@@ -8,11 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -28,7 +26,7 @@ def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str
     login = _login(os.environ if environ is None else environ)
     if login is None and not _is_loopback(host):
         log.warning(
-            "Whoever reaches %s can requeue and delete jobs: no password is set (%s, %s)",
+            "Everyone who reaches %s can requeue and delete jobs: no password is set (%s, %s)",
             host,
             USERNAME,
             PASSWORD,
@@ -67,7 +65,7 @@ def _say_when_redis_is_away(flask: Any, url: str) -> None:
             log.warning("Redis answers again")
         answered = True
 
-    def say(error: RedisError) -> tuple[str, int, dict[str, str]]:
+    def say(error: Exception) -> tuple[str, int, dict[str, str]]:
         nonlocal answered
         message = f"Redis at {mask(url)} does not answer: {error}"
         if answered:
@@ -76,13 +74,15 @@ def _say_when_redis_is_away(flask: Any, url: str) -> None:
         return f"{message}\n", 503, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 
     flask.before_request(look)
-    flask.register_error_handler(RedisError, say)
+    for kind in REDIS_ERRORS:
+        flask.register_error_handler(kind, say)
 
 
 def _read_json_only() -> None:
     """Before rq_dashboard is imported: it takes RQ's default serializer in several places.
 
-    The default is pickle, which cannot read our jobs, and would run code of whoever can write to Redis.
+    The default is pickle, which cannot read our jobs, and would run the code of any client that can write to
+    Redis.
     """
     import rq.serializers
 

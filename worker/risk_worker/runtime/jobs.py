@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import RedisError
 from rq.job import Job
 
 from risk_producer.settings import Settings
+from risk_producer.transport.connect import REDIS_ERRORS
 from risk_worker.database.commit_watch import CommitWatch
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.errors import SourceUnavailable
@@ -97,7 +97,7 @@ def _drain(
     )
     with (
         client,
-        FloorsOfShare(settings, client, partitions) as floors,
+        FloorsOfShare(settings, client, partitions, _partition_outages) as floors,
         PostgresStore(database_url) as store,
         CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
     ):
@@ -105,7 +105,7 @@ def _drain(
         streams = source.StreamSource.from_settings(
             settings, client, partitions, look=floors.look, outages=_partition_outages
         )
-        with contextlib.suppress(SourceUnavailable, RedisError):  # the next time slice tries it again
+        with contextlib.suppress(SourceUnavailable, *REDIS_ERRORS):  # the next time slice tries it again
             streams.forget()
             _unserved.look(client, settings.partitions)
         stored = drain(

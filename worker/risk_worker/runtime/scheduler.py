@@ -26,11 +26,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.exceptions import ResponseError, WatchError
 from rq import Queue
 from rq.job import JobStatus
 
-from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
 from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, LiveWorkers, age_s
 
@@ -244,7 +244,7 @@ class DrainScheduler:
                 pipeline.execute()
             except WatchError:
                 return False  # another worker was quicker, or the job moves: the next look shows it
-            except RedisError as error:
+            except REDIS_ERRORS as error:
                 self._failed(job_id, error)
                 raise
         self._transits.pop(job_id, None)
@@ -288,7 +288,7 @@ class DrainScheduler:
         log.error("Drain job %s could not be enqueued: %s", job_id, why)
         try:
             self._connection.hincrby(COUNTERS_KEY, "failed", 1)
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             log.debug("This could not be counted: %s", error)
 
     def _read(self, numbers: Sequence[int], watching: Any = None) -> list[_Seen]:

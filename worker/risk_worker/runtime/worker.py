@@ -24,7 +24,6 @@ from uuid import uuid4
 
 import backoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from rq import SimpleWorker, worker_registration
 from rq.exceptions import StopRequested
 from rq.executions import Execution
@@ -35,7 +34,7 @@ from rq.worker import WorkerStatus
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
-from risk_producer.transport.connect import RedisClient, adopt, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.runtime import jobs
@@ -125,7 +124,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 except StopRequested:  # while it registered anew
                     return worked
                 except Exception as error:
-                    starts = self._scheduler is None and not isinstance(error, RedisError)
+                    starts = self._scheduler is None and not isinstance(error, REDIS_ERRORS)
                     if starts or isinstance(error, NameTaken):
                         raise  # it cannot start: a setting, the database's schema, its name
                     log.error("RQ's loop ended with an error: %s: %s", type(error).__name__, error)
@@ -318,7 +317,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """RQ's thread waits for a minute at its connection; closing that wakes it, and it ends."""
         if self.pubsub_thread:
             self.pubsub_thread.stop()
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*REDIS_ERRORS, OSError):
                 self.pubsub.close()
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
@@ -389,7 +388,7 @@ class _Supervisor(threading.Thread):
             yield
         except RedisConnectionError:
             pass  # the worker itself logs it
-        except RedisError as error:
+        except REDIS_ERRORS as error:
             self._log_rarely(
                 f"Redis rejected a command with which the worker maintains the drain jobs: {error}"
             )
@@ -427,7 +426,7 @@ class _Lease:
         while not self._over.wait(BEAT_S):
             try:
                 self._worker.maintain_heartbeats(self._job, self._execution)
-            except RedisError as error:
+            except REDIS_ERRORS as error:
                 log.warning("The lease of %s could not be renewed: %s", self._job.id, error)
 
 
@@ -469,7 +468,7 @@ def _wait_for_redis(connection: RedisClient, url: str = "") -> None:
             log.warning("The worker waits for Redis %s: %s", mask(url), logged)
 
     backoff.on_exception(
-        backoff.expo, RedisError, factor=0.1, max_value=2, on_backoff=log_change, logger=None
+        backoff.expo, REDIS_ERRORS, factor=0.1, max_value=2, on_backoff=log_change, logger=None
     )(connection.ping)()
 
 

@@ -25,7 +25,7 @@ class Epochs:
         self._unreadable: set[str] = set()
 
     def examine(self, batch: Batch) -> None:
-        """Make dead letters of snapshots whose epoch Redis did not give out. Raises redis.RedisError.
+        """Make dead letters of snapshots whose epoch Redis did not give out. Raises one of REDIS_ERRORS.
 
         Redis is asked only for traders with a newer epoch than any that was seen before, and each time for
         those whose epoch cannot be read: what is stored unexamined meanwhile is not taken for examined later.

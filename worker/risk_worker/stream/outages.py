@@ -1,10 +1,10 @@
-"""Partitions that Redis answers with an error for: left out, tried alone, named once."""
+"""Partitions that Redis does not serve while it serves others: left out, tried alone, named once."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -41,42 +41,44 @@ class PartitionOutages:
         return bool(self._outages)
 
     def is_due(self, partition: int) -> bool:
-        """Whether a partition in an outage is to be tried now."""
-        return self._clock() >= self._outages[partition].due
+        """Whether a partition is to be asked now: it is in no outage, or is to be tried again."""
+        outage = self._outages.get(partition)
+        return outage is None or self._clock() >= outage.due
 
     def next_due_s(self) -> float:
         """Seconds until the next one is to be tried; infinite where there is none."""
         due = min((each.due for each in self._outages.values()), default=math.inf)
         return max(0.0, due - self._clock())
 
-    def record_failure(self, partition: int, error: Exception, *, alone: bool) -> None:
-        """Redis answered with an error. alone: whether the worker has no other partition that goes on."""
+    def record_failure(self, partitions: Sequence[int], error: Exception, *, alone: bool) -> None:
+        """Redis answers with an error, or the node of these does not answer.
+
+        alone: whether the worker has no other partition that goes on.
+        """
         now = self._clock()
-        outage = self._outages.get(partition)
-        if outage is not None:
-            outage.wait_s = min(2 * outage.wait_s, LONGEST_WAIT_S)
-            outage.due = now + outage.wait_s
-            return
         if not self._outages:
             self._began = now
             self._named.clear()
             log.critical(
-                "Not storing partition %d: Redis answers with an error: %s. Its snapshots wait in the stream "
-                "and it is tried again%s.",
-                partition,
+                "The worker cannot store %s, as Redis does not serve it: %s. The snapshots wait in the "
+                "stream, and the worker tries again%s.",
+                _named(partitions),
                 error,
-                "" if alone else "; the other partitions go on",
+                "" if alone else "; it goes on with the other partitions",
             )
-        self._outages[partition] = _Outage(FIRST_WAIT_S, now + FIRST_WAIT_S)
-        self._named.add(partition)
+        for partition in partitions:
+            outage = self._outages.get(partition)
+            wait_s = FIRST_WAIT_S if outage is None else min(2 * outage.wait_s, LONGEST_WAIT_S)
+            self._outages[partition] = _Outage(wait_s, now + wait_s)
+        self._named.update(partitions)
 
     def record_success(self, partition: int) -> None:
         """Redis answers for a partition; where it was the last one, that is logged."""
         outage = self._outages.pop(partition, None)
         if outage is not None and not self._outages:
             log.warning(
-                "Storing all partitions again: partition %s answers after %.1f s.",
-                ", ".join(map(str, sorted(self._named))),
+                "The worker stores all partitions again: %s answered after %.1f s.",
+                _named(self._named),
                 self._clock() - self._began,
             )
 
@@ -84,3 +86,8 @@ class PartitionOutages:
         """Forget the others: another worker has them now."""
         for partition in self._outages.keys() - set(partitions):
             del self._outages[partition]
+
+
+def _named(partitions: Iterable[int]) -> str:
+    shown = [str(each) for each in sorted(partitions)]
+    return f"partition {shown[0]}" if len(shown) == 1 else f"partitions {', '.join(shown)}"

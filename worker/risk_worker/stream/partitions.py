@@ -11,6 +11,7 @@ from typing import Final
 
 from risk_producer.contract.keys import PARTITIONS_MAX, Keys
 from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.servers import ask
 
 log = logging.getLogger("riskstream.partitions")
 
@@ -18,12 +19,10 @@ _SHOWN: Final = 10
 
 
 def unserved(client: RedisClient, partitions: int) -> dict[int, int]:
-    """partition -> entries that wait in it. Raises redis.RedisError."""
+    """partition -> entries that wait in it. Raises one of REDIS_ERRORS."""
     beyond = range(partitions, PARTITIONS_MAX)
-    pipeline = client.pipeline(transaction=False)
-    for partition in beyond:
-        pipeline.xlen(Keys(partition).snapshots)
-    lengths = pipeline.execute(raise_on_error=False)  # one node of a cluster knows of some alone
+    streams = [Keys(partition).snapshots for partition in beyond]
+    lengths = ask(client, [(stream, ("XLEN", stream)) for stream in streams])
     found = zip(beyond, lengths, strict=True)
     return {partition: length for partition, length in found if isinstance(length, int) and length}
 
@@ -46,7 +45,7 @@ class Watch:
         self._logged: set[int] = set()
 
     def look(self, client: RedisClient, partitions: int) -> None:
-        """Log what is new. Raises redis.RedisError."""
+        """Log what is new. Raises one of REDIS_ERRORS."""
         waiting = unserved(client, partitions)
         if waiting.keys() - self._logged:
             log.error("%s.", describe(waiting, partitions))

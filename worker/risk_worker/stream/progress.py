@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
-
 from risk_producer.contract.counters import ACKNOWLEDGED_MS
 from risk_producer.contract.keys import Keys
 from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.servers import Question, ask
 
 log = logging.getLogger("riskstream.progress")
 
@@ -61,31 +60,35 @@ class PartitionProgress:
 
 
 def read(client: RedisClient, partitions: Iterable[int]) -> list[PartitionProgress]:
-    """How far the partitions are, asked in one pipeline. Raises redis.RedisError: Redis does not answer."""
+    """How far the partitions are. Raises one of REDIS_ERRORS where no server answers."""
     numbers = list(partitions)
-    pipeline = client.pipeline(transaction=False)
-    pipeline.time()
+    questions: list[Question] = []
     for number in numbers:
         keys = Keys(number)
-        pipeline.xlen(keys.snapshots)
-        pipeline.xrange(keys.snapshots, count=1)
-        pipeline.hget(keys.counters, ACKNOWLEDGED_MS)
-    server_time, *answers = pipeline.execute(raise_on_error=False)
-    if isinstance(server_time, Exception):
-        raise server_time
-    now_ms = server_time[0] * 1000 + server_time[1] / 1000
-    return [_progress(number, now_ms, *answers[3 * at : 3 * at + 3]) for at, number in enumerate(numbers)]
+        stream = keys.snapshots
+        commands = (
+            ("TIME",),
+            ("XLEN", stream),
+            ("XRANGE", stream, "-", "+", "COUNT", 1),
+            ("HGET", keys.counters, ACKNOWLEDGED_MS),
+        )
+        questions += [(stream, words) for words in commands]
+    answers = ask(client, questions)
+    clocks = answers[::4]
+    if clocks and all(isinstance(each, Exception) for each in clocks):
+        raise clocks[0]
+    return [_progress(number, *answers[4 * at : 4 * at + 4]) for at, number in enumerate(numbers)]
 
 
 def problems(client: RedisClient, partitions: int, bound_s: float = BOUND_S) -> list[str]:
-    """A sentence for each partition that is stalled now. Raises redis.RedisError: Redis does not answer."""
+    """A sentence for each partition that is stalled now. Raises one of REDIS_ERRORS as read()."""
     return [str(each) for each in read(client, range(partitions)) if each.is_stalled(bound_s)]
 
 
 class Watch:
     """Looks again and again, and so sees a stall that Redis' clock hides: the oldest entry stays the same.
 
-    look() is thread-safe. All methods raise redis.RedisError where Redis does not answer.
+    look() is thread-safe. All methods raise one of REDIS_ERRORS where no server answers.
     """
 
     REPEAT_EVERY_S: Final = 60.0
@@ -151,12 +154,13 @@ def duration(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
-def _progress(partition: int, now_ms: float, length: Any, first: Any, acknowledged: Any) -> PartitionProgress:
-    for answer in (length, first):
-        if isinstance(answer, ResponseError):
-            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer))
+def _progress(
+    partition: int, server_time: Any, length: Any, first: Any, acknowledged: Any
+) -> PartitionProgress:
+    for answer in (server_time, length, first):
         if isinstance(answer, Exception):
-            raise answer
+            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer))
+    now_ms = server_time[0] * 1000 + server_time[1] / 1000
     if not first:
         return PartitionProgress(partition)
     first_id: bytes = first[0][0]

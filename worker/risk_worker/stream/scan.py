@@ -19,7 +19,7 @@ NUMBER_LIMIT: Final = 2**53
 
 
 def entries(client: RedisClient, stream: str) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
-    """(id, fields) of each entry that the stream has by now. Raises redis.RedisError."""
+    """(id, fields) of each entry that the stream has by now. Raises one of REDIS_ERRORS."""
     newest = cast(list[Any], client.xrevrange(stream, count=1))
     if not newest:
         return
@@ -33,7 +33,7 @@ def entries(client: RedisClient, stream: str) -> Iterator[tuple[bytes, Mapping[b
 
 
 def fields(client: RedisClient, key: str) -> Iterator[tuple[bytes, bytes]]:
-    """(field, value) of a hash. Raises redis.RedisError."""
+    """(field, value) of a hash. Raises one of REDIS_ERRORS."""
     yield from cast(Iterator[tuple[bytes, bytes]], client.hscan_iter(key, count=PAGE))
 
 
@@ -42,7 +42,7 @@ def admitted_seqs(
 ) -> list[int | None]:
     """The last seq that Redis admitted by now of each (trader_id, epoch).
 
-    0: it is unknown. None: what Redis holds is no such number. Raises redis.RedisError.
+    0: it is unknown. None: what Redis holds is no such number. Raises one of REDIS_ERRORS.
     """
     names = [f"{epoch}:{trader_id}" for trader_id, epoch in epochs]
     found: dict[tuple[str, int], int | None] = {}
@@ -63,7 +63,7 @@ def admitted_seqs(
 def partitions_in_use(client: RedisClient, partitions: int) -> list[Keys]:
     """The keys of the partitions that are configured, and of others that hold or held snapshots.
 
-    Raises redis.RedisError.
+    Raises one of REDIS_ERRORS.
     """
     numbers = {*range(partitions), *unserved(client, partitions)}
     for key in client.scan_iter(match="risk:{*}:admitted", count=PAGE):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +19,8 @@ from risk_producer.contract import counters
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster, redis_client
+from risk_producer.transport.servers import Question, ask, unreachable
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.ports import Piece
@@ -43,6 +44,10 @@ _BEGINNING: Final = "0-0"
 # shrinks after a large one.
 _READ_BYTES: Final = 32 * 1024 * 1024
 _FIRST_COUNT: Final = 4
+
+# A cluster answers no read of several streams, so each is asked for by itself, and none of them can wait.
+_POLL_S: Final = (0.004, 0.032)
+"""Seconds between two looks for the first entry: at the beginning, and at the most."""
 
 
 def connect(url: str) -> RedisClient:
@@ -90,19 +95,15 @@ class _Partition:
 
 _Found = dict[_Partition, list[StreamEntry]]
 """Partition -> what was read of its stream."""
-_Answer = Acknowledged | ResponseError
-"""Of acknowledge.lua, for one partition."""
-
-
-def _by_server(partitions: list[_Partition]) -> list[list[_Partition]]:
-    """The partitions whose streams share one server, and so can be asked for in one read."""
-    return [partitions]
+_Answer = Acknowledged | Exception
+"""Of acknowledge.lua, for one partition; or one of REDIS_ERRORS."""
 
 
 class StreamSource:
     """The streams of a share of the partitions. Not thread-safe: one drain uses it.
 
-    A partition that Redis answers with an error for is left out, tried alone, and read again when it answers.
+    A partition that Redis answers with an error for, or whose node of a cluster does not answer, is left out,
+    tried alone, and read again when it answers.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class StreamSource:
         batch_size: of all streams together. outages: those of the time slices before.
         """
         self._client = client
+        self._of_cluster = is_cluster(client)
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
         self._partitions = [_Partition(client, number) for number in sorted(partitions)]
         self._of = {each.stream: each for each in self._partitions}
@@ -188,11 +190,8 @@ class StreamSource:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
     def length(self) -> int:
-        """Entries that wait; in a key that is no stream there are none. Raises redis.RedisError."""
-        pipeline = self._client.pipeline(transaction=False)
-        for each in self._partitions:
-            pipeline.xlen(each.stream)
-        lengths = pipeline.execute(raise_on_error=False)
+        """Entries that wait; in a key that is no stream there are none. Raises one of REDIS_ERRORS."""
+        lengths = ask(self._client, [(each.stream, ("XLEN", each.stream)) for each in self._partitions])
         for length in lengths:
             if isinstance(length, Exception) and not str(length).startswith("WRONGTYPE"):
                 raise length
@@ -223,25 +222,25 @@ class StreamSource:
         if again:
             answers |= self._report({each: acknowledgement.listed(*of, now) for each, of in again.items()})
         for partition, answer in answers.items():
-            if isinstance(answer, ResponseError):
+            if isinstance(answer, Exception):
                 self._fails(partition, answer)
             elif self._outages:
                 self._outages.record_success(partition.number)
 
     def failed(self, batches: Sequence[Batch]) -> None:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
-        pipeline = self._client.pipeline(transaction=False)
+        questions: list[Question] = []
         for batch in batches:
             keys = self._of[batch.stream].keys
             per_trader: dict[str, int] = defaultdict(int)
             for each in batch.incarnations:
                 per_trader[each.trader_id] += each.rows
-            pipeline.hincrby(keys.counters, counters.RETRIES, 1)
+            counts = [(keys.counters, counters.RETRIES, 1)]
             for trader_id, count in per_trader.items():
-                pipeline.hincrby(keys.attempts, trader_id, count)
-                pipeline.hincrby(keys.failures, trader_id, count)
+                counts += [(keys.attempts, trader_id, count), (keys.failures, trader_id, count)]
+            questions += [(keys.snapshots, ("HINCRBY", *of)) for of in counts]
         try:
-            pipeline.execute(raise_on_error=False)  # a counter that cannot be counted is no reason to wait
+            ask(self._client, questions)  # a counter that cannot be counted is no reason to wait
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
 
@@ -253,6 +252,8 @@ class StreamSource:
         dropped = 0
         try:
             for each in self._partitions:
+                if each.number in self._outages:
+                    continue
                 keys = each.keys
                 answer: Any = self._forget(
                     keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
@@ -272,7 +273,7 @@ class StreamSource:
         sound = self._partitions
         if self._outages:
             for each in sound:
-                if each.number in self._outages and self._outages.is_due(each.number):
+                if each.number in self._outages:
                     self._ask([each], 1, found)
             sound = [each for each in sound if each.number not in self._outages]
             wait = wait and not found
@@ -315,25 +316,31 @@ class StreamSource:
         Returns those that gave as many as they might.
         """
         full: list[_Partition] = []
-        for asked in _by_server(partitions[:count]):
-            most = count // len(asked)
-            block_s = min(self._block_s, self._outages.next_due_s()) if wait else None
-            for each, entries in self._answers(asked, most, block_s).items():
-                if entries:
-                    each.after = entries[-1].id
-                    found[each] = found[each] + entries if each in found else entries
-                    if len(entries) == most:
-                        full.append(each)
-                elif each not in found:
-                    # By its next read all that was read of it is acknowledged. Redis may have lost its data,
-                    # and its clock may have gone back: ids that come may be smaller than those that were.
-                    each.rewind()
-                    if self._outages:
-                        self._outages.record_success(each.number)
+        asked = partitions[:count]
+        if self._outages:
+            asked = [each for each in asked if self._outages.is_due(each.number)]
+        if not asked:
+            return []
+        most = count // len(asked)
+        block_s = min(self._block_s, self._outages.next_due_s()) if wait else None
+        for each, entries in self._answers(asked, most, block_s).items():
+            if entries:
+                each.after = entries[-1].id
+                found[each] = found[each] + entries if each in found else entries
+                if len(entries) == most:
+                    full.append(each)
+            elif each not in found:
+                # By its next read all that was read of it is acknowledged. Redis may have lost its data,
+                # and its clock may have gone back: ids that come may be smaller than those that were.
+                each.rewind()
+                if self._outages:
+                    self._outages.record_success(each.number)
         return full
 
     def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
         """What each of the streams has; without those that Redis answers with an error for."""
+        if self._of_cluster and len(self._partitions) > 1:
+            return self._poll(partitions, count, block_s or 0.0)
         try:
             return self._xread(partitions, count, block_s)
         except ResponseError as error:
@@ -353,38 +360,67 @@ class StreamSource:
             block=None if block_s is None else max(1, round(block_s * 1000)),
         )
         rows_of = dict(answer) if answer else {}  # a dict by RESP3, pairs by RESP2
-        return {
-            each: [_entry(entry_id, fields) for entry_id, fields in rows_of.get(each.name, ())]
-            for each in partitions
-        }
+        return {each: _entries(rows_of.get(each.name, ())) for each in partitions}
 
-    def _fails(self, partition: _Partition, error: ResponseError) -> None:
-        """Redis answers with an error for one partition."""
-        partition.rewind()
-        self._outages.record_failure(partition.number, error, alone=len(self._partitions) == 1)
+    def _poll(self, partitions: list[_Partition], count: int, wait_s: float) -> _Found:
+        """Ask a cluster again and again until a stream has something, for so many seconds at the most."""
+        until = monotonic() + wait_s
+        pause_s, longest_s = _POLL_S
+        while True:
+            found: _Found = {}
+            questions: list[Question] = [
+                (each.stream, ("XREAD", "COUNT", count, "STREAMS", each.stream, each.after))
+                for each in partitions
+            ]
+            try:
+                answers = ask(self._client, questions)
+            except REDIS_ERRORS as error:
+                if len(partitions) == len(self._partitions):
+                    raise
+                answers = [error] * len(partitions)
+            for each, answer in zip(partitions, answers, strict=True):
+                if not isinstance(answer, Exception):
+                    [rows] = dict(answer).values() if answer else [()]
+                    found[each] = _entries(rows)
+                elif self._outages.is_due(each.number):
+                    self._fails(each, answer)
+            left_s = until - monotonic()
+            if any(found.values()) or len(found) < len(partitions) or left_s <= 0:
+                return found
+            sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, longest_s)
+
+    def _fails(self, partition: _Partition, error: Exception) -> None:
+        """Redis answers with an error for one partition, or does not answer for all of its node."""
+        of = {each.stream: each for each in self._partitions}
+        failed = [of[stream] for stream in unreachable(self._client, partition.stream, error, of)]
+        for each in failed or [partition]:
+            each.rewind()
+        self._outages.record_failure(
+            [each.number for each in failed or [partition]],
+            error,
+            alone=len(failed or [partition]) == len(self._partitions),
+        )
 
     def _report(self, reports: dict[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
         """Ask acknowledge.lua, once for each partition."""
         try:
             if len(reports) == 1:
                 return {each: self._report_one(each, report) for each, report in reports.items()}
-            pipeline: Any = self._client.pipeline(transaction=False)
+            questions: list[Question] = []
             for each, report in reports.items():
                 keys, args = _arguments(each, report)
-                pipeline.execute_command("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)
-            found = dict(zip(reports, pipeline.execute(raise_on_error=False), strict=True))
+                questions.append((each.stream, ("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)))
+            found = dict(zip(reports, ask(self._client, questions), strict=True))
             return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
 
     def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
-        """In a pipeline errors are answers."""
         if isinstance(answer, NoScriptError):
             return self._report_one(partition, report)
-        if isinstance(answer, ResponseError):
-            return answer
         if isinstance(answer, Exception):
-            raise answer
+            return answer
         return msgspec.json.decode(answer, type=Acknowledged)
 
     def _report_one(self, partition: _Partition, report: Acknowledgement) -> _Answer:
@@ -393,6 +429,10 @@ class StreamSource:
             answer: Any = self._acknowledge(keys=keys, args=args)
         except ResponseError as error:
             return error
+        except REDIS_ERRORS as error:
+            if self._of_cluster:
+                return error
+            raise
         return msgspec.json.decode(answer, type=Acknowledged)
 
 
@@ -412,6 +452,10 @@ def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str
         keys.latency_buckets,
         keys.admitted,
     ], [msgspec.json.encode(report)]
+
+
+def _entries(rows: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[StreamEntry]:
+    return [_entry(entry_id, fields) for entry_id, fields in rows]
 
 
 def _entry(entry_id: bytes, fields: Sequence[bytes]) -> StreamEntry:

@@ -43,7 +43,7 @@ class RegisteredWorker:
 
 
 def registered_workers(client: RedisClient) -> list[RegisteredWorker]:
-    """The workers on RQ's list, dead ones included. Raises redis.RedisError."""
+    """The workers on RQ's list, dead ones included. Raises one of REDIS_ERRORS."""
     try:
         keys: Any = list(client.smembers(WORKERS_KEY))
     except ResponseError:
@@ -76,7 +76,7 @@ class LiveWorkers:
         self._seen: dict[bytes, tuple[bytes | None, float]] = {}  # key -> heartbeat, since when it is that
 
     def count(self, client: RedisClient) -> int:
-        """How many are alive now. Raises redis.RedisError."""
+        """How many are alive now. Raises one of REDIS_ERRORS."""
         workers = [each for each in registered_workers(client) if each.drains_shares]
         utc, now = datetime.now(UTC), self._clock()
         with self._lock:

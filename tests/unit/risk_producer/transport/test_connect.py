@@ -1,4 +1,4 @@
-"""The maker of Redis clients: what it refuses, what it keeps, what it passes over."""
+"""The maker of Redis clients: what it makes of a URL, and what it makes of what servers say."""
 
 from __future__ import annotations
 
@@ -6,81 +6,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import pytest
 import redis
-from prometheus_client import CollectorRegistry
 from redis.maint_notifications import MaintNotificationsConfig
 
-from risk_producer import AsyncRiskProducer, RiskProducer
-from risk_producer.errors import ConfigurationError
-from risk_producer.settings import Settings
 from risk_producer.transport.connect import (
     REDIS_ERRORS,
     NotSupported,
     ServerTooOld,
     adopt,
-    check_redis_url,
     redis_client,
+    rehearse,
 )
 
 QUIET = MaintNotificationsConfig(enabled=False)
-WRONG = {
-    "redis://127.0.0.1:6379/0?timeout=5": "option timeout that cannot be used",
-    "redis://h/0?socket_timeuot=5": "option socket_timeuot that cannot be used",
-    "redis://h/0?ssl_cert_reqs=none": "needs a URL that starts with rediss://",
-    "rediss://h/0?ssl_cert_reqs=maybe": "value of the option ssl_cert_reqs",
-    "redis://h?db=one": "value of the option db",
-    "redis://h?db": "cannot be used",
-    "redis://host/abc": "a number as the database",
-    "redis://host/0/1": "a number as the database",
-    "redis://host/-1": "a number as the database",
-    "redis://redis..internal": "neither a name nor an address",
-    "redis://.internal": "neither a name nor an address",
-    f"redis://{'a' * 64}.internal": "neither a name nor an address",
-    f"redis://{'a.' * 130}b": "neither a name nor an address",
-    "redis://ho!st": "neither a name nor an address",
-    "redis://host:port": "from 1 to 65535",
-    "redis://host:0": "from 1 to 65535",
-    "redis://host:65536": "from 1 to 65535",
-    "redis://host:٣": "from 1 to 65535",
-    "redis://[::1": "neither a name nor an address",
-    "redis://[::z]": "IPv6 address",
-    "redis://:a%2@h": "hexadecimal",
-    "redis://:a%ff@h": "not UTF-8",
-    "redis://:a%00@h": "zero byte",
-    "redis://ho st": "a blank",
-    "redis://host\n": "a blank",
-    "redis://h\udcff": "not UTF-8",
-    "redis://:pa/ss@h": "%2F",
-    "redis://:pa#ss@h": "%23",
-    "redis://:12?ss@h": "%3F",
-    "unix://run/redis.sock?nonsense=1": "nonsense",
-    "unix://": "the socket's path",
-    "http://h": "redis://",
-    "localhost:6379": "redis://",
-    "": "redis://",
-}
-
-
-@pytest.mark.parametrize("url", WRONG)
-def test_what_can_be_known_to_be_wrong_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=WRONG[url]) as caught:
-        check_redis_url(url)
-    assert str(caught.value).startswith("REDIS_URL")
-
-
-@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
-@pytest.mark.parametrize("url", ["redis://h/0?timeout=5", "redis://redis..internal", "redis://h/abc"])
-def test_a_producer_refuses_it_when_it_is_made(kind: type[RiskProducer], url: str) -> None:
-    with pytest.raises(ConfigurationError, match="redis_url"):
-        kind(url, registry=CollectorRegistry())
-
-
-@pytest.mark.parametrize("setting", ["REDIS_URL", "RQ_REDIS_URL"])
-def test_the_settings_refuse_it_and_name_themselves(setting: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{setting} has an option timeout"):
-        Settings.load({setting: "redis://h/0?timeout=5"})
 
 
 @pytest.mark.parametrize(
@@ -131,13 +72,107 @@ def test_what_riskstream_relies_on_is_its_own(option: str) -> None:
 
 
 def test_every_error_of_redis_py_is_an_outage() -> None:
-    raised = [
+    modules = (redis.exceptions, redis.sentinel, redis.cluster, redis.connection)
+    raised = {
         each
-        for each in vars(redis.exceptions).values()
+        for module in modules
+        for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, Exception) and each.__module__.startswith("redis")
-    ]
+    }
     assert len(raised) > 30
     assert [each for each in raised if not issubclass(each, REDIS_ERRORS)] == []
+
+
+URLS = {
+    "redis://u:p@h": "h",
+    "rediss://u:p@h": "h",
+    "unix://u:p@/run/redis.sock": "/run/redis.sock",
+    "redis+sentinel://u:p@h1,h2:1/name/2?sentinel_username=s&sentinel_password=q": "h1",
+    "rediss+sentinel://u:p@h1,h2/name": "h1",
+    "redis+cluster://u:p@h1,[::1]:7": "h1",
+    "rediss+cluster://u:p@h1": "h1",
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_every_kind_of_client_is_made_and_rehearsed_and_closed_without_a_connection(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connects(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("it connects")
+
+    for name in ("connect", "create_connection", "getaddrinfo", "gethostbyname"):
+        owner = socket.socket if name == "connect" else socket
+        monkeypatch.setattr(owner, name, connects)
+    with redis_client(url, answer_timeout_s=1, connect_timeout_s=2) as client:
+        client.register_script("return 1")
+        rehearse(client)
+        assert "p@" not in repr(client)
+
+
+def test_sentinels_and_the_master_are_asked_as_whom_the_url_says() -> None:
+    url = "rediss+sentinel://u:p@h1,h2:7/name/2?sentinel_username=s&sentinel_password=q&ssl_cert_reqs=none"
+    with redis_client(url, answer_timeout_s=9, connect_timeout_s=8) as client:
+        pool: Any = client.connection_pool
+        own = pool.connection_kwargs
+        assert (own["username"], own["password"], own["db"], own["ssl_cert_reqs"]) == ("u", "p", 2, "none")
+        assert (own["socket_timeout"], own["socket_connect_timeout"]) == (9, 8)
+        of_sentinels = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+        assert [(each["host"], each["port"]) for each in of_sentinels] == [("h1", 26379), ("h2", 7)]
+        for each in of_sentinels:
+            assert (each["username"], each["password"], each["ssl_cert_reqs"]) == ("s", "q", "none")
+            assert "db" not in each
+            assert each["socket_timeout"] <= 1
+            assert each["retry"].get_retries() == 0
+
+
+def test_sentinels_that_ask_for_no_password_get_none() -> None:
+    with redis_client("redis+sentinel://u:p@h/name", answer_timeout_s=1, connect_timeout_s=1) as client:
+        pool: Any = client.connection_pool
+        assert not pool.sentinel_manager.sentinels[0].connection_pool.connection_kwargs.get("password")
+
+
+@pytest.mark.parametrize("option", ["socket_timeout=0.5", "decode_responses=true", "protocol=2"])
+def test_what_riskstream_relies_on_is_its_own_for_nodes_of_a_cluster(option: str) -> None:
+    with redis_client(f"redis+cluster://h?{option}", answer_timeout_s=9, connect_timeout_s=8) as client:
+        said = cast("Any", client).pool_of_a_node().connection_kwargs
+        assert said["socket_timeout"] == 9
+        assert said["protocol"] == 3
+        assert said["decode_responses"] is False
+
+
+def test_a_script_goes_along_where_a_node_does_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCRIPT LOAD would ask all nodes, and fail with any of them."""
+    asked: list[str] = []
+
+    def answer(_client: object, command: str, *_arguments: object, **_options: object) -> int:
+        asked.append(command)
+        if command == "EVALSHA":
+            raise redis.exceptions.NoScriptError
+        return 7
+
+    with redis_client("redis+cluster://h", answer_timeout_s=1, connect_timeout_s=1) as client:
+        monkeypatch.setattr(type(client), "execute_command", answer)
+        assert client.register_script("return 7")(keys=["key"], args=["a"]) == 7
+    assert asked == ["EVALSHA", "EVAL"]
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", ["redis+sentinel://{}/name", "redis+cluster://{}"])
+def test_nobody_there_is_an_outage_at_each_call(form: str) -> None:
+    url = form.format(f"127.0.0.1:{closed_port()},127.0.0.1:{closed_port()}")
+    with redis_client(url, answer_timeout_s=1, connect_timeout_s=1, retries=1) as client:
+        for _ in range(2):
+            with pytest.raises(REDIS_ERRORS, match="refused"):
+                client.xlen("key")
+            with pytest.raises(REDIS_ERRORS, match="refused"):
+                client.register_script("return 1")(keys=["key"])
+            with pytest.raises(REDIS_ERRORS, match="refused"):
+                client.pipeline(transaction=False).hget("key", "field").execute()
 
 
 @contextmanager
@@ -169,9 +204,21 @@ def server_that_says(*answers: bytes | None) -> Iterator[str]:
             thread.join(10)
 
 
-def hello(version: bytes) -> bytes:
-    words = (b"$6", b"server", b"$5", b"redis", b"$5", b"proto", b":3", b"$7", b"version")
-    return b"\r\n".join((b"%3", *words, b"$%d" % len(version), version, b""))
+def hello(version: bytes, mode: bytes = b"standalone") -> bytes:
+    words = (
+        b"$6",
+        b"server",
+        b"$5",
+        b"redis",
+        b"$5",
+        b"proto",
+        b":3",
+        b"$4",
+        b"mode",
+        b"$%d" % len(mode),
+        mode,
+    )
+    return b"\r\n".join((b"%4", *words, b"$7", b"version", b"$%d" % len(version), version, b""))
 
 
 class TestAServer:
@@ -208,9 +255,46 @@ class TestAServer:
         with (
             server_that_says(hello(b"7.2.4"), answer) as url,
             redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client,
-            pytest.raises(NotSupported, match="a node of a Redis Cluster, which is not supported yet"),
+            pytest.raises(
+                NotSupported, match=r"this is a node of a Redis Cluster .*: write redis\+cluster://"
+            ),
         ):
             client.get("x")
+
+    def test_that_is_a_sentinel_is_called_that(self) -> None:
+        with (
+            server_that_says(hello(b"7.2.4", b"sentinel")) as url,
+            redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client,
+            pytest.raises(redis.ConnectionError, match=r"is a Sentinel: .* redis\+sentinel://h1:26379,"),
+        ):
+            client.get("x")
+
+    def test_that_is_no_sentinel_is_called_that_and_the_next_one_is_asked(self) -> None:
+        with (
+            server_that_says(hello(b"7.2.4")) as first,
+            server_that_says(hello(b"7.2.4", b"sentinel"), b"*0\r\n") as second,
+        ):
+            hosts = ",".join(url.removeprefix("redis://").removesuffix("/0") for url in (first, second))
+            with (
+                redis_client(
+                    f"redis+sentinel://{hosts}/name", answer_timeout_s=5, connect_timeout_s=5
+                ) as client,
+                pytest.raises(
+                    redis.ConnectionError,
+                    match=r"no Sentinel names a master name: .* is no Sentinel, .*; .* masters: none",
+                ),
+            ):
+                client.get("x")
+
+    @pytest.mark.parametrize("answer", [b"-ERR This instance has cluster support disabled\r\n"])
+    def test_that_is_no_node_of_a_cluster_is_called_that(self, answer: bytes) -> None:
+        with server_that_says(hello(b"7.2.4"), answer) as url:
+            place = url.removeprefix("redis://").removesuffix("/0")
+            with (
+                redis_client(f"redis+cluster://{place}", answer_timeout_s=5, connect_timeout_s=5) as client,
+                pytest.raises(REDIS_ERRORS, match="Cluster mode is not enabled on this node"),
+            ):
+                client.get("x")
 
     @pytest.mark.parametrize(
         "answer",
@@ -250,7 +334,7 @@ class TestAServer:
             server_that_says(answer) as url,
             redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client,
             pytest.raises(
-                redis.ConnectionError, match=r"^127\.0\.0\.1:\d+ did not answer as Redis does .* rediss://$"
+                redis.ConnectionError, match=r"^127\.0\.0\.1:\d+ did not answer as Redis does .* rediss$"
             ),
         ):
             client.ping()
@@ -275,7 +359,7 @@ class TestAServer:
             ) as client,
             pytest.raises(
                 (redis.ConnectionError, redis.TimeoutError),
-                match=rf"did not complete a TLS handshake, {why}; .* redis://$",
+                match=rf"did not complete a TLS handshake, {why}; .* redis, not rediss$",
             ),
         ):
             client.ping()

@@ -117,7 +117,7 @@ def test_after_the_retries_the_entries_stay_pending_and_come_again(caplog: pytes
     assert store.saved == [1, 2, 3]
     assert "rewind" in source.steps
     assert [r.levelname for r in caplog.records].count("CRITICAL") == 1, "an outage is said once"
-    assert "Storing again" in caplog.text
+    assert "The worker stores again" in caplog.text
 
 
 def test_a_time_slice_may_end_during_an_outage(
@@ -129,11 +129,11 @@ def test_a_time_slice_may_end_during_an_outage(
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
     source.steps.clear()
     assert run(source, store, over=lambda: "rewind" in source.steps, outage=outage) == 0
-    assert caplog.text.count("Not storing: gone. Snapshots wait in the stream") == 1, (
+    assert caplog.text.count("The worker cannot store: gone. Snapshots wait in the stream") == 1, (
         "once, not each time slice"
     )
     assert run(source, store, outage=outage) == 1
-    assert "Storing again" in caplog.text
+    assert "The worker stores again" in caplog.text
 
 
 def test_an_acknowledgement_that_failed_is_repeated_with_its_batch() -> None:

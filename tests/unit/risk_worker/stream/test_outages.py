@@ -20,16 +20,16 @@ def test_one_line_when_the_first_fails_and_one_when_all_answer_again(
     outages = PartitionOutages(clock)
     with caplog.at_level(logging.WARNING):
         for partition in (3, 0, 3):
-            outages.record_failure(partition, ERROR, alone=False)
+            outages.record_failure([partition], ERROR, alone=False)
         clock.now += 7
         outages.record_success(3)
         outages.record_success(1)
         assert len(caplog.messages) == 1
         outages.record_success(0)
     first, last = caplog.messages
-    assert first.startswith("Not storing partition 3: Redis answers with an error: WRONGTYPE.")
-    assert "the other partitions go on" in first
-    assert last == "Storing all partitions again: partition 0, 3 answers after 7.0 s."
+    assert first.startswith("The worker cannot store partition 3, as Redis does not serve it: WRONGTYPE.")
+    assert "it goes on with the other partitions" in first
+    assert last == "The worker stores all partitions again: partitions 0, 3 answered after 7.0 s."
     assert not outages
 
 
@@ -39,13 +39,13 @@ def test_each_has_a_wait_of_its_own_which_grows(caplog: pytest.LogCaptureFixture
     assert outages.next_due_s() == math.inf
     waits = []
     for _ in range(8):
-        outages.record_failure(1, ERROR, alone=True)
+        outages.record_failure([1], ERROR, alone=True)
         waits.append(round(outages.next_due_s(), 3))
         assert not outages.is_due(1)
         clock.now += outages.next_due_s()
         assert outages.is_due(1)
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
-    outages.record_failure(2, ERROR, alone=False)
+    outages.record_failure([2], ERROR, alone=False)
     assert round(outages.next_due_s(), 3) == 0.0, "1 is due, whatever 2 waits for"
     outages.keep([2])
     assert (1 in outages, 2 in outages) == (False, True)
