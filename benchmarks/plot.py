@@ -102,7 +102,7 @@ def _parts(
     title: str | None = None,
     cores: bool = False,
 ) -> None:
-    """Processor time of each part, one above the other: bars at equal distances. A row, or a second (cores)."""
+    """Processor time of each part, one above the other, a row or a second (cores)."""
     per = [each["setting"]["rate"] / 1e6 if cores else 1 for each in points]
     below = [0.0] * len(points)
     for part in parts:

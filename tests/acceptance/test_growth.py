@@ -1,4 +1,4 @@
-"""`make growth` measures each curve, draws it and renders its figures; how quick anything is, no test says."""
+"""`make growth` measures each curve, draws and renders it; how quick anything is, no test says."""
 
 from __future__ import annotations
 
