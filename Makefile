@@ -49,7 +49,7 @@ bench-large: $(DEV) ## the same, and with a history of 10 million rows: 7 minute
 save-cost: $(DEV) ## what save() costs the trader, idle and under load
 	$(BIN)/python -m benchmarks.save_cost
 
-growth: $(DEV) ## rows/s as things grow, drawn into docs/growth.png
+growth: $(DEV) ## rates, waits, processor time as things grow, into docs/growth.png and scale.md: 20 minutes
 	$(BIN)/python -m benchmarks.growth
 
 reference: $(DEV) ## write docs/reference from the code

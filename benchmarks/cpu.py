@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from time import perf_counter
 
 import psutil  # type: ignore[import-untyped]
-
-from benchmarks.servers import Servers
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,24 @@ class CpuTime:
 
 
 class Clock:
-    """The servers' processor time from now on."""
+    """The processor time of processes, by the name of the part that they are, from now on."""
 
-    def __init__(self, servers: Servers) -> None:
-        self._pids = servers.postgres.pid, servers.valkey.pid
-        self._began = [_seconds(pid) for pid in self._pids]
+    def __init__(self, **parts: Iterable[int]) -> None:
+        self._parts = {name: list(pids) for name, pids in parts.items()}
+        self._began_s = self._seconds()
+        self._began = perf_counter()
 
-    def read(self, rows: int, worker_s: float) -> CpuTime:
-        """What the servers took since then, beside what the workers say of themselves."""
-        postgres, redis = (_seconds(pid) - began for pid, began in zip(self._pids, self._began, strict=True))
-        return CpuTime(*(seconds / rows * 1e6 for seconds in (worker_s, postgres, redis)))
+    def read_us(self, rows: int) -> dict[str, float]:
+        """Microseconds of each part for each of so many rows."""
+        return {name: (now - self._began_s[name]) / rows * 1e6 for name, now in self._seconds().items()}
+
+    @property
+    def took_s(self) -> float:
+        """Since the beginning, by the clock on the wall."""
+        return perf_counter() - self._began
+
+    def _seconds(self) -> dict[str, float]:
+        return {name: sum(map(_seconds, pids)) for name, pids in self._parts.items()}
 
 
 def _seconds(pid: int) -> float:

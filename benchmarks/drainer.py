@@ -1,4 +1,4 @@
-"""A worker's drain of one partition on command: python -m benchmarks.drainer PARTITION
+"""A worker's drain of a share of the partitions on command: python -m benchmarks.drainer PARTITION...
 
 As risk_worker/runtime/jobs.py has it, without RQ around it.
 """
@@ -6,8 +6,12 @@ As risk_worker/runtime/jobs.py has it, without RQ around it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from threading import Event
+from urllib.parse import urlsplit
 
+from benchmarks.network import exchanged
 from benchmarks.process import serve
 from risk_producer.settings import Settings
 from risk_worker.database.store import PostgresStore
@@ -15,24 +19,25 @@ from risk_worker.drain.loop import drain
 from risk_worker.stream.source import StreamSource, connect
 
 
-def main(partition: int) -> None:
+def main(partitions: Sequence[int]) -> None:
     """Obey until stdin ends. The connections stay, and each drain is a time slice of its own."""
     settings = Settings.load()
     client = connect(settings.require_redis_url())
-    with client, PostgresStore(settings.require_database_url()) as store:
+    url = settings.require_database_url()
+    with client, PostgresStore(url) as store:
 
         def work(_rows: int) -> int:
             source = StreamSource(
                 client,
-                [partition],
+                partitions,
                 batch_size=settings.batch_size,
                 linger_s=settings.flush_interval_ms / 1000,
                 block_s=0.01,  # so that waiting for more at the end is not in the measure
             )
             return drain(source, store, stop=Event(), over=source.is_empty)
 
-        serve(work)
+        serve(work, partial(exchanged, urlsplit(url).port))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main([int(number) for number in sys.argv[1:]])

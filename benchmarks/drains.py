@@ -62,12 +62,16 @@ def drained(
         for _, number, part in workers:
             servers.fill(part[1:], Keys(number).snapshots)
         rows = sum(len(part) - 1 for _, _, part in workers)
-        clock, began = Clock(servers), perf_counter()
+        clock = Clock(
+            worker=[worker.pid for worker, _, _ in workers],
+            postgres=[servers.postgres.pid],
+            redis=[servers.valkey.pid],
+        )
         for worker, _, part in workers:
             worker.tell(len(part) - 1)
-        worker_s = sum(worker.hear()["cpu_s"] for worker, _, _ in workers)
-        took = perf_counter() - began
-        cpu = clock.read(rows, worker_s)
+        for worker, _, _ in workers:
+            worker.hear()
+        took, cpu = clock.took_s, CpuTime(**clock.read_us(rows))
         _check(direct_url, len(payloads))
     return Drained(rows / took, cpu)
 

@@ -1,8 +1,9 @@
-"""How the drain's rate changes as things grow: `make growth`, or
+"""What becomes of rates, waits and processor time as things grow, one factor at a time: `make growth`, or
 
-    python -m benchmarks.growth [--quick] [--rows N] [--runs N] [--into FOLDER] [--redraw]
+    python -m benchmarks.growth [--quick] [--minutes N] [--into FOLDER] [--redraw]
 
-Writes growth.json with every figure, and draws growth.png from it. --redraw only draws.
+Every point is measured once, then all of them again, as often as the time allows. Writes growth.json with
+every figure, draws growth.png from it, and renders them into scale.md. --redraw only draws and renders.
 """
 
 from __future__ import annotations
@@ -10,101 +11,164 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from benchmarks import history, machine, plot
-from benchmarks.drains import Drained, drained
+from benchmarks import history, machine, plot, scale
 from benchmarks.process import CHECKOUT
-from benchmarks.rows import TRADERS, payloads
 from benchmarks.servers import Servers
+from benchmarks.trial import Measured, Setting, rush, steady
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each curve is measured."""
+    """Where each curve is measured, and how much of a trial."""
 
-    batch_size: Sequence[int] = (100, 300, 1_000, 2_000, 5_000, 10_000, 20_000)
-    backlog: Sequence[int] = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000)
-    traders: Sequence[int] = (1, 10, 100, 1_000, 10_000, 100_000)
-    partitions: Sequence[int] = (1, 2, 3, 4)
-    history: Sequence[int] = (0, 1_000_000, 3_000_000, 10_000_000)
+    workers: Sequence[int] = (1, 2, 4)
+    partitions: Sequence[int] = (1, 4, 16, 64)
+    nodes: Sequence[int] = (0, 1, 3)
+    traders: Sequence[int] = (10, 100, 200, 1_000, 10_000, 100_000)
+    rate: Sequence[int] = (100, 1_000, 5_000, 10_000, 20_000, 40_000)
+    batch_size: Sequence[int] = (100, 1_000, 5_000, 20_000)
+    history: Sequence[int] = (0, 1_000_000, 10_000_000)
+    many: int = 16
+    """Partitions with which the curves of workers and nodes are measured a second time."""
+    rows: int = 100_000
+    seconds: float = 5.0
+
+    def rushes(self) -> list[Setting]:
+        """What is measured as quickly as it goes."""
+        return _without_repeats([*self._both(), *_line("batch_size", self.batch_size), *self._histories()])
+
+    def steadies(self) -> list[Setting]:
+        """What is measured at a steady rate."""
+        return _without_repeats([*self._both(), *_line("rate", self.rate)])
+
+    def _both(self) -> Iterator[Setting]:
+        for partitions in (1, self.many):
+            yield from _line("workers", self.workers, Setting(partitions=partitions))
+            yield from _line("nodes", self.nodes, Setting(partitions=partitions))
+        yield from _line("partitions", self.partitions)
+        yield from _line("traders", self.traders)
+
+    def _histories(self) -> Iterator[Setting]:
+        return _line("history", self.history)
 
 
-QUICK = Grid((100, 1_000, 5_000), (1_000, 5_000), (1, 100, 5_000), (1, 2), (0, 20_000))
-Curve = list[dict[str, Any]]
-"""Points: x, and of each run rows_per_s and cpu_us (see CpuTime)."""
+QUICK = Grid((1, 2), (1, 4), (0, 3), (10, 200), (100, 1_000), (100, 5_000), (0, 20_000), 4, 5_000, 0.5)
+
+
+@dataclass
+class Point:
+    """A setting, and of each measure its value in each run."""
+
+    setting: Setting
+    measures: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, measured: Measured) -> None:
+        """One more run."""
+        for name, value in measured.items():
+            self.measures.setdefault(name, []).append(float(f"{value:.5g}"))
 
 
 def main() -> None:
-    """Measure and draw."""
-    parser = argparse.ArgumentParser(prog="benchmarks.growth", description="Measure how the rate changes.")
-    parser.add_argument("--rows", type=int, help="snapshots of each run (default 200,000)")
-    parser.add_argument("--runs", type=int, help="runs of each point (default 5)")
-    parser.add_argument("--quick", action="store_true", help="a few points, 5,000 rows, 1 run")
+    """Measure, draw and render."""
+    parser = argparse.ArgumentParser(prog="benchmarks.growth", description="Measure how things grow.")
     parser.add_argument(
-        "--into", type=Path, help="folder of the two files (default docs; quick: .riskstream)"
+        "--minutes", type=float, help="another turn is begun while it fits into these (default 19; quick: 1)"
     )
-    parser.add_argument("--redraw", action="store_true", help="only draw, from the figures of last time")
+    parser.add_argument("--quick", action="store_true", help="a few points, 5,000 rows, one turn: a minute")
+    parser.add_argument("--into", type=Path, help="folder of the files (default docs; quick: .riskstream)")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only draw and render, from the figures of last time"
+    )
     arguments = parser.parse_args()
-    rows, runs, grid = (5_000, 1, QUICK) if arguments.quick else (200_000, 5, Grid())
-    rows, runs = arguments.rows or rows, arguments.runs or runs
+    grid, minutes = (QUICK, 1.0) if arguments.quick else (Grid(), 19.0)
     into: Path = arguments.into or CHECKOUT / (".riskstream" if arguments.quick else "docs")
-    figures, picture = into / "growth.json", into / "growth.png"
     if not plot.installed():
         parser.error("matplotlib is not installed: pip install -e '.[dev]'")
     if not arguments.redraw:
         into.mkdir(parents=True, exist_ok=True)
-        with Servers() as servers:
-            curves = measure(servers, grid, rows, runs)
-            about = {**machine.described(servers), "Size": f"{rows:,} snapshots of {TRADERS} traders"}
-        figures.write_text(json.dumps({"about": about, "runs": runs, "curves": curves}, indent=1) + "\n")
-    plot.draw(json.loads(figures.read_text()), picture)
-    print(picture.relative_to(Path.cwd()) if picture.is_relative_to(Path.cwd()) else picture)
+        growth = measure(grid, 60 * (arguments.minutes or minutes))
+        (into / "growth.json").write_text(as_json(growth))
+    growth = json.loads((into / "growth.json").read_text())
+    plot.draw(growth, into / "growth.png")
+    page = CHECKOUT / "docs" / "scale.md"
+    (into / page.name).write_text(scale.rendered(page.read_text(), growth))
+    print(f"{into}: growth.json, growth.png, {page.name}")
 
 
-def measure(servers: Servers, grid: Grid, rows: int, runs: int) -> dict[str, Curve]:
-    """name -> its points; all points of a curve one after the other, and then again."""
-    made = lru_cache(4)(payloads)
-
-    def by_batch_size(size: int) -> Drained:
-        return drained(servers, made(rows), settings={"RISK_BATCH_SIZE": str(size)})
-
-    def by_backlog(backlog: int) -> Drained:
-        return drained(servers, made(max(grid.backlog))[:backlog])
-
-    def by_traders(traders: int) -> Drained:
-        return drained(servers, made(rows, traders), traders=traders)
-
-    def by_partitions(partitions: int) -> Drained:
-        return drained(servers, made(rows), partitions=partitions)
-
-    def by_history(stored: int) -> Drained:
-        return drained(servers, made(rows), template=templates[stored])
-
-    curves = {
-        "batch_size": _curve("batch size", grid.batch_size, runs, by_batch_size),
-        "backlog": _curve("backlog", grid.backlog, runs, by_backlog),
-        "traders": _curve("traders", grid.traders, runs, by_traders),
-        "partitions": _curve("partitions", grid.partitions, runs, by_partitions),
+def measure(grid: Grid, limit_s: float) -> dict[str, Any]:
+    """All points in turns; a turn that would not end within the limit is not begun."""
+    began = monotonic()
+    points: dict[Setting, Point] = {}
+    turns = 0
+    with Servers() as servers:
+        _say(f"filling history with up to {max(grid.history):,} rows")
+        templates = {stored: history.filled(servers, stored) for stored in grid.history}
+        filled = monotonic()
+        while not turns or monotonic() - began + (monotonic() - filled) / turns < limit_s:
+            for setting, measured in _turn(servers, grid, templates):
+                points.setdefault(setting, Point(setting)).note(measured)
+                _say(f"{_short(setting)}: {', '.join(map(_shown, measured.items()))}")
+            turns += 1
+            _say(f"turn {turns} is over, {(monotonic() - began) / 60:.1f} min")
+        about = {
+            **machine.described(servers),
+            "Size": f"{grid.rows:,} snapshots a rush, {grid.seconds:g} s at a steady rate, {turns} runs",
+            "Date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+    return {
+        "about": about,
+        "runs": turns,
+        "many": grid.many,
+        "points": [{"setting": asdict(each.setting), "measures": each.measures} for each in points.values()],
     }
-    _say(f"filling history with up to {max(grid.history):,} rows")
-    templates: Mapping[int, str] = {stored: history.filled(servers, stored) for stored in grid.history}
-    return curves | {"history": _curve("history", grid.history, runs, by_history)}
 
 
-def _curve(name: str, points: Sequence[int], runs: int, run: Callable[[int], Drained]) -> Curve:
-    curve: Curve = [{"x": x, "rows_per_s": [], "cpu_us": []} for x in points]
-    for _ in range(runs):
-        for point in curve:
-            one = run(point["x"])
-            point["rows_per_s"].append(round(one.rows_per_s))
-            point["cpu_us"].append({who: round(us, 2) for who, us in asdict(one.cpu).items()})
-            _say(f"{name} {point['x']:,}: {one.rows_per_s:,.0f} rows/s")
-    return curve
+def _turn(servers: Servers, grid: Grid, templates: Mapping[int, str]) -> Iterator[tuple[Setting, Measured]]:
+    """Every point once."""
+    for setting in grid.rushes():
+        yield setting, rush(servers, setting, grid.rows, templates[setting.history])
+    for setting in grid.steadies():
+        yield setting, steady(servers, setting, grid.seconds)
+
+
+def as_json(growth: Mapping[str, Any]) -> str:
+    """A point in two lines: one run after the other is one change to review."""
+    points = ",\n".join(
+        f'  {{"setting": {json.dumps(each["setting"])},\n   "measures": {json.dumps(each["measures"])}}}'
+        for each in growth["points"]
+    )
+    head = json.dumps({name: value for name, value in growth.items() if name != "points"}, indent=1)
+    return f'{head[:-2]},\n "points": [\n{points}\n ]\n}}\n'
+
+
+def _line(factor: str, values: Sequence[int], others: Setting | None = None) -> Iterator[Setting]:
+    return (replace(others or Setting(), **{factor: value}) for value in values)
+
+
+def _without_repeats(settings: Sequence[Setting]) -> list[Setting]:
+    return list(dict.fromkeys(settings))
+
+
+def _short(setting: Setting) -> str:
+    """What is not at its default."""
+    usual = Setting()
+    changed = {
+        each.name: value
+        for each in fields(setting)
+        if (value := getattr(setting, each.name)) != getattr(usual, each.name)
+    }
+    return ", ".join(f"{name} {value:,}" for name, value in changed.items()) or "the beginning of each curve"
+
+
+def _shown(measure: tuple[str, float]) -> str:
+    return f"{measure[0]} {measure[1]:,.4g}" if measure[1] < 1_000 else f"{measure[0]} {measure[1]:,.0f}"
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,7 @@
 """A process that works on command, so that neither its start nor our interpreter is in the measure.
 
-The protocol, in lines on its stdin and stdout: we write how many rows there are; it takes them all from Redis
-to Postgres, and answers with a JSON object.
+The protocol, in lines on its stdin and stdout: we write how many rows there are; it sends or stores them
+all, and answers with a JSON object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Timer
-from time import process_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +36,11 @@ class Process:
             cwd=CHECKOUT,
             env={**os.environ, **environ},
         )
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def tell(self, rows: int) -> None:
         """There are so many rows: begin."""
@@ -69,10 +73,10 @@ class Process:
         self._process.communicate()  # closes its stdin, which ends it
 
 
-def serve(work: Callable[[int], int]) -> None:
-    """Its side: work(rows) answers how many there were."""
+def serve(work: Callable[[int], int], exchanged: Callable[[], int] = lambda: 0) -> None:
+    """Its side: work(rows) answers how many there were, exchanged() the bytes of its connections so far."""
     for line in sys.stdin:
-        rows, before = int(line), process_time()
+        rows, before = int(line), exchanged()
         if (done := work(rows)) != rows:
             raise RuntimeError(f"{done} rows of {rows}")
-        print(json.dumps({"cpu_s": process_time() - before}), flush=True)
+        print(json.dumps({"bytes": exchanged() - before}), flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
+from risk_devkit.groups import ValkeyCluster
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import FIELD, decode
 from risk_worker.database import migrations
@@ -30,14 +31,15 @@ STREAM = Keys(0).snapshots
 
 
 class Servers:
-    """A Valkey and a Postgres in a temporary folder. A context manager."""
+    """A Valkey and a Postgres in a temporary folder, and clusters on demand. A context manager."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._stores: dict[int, Store] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self._folder = folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self.valkey = stack.enter_context(EmbeddedValkey(folder / "valkey", config=VALKEY))
             self.postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", config=POSTGRES))
             self.redis: Any = stack.enter_context(connect(self.valkey.url))
@@ -68,9 +70,24 @@ class Servers:
 
     def empty(self) -> None:
         """An empty Redis with an empty log."""
-        self.redis.flushall()
-        self.redis.bgrewriteaof()
-        wait(lambda: not self.redis.info("persistence")["aof_rewrite_in_progress"])
+        _empty(self.redis)
+
+    def store(self, nodes: int) -> Store:
+        """Where the streams are: a cluster of so many masters, which stays; 0: the Valkey, which is none."""
+        if nodes not in self._stores:
+            if nodes:
+                cluster = ValkeyCluster(
+                    self._folder / f"cluster-{nodes}",
+                    masters=nodes,
+                    replicas=0,
+                    config={"appendfsync": self.valkey.appendfsync, **VALKEY},
+                )
+                self._stack.enter_context(cluster)
+                made = Store(cluster.url, cluster.nodes)
+            else:
+                made = Store(self.valkey.url, [self.valkey])
+            self._stores[nodes] = self._stack.enter_context(made)
+        return self._stores[nodes]
 
     def fill(self, payloads: Sequence[bytes], stream: str = STREAM, field: bytes = FIELD) -> None:
         """Put the payloads into a stream: pipelined XADD, 500 a pipeline."""
@@ -90,6 +107,55 @@ class Servers:
             admitted[incarnation] = max(each.seq, admitted.get(incarnation, 0))
         self.redis.hset(keys.epochs, mapping=epochs)
         self.redis.hset(keys.admitted, mapping=admitted)
+
+
+class Store:
+    """The servers that hold the streams: one, or the masters of a cluster. A context manager."""
+
+    def __init__(self, url: str, servers: Sequence[EmbeddedValkey]) -> None:
+        self.url = url
+        self._servers = servers
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.redis: Any = self._stack.enter_context(connect(self.url))
+        self._each: list[Any] = [self._stack.enter_context(connect(server.url)) for server in self._servers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the servers."""
+        return [server.pid for server in self._servers]
+
+    def empty(self) -> None:
+        """Nothing in any of them, and empty logs."""
+        for each in self._each:
+            _empty(each)
+
+    def length(self, partitions: Iterable[int]) -> int:
+        """How many snapshots wait in these partitions."""
+        return sum(self.redis.xlen(Keys(partition).snapshots) for partition in partitions)
+
+    def stream_bytes(self, partitions: Iterable[int]) -> int:
+        """The memory that the streams of these partitions take."""
+        return sum(
+            self.redis.memory_usage(Keys(partition).snapshots, samples=0) or 0 for partition in partitions
+        )
+
+    def sum_of(self, section: str, *names: str) -> int:
+        """What the servers' INFO counts under these names, together."""
+        return sum(each.info(section)[name] for each in self._each for name in names)
+
+
+def _empty(redis: Any) -> None:
+    redis.flushall()
+    redis.bgrewriteaof()
+    wait(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
 
 
 def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:

@@ -1,35 +1,34 @@
-"""`make growth` measures each curve and draws it; how quick anything is, no test says."""
+"""`make growth` measures each curve, draws and renders it; how quick anything is, no test says."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from benchmarks import scale
 from benchmarks.growth import QUICK
+from benchmarks.points import point
 from benchmarks.process import CHECKOUT
 
 
 @pytest.mark.system
 @pytest.mark.timeout(600)
-def test_every_curve_is_measured_and_drawn(tmp_path: Path) -> None:
-    growth("--quick", "--rows", "2000", "--into", str(tmp_path))
+def test_every_curve_is_measured_drawn_and_rendered(tmp_path: Path) -> None:
+    growth("--quick", "--minutes", "0.1", "--into", str(tmp_path))
     figures = json.loads((tmp_path / "growth.json").read_text())
-    assert {name: [point["x"] for point in curve] for name, curve in figures["curves"].items()} == {
-        "batch_size": list(QUICK.batch_size),
-        "backlog": list(QUICK.backlog),
-        "traders": list(QUICK.traders),
-        "partitions": list(QUICK.partitions),
-        "history": list(QUICK.history),
-    }
-    for point in (point for curve in figures["curves"].values() for point in curve):
-        [rate], [cpu_us] = point["rows_per_s"], point["cpu_us"]
-        assert rate > 0
-        assert set(cpu_us) == {"worker", "postgres", "redis"}
+    assert figures["runs"] == 1
+    for measure, settings in (("drain_per_s", QUICK.rushes()), ("p99_ms", QUICK.steadies())):
+        for setting in settings:
+            [value] = point(figures, **asdict(setting))["measures"][measure]
+            assert value > 0
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "scale.md").read_text()
+    assert page == scale.rendered(page, figures)
 
 
 def growth(*arguments: str) -> None:

@@ -163,7 +163,7 @@ def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str) -> No
         site.client.delete(fresh[0])
         BAD[kind](site.client, fresh[0].decode())
         site.report(0, 1)
-        wait_until(site.all_is_stored, 30, f"both are drained although {fresh[0]!r} became a {kind}")
+        wait_until(site.all_is_stored, 18, f"both are drained although {fresh[0]!r} became a {kind}")
     assert len(seen) > 6, seen
     assert worker.running
     assert worker.log.count("Traceback") <= 2 * len(seen)

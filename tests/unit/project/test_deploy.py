@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import yaml
 
 from risk_producer.settings import Settings
+from risk_producer.settings.address import redis_address
 from risk_worker.cli import cli
+from tests.support.compose import VARIABLE, compose
 
 ROOT = Path(__file__).parents[3]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -23,7 +26,6 @@ SETTINGS = {meta["env"]: meta for meta in Settings.declared().values()}
 DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD"}
 
 PINNED = re.compile(r"^[\w./-]+:\d+\.\d+\.\d+[\w.-]*$")
-VARIABLE = re.compile(r"\$\{(\w+)(:[-?][^}]*)?\}")
 
 
 def _command_exists(words: list[str]) -> bool:
@@ -98,22 +100,93 @@ def test_every_setting_is_known(name: str) -> None:
     assert set(OWN[name].get("environment", {})) <= allowed
 
 
+PASSWORDS = {"DB_PASSWORD": "p@ss:w/rd", "REDIS_PASSWORD": "0123abcd"}
+FILLED: dict[str, dict[str, Any]] = compose(PASSWORDS)["services"]
+URLS = {
+    "worker-cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
+    "worker-sentinel": "redis+sentinel://:0123abcd@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/mymaster/0"
+    "?sentinel_password=0123abcd",
+}
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_the_settings_in_the_file_load(name: str) -> None:
-    values = {"DB_PASSWORD": "p@ss:w/rd", "REDIS_PASSWORD": "0123abcd"}
-
-    def value_of(match: re.Match[str]) -> str:
-        rest = match[2] or ""
-        return values.get(match[1], rest[2:] if rest.startswith(":-") else "")
-
-    environ = {key: VARIABLE.sub(value_of, value) for key, value in OWN[name].get("environment", {}).items()}
-    settings = Settings.load(environ)
+    settings = Settings.load(FILLED[name].get("environment", {}))
     if name == "migrate":
         assert settings.require_database_url().startswith(
             "postgresql://riskstream:p%40ss%3Aw%2Frd@postgres:5432/risk"
         )
     else:
-        assert settings.require_redis_url() == "redis://:0123abcd@redis:6379/0"
+        assert settings.require_redis_url() == URLS.get(name, "redis://:0123abcd@redis:6379/0")
+
+
+def test_rq_is_where_it_can_be() -> None:
+    of_cluster = Settings.load(FILLED["worker-cluster"]["environment"])
+    assert of_cluster.require_rq_redis_url() == "redis://:0123abcd@rq:6379/0"
+    assert of_cluster.partitions == 16
+    of_sentinel = Settings.load(FILLED["worker-sentinel"]["environment"])
+    assert of_sentinel.require_rq_redis_url() == of_sentinel.require_redis_url()
+
+
+def test_what_a_profile_adds_starts_only_with_it() -> None:
+    """`docker compose up` alone: one Redis and what belongs to it, as before there were profiles."""
+    usual = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert usual == {"postgres", "redis", "migrate", "worker", "exporter", "dashboard"}
+    for name, service in SERVICES.items():
+        allowed = usual | {
+            other for other in SERVICES if SERVICES[other].get("profiles") == service.get("profiles")
+        }
+        assert set(service.get("depends_on", {})) <= allowed, name
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_servers_of_a_url_are_there(name: str) -> None:
+    """Each is a service in a network of the one that asks, which waits for it, or for what waits for it."""
+    wanted = set(SERVICES[name].get("depends_on", {}))
+    for other in list(wanted):
+        wanted |= set(SERVICES[other].get("depends_on", {}))
+    for setting in ("REDIS_URL", "RQ_REDIS_URL"):
+        if url := FILLED[name].get("environment", {}).get(setting):
+            for host, port in redis_address(url, setting).places:
+                assert host in wanted
+                assert set(networks(host)) & set(networks(name))
+                assert port == (26379 if host.startswith("sentinel") else 6379)
+
+
+def networks(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = FILLED[name].get("networks", {"default": {}})
+    return found
+
+
+def test_every_fixed_address_is_another_one_in_the_network() -> None:
+    addresses = [
+        address
+        for name in FILLED
+        if (address := networks(name).get("redis", {}).get("ipv4_address")) is not None
+    ]
+    assert len(set(addresses)) == len(addresses) == 12
+    [pool] = compose(PASSWORDS)["networks"]["redis"]["ipam"]["config"]
+    assert all(ip_address(address) in ip_network(pool["subnet"]) for address in addresses)
+    assert not any(ip_address(address) in ip_network(pool["ip_range"]) for address in addresses)
+    create = FILLED["cluster-create"]["command"][-1]
+    nodes = [networks(f"node-{number}")["redis"]["ipv4_address"] for number in range(1, 7)]
+    assert re.findall(r"([\d.]+):6379", create) == nodes
+    content = FILLED_CONFIGS["replica"]["content"] + FILLED_CONFIGS["sentinel"]["content"]
+    master = networks("server-1")["redis"]["ipv4_address"]
+    assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", content)) == {master}
+
+
+FILLED_CONFIGS: dict[str, dict[str, str]] = compose(PASSWORDS)["configs"]
+
+
+@pytest.mark.parametrize("name", FILLED_CONFIGS)
+def test_every_server_asks_for_the_password(name: str) -> None:
+    lines = FILLED_CONFIGS[name]["content"].splitlines()
+    assert "requirepass 0123abcd" in lines
+    if name == "sentinel":
+        assert {"sentinel sentinel-pass 0123abcd", "sentinel auth-pass mymaster 0123abcd"} <= set(lines)
+    elif name != "redis":
+        assert "masterauth 0123abcd" in lines
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -139,17 +212,14 @@ def test_conditions_can_be_met(name: str) -> None:
 
 
 def test_every_service_that_stays_is_started_again() -> None:
-    assert {name for name, s in SERVICES.items() if s["restart"] != "unless-stopped"} == {"migrate"}
+    once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
+    assert once == {"migrate", "cluster-create"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_whatever_is_reached_waits_until_it_is_healthy(name: str) -> None:
-    environment = SERVICES[name].get("environment", {})
-    depends = SERVICES[name].get("depends_on", {})
-    if "REDIS_URL" in environment:
-        assert depends["redis"]["condition"] == "service_healthy"
-    if "DB_HOST" in environment:
-        assert depends["postgres"]["condition"] == "service_healthy"
+def test_the_database_is_healthy_before_it_is_used(name: str) -> None:
+    if "DB_HOST" in SERVICES[name].get("environment", {}):
+        assert SERVICES[name]["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -168,8 +238,9 @@ def test_a_listening_command_listens_where_its_port_is_published_and_checked() -
         assert options["--port"] in service["healthcheck"]["test"][-1]
 
 
-def test_the_worker_has_time_to_finish_its_batch() -> None:
-    grace = SERVICES["worker"]["stop_grace_period"]
+@pytest.mark.parametrize("name", ["worker", "worker-cluster", "worker-sentinel"])
+def test_a_worker_has_time_to_finish_its_batch(name: str) -> None:
+    grace = SERVICES[name]["stop_grace_period"]
     assert grace.endswith("s")
     assert float(grace[:-1]) > Settings().drain_timeout_s
 
@@ -179,13 +250,19 @@ def test_volumes_are_named_and_used() -> None:
     assert used == set(COMPOSE["volumes"])
 
 
-def test_redis_keeps_what_it_accepted() -> None:
-    content = COMPOSE["configs"]["redis"]["content"]
+@pytest.mark.parametrize("name", set(FILLED_CONFIGS) - {"sentinel"})
+def test_redis_keeps_what_it_accepted(name: str) -> None:
+    content = COMPOSE["configs"][name]["content"]
     for line in ("appendonly yes", "appendfsync always", "maxmemory-policy noeviction"):
         assert line in content.splitlines()
-    [config] = SERVICES["redis"]["configs"]
-    assert config["source"] == "redis"
-    assert SERVICES["redis"]["command"] == ["redis-server", config["target"]]
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "configs" in SERVICES[name]])
+def test_a_server_reads_its_configuration(name: str) -> None:
+    """cluster-create, which has one too, is no server."""
+    [config] = SERVICES[name]["configs"]
+    assert config["source"] in COMPOSE["configs"]
+    assert name == "cluster-create" or config["target"] in " ".join(SERVICES[name]["command"])
 
 
 def test_dockerfile_ends_as_an_ordinary_user_in_exec_form() -> None:

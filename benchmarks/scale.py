@@ -1,0 +1,248 @@
+"""The figures of docs/scale.md, from growth.json: each block between two comments of the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from typing import Any, Final
+
+from benchmarks.points import RUSH, STEADY, Found, line, mid, point, sum_us
+
+SIZES: Final = (1_000, 100_000, 1_000_000)
+BUSY: Final = 0.6
+"""How much of its processor a process may use, so that there is room for peaks and for catching up."""
+_BLOCK: Final = re.compile(r"(<!-- growth\.json: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_GIB: Final = 2**30
+_DAY_S: Final = 86_400
+_PARTS: Final = {
+    "producer": "producer: making a snapshot, `save()`, the flusher",
+    "redis_admits": "Redis: admitting it",
+    "redis_reads": "Redis: giving it out, and acknowledging it",
+    "worker": "worker",
+    "postgres": "Postgres, all of its processes",
+}
+_BYTES: Final = {
+    "bytes_to_redis": "network, producers and Redis",
+    "bytes_from_redis": "network, Redis and workers",
+    "bytes_to_postgres": "network, workers and Postgres (TCP's payload; 0 where the system does not tell)",
+    "bytes_stream": "Redis' memory while it waits in the stream",
+    "bytes_log": "Redis' append-only file, until it is rewritten",
+    "bytes_wal": "WAL of Postgres",
+    "bytes_heap": "history's heap",
+    "bytes_index": "history's index",
+}
+
+
+def rendered(page: str, growth: Mapping[str, Any]) -> str:
+    """The page with the blocks of these figures. Raises KeyError for a block that does not exist."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{BLOCKS[match[2]](growth)}\n{match[3]}"
+
+    return _BLOCK.sub(block, page)
+
+
+def _machine(growth: Mapping[str, Any]) -> str:
+    """What the figures were taken on."""
+    return _table(["", ""], [[name, text] for name, text in growth["about"].items()])
+
+
+def _costs(growth: Mapping[str, Any]) -> str:
+    """Each part, with one Redis and one partition, and with a cluster and many."""
+    small, large = _small(growth), _large(growth)
+    rows = [
+        [text, _spread(small, f"us_{part}"), _spread(large, f"us_{part}")] for part, text in _PARTS.items()
+    ]
+    rows.append(["**all**", f"**{sum_us(small):.1f}**", f"**{sum_us(large):.1f}**"])
+    rows.append(
+        ["one producer sends, snapshots/s", *(_spread(each, "push_per_s") for each in (small, large))]
+    )
+    rows.append(
+        ["one worker stores, snapshots/s", *(_spread(each, "drain_per_s") for each in (small, large))]
+    )
+    return _table(["µs of processor time a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
+
+
+def _rates(growth: Mapping[str, Any]) -> str:
+    """What a steady rate costs, and how long snapshots wait."""
+    rows = []
+    for each in line(growth, "rate", "p50_ms"):
+        rate = each["setting"]["rate"]
+        cores = sum_us(each, steady=True) * mid(each, "steady_per_s") / 1e6
+        rows.append(
+            [
+                f"{rate:,}",
+                _spread(each, "steady_per_s"),
+                _spread(each, "p50_ms"),
+                _spread(each, "p99_ms"),
+                *(f"{mid(each, f'steady_us_{part}'):.0f}" for part in STEADY),
+                f"{cores:.2f}",
+            ]
+        )
+    heads = ["asked a second", "sent a second", "p50 ms", "p99 ms"]
+    return _table([*heads, *(f"{part} µs" for part in STEADY), "cores in all"], rows)
+
+
+def _bytes(growth: Mapping[str, Any]) -> str:
+    """Bytes a snapshot."""
+    small, large = _small(growth), _large(growth)
+    rows = [[text, *(f"{mid(each, name):,.0f}" for each in (small, large))] for name, text in _BYTES.items()]
+    return _table(["bytes a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
+
+
+def _limits(growth: Mapping[str, Any]) -> str:
+    """How much a single one of each part can do."""
+    small, large = _small(growth), _large(growth)
+    redis = [
+        sum(mid(each, f"us_{part}") for part in ("redis_admits", "redis_reads")) for each in (small, large)
+    ]
+    rows = [
+        ["a producer", *(f"{mid(each, 'push_per_s'):,.0f}" for each in (small, large)), "measured"],
+        ["a worker", *(f"{mid(each, 'drain_per_s'):,.0f}" for each in (small, large)), "measured"],
+        [
+            "a server of Redis, which has one thread for commands",
+            *(f"{_round(1e6 / us):,}" for us in redis),
+            "from its processor time",
+        ],
+        [
+            "a core of Postgres",
+            *(f"{_round(1e6 / mid(each, 'us_postgres')):,}" for each in (small, large)),
+            "from its processor time",
+        ],
+    ]
+    return _table(["at the most, snapshots/s", "one Redis, 1 partition", _name_of(large), ""], rows)
+
+
+def _sizes(growth: Mapping[str, Any]) -> str:
+    """What each size takes."""
+    columns = [_size(growth, rate) for rate in SIZES]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    return _table(["snapshots a second", *(f"{rate:,}" for rate in SIZES)], rows)
+
+
+def _size(growth: Mapping[str, Any], rate: int) -> dict[str, str]:
+    """Name -> what it takes; the smallest size is one that is measured as it is."""
+    measured = rate == SIZES[0]
+    if measured:
+        at = point(growth, rate=rate)
+        us = {part: mid(at, f"steady_us_{part}") for part in STEADY}
+        of_bytes = _small(growth)
+    else:
+        of_bytes = _large(growth)
+        us = {part: mid(of_bytes, f"us_{part}") for part in RUSH if not part.startswith("redis")}
+        us["redis"] = sum(mid(of_bytes, f"us_{part}") for part in RUSH if part.startswith("redis"))
+    cores = {part: us[part] * rate / 1e6 for part in STEADY}
+    size = {name: mid(of_bytes, f"bytes_{name}") for name in ("stream", "wal", "heap", "index")}
+    network = sum(mid(of_bytes, name) for name in _BYTES if "_to_" in name or "_from_" in name)
+    return {
+        "": "measured at this rate" if measured else "extrapolated from the cost of a snapshot",
+        **{
+            f"{part}: cores": f"{cores[part]:.2g}" if cores[part] < 10 else f"{cores[part]:.0f}"
+            for part in STEADY
+        },
+        f"producer processes, {BUSY:.0%} busy": f"{ceil(cores['producer'] / BUSY)}",
+        f"servers of Redis, {BUSY:.0%} busy": f"{ceil(cores['redis'] / BUSY)}",
+        f"workers, {BUSY:.0%} busy": f"{ceil(cores['worker'] / BUSY)}",
+        f"cores for Postgres, {BUSY:.0%} busy": f"{ceil(cores['postgres'] / BUSY)}",
+        "Redis' memory for an outage of 10 min": f"{600 * rate * size['stream'] / _GIB:,.2g} GiB"
+        if rate < 100_000
+        else f"{600 * rate * size['stream'] / _GIB:,.0f} GiB",
+        "network in all": f"{network * rate / 1e6:,.1f} MB/s",
+        "WAL": f"{size['wal'] * rate / 1e6:,.1f} MB/s",
+        "history, heap and index": f"{(size['heap'] + size['index']) * rate * _DAY_S / 1e9:,.0f} GB a day",
+    }
+
+
+def _curves(growth: Mapping[str, Any]) -> str:
+    """Each factor by itself."""
+    many = growth["many"]
+    rows = []
+    for factor, partitions in (
+        ("workers", 1),
+        ("workers", many),
+        ("partitions", None),
+        ("nodes", 1),
+        ("nodes", many),
+        ("traders", None),
+    ):
+        others = {"partitions": partitions} if partitions else {}
+        for each in line(growth, factor, "drain_per_s", **others):
+            where = f", {partitions} partition{'s' * (partitions > 1)}" if partitions else ""
+            rows.append(
+                [
+                    f"{factor} {each['setting'][factor]:,}{where}",
+                    _spread(each, "push_per_s"),
+                    _spread(each, "drain_per_s"),
+                    f"{sum_us(each):.1f}",
+                    _spread(each, "p50_ms"),
+                    _spread(each, "p99_ms"),
+                ]
+            )
+    return _table(["", "sent/s", "stored/s", "µs in all", "p50 ms", "p99 ms"], rows)
+
+
+def _depths(growth: Mapping[str, Any]) -> str:
+    """Batch size and history: the drain alone."""
+    rows = [
+        [
+            f"{name} {each['setting'][factor]:,}",
+            _spread(each, "drain_per_s"),
+            *(_spread(each, f"us_{part}") for part in ("redis_reads", "worker", "postgres")),
+            f"{mid(each, 'bytes_wal'):.0f}",
+        ]
+        for factor, name in (("batch_size", "batch size"), ("history", "history"))
+        for each in line(growth, factor, "drain_per_s")
+    ]
+    return _table(["", "stored/s", "Redis µs", "worker µs", "Postgres µs", "WAL bytes"], rows)
+
+
+BLOCKS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "machine": _machine,
+    "costs": _costs,
+    "rates": _rates,
+    "bytes": _bytes,
+    "limits": _limits,
+    "sizes": _sizes,
+    "curves": _curves,
+    "depths": _depths,
+}
+"""Name of a block in the page -> what makes it."""
+
+
+def _small(growth: Mapping[str, Any]) -> Found:
+    """Where every curve begins."""
+    return point(growth)
+
+
+def _large(growth: Mapping[str, Any]) -> Found:
+    """The largest cluster, with many partitions."""
+    return line(growth, "nodes", "drain_per_s", partitions=growth["many"])[-1]
+
+
+def _name_of(large: Found) -> str:
+    setting = large["setting"]
+    return f"cluster of {setting['nodes']} masters, {setting['partitions']} partitions"
+
+
+def _spread(point: Found, measure: str) -> str:
+    """Median, and the range of the runs."""
+    values = point["measures"][measure]
+    middle, least, most = mid(point, measure), min(values), max(values)
+    if len(set(map(_number, values))) == 1:
+        return _number(middle)
+    return f"{_number(middle)} ({_number(least)} to {_number(most)})"
+
+
+def _number(value: float) -> str:
+    """With as many digits as mean something."""
+    return f"{_round(value):,}" if value >= 1_000 else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _round(value: float) -> int:
+    """To three digits."""
+    return round(float(f"{value:.3g}"))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
