@@ -35,7 +35,7 @@ CREATE TRIGGER risk_deployment_keep_row
     BEFORE DELETE OR TRUNCATE ON risk_deployment
     FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_removal();
 
--- The identity is no secret, and whoever reads states has to compare it.
+-- The identity is no secret, and every role that reads states has to compare it.
 GRANT SELECT ON risk_deployment TO PUBLIC;
 
 -- migrate:down

@@ -259,8 +259,9 @@ class TestWhatDbmateIsTold:
 def test_the_deployments_row_comes_and_goes_beside_data(empty_database_url: str) -> None:
     migrations.up(empty_database_url)
     state = (
-        "INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, "
-        "peak_equity, trading_paused, last_reset_time) VALUES ('t', 1, 1, now(), 0, 0, 0, 0, false, now())"
+        "INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, "
+        "current_equity, peak_equity, trading_paused, last_reset_time) "
+        "VALUES ('t', 1, 1, now(), 0, 0, 0, 0, false, now())"
     )
     identities = []
     with psycopg.connect(empty_database_url, autocommit=True) as db:
