@@ -29,6 +29,7 @@ from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.outages import PartitionOutages
 
 if TYPE_CHECKING:
@@ -92,20 +93,26 @@ class Floors(ConnectionOwner):
         partition: int,
         partitions: int,
         keyspace: Keyspace = NO_NAMESPACE,
+        identity: str | None = None,
     ) -> None:
+        """identity: of the database; nothing is restored where Redis names another one. None: not asked."""
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
         self._keys = keyspace.keys(partition)
         self._partitions = partitions
+        self._identity = identity
         self._restore = client.register_script(script(__package__, "restore"))
         self._look_at = 0.0
         self._logged_at = 0.0
         self._restored = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
-        return cls(client, settings.require_database_url(), partition, settings.partitions, settings.keyspace)
+    def from_settings(
+        cls, settings: Settings, client: RedisClient, partition: int, identity: str | None = None
+    ) -> Floors:
+        url = settings.require_database_url()
+        return cls(client, url, partition, settings.partitions, settings.keyspace, identity)
 
     def look(self) -> bool:
         """Go on with the comparison where one is due; every LOOK_EVERY_S see whether one is.
@@ -160,10 +167,14 @@ class Floors(ConnectionOwner):
 
     def _marker(self) -> tuple[bytes, str]:
         """(the marker that is there, empty for none; the one of a whole comparison)."""
-        floors = self._keys.floors
-        marker, server = ask(self._client, [(floors, ("HGET", floors, "")), (floors, ("INFO", "server"))])
+        floors, owner = self._keys.floors, self._keys.database
+        commands = (("GET", owner), ("HGET", floors, ""), ("INFO", "server"))
+        held, marker, server = ask(self._client, [(floors, words) for words in commands])
         if isinstance(marker, Exception):
             raise marker
+        if self._identity is not None:
+            bindings = Bindings(self._client, self._identity)
+            bindings.require_own({owner: held} if held is not None else bindings.write([owner]))
         # Where the user may not run INFO there is no other sign than the marker itself.
         run_id = server.get("run_id", "compared") if isinstance(server, dict) else "compared"
         return marker or b"", str(run_id)
@@ -243,9 +254,12 @@ class FloorsOfShare:
         client: RedisClient,
         partitions: Iterable[int],
         outages: PartitionOutages | None = None,
+        identity: str | None = None,
     ) -> None:
-        """outages: the partitions that Redis does not serve now, which are left out."""
-        self._floors = deque(Floors.from_settings(settings, client, partition) for partition in partitions)
+        """identity: of the database. outages: the partitions that Redis does not serve now, left out here."""
+        self._floors = deque(
+            Floors.from_settings(settings, client, partition, identity) for partition in partitions
+        )
         self._outages = PartitionOutages() if outages is None else outages
 
     def look(self) -> None:
