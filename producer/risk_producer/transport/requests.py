@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
@@ -259,6 +259,8 @@ def _payload(raw: bytes | str | None) -> bytes | None:
 def _latest(answer: Any, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, INFO server."""
     payload, marker, behind, database, server = answer
+    if isinstance(database, NoPermissionError):  # the permissions of a version before, which asked no GET
+        database = None
     for each in (payload, marker, behind, database):
         if isinstance(each, REDIS_ERRORS):
             raise each
