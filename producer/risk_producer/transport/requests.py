@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
@@ -94,6 +94,8 @@ class Latest:
     """In the wire format; None: Redis has none."""
     restored: bool
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
+    database: str | None = None
+    """The identity of the database that the stream is stored in; None: no worker has written it yet."""
 
 
 class _Claimed(msgspec.Struct):
@@ -255,9 +257,11 @@ def _payload(raw: bytes | str | None) -> bytes | None:
 
 
 def _latest(answer: Any, trader_id: str) -> Latest:
-    """The answers to HGET latest, HGET floors of the marker, HGET behind, INFO server."""
-    payload, marker, behind, server = answer
-    for each in (payload, marker, behind):
+    """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, INFO server."""
+    payload, marker, behind, database, server = answer
+    if isinstance(database, NoPermissionError):  # the permissions of a version before, which asked no GET
+        database = None
+    for each in (payload, marker, behind, database):
         if isinstance(each, REDIS_ERRORS):
             raise each
     payload = _payload(payload)
@@ -269,7 +273,11 @@ def _latest(answer: Any, trader_id: str) -> Latest:
         )
     # Where the user may not run INFO, or the server does not tell, any marker has to do.
     run_id = server.get("run_id") if isinstance(server, dict) else None
-    return Latest(payload, marker is not None and (run_id is None or _text(marker) == _text(run_id)))
+    return Latest(
+        payload,
+        marker is not None and (run_id is None or _text(marker) == _text(run_id)),
+        database.decode(errors="backslashreplace") if isinstance(database, bytes) else database,
+    )
 
 
 class TraderStream:
@@ -344,6 +352,7 @@ class TraderStream:
             pipeline.hget(keys.latest, trader_id)
             pipeline.hget(keys.floors, "")
             pipeline.hget(keys.behind, trader_id)
+            pipeline.get(keys.database)
             pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except REDIS_ERRORS as error:

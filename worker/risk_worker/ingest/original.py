@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from risk_producer.contract.keys import PARTITIONS_MAX, Keys
+from risk_producer.contract.keys import PARTITIONS_MAX, Keyspace
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings import Settings
@@ -99,7 +99,7 @@ def take_over(
     with connected(url) as connection, connection.transaction():
         imported = _copy(connection, leave_out=leave_out)
     if imported.new_states and settings.redis_url is not None:
-        _compare_again(settings.redis_url)
+        _compare_again(settings.redis_url, settings.keyspace)
     return imported
 
 
@@ -157,11 +157,11 @@ def _copy(connection: database.Connection, *, leave_out: bool) -> Imported:
     return Imported(rows, new_rows, traders, new_states, unfit, examples)
 
 
-def _compare_again(redis_url: str) -> None:
+def _compare_again(redis_url: str, keyspace: Keyspace) -> None:
     """Have the workers compare Redis with Postgres again: it says of the new traders that it has no state."""
     with (
         contextlib.suppress(*REDIS_ERRORS),  # a Redis that is away is compared when it is back
         redis_client(redis_url, answer_timeout_s=10, connect_timeout_s=5) as client,
     ):
-        floors = [Keys(partition).floors for partition in range(PARTITIONS_MAX)]
+        floors = [keyspace.keys(partition).floors for partition in range(PARTITIONS_MAX)]
         ask(client, [(key, ("HDEL", key, "")) for key in floors])

@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace, partition_of
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
@@ -29,6 +29,7 @@ from risk_producer.transport.servers import Question, ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.outages import PartitionOutages
 
 if TYPE_CHECKING:
@@ -85,19 +86,32 @@ class _Restored(msgspec.Struct):
 class Floors(ConnectionOwner):
     """Compares one partition of a Redis with Postgres. Not thread-safe."""
 
-    def __init__(self, client: RedisClient, database_url: str, partition: int, partitions: int) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        database_url: str,
+        partition: int,
+        partitions: int,
+        keyspace: Keyspace = NO_NAMESPACE,
+        identity: str | None = None,
+    ) -> None:
+        """identity: of the database; nothing is restored where Redis names another one. None: not asked."""
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
-        self._keys = Keys(partition)
+        self._keys = keyspace.keys(partition)
         self._partitions = partitions
+        self._identity = identity
         self._restore = client.register_script(script(__package__, "restore"))
         self._logged_at = 0.0
         self._restored = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
-        return cls(client, settings.require_database_url(), partition, settings.partitions)
+    def from_settings(
+        cls, settings: Settings, client: RedisClient, partition: int, identity: str | None = None
+    ) -> Floors:
+        url = settings.require_database_url()
+        return cls(client, url, partition, settings.partitions, settings.keyspace, identity)
 
     def look(self) -> bool:
         """Go on with the comparison where one is due, for BUDGET_S at the most.
@@ -149,25 +163,31 @@ class Floors(ConnectionOwner):
 
     def _marker(self) -> tuple[bytes, str]:
         """(the marker that is there, empty for none; the one of a whole comparison)."""
-        floors = self._keys.floors
-        marker, server = ask(self._client, [(floors, ("HGET", floors, "")), (floors, ("INFO", "server"))])
+        floors, owner = self._keys.floors, self._keys.database
+        commands = (("GET", owner), ("HGET", floors, ""), ("INFO", "server"))
+        held, marker, server = ask(self._client, [(floors, words) for words in commands])
         if isinstance(marker, Exception):
             raise marker
+        if self._identity is not None:
+            bindings = Bindings(self._client, self._identity)
+            bindings.require_own({owner: held} if held is not None else bindings.write([owner]))
         return marker or b"", _run_id(server)
 
     def questions(self) -> list[Question]:
         """What shows whether there is anything to do: is_done() reads the answers."""
         floors = self._keys.floors
         return [
+            (floors, ("GET", self._keys.database)),
             (floors, ("HGET", floors, "")),
             (floors, ("HLEN", self._keys.behind)),
             (floors, ("INFO", "server")),
         ]
 
-    @staticmethod
-    def is_done(marker: Any, behind: Any, server: Any) -> bool:
-        """Whether the server was compared as a whole, and the newest state of all traders is known."""
-        return bool(marker == _run_id(server).encode() and behind == 0)
+    def is_done(self, held: Any, marker: Any, behind: Any, server: Any) -> bool:
+        """Whether the server was compared as a whole with this database, and the newest state of all traders
+        is known."""
+        own = self._identity is None or held == self._identity.encode()
+        return bool(own and marker == _run_id(server).encode() and behind == 0)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
@@ -244,10 +264,13 @@ class FloorsOfShare:
         client: RedisClient,
         partitions: Iterable[int],
         outages: PartitionOutages | None = None,
+        identity: str | None = None,
     ) -> None:
-        """outages: the partitions that Redis does not serve now, which are left out."""
+        """identity: of the database. outages: the partitions that Redis does not serve now, left out here."""
         self._client = client
-        self._floors = [Floors.from_settings(settings, client, partition) for partition in partitions]
+        self._floors = [
+            Floors.from_settings(settings, client, partition, identity) for partition in partitions
+        ]
         self._outages = PartitionOutages() if outages is None else outages
         self._left: deque[Floors] = deque()
         self._look_at = 0.0
@@ -271,7 +294,7 @@ class FloorsOfShare:
             answers = ask(self._client, [question for each in served for question in each.questions()])
         except REDIS_ERRORS:
             return served  # looking at one of them logs it
-        return [each for at, each in enumerate(served) if not each.is_done(*answers[3 * at : 3 * at + 3])]
+        return [each for at, each in enumerate(served) if not each.is_done(*answers[4 * at : 4 * at + 4])]
 
     def __enter__(self) -> Self:
         return self

@@ -26,8 +26,10 @@ from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database import connection as database
+from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import floors
+from risk_worker.stream.bindings import Bindings
 
 KEPT: Final = 1_000
 """How many changes risk:{p}:repairs holds."""
@@ -37,6 +39,7 @@ _TYPES: Final = {
     "repairs": b"stream",
     "snapshots": b"stream",
     "superseded": b"list",
+    "database": b"string",
     **dict.fromkeys(("latest", "epochs", "floors", "behind", "admitted"), b"hash"),
     **dict.fromkeys(("counters", "attempts", "failures", "latency_ms", "latency_buckets"), b"hash"),
 }
@@ -76,19 +79,29 @@ class _InStream:
 
 
 def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]:
-    """Returns what was changed, or with dry_run would be. Raises RepairImpossible or ConfigurationError."""
+    """Returns what was changed, or with dry_run would be. Raises RepairImpossible or ConfigurationError.
+
+    OtherDatabase, a ConfigurationError: Redis and Postgres are not of one deployment.
+    """
     database_url = settings.require_database_url()
-    keys = Keys(partition_of(trader_id, settings.partitions))
+    keys = settings.keyspace.keys(partition_of(trader_id, settings.partitions))
     try:
         with (
             redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,
             database.connect(database_url, database.COMMAND) as connection,
         ):
+            bindings = Bindings(client, identity_of(connection))
+            bindings.require_own(bindings.held([keys.database]))
             return _Repair(client, connection, keys, trader_id).run(dry_run=dry_run)
     except REDIS_ERRORS as error:
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         raise RepairImpossible(f"the database: {classify_error(error)}") from error
+
+
+def operator() -> str:
+    """Who runs the command, for its record."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 class _Field(msgspec.Struct, omit_defaults=True):
@@ -140,7 +153,7 @@ class _Repair:
         self._connection = connection
         self._keys = keys
         self._trader_id = trader_id
-        self._by = f"{getpass.getuser()}@{socket.gethostname()}"
+        self._by = operator()
         self._apply = client.register_script(script(__package__, "repair"))
 
     def run(self, *, dry_run: bool) -> list[Change]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from risk_producer.contract.keys import PARTITIONS_MAX, Keys
+from risk_producer.contract.keys import NO_NAMESPACE, PARTITIONS_MAX, Keyspace
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import ask
 
@@ -18,10 +18,10 @@ log = logging.getLogger("riskstream.partitions")
 _SHOWN: Final = 10
 
 
-def unserved(client: RedisClient, partitions: int) -> dict[int, int]:
+def unserved(client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> dict[int, int]:
     """partition -> entries that wait in it. Raises one of REDIS_ERRORS."""
     beyond = range(partitions, PARTITIONS_MAX)
-    streams = [Keys(partition).snapshots for partition in beyond]
+    streams = [keyspace.keys(partition).snapshots for partition in beyond]
     lengths = ask(client, [(stream, ("XLEN", stream)) for stream in streams])
     found = zip(beyond, lengths, strict=True)
     return {partition: length for partition, length in found if isinstance(length, int) and length}
@@ -44,9 +44,9 @@ class Watch:
     def __init__(self) -> None:
         self._logged: set[int] = set()
 
-    def look(self, client: RedisClient, partitions: int) -> None:
+    def look(self, client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> None:
         """Log what is new. Raises one of REDIS_ERRORS."""
-        waiting = unserved(client, partitions)
+        waiting = unserved(client, partitions, keyspace)
         if waiting.keys() - self._logged:
             log.error("%s.", describe(waiting, partitions))
         self._logged = set(waiting)
