@@ -1,4 +1,7 @@
-"""A trading process that notes its answers. python -m tests.chaos.producer NOTES NAME RATE TRADER..."""
+"""A trading process that notes its answers.
+
+python -m tests.chaos.producer NOTES NAME threaded|asyncio RATE TRADER...
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from risk_producer import InvalidSnapshot, RiskProducer, RiskSnapshot, StreamFull, StreamUnavailable
+from risk_producer import (
+    AsyncRiskProducer,
+    InvalidSnapshot,
+    RiskProducer,
+    RiskSnapshot,
+    StreamFull,
+    StreamUnavailable,
+)
 from tests.chaos.oracle import Notes
 from tests.chaos.values import disguise, spoil
+from tests.support.producers import OnLoop
 
 POISON: Final = "poison"
 """A reason that the chaos' database does not take."""
@@ -27,7 +38,13 @@ class Trader:
     """One trading loop. Every second one uses save() and a flush() now and then, the others push()."""
 
     def __init__(
-        self, producer: RiskProducer, notes: Notes, life: str, name: str, period_s: float, orders: Path
+        self,
+        producer: RiskProducer | OnLoop,
+        notes: Notes,
+        life: str,
+        name: str,
+        period_s: float,
+        orders: Path,
     ) -> None:
         self._producer = producer
         self._notes = notes
@@ -124,12 +141,14 @@ class Trader:
         }
 
 
-def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
+def main(notes_path: str, name: str, flavour: str, rate: str, *traders: str) -> int:
     """Run until SIGTERM. Exit status 1: something was left in memory at the end."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
     notes = Notes(Path(notes_path))
-    producer = RiskProducer.from_env()
+    producer: RiskProducer | OnLoop = (
+        RiskProducer.from_env() if flavour == "threaded" else OnLoop(make=AsyncRiskProducer.from_env)
+    )
     life = f"{name}.{time.time_ns():x}"
     period_s = len(traders) / float(rate)
     threads = []

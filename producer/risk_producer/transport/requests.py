@@ -20,7 +20,7 @@ from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, rehearse
-from risk_producer.transport.servers import beside, unreachable
+from risk_producer.transport.servers import ask_server, beside, same_server, unreachable
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection."""
@@ -314,17 +314,15 @@ class TraderStream:
     def _ask(self, script: Any, keys: list[str], arguments: list[bytes]) -> Any:
         """The answer of a script that ends with a write; with replicas once enough have confirmed it.
 
-        WAIT is about the last write of its own connection, so both go over one: a pipeline's, and what breaks
-        is repeated as a whole.
+        WAIT is about the last write of its own connection, so both go over one, and what breaks is repeated
+        as a whole.
         """
         if not self._replicas:
             return script(keys=keys, args=arguments)
+        wait = ("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
         for how in (("EVALSHA", script.sha), ("EVAL", script.script)):
-            pipeline: Any
-            with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.execute_command(*how, len(keys), *keys, *arguments)
-                pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
-                answer, confirmed = pipeline.execute(raise_on_error=False)
+            words = (*how, len(keys), *keys, *arguments)
+            answer, confirmed = ask_server(self._client, keys[0], [words, wait])
             if not isinstance(answer, NoScriptError):
                 break
         for each in (answer, confirmed):
@@ -352,9 +350,10 @@ class TraderStream:
     def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
         """The partitions that are away too: on the server that did not answer about these keys."""
         streams = {other.snapshots: other.partition for other in others}
-        if isinstance(error, NotReplicated):  # with replicas there is one server
-            return set(streams.values())
-        away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+        if isinstance(error, NotReplicated):  # nor are the others of its server
+            away = same_server(self._client, keys.snapshots, streams)
+        else:
+            away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
         return {streams[stream] for stream in away}
 
     def rehearse(self) -> None:
