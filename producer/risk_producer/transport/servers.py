@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 from time import sleep
 from typing import Any, Final, TypeAlias
 
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisClusterException, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisClusterException,
+    SlotNotCoveredError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -17,7 +24,7 @@ Question: TypeAlias = tuple[str, Sequence[Any]]
 """(a key, the command and its arguments): the server that holds the key is asked."""
 
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError)
-_AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
+AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
 """Errors of a server or of the cluster. Others are of a key, or of what was asked."""
 _ELSEWHERE: Final = (AskError, TryAgainError)
 """MOVED (an AskError), ASK, or the slot moves right now."""
@@ -87,6 +94,20 @@ def server_of(client: Any, key: str) -> str:
     return "".join(node.name for node in beside(client, key).values())
 
 
+def is_of_all(error: BaseException) -> bool:
+    """Whether an error means that no node of a cluster answers."""
+    return isinstance(error, RedisClusterException) and not isinstance(error, SlotNotCoveredError)
+
+
+def probe(client: Any, key: str) -> None:
+    """Try the server that holds this key, for PROBE_S, on a cluster. Raises one of REDIS_ERRORS.
+
+    A server that says nothing would cost the time-out of the client, in which no other is asked.
+    """
+    if is_cluster(client):
+        client.probe(client.get_node_from_key(key))
+
+
 def unreachable(client: Any, key: str, error: BaseException | None, others: Iterable[str]) -> list[str]:
     """Which other keys are on the server that did not answer about this one, as the error says."""
     return same_server(client, key, others) if isinstance(error, _NO_ANSWER) else []
@@ -133,7 +154,7 @@ def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
             client.look_again(error, node.name)
         for at, answer in zip(asked, found, strict=True):
             answers[at] = _again(client, *questions[at]) if isinstance(answer, _ELSEWHERE) else answer
-    if all(isinstance(answer, _AWAY) for answer in answers):
+    if all(isinstance(answer, AWAY) for answer in answers):
         raise answers[0]
     return answers
 

@@ -25,7 +25,7 @@ from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
-from risk_producer.transport.servers import ask
+from risk_producer.transport.servers import AWAY, ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
@@ -114,7 +114,8 @@ class Floors(ConnectionOwner):
         except (*REDIS_ERRORS, psycopg.Error, RiskError) as error:
             self.close()
             done = True
-            if monotonic() >= self._logged_at:
+            # That a server is away is logged where the streams are read.
+            if monotonic() >= self._logged_at and not isinstance(error, AWAY):
                 self._logged_at = monotonic() + _REPEAT_EVERY_S
                 log.error(
                     "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
