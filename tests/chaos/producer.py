@@ -32,6 +32,8 @@ POISON_SHARE: Final = 0.003
 WRONG_SHARE: Final = 0.3
 CLOSE_TIMEOUT_S: Final = 60.0
 FLUSH_EVERY: Final = 40
+FLUSH_S: Final = 0.5
+"""A trader waits so long for all partitions, and sends nothing meanwhile."""
 
 
 class Trader:
@@ -118,7 +120,7 @@ class Trader:
         if self._count % FLUSH_EVERY == 0:
             mark = f"{self._name}-{self._count}"
             self._notes.write("begin", mark)
-            if self._producer.flush(5):
+            if self._producer.flush(FLUSH_S):
                 self._notes.write("end", mark)
 
     def _accepted(self, word: str, snapshot: RiskSnapshot) -> None:

@@ -55,7 +55,7 @@ class Network:
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self._hosts = hosts
-        self._prefix = f"risk-{uuid4().hex[:8]}"
+        self.prefix = f"risk-{uuid4().hex[:8]}"
         self._remover: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
@@ -135,7 +135,7 @@ class Network:
             _ip("-n", name, "link", "set", "eth0", "up")
 
     def _name(self, host: str) -> str:
-        return f"{self._prefix}-{host}"
+        return f"{self.prefix}-{host}"
 
 
 class _OnHost(EmbeddedServer):

@@ -19,8 +19,11 @@ from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.monitor import exporter
+from risk_worker.stream import progress
 from risk_worker.stream import source as streams
 from risk_worker.stream.source import StreamSource
+from tests.support.clock import FakeClock
 from tests.support.factory import payload
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
@@ -279,3 +282,46 @@ def test_the_whole_cluster_away_is_the_whole_source_away(cluster: ValkeyCluster,
     drain.source.rewind()
     drain.until(set(range(PARTITIONS)), 1)
     is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
+
+
+def test_a_node_that_is_away_is_no_stall_before_a_minute(
+    cluster: ValkeyCluster, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is it a key that holds something else: nothing is to be deleted."""
+    node, own, _ = parts(cluster)
+    clock = FakeClock()
+    watch = progress.Watch(client, PARTITIONS, clock=clock)
+    served = exporter.application(client, PARTITIONS, client)
+
+    def get(path: str) -> tuple[str, str]:
+        status: list[str] = []
+        body = b"".join(
+            served({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, lambda said, *_: status.append(said))
+        )
+        return status[0], body.decode()
+
+    node.kill()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert watch.report() == []
+            clock.now += 59
+            assert watch.report() == []
+            for _ in range(2):
+                _, metrics = get("/metrics")
+                assert get("/readyz") == ("200 OK", "ready\n")
+        assert 'risk_up{server="redis"} 1.0' in metrics
+        assert "risk_unreadable_fields 0.0" in metrics
+        for partition in range(PARTITIONS):
+            label = f'risk_stream_length{{partition="{partition}"}}'
+            assert (label in metrics) == (partition not in own)
+        [line] = caplog.messages
+        assert line.startswith("The exporter gets no answer from the nodes of Redis that have the partitions")
+        clock.now += 2
+        assert {each.partition for each in watch.report()} == own
+        assert "its node of the Redis Cluster does not answer (" in caplog.messages[-1]
+    finally:
+        node.start()
+    cluster.wait_until_whole()
+    get("/metrics")
+    assert caplog.messages[-1] == "The exporter gets answers for all partitions again"
+    assert watch.report() == []

@@ -35,6 +35,7 @@ from rq.worker import WorkerStatus
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
+from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.runtime import jobs
@@ -386,7 +387,7 @@ class _Supervisor(threading.Thread):
     def _contained(self) -> Iterator[None]:
         try:
             yield
-        except RedisConnectionError:
+        except AWAY:
             pass  # the worker itself logs it
         except REDIS_ERRORS as error:
             self._log_rarely(

@@ -60,9 +60,10 @@ class PartitionOutages:
             self._began = now
             self._named.clear()
             log.critical(
-                "The worker cannot store %s, as Redis does not serve it: %s. The snapshots wait in the "
+                "The worker cannot store %s, as Redis does not serve %s: %s. The snapshots wait in the "
                 "stream, and the worker tries again%s.",
                 _named(partitions),
+                "it" if len(partitions) == 1 else "them",
                 error,
                 "" if alone else "; it goes on with the other partitions",
             )
