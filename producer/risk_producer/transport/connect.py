@@ -60,6 +60,9 @@ OTHERS_CONNECT_S: Final = 1.0
 """How long to wait for a connection to a Sentinel, or to a node of a cluster, at the most: another one may
 answer meanwhile."""
 
+NODE_ANSWER_S: Final = 1.0
+"""How long producers and workers wait for an answer of a node of a cluster: the partitions of the other nodes
+stand still meanwhile, once, until it is known that this one does not answer."""
 PROBE_S: Final = 0.25
 """How long a node of a cluster that did not answer is given when it is tried again, for each step of
 connecting: the other nodes wait meanwhile."""

@@ -12,7 +12,7 @@ from typing import Final
 log = logging.getLogger("riskstream.outages")
 
 FIRST_WAIT_S: Final = 0.1
-LONGEST_WAIT_S: Final = 1.0
+LONGEST_WAIT_S: Final = 0.5
 """The first and the longest wait before a partition in an outage is tried again."""
 
 

@@ -20,7 +20,13 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
 from risk_producer.settings.address import redis_address
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster, redis_client
+from risk_producer.transport.connect import (
+    NODE_ANSWER_S,
+    REDIS_ERRORS,
+    RedisClient,
+    is_cluster,
+    redis_client,
+)
 from risk_producer.transport.servers import AWAY, Question, ask, is_of_all, probe, unreachable
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
@@ -53,14 +59,11 @@ _POLL_S: Final = (0.004, 0.032)
 
 _ANSWER_S: Final = 10.0
 """How long to wait for an answer of Redis."""
-_CLUSTER_ANSWER_S: Final = 1.0
-"""The same of a node of a cluster: the partitions of the other nodes stand still meanwhile, once, until it is
-known that this one does not answer."""
 
 
 def connect(url: str) -> RedisClient:
     """A client for the drain: answers that do not come are an error, not a hang."""
-    answer_s = _CLUSTER_ANSWER_S if redis_address(url, "REDIS_URL").kind == "cluster" else _ANSWER_S
+    answer_s = NODE_ANSWER_S if redis_address(url, "REDIS_URL").kind == "cluster" else _ANSWER_S
     return redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=5, retries=10, health_check_s=30)
 
 
@@ -142,7 +145,7 @@ class StreamSource:
         self._turn = 0
         self.more = False
         self._linger_s = linger_s
-        self._block_s = max(0.001, min(block_s, _CLUSTER_ANSWER_S / 2) if self._of_cluster else block_s)
+        self._block_s = max(0.001, min(block_s, NODE_ANSWER_S / 2) if self._of_cluster else block_s)
         self._look = look
         self._acknowledge = client.register_script(script(__package__, "acknowledge"))
         self._forget = client.register_script(script(__package__, "forget"))
@@ -182,7 +185,7 @@ class StreamSource:
         try:
             grows = self._read(count, found, wait=wait)
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+            raise _unavailable(error) from error
         pieces = [(each.stream, found[each]) for each in self._partitions if each in found]
         size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
         if size > _READ_BYTES:
@@ -201,7 +204,7 @@ class StreamSource:
             partition.epochs.examine(batch)
         except REDIS_ERRORS as error:
             if not self._has_others:
-                raise SourceUnavailable(f"Redis did not answer: {error}") from error
+                raise _unavailable(error) from error
             self._fails(partition, error)
             return False
         return True
@@ -261,7 +264,7 @@ class StreamSource:
         except REDIS_ERRORS as error:
             if self._has_others:
                 return
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+            raise _unavailable(error) from error
 
     def forget(self) -> int:
         """Drop a page of what Redis remembers of incarnations that are long over, so that no client waits.
@@ -280,7 +283,7 @@ class StreamSource:
                 )
             except REDIS_ERRORS as error:
                 if not self._has_others:
-                    raise SourceUnavailable(f"Redis did not answer: {error}") from error
+                    raise _unavailable(error) from error
                 self._fails(each, error)
             else:
                 dropped += msgspec.json.decode(answer, type=Forgotten).forgotten
@@ -458,7 +461,7 @@ class StreamSource:
             found = dict(zip(reports, self._ask_each(questions), strict=True))
             return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+            raise _unavailable(error, "did not take the acknowledgement") from error
 
     def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
         if isinstance(answer, NoScriptError):
@@ -478,6 +481,10 @@ class StreamSource:
                 return error
             raise
         return msgspec.json.decode(answer, type=Acknowledged)
+
+
+def _unavailable(error: Exception, what: str = "did not answer") -> SourceUnavailable:
+    return SourceUnavailable(f"Redis {what}: {error}", no_answer=isinstance(error, AWAY))
 
 
 def _needs_ids(answer: _Answer) -> bool:
