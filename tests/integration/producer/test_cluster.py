@@ -370,8 +370,10 @@ def test_the_whole_cluster_away_is_one_outage(
 
 
 @pytest.mark.system
-@pytest.mark.timeout(120)
-def test_a_frozen_master_leaves_time_to_the_others(cluster: ValkeyCluster) -> None:
+@pytest.mark.timeout(180)
+def test_a_frozen_master_leaves_time_to_the_others(
+    cluster: ValkeyCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     producer = cast("Producer", producer_on(cluster, "threaded"))
     try:
         with client_of(cluster) as client, Steady(producer, partitions=PARTITIONS) as load:
@@ -383,7 +385,47 @@ def test_a_frozen_master_leaves_time_to_the_others(cluster: ValkeyCluster) -> No
             assert producer.flush(60)
             master.resume()
             cluster.wait_until_whole()
-        assert producer.flush(60)
-        assert load.missing(client) == 0
+            load.stop()
+            assert producer.flush(60)
+            missing = load.missing(client)
     finally:
         end(producer)
+    with capsys.disabled():
+        print(f"\n{load.total} accepted, {missing} missing")
+    assert missing == 0
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_a_frozen_master_without_a_replica_takes_its_own_partitions_along(
+    flavour: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_folder() as folder, ValkeyCluster(folder, replicas=0) as cluster:
+        producer = producer_on(cluster, flavour)
+        try:
+            with (
+                caplog.at_level(logging.WARNING),
+                client_of(cluster) as client,
+                Steady(producer, partitions=PARTITIONS) as load,
+            ):
+                wait_until(lambda: load.total >= 500, 30, "500 snapshots")
+                master = cluster.master_of(Keys(0).snapshots)
+                own = {p for p in range(PARTITIONS) if cluster.master_of(Keys(p).snapshots) is master}
+                load.forget_stalls()
+                master.pause()
+                thawed = time.monotonic() + 12
+                wait_until(lambda: time.monotonic() > thawed, 12, "12 s")
+                others = max(stall for p, stall in load.stalls.items() if p not in own)
+                master.resume()
+                wait_until(lambda: producer.health().backend == "postgres", 60, "the producer to be back")
+                load.stop()
+                assert producer.flush(60)
+                missing = load.missing(client)
+        finally:
+            end(producer)
+    with capsys.disabled():
+        print(f"\n{flavour}: {load.total} accepted, {missing} missing; others {others:.2f} s")
+        print(f"{len(lines(caplog))} log lines")
+    assert (missing, load.rejected) == (0, 0)
+    assert len(lines(caplog)) == 2
+    assert others < 6
