@@ -37,6 +37,7 @@ TRADERS_EACH: Final = 4
 ROOT: Final = Path(__file__).parents[2]
 OFFSETS_S: Final = (-2 * 86_400, -3_600, -1, 3_600, 20 * 3_600)
 """How far a clock is off; a trader's not by more than what a snapshot may be ahead."""
+READY: Final = "The worker is ready"
 WARNING: Final = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 """At the beginning of a worker's log line."""
 LIBFAKETIME: Final = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -125,6 +126,7 @@ class System:
             if name != self.producers[0]:  # that one has memory alone
                 self._spools[name] = self.folder / f"spool-{name}"
             self.processes[name] = enter(self._producer(name))
+        wait_until(lambda: all(READY in self.processes[name].log for name in self.workers), 30, "the workers")
 
     def _worker(self, name: str, **environment: str) -> ChildProcess:
         return ChildProcess(
