@@ -57,8 +57,9 @@ reference: $(DEV) ## write docs/reference from the code
 
 SECONDS ?= 600
 SEED ?= 7
-chaos: $(DEV) ## faults drawn from a seed, then all is reconciled: make chaos SECONDS=600 SEED=7
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+ENGINE ?= single
+chaos: $(DEV) ## faults drawn from a seed, then all is reconciled: make chaos ENGINE=single|cluster|sentinel|hosts SECONDS=600 SEED=7
+	$(BIN)/python -m tests.chaos --engine $(ENGINE) --seconds $(SECONDS) --seed $(SEED)
 
 SOAK_SECONDS ?= 1800
 soak: $(DEV) ## a steady load with kills and restarts: all is reconciled and nothing grew; SOAK_SECONDS=1800

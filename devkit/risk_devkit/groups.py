@@ -152,9 +152,10 @@ class ValkeyCluster(Group):
 
     def wait_until_whole(self) -> None:
         """Wait until every slot has a master, and every replica that runs has what its master has."""
-        _wait(self._is_whole, "the cluster")
+        _wait(self.is_whole, "the cluster")
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether it is so now."""
         running = [node for node in self.nodes if node.running]
         roles = list(map(_role, running))
         return (
@@ -243,15 +244,23 @@ class ValkeySentinels(Group):
                         return valkey
         raise EmbeddedServerError("none of the servers is a master just now")
 
+    def is_whole(self) -> bool:
+        """Whether every server runs, one is the master for all Sentinels, and the others have what it has."""
+        if not all(server.running for server in self.servers):
+            return False
+        roles = list(map(_role, self.valkeys))
+        if roles.count("master") != 1 or "" in roles:
+            return False
+        port = self.valkeys[roles.index("master")].port
+        return all(self._knows(sentinel, port) for sentinel in self.sentinels)
+
     def _start(self) -> None:
-        master = EmbeddedValkey(self._folder / "valkey-0", appendfsync="no", config=self._config)
+        master = WatchedValkey(self._folder / "valkey-0", config=self._config)
         self.servers.append(master)
         self.valkeys.append(master.start())
         for number in range(1, self._replicas + 1):
-            replica = EmbeddedValkey(
-                self._folder / f"valkey-{number}",
-                appendfsync="no",
-                config={"replicaof": f"{_HOST} {master.port}", **self._config},
+            replica = WatchedValkey(
+                self._folder / f"valkey-{number}", replica_of=master.port, config=self._config
             )
             self.servers.append(replica)
             self.valkeys.append(replica.start())
@@ -267,10 +276,39 @@ class ValkeySentinels(Group):
             self.sentinels.append(sentinel.start())
         _wait(lambda: all(map(self._knows_all, self.sentinels)), "the Sentinels to know one another")
 
+    def _knows(self, sentinel: EmbeddedSentinel, port: int) -> bool:
+        """Whether this is the master for a Sentinel, and nothing is wrong with it."""
+        try:
+            with sentinel.client() as client:
+                state: Any = client.sentinel_master(self.name)
+        except REDIS_ERRORS:
+            return False
+        return bool(state["port"] == port and state["flags"] == "master")
+
     def _knows_all(self, sentinel: EmbeddedSentinel) -> bool:
         with sentinel.client() as client:
             state: Any = client.sentinel_master(self.name)
         return bool(state["num-other-sentinels"] == self._count - 1 and state["num-slaves"] == self._replicas)
+
+
+class WatchedValkey(EmbeddedValkey):
+    """One that has a file in which Sentinel has it write whose replica it is, as it has to know when it is
+    started again."""
+
+    def __init__(self, folder: Path, *, replica_of: int = 0, config: Mapping[str, Value]) -> None:
+        """replica_of: the port of its first master."""
+        super().__init__(folder, appendfsync="no", config=config)
+        self._replica_of = replica_of
+
+    def _prepare(self, lock: IO[bytes]) -> None:
+        super()._prepare(lock)
+        file = self.folder / "valkey.conf"
+        if not file.exists():
+            file.write_text(f"replicaof {_HOST} {self._replica_of}\n" if self._replica_of else "")
+
+    def _command(self) -> list[str]:
+        program, *settings = super()._command()
+        return [program, str(self.folder / "valkey.conf"), *settings]
 
 
 class EmbeddedSentinel(EmbeddedServer):

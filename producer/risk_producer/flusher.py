@@ -157,6 +157,8 @@ class Flusher:
         if request is not None:
             stream = self.transport.connected()
             try:
+                if session.is_away(request.keys.partition):
+                    stream.probe(request.keys)
                 reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
             except StreamUnavailable as error:
                 session.unreachable = stream.unreachable(request.keys, error, session.waiting_keys())

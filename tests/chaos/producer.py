@@ -1,4 +1,7 @@
-"""A trading process that notes its answers. python -m tests.chaos.producer NOTES NAME RATE TRADER..."""
+"""A trading process that notes its answers.
+
+python -m tests.chaos.producer NOTES NAME threaded|asyncio RATE TRADER...
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from risk_producer import InvalidSnapshot, RiskProducer, RiskSnapshot, StreamFull, StreamUnavailable
+from risk_producer import (
+    AsyncRiskProducer,
+    InvalidSnapshot,
+    RiskProducer,
+    RiskSnapshot,
+    StreamFull,
+    StreamUnavailable,
+)
 from tests.chaos.oracle import Notes
 from tests.chaos.values import disguise, spoil
+from tests.support.producers import OnLoop
 
 POISON: Final = "poison"
 """A reason that the chaos' database does not take."""
@@ -21,13 +32,21 @@ POISON_SHARE: Final = 0.003
 WRONG_SHARE: Final = 0.3
 CLOSE_TIMEOUT_S: Final = 60.0
 FLUSH_EVERY: Final = 40
+FLUSH_S: Final = 0.5
+"""A trader waits so long for all partitions, and sends nothing meanwhile."""
 
 
 class Trader:
     """One trading loop. Every second one uses save() and a flush() now and then, the others push()."""
 
     def __init__(
-        self, producer: RiskProducer, notes: Notes, life: str, name: str, period_s: float, orders: Path
+        self,
+        producer: RiskProducer | OnLoop,
+        notes: Notes,
+        life: str,
+        name: str,
+        period_s: float,
+        orders: Path,
     ) -> None:
         self._producer = producer
         self._notes = notes
@@ -101,7 +120,7 @@ class Trader:
         if self._count % FLUSH_EVERY == 0:
             mark = f"{self._name}-{self._count}"
             self._notes.write("begin", mark)
-            if self._producer.flush(5):
+            if self._producer.flush(FLUSH_S):
                 self._notes.write("end", mark)
 
     def _accepted(self, word: str, snapshot: RiskSnapshot) -> None:
@@ -124,12 +143,14 @@ class Trader:
         }
 
 
-def main(notes_path: str, name: str, rate: str, *traders: str) -> int:
+def main(notes_path: str, name: str, flavour: str, rate: str, *traders: str) -> int:
     """Run until SIGTERM. Exit status 1: something was left in memory at the end."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
     notes = Notes(Path(notes_path))
-    producer = RiskProducer.from_env()
+    producer: RiskProducer | OnLoop = (
+        RiskProducer.from_env() if flavour == "threaded" else OnLoop(make=AsyncRiskProducer.from_env)
+    )
     life = f"{name}.{time.time_ns():x}"
     period_s = len(traders) / float(rate)
     threads = []

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,11 @@ import redis
 
 from risk_devkit.embedded import EmbeddedServerError
 from risk_producer.contract.keys import partition_of
+from tests.chaos.engine import Engine, Undo
 from tests.chaos.oracle import Answers, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule
-from tests.chaos.system import System, Undo
+from tests.chaos.system import System
 
 DRAIN_TIMEOUT_S: Final = 90.0
 QUIET: Final = (
@@ -43,13 +45,32 @@ class Happened:
 
     fault: Fault
     began: float
+    partitions: frozenset[int] = frozenset()
+    """Those that it concerns; empty: all."""
+    lines: Counter[str] = field(default_factory=Counter)
+    """Process -> warnings and errors that it had logged before."""
     ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What followed from a fault that came alone."""
+
+    back_s: float
+    """Until all partitions stored again after it was undone; below 0: they did before."""
+    own_s: float
+    """The longest time in which a partition that it concerns stored nothing."""
+    others_s: float
+    """The same of the others."""
+    lines: int
+    """Warnings and errors that one process logged, the most."""
 
 
 @dataclass(slots=True)
 class Result:
     """What a run found."""
 
+    engine: str
     seed: int
     seconds: float
     faults: Counter[str] = field(default_factory=Counter)
@@ -61,25 +82,28 @@ class Result:
     stall_s: float = 0.0
     stall_during: list[str] = field(default_factory=list)
     drained_after_s: float = 0.0
-    back_after_s: dict[str, list[float]] = field(default_factory=dict)
+    alone: dict[str, list[Alone]] = field(default_factory=dict)
+    """Kind of fault -> each time that it came alone."""
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
 def run(
     folder: Path,
+    engine: Engine,
     *,
     seed: int,
     seconds: float,
     rate: float = 200.0,
-    appendfsync: str = "always",
     kinds: Collection[str] = (),
+    in_turn: bool = False,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Let it happen, and check. What is wrong is in the result; it also goes to say, line by line."""
-    faults = schedule(seed, seconds, kinds)
-    result = Result(seed, seconds)
-    with System(folder, rate=rate, appendfsync=appendfsync) as system:
+    in_turn = in_turn or engine.in_turn
+    faults = schedule(seed, seconds, kinds, kinds=engine.kinds, in_turn=in_turn)
+    result = Result(engine.name, seed, seconds)
+    with System(folder, engine, rate=rate) as system:
         began = time.time()
         happened = let_happen(system, faults, say)
         say("Healed. Producers stop, workers drain.")
@@ -120,15 +144,17 @@ def let_happen(
         _, _, what = heapq.heappop(agenda)
         if isinstance(what, Fault):
             say(str(what))
-            event = Happened(what, time.time())
+            event = Happened(what, time.time(), lines=system.warnings())
             happened.append(event)
             undo = _begin(system, what)
+            if what.target in system.engine.targets:
+                event.partitions = system.engine.hit
             heapq.heappush(agenda, (what.at_s + what.lasts_s, next(order), (event, undo)))
         else:
             event, undo = what
             try:
                 undo()
-            except (psycopg.Error, redis.RedisError):  # another fault is in the way
+            except (psycopg.Error, redis.RedisError, EmbeddedServerError):  # another fault is in the way
                 heapq.heappush(agenda, (time.monotonic() - began + 0.5, next(order), what))
                 continue
             event.ended = time.time()
@@ -215,7 +241,7 @@ def _compare_poison(system: System, answers: Answers) -> Iterator[str]:
 
 def _check_leftovers(system: System, result: Result) -> None:
     """RQ's keys do not pile up, however many workers died."""
-    with system.client() as client:
+    with system.engine.rq() as client:
         keys = sorted(key.decode() for key in client.scan_iter(match="rq:*"))
     result.seen["RQ keys at the end"] = len(keys)
     if len(keys) > 40:
@@ -241,7 +267,8 @@ def measure(system: System, result: Result, happened: list[Happened], began: flo
                     *(str(e.fault) for e in happened if e.began < after and e.ended > before - 3),
                 ]
     loud = [each for each in happened if each.fault.kind not in QUIET]
-    for each in loud:
+    counts = [*(each.lines for each in loud[1:]), system.warnings()]
+    for each, lines in zip(loud, counts, strict=True):
         firsts = [next((m for m in stored if m >= each.ended), None) for stored in moments.values()]
         if any(first is None for first in firsts):
             continue
@@ -249,12 +276,35 @@ def measure(system: System, result: Result, happened: list[Happened], began: flo
         alone = all(other is each or other.ended < each.began - 5 or other.began > back for other in loud)
         if alone:
             name = f"{each.fault.target.rstrip('0123456789').rstrip('-')}: {each.fault.kind}"
-            result.back_after_s.setdefault(name, []).append(back - each.ended)
+            stood = {p: _stood_still(stored, each.began, back) for p, stored in moments.items()}
+            own = each.partitions or stood.keys()
+            result.alone.setdefault(name, []).append(
+                Alone(
+                    back - each.ended,
+                    max(stood[p] for p in own),
+                    max((stood[p] for p in stood.keys() - own), default=0.0),
+                    max((lines - each.lines).values(), default=0),
+                )
+            )
+
+
+def _stood_still(stored: list[float], began: float, back: float) -> float:
+    """The longest time between two moments at which a partition stored, from `began` to `back`."""
+    gaps = [after - before for before, after in pairwise(stored) if after >= began and before <= back]
+    return max(gaps, default=0.0)
+
+
+def _worst(alone: list[Alone]) -> str:
+    own, others, back = (max(map(attrgetter(f"{name}_s"), alone)) for name in ("own", "others", "back"))
+    return (
+        f"{len(alone)} times; its partitions stood still {own:.1f} s, the others {others:.1f} s; all stored "
+        f"{back:.1f} s after it was undone; {max(each.lines for each in alone)} log lines of a process"
+    )
 
 
 def report(result: Result) -> str:
     """For a person."""
-    lines = [f"seed {result.seed}, {result.seconds:g} s of faults"]
+    lines = [f"engine {result.engine}, seed {result.seed}, {result.seconds:g} s of faults"]
     lines.append(f"faults: {sum(result.faults.values())}")
     lines += [f"  {number:4} {name}" for name, number in sorted(result.faults.items())]
     lines.append(
@@ -265,14 +315,11 @@ def report(result: Result) -> str:
     lines.append(f"streams empty {result.drained_after_s:.1f} s after the producers stopped")
     lines.append(f"longest stall of a partition: {result.stall_s:.1f} s")
     lines += [f"  {line}" for line in result.stall_during]
-    lines.append("both partitions store again after a fault that came alone (s after it was undone):")
-    lines += [
-        f"  {name}: {len(times)} times, longest {max(times):.1f} s"
-        for name, times in sorted(result.back_after_s.items())
-    ]
+    lines.append("faults that came alone, the longest and the most of each:")
+    lines += [f"  {name}: {_worst(each)}" for name, each in sorted(result.alone.items())]
     lines += [f"seen: {number} x {what}" for what, number in sorted(result.seen.items())]
     lines += [f"✗ {what}" for what in result.wrong[:60]]
-    again = f"make chaos SECONDS={result.seconds:g} SEED={result.seed}"
+    again = f"make chaos ENGINE={result.engine} SECONDS={result.seconds:g} SEED={result.seed}"
     lines.append(
         f"✗ {len(result.wrong)} things are wrong; again: {again}"
         if result.wrong

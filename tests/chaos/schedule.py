@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 WARM_UP_S: Final = 3.0
 APART_S: Final = 2.5
 """Seconds between two faults, on average."""
+REST_S: Final = 6.0
+"""Seconds from the end of a fault to the next one, where they come in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,14 @@ KINDS: Final = (
     Kind("maxmemory", ("redis",), 1, 6, 1),
     Kind("READONLY", ("redis",), 1, 6, 2),
 )
+"""Of the system with one Redis."""
+COMMON: Final = tuple(kind for kind in KINDS if kind.targets not in (("redis",), LINKS))
+"""Of workers, producers, Postgres and what is in Redis: with every engine."""
+
+
+def of_links(links: tuple[str, ...]) -> tuple[Kind, ...]:
+    """What may happen to links."""
+    return tuple(replace(kind, targets=links) for kind in KINDS if kind.targets == LINKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +94,20 @@ class Fault:
         return f"{self.at_s:6.1f} s  {self.target}: {self.kind}{lasts}"
 
 
-def schedule(seed: int, seconds: float, kinds: Collection[str] = ()) -> list[Fault]:
-    """The faults of a run, in order. All are undone by its end. kinds: names; none: all."""
+def schedule(
+    seed: int,
+    seconds: float,
+    names: Collection[str] = (),
+    *,
+    kinds: Collection[Kind] = KINDS,
+    in_turn: bool = False,
+) -> list[Fault]:
+    """The faults of a run, in order. All are undone by its end.
+
+    names: of kinds; none: all. in_turn: one fault begins when the one before is over.
+    """
     chance = random.Random(seed)
-    chosen = [each for each in KINDS if not kinds or each.name in kinds]
+    chosen = [each for each in kinds if not names or each.name in names]
     faults: list[Fault] = []
     busy_until: dict[str, float] = {}
     at_s = WARM_UP_S
@@ -101,5 +121,10 @@ def schedule(seed: int, seconds: float, kinds: Collection[str] = ()) -> list[Fau
             continue
         faults.append(Fault(round(at_s, 2), kind.name, target, round(lasts_s, 2), number))
         busy_until[target] = at_s + lasts_s + 1
-        at_s += lasts_s if kind.name == "calm" else chance.expovariate(1 / APART_S)
+        if kind.name == "calm":
+            at_s += lasts_s
+        elif in_turn:
+            at_s += lasts_s + REST_S
+        else:
+            at_s += chance.expovariate(1 / APART_S)
     return faults

@@ -1,4 +1,4 @@
-"""The system under chaos: servers, workers and producers in processes of their own, links; and its faults."""
+"""The system under chaos: workers and producers in processes of their own, on an engine; and its faults."""
 
 from __future__ import annotations
 
@@ -6,39 +6,44 @@ import contextlib
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, cast
 
 import psycopg
 import redis
 
-from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from risk_devkit.embedded import EmbeddedServerError
 from risk_producer import RiskSnapshot
 from risk_producer.contract import wire
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in
 from risk_worker.database import migrations
-from tests.chaos.network import Link
+from tests.chaos.engine import Engine, Undo, nothing
 from tests.chaos.producer import POISON
-from tests.chaos.schedule import LINKS, PRODUCERS, WORKERS, Fault
+from tests.chaos.schedule import WORKERS, Fault
 from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
-PARTITIONS: Final = 2
 TRADERS_EACH: Final = 4
 ROOT: Final = Path(__file__).parents[2]
 OFFSETS_S: Final = (-2 * 86_400, -3_600, -1, 3_600, 20 * 3_600)
 """How far a clock is off; a trader's not by more than what a snapshot may be ahead."""
+READY: Final = "The worker is ready"
+WARNING: Final = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) ")
+"""At the beginning of a worker's log line."""
 LIBFAKETIME: Final = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketimeMT.so.1")
 
-Undo = Callable[[], None]
+ASYNCIO: Final = "producer-1"
+"""Which producer's traders use AsyncRiskProducer."""
 
 
 class System:
@@ -47,28 +52,26 @@ class System:
     def __init__(
         self,
         folder: Path,
+        engine: Engine,
         *,
         rate: float,
-        appendfsync: str,
         workers: Sequence[str] = WORKERS,
-        producers: Sequence[str] = PRODUCERS,
-        partitions: int = PARTITIONS,
+        producers: Sequence[str] = (),
+        partitions: int = 0,
         traders_each: int = TRADERS_EACH,
         maxlen: int = 1500,
         batch_size: int = 100,
-        linked: bool = True,
     ) -> None:
-        """linked: by links that can be cut; otherwise workers and producers reach the servers directly."""
+        """producers, partitions: by default those of the engine."""
         self.folder = folder
+        self.engine = engine
         self.rate = rate
         self.workers = workers
-        self.producers = producers
-        self.partitions = partitions
+        self.producers = producers or engine.producers
+        self.partitions = partitions or engine.partitions
         self._traders_each = traders_each
         self._maxlen = maxlen
         self._batch_size = batch_size
-        self._linked = linked
-        self._appendfsync = appendfsync
         self.poison_sure: dict[str, bytes] = {}
         """Entry id -> payload, of what was added by hand."""
         self.poison_perhaps: set[bytes] = set()
@@ -101,17 +104,10 @@ class System:
 
     def _start(self) -> None:
         enter = self._stack.enter_context
-        self.redis = enter(EmbeddedValkey(self.folder / "valkey", appendfsync=self._appendfsync))
-        self.postgres = enter(EmbeddedPostgres(self.folder / "postgres", database="risk"))
+        enter(self.engine.running(self.folder))
+        self.postgres = self.engine.postgres
         migrations.up(self.postgres.url)
         self.execute(f"ALTER TABLE risk_state_history ADD CONSTRAINT no_poison CHECK (reason <> '{POISON}')")
-        self.links = {
-            name: enter(Link(self._port_of("postgres" if name.endswith("postgres") else "redis")))
-            for name in (LINKS if self._linked else ())
-        }
-        database = self.postgres.url.replace(
-            f":{self.postgres.port}/", f":{self._way('worker-postgres', self.postgres.port)}/"
-        )
         common = {
             "RISK_PARTITIONS": str(self.partitions),
             "RISK_STREAM_MAXLEN": str(self._maxlen),
@@ -119,50 +115,47 @@ class System:
         }
         self._worker_environment = {
             **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self._way('worker-redis', self.redis.port)}/0",
-            "POSTGRES_URL": database,
+            **self.engine.environment("worker"),
             "RISK_BATCH_SIZE": str(self._batch_size),
             "RISK_DRAIN_TIMEOUT_S": "5",
         }
-        self._producer_environment = {
-            **common,
-            "REDIS_URL": f"redis://127.0.0.1:{self._way('producer-redis', self.redis.port)}/0",
-        }
-        self._operator_environment = {
-            **common,
-            "REDIS_URL": self.redis.url,
-            "POSTGRES_URL": self.postgres.url,
-        }
-        self.processes = {
-            name: enter(ChildProcess(self.folder / f"{name}.log", self._worker_environment))
-            for name in self.workers
-        }
+        self._producer_environment = common | self.engine.environment("producer")
+        self._operator_environment = common | self.engine.environment("operator")
+        self.processes = {name: enter(self._worker(name)) for name in self.workers}
         for name in self.producers:
             if name != self.producers[0]:  # that one has memory alone
                 self._spools[name] = self.folder / f"spool-{name}"
             self.processes[name] = enter(self._producer(name))
+        wait_until(lambda: all(READY in self.processes[name].log for name in self.workers), 30, "the workers")
 
-    def _way(self, link: str, port: int) -> int:
-        return self.links[link].port if self._linked else port
-
-    def _port_of(self, server: str) -> Callable[[], int]:
-        return lambda: self.postgres.port if server == "postgres" else self.redis.port
+    def _worker(self, name: str, **environment: str) -> ChildProcess:
+        return ChildProcess(
+            self.folder / f"{name}.log",
+            self._worker_environment | environment,
+            host=lambda: self.engine.host_of(name),
+        )
 
     def _producer(self, name: str) -> ChildProcess:
-        traders = [f"{name}-trader-{number}" for number in range(self._traders_each)]
         self._lives += 1
         notes = self.folder / f"notes-{name}-{self._lives}"
+        first = self.producers.index(name) * self._traders_each
         command = [
             sys.executable,
             "-m",
             "tests.chaos.producer",
             str(notes),
             name,
+            "asyncio" if name == ASYNCIO else "threaded",
             str(self.rate / len(self.producers)),
-            *traders,
+            *(_trader(name, first + number, self.partitions) for number in range(self._traders_each)),
         ]
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
-        process = ChildProcess(self.folder / f"{name}.log", self._producer_environment | spool, command)
+        process = ChildProcess(
+            self.folder / f"{name}.log",
+            self._producer_environment | spool,
+            command,
+            host=lambda: self.engine.host_of(name),
+        )
         self._notes_of[process] = notes
         return process
 
@@ -175,15 +168,14 @@ class System:
 
     def begin(self, fault: Fault) -> Undo:
         """Let it happen. Returns what undoes it."""
+        if fault.target in self.engine.targets:
+            return self.engine.begin(fault)
         if fault.target in self.workers:
             return self._hit_worker(fault)
         if fault.target in self.producers:
             return self._hit_producer(fault)
-        if fault.target in LINKS:
-            return self._hit_link(fault)
         return {
             "postgres": self._hit_postgres,
-            "redis": self._hit_redis,
             "stream": self._add_by_hand,
             "fields": self._spoil_fields,
             "operator": self._operate,
@@ -211,6 +203,14 @@ class System:
             output = process.log
             if "Traceback" in output or (command == "verify" and status == 1 and not _names_fields(output)):
                 self.wrong.append(f"`{command}` on the running system printed:\n{output[-2000:]}")
+
+    def warnings(self) -> Counter[str]:
+        """Process -> warnings and errors that it has logged; a producer logs nothing else."""
+        found = Counter[str]()
+        for name, process in self.processes.items():
+            lines = process.log.splitlines()
+            found[name] = sum(name in self.producers or bool(WARNING.match(line)) for line in lines)
+        return found
 
     def _hit_worker(self, fault: Fault) -> Undo:
         process = self.processes[fault.target]
@@ -250,15 +250,13 @@ class System:
             "FAKETIME": f"{offset_s:+d}",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        self._replace_worker(fault.target, shifted)
-        return lambda: self._replace_worker(fault.target, {})
+        self._replace_worker(fault.target, **shifted)
+        return lambda: self._replace_worker(fault.target)
 
-    def _replace_worker(self, name: str, environment: dict[str, str]) -> None:
+    def _replace_worker(self, name: str, **environment: str) -> None:
         if self.processes[name].running:
             self.processes[name].kill()
-        self.processes[name] = self._stack.enter_context(
-            ChildProcess(self.folder / f"{name}.log", self._worker_environment | environment)
-        )
+        self.processes[name] = self._stack.enter_context(self._worker(name, **environment))
 
     @contextlib.contextmanager
     def _nothing_commits(self) -> Iterator[None]:
@@ -283,7 +281,7 @@ class System:
         name = fault.target
         old = self.processes[name]
         if not old.running:
-            return _nothing
+            return nothing
         if fault.kind in ("values", "clocks"):
             order = self.folder / f"{fault.kind}-{name}"
             order.write_text(str(OFFSETS_S[fault.number % len(OFFSETS_S)]))
@@ -310,24 +308,10 @@ class System:
 
         return wake
 
-    def _hit_link(self, fault: Fault) -> Undo:
-        link = self.links[fault.target]
-        if fault.kind in ("cut", "half-close"):
-            link.cut() if fault.kind == "cut" else link.half_close()
-            return _nothing
-        link.mode = cast(Any, fault.kind)
-
-        def undo() -> None:
-            link.mode = "pass"
-            if fault.kind == "lose answers":
-                link.cut()
-
-        return undo
-
     def _hit_postgres(self, fault: Fault) -> Undo:
         if fault.kind in ("kill -9", "restart"):
             self.postgres.kill() if fault.kind == "kill -9" else self.postgres.stop()
-            return lambda: cast(None, self.postgres.start())
+            return self.postgres.start
         if fault.kind == "freeze":
             self.postgres.pause()
             return self.postgres.resume
@@ -336,7 +320,7 @@ class System:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'riskstream-worker'"
             )
-            return _nothing
+            return nothing
         if fault.kind == "read-only":
             self._set_read_only("on")
             return lambda: self._set_read_only("off")
@@ -353,41 +337,15 @@ class System:
         self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
         self.execute("SELECT pg_reload_conf()")
 
-    def _hit_redis(self, fault: Fault) -> Undo:
-        if fault.kind in ("kill -9", "restart"):
-            self.redis.kill() if fault.kind == "kill -9" else self.redis.stop()
-            return lambda: cast(None, self.redis.start())
-        if fault.kind == "freeze":
-            self.redis.pause()
-            return self.redis.resume
-        if fault.kind == "READONLY":
-            with self.client() as client:
-                client.replicaof("127.0.0.1", "1")  # where nothing listens: its data stays
-
-            def promote() -> None:
-                with self.client() as client:
-                    client.replicaof("NO", "ONE")
-
-            return promote
-        with self.client() as client:
-            used: int = client.info("memory")["used_memory"]
-            client.config_set("maxmemory", 1 if fault.kind == "out of memory" else used + 2**16)
-
-        def undo() -> None:
-            with self.client() as client:
-                client.config_set("maxmemory", 0)
-
-        return undo
-
     def _spoil_fields(self, fault: Fault) -> Undo:
         """Values that neither a producer nor a worker writes."""
         chance = random.Random(fault.number)
         keys = Keys(chance.randrange(self.partitions))
         bad = chance.choice([b"abc", b"", b"-7", b"1.5", b"9" * 40, b"\xff\xfe", str(2**63).encode()])
-        with self.client() as client:
+        with self.engine.client(keys.snapshots) as client:
             epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
             if not epochs:
-                return _nothing
+                return nothing
             trader, epoch = chance.choice(sorted(epochs.items()))
             if fault.kind == "foreign counters":  # no program repairs them
                 key = chance.choice(
@@ -395,7 +353,7 @@ class System:
                 )
                 names = sorted(self._hash(client, key)) or [trader]
                 client.hset(key, cast(str, chance.choice(names)), cast(str, bad))
-                return _nothing
+                return nothing
             key, name, value = chance.choice(
                 [
                     (keys.epochs, trader, epoch),
@@ -403,11 +361,11 @@ class System:
                 ]
             )
             if value is None:
-                return _nothing
+                return nothing
             client.hset(key, cast(str, name), cast(str, bad))
 
         def restore() -> None:
-            with self.client() as client:
+            with self.engine.client(keys.snapshots) as client:
                 if client.hget(key, cast(str, name)) == bad:
                     client.hset(key, cast(str, name), cast(str, value))
 
@@ -439,26 +397,28 @@ class System:
 
     def _add_by_hand(self, fault: Fault) -> Undo:
         chance = random.Random(fault.number)
-        with self.client() as client, contextlib.suppress(redis.RedisError):
-            keys = Keys(chance.randrange(self.partitions))
+        keys = Keys(chance.randrange(self.partitions))
+        with self.engine.client(keys.snapshots) as client, contextlib.suppress(redis.RedisError):
             if fault.kind == "foreign entries":
                 self._add_foreign(client, keys, chance)
-                return _nothing
+                return nothing
             if fault.kind == "copy by hand":
                 latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
                 for payload in sorted(latest.values())[: chance.randint(1, 4)]:
                     client.xadd(keys.snapshots, {"s": payload})
-                return _nothing
+                return nothing
             for _ in range(chance.randint(1, 5)):
                 payload = _poison(chance)
                 self.poison_perhaps.add(payload)
                 entry_id = cast(bytes, client.xadd(keys.snapshots, {"s": payload})).decode()
+                if not self.engine.confirmed(client):
+                    continue
                 self.poison_perhaps.discard(payload)
                 self.poison_sure[f"{keys.snapshots} {entry_id}"] = payload
-        return _nothing
+        return nothing
 
     def _be_calm(self, _fault: Fault) -> Undo:
-        return _nothing
+        return nothing
 
     def _operate(self, fault: Fault) -> Undo:
         command = "verify" if fault.kind == "verify" else "dead retry"
@@ -468,7 +428,7 @@ class System:
             [sys.executable, "-m", "risk_worker", *command.split()],
         )
         self._operators.append((command, self._stack.enter_context(process)))
-        return _nothing
+        return nothing
 
     def run_operator(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command of riskstream, to its end."""
@@ -516,17 +476,12 @@ class System:
 
     def in_flight(self) -> int:
         """Entries in the streams."""
-        with self.client() as client:
-            lengths: list[Any] = [
-                client.xlen(Keys(partition).snapshots) for partition in range(self.partitions)
-            ]
-            return sum(lengths)
-
-    @contextlib.contextmanager
-    def client(self) -> Iterator[redis.Redis]:
-        """A client that goes to Redis directly."""
-        with redis.Redis.from_url(self.redis.url, socket_timeout=2) as client:
-            yield client
+        found = 0
+        for partition in range(self.partitions):
+            stream = Keys(partition).snapshots
+            with self.engine.client(stream) as client:
+                found += client.xlen(stream)
+        return found
 
     def execute(self, statement: str) -> list[Any]:
         """One statement, by the superuser, directly."""
@@ -534,6 +489,12 @@ class System:
             connection.execute("SET default_transaction_read_only = off")
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+
+def _trader(producer: str, number: int, partitions: int) -> str:
+    """A trader of the partition `number`, modulo their number: so each partition has one."""
+    names = (f"{producer}-trader-{number}.{each}" for each in count())
+    return next(name for name in names if partition_of(name, partitions) == number % partitions)
 
 
 def _poison(chance: random.Random) -> bytes:
@@ -555,7 +516,3 @@ def _names_fields(output: str) -> bool:
     found = [line for line in output.splitlines() if line.startswith("✗ ")]
     spoiled = [line for line in found if "is no number that can be counted with" in line]
     return bool(spoiled) and len(found) == len(spoiled) + 1
-
-
-def _nothing() -> None:
-    """Undoes what needs no undoing."""

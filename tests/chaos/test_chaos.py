@@ -12,6 +12,7 @@ import pytest
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from tests.chaos import run as chaos
+from tests.chaos.engines.single import Single
 from tests.chaos.oracle import Answers, Notes, compare
 from tests.chaos.schedule import KINDS, schedule
 from tests.chaos.values import disguise, spoil
@@ -27,7 +28,7 @@ SEED = 7
 @pytest.mark.timeout(300)
 def test_a_minute_of_chaos() -> None:
     with server_folder() as folder:
-        result = chaos.run(folder, seed=SEED, seconds=60, rate=150)
+        result = chaos.run(folder, Single(), seed=SEED, seconds=60, rate=150)
         print(chaos.report(result))
     assert result.wrong == []
     assert result.promised > 1_000

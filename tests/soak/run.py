@@ -10,6 +10,7 @@ from typing import Final, TextIO
 
 import msgspec
 
+from tests.chaos.engines.single import Single
 from tests.chaos.oracle import Answers, compare
 from tests.chaos.run import Happened, Result, let_happen, measure, verify, wait_for_empty_streams
 from tests.chaos.schedule import Fault
@@ -72,15 +73,14 @@ def run(
     soaked = Soaked()
     with System(
         folder,
+        Single(linked=False),
         rate=rate,
-        appendfsync="always",
         workers=[f"worker-{number}" for number in range(workers)],
         producers=[f"producer-{number}" for number in range(PRODUCERS)],
         partitions=partitions,
         traders_each=max(1, traders // PRODUCERS),
         maxlen=1_000_000,
         batch_size=5_000,
-        linked=False,
     ) as system:
         sampler = Sampler(system)
         due_s = time.monotonic() + SAMPLE_EVERY_S
@@ -103,7 +103,7 @@ def run(
         stopped = time.time()
         soaked.wrong += wait_for_empty_streams(system)
         soaked.drained_after_s = time.time() - stopped
-        _check(system, soaked, Result(0, seconds), happened, began, stopped)
+        _check(system, soaked, Result("single", 0, seconds), happened, began, stopped)
         system.stop_workers()
         soaked.wrong += system.wrong
     return soaked

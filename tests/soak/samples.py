@@ -15,6 +15,7 @@ import psycopg
 import redis
 
 from risk_producer.contract.keys import Keys
+from tests.chaos.engines.single import Single
 from tests.chaos.system import System
 
 WARM_UP: Final = 2
@@ -84,7 +85,8 @@ class Sampler:
     def _look_at_processes(self, sample: Sample) -> None:
         system = self._system
         pids = {name: process.pid for name, process in system.processes.items() if process.running}
-        for name, server in (("redis", system.redis), ("postgres", system.postgres)):
+        engine = cast(Single, system.engine)
+        for name, server in (("redis", engine.redis), ("postgres", engine.postgres)):
             if server.running:
                 pids[name] = server.pid
         totals: dict[str, Counter[str]] = defaultdict(Counter)
@@ -113,7 +115,7 @@ class Sampler:
             "zset": "zcard",
             "string": "strlen",
         }
-        with self._system.client() as client:
+        with self._system.engine.client() as client:
             info = client.info()
             sample.connections["redis"] = info["connected_clients"]
             sample.redis_mb = round(info["used_memory"] / 2**20, 2)

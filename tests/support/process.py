@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -21,12 +21,19 @@ class ChildProcess:
     A context manager that kills the process where it still runs."""
 
     def __init__(
-        self, log: Path, environ: Mapping[str, str], command: Sequence[str | Path] = (), **options: Any
+        self,
+        log: Path,
+        environ: Mapping[str, str],
+        command: Sequence[str | Path] = (),
+        *,
+        host: Callable[[], AbstractContextManager[object]] = nullcontext,
+        **options: Any,
     ) -> None:
-        """environ: beside this process's own without riskstream's settings.
+        """environ: beside this process's own without riskstream's settings. host: it is started within that.
 
         options: of Popen, as stdin=PIPE or start_new_session=True; stdout and stderr other than the file."""
         self._log = log
+        self._host = host
         self._options = options
         self._environ = {
             **{
@@ -41,7 +48,7 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, self._host():
             files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             self._process = subprocess.Popen(self._command, env=self._environ, **{**files, **self._options})
         return self

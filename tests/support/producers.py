@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -61,18 +61,24 @@ class Threaded:
 class OnLoop:
     """AsyncRiskProducer, on an event loop in a thread of its own."""
 
-    def __init__(self, *, fake: fakeredis.FakeServer | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        fake: fakeredis.FakeServer | None = None,
+        make: Callable[..., AsyncRiskProducer] = AsyncRiskProducer,
+        **options: Any,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-        async def make() -> AsyncRiskProducer:
+        async def made() -> AsyncRiskProducer:
             if fake is not None:
                 options["client"] = fakeredis.FakeRedis(server=fake)
-            return AsyncRiskProducer(registry=self.registry, **options)
+            return make(registry=self.registry, **options)
 
-        self.inner = self._await(make())
+        self.inner = self._await(made())
 
     def save(self, snapshot: RiskSnapshot) -> bool:
         return self._await(self.inner.save(snapshot))
@@ -104,7 +110,7 @@ class OnLoop:
         self._loop.close()
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(90)
 
 
 class Bench:

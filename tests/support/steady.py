@@ -62,6 +62,10 @@ class Steady:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Save no more."""
         self._over.set()
         self._thread.join(30)
 

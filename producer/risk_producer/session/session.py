@@ -312,6 +312,10 @@ class ProducerSession:
         with self.section.lock:
             return [queue.keys for queue in self._buffer.queues if queue.items]
 
+    def is_away(self, partition: int) -> bool:
+        """Whether the last request of a partition failed."""
+        return self._outages.is_away(partition)
+
     def wait_s(self, now: float) -> float:
         """Seconds until next_request() may have something, when it had nothing."""
         return self._sender.wait_s(now)

@@ -67,6 +67,7 @@ for i = 1, #ids do
 end
 
 -- Whether the hash holds that more was admitted than the newest state shows: then what is passed over would be lost.
+-- Not of a fenced incarnation: it leaves the state to the newer one, which may not have sent anything yet.
 local function is_ahead(i)
   local payload = redis.call('HGET', latest, ids[i])
   local readable, state = pcall(cjson.decode, payload or '')
@@ -87,7 +88,7 @@ for at = 1, #seqs do
     newest[i] = at
   elseif not repeated[i] then
     repeated[i] = true
-    if done[i] < math.huge and is_ahead(i) then
+    if done[i] < math.huge and not is_fenced[i] and is_ahead(i) then
       skipped[#skipped + 1] =
         { incarnation = i, why = 'unreadable', hash = 'admitted', value = string.format('%.0f', done[i]) }
       done[i] = math.huge

@@ -60,6 +60,13 @@ OTHERS_CONNECT_S: Final = 1.0
 """How long to wait for a connection to a Sentinel, or to a node of a cluster, at the most: another one may
 answer meanwhile."""
 
+NODE_ANSWER_S: Final = 1.0
+"""How long producers and workers wait for an answer of a node of a cluster: the partitions of the other nodes
+stand still meanwhile, once, until it is known that this one does not answer."""
+PROBE_S: Final = 0.25
+"""How long a node of a cluster that did not answer is given when it is tried again, for each step of
+connecting: the other nodes wait meanwhile."""
+
 LOOK_S: Final = 1.0
 """How often the Sentinels are asked whether the master is still the same: one that they have replaced takes
 writes for some 10 s more, and loses them."""
@@ -534,6 +541,18 @@ class _Cluster(RedisCluster):
 
     def register_script(self, script: str) -> _Script:  # type: ignore[override]
         return _Script(self, script)
+
+    def probe(self, node: ClusterNode) -> None:
+        """Connect to a node anew, as it may say nothing. Raises one of REDIS_ERRORS after PROBE_S."""
+        settings = {**self._settings, "socket_timeout": PROBE_S, "socket_connect_timeout": PROBE_S}
+        connection: Any = ConnectionPool(host=node.host, port=node.port, **settings).make_connection()
+        try:
+            connection.connect()
+        except REDIS_ERRORS as error:
+            self.look_again(error, node.name)
+            raise
+        finally:
+            connection.disconnect()
 
     def pool_of_a_node(self) -> ConnectionPool:
         """As that of each node."""

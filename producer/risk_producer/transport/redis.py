@@ -29,7 +29,6 @@ class Transport:
         self._client = client
         self._replicas = replicas
         if url is not None:
-            _check_replicas(url, replicas)
             _rehearse(url)
         elif client is not None:
             _check_client(client, replicas)
@@ -57,16 +56,6 @@ class Transport:
         return Transport(self._url, self._client, self._replicas)
 
 
-def _check_replicas(url: str, replicas: int) -> None:
-    """Refuse to wait for replicas where a script and WAIT may go to different nodes."""
-    if replicas and redis_address(url, "redis_url").kind == "cluster":
-        raise ConfigurationError(
-            f"RISK_REPLICAS is {replicas}, and redis_url names a Redis Cluster, where a script and the wait "
-            "for its replicas may go to different nodes: leave RISK_REPLICAS out, or use one Redis, also "
-            "behind Sentinels"
-        )
-
-
 def _rehearse(url: str) -> None:
     """All that is done before a connection is made: what is wrong with the URL shows, and is imported."""
     redis_address(url, "redis_url")
@@ -85,7 +74,7 @@ def _check_client(client: Any, replicas: int) -> None:
         raise ConfigurationError(
             f"replicas is {replicas}, and client is a {type(client).__name__}: to wait for replicas, a "
             "script and WAIT have to go over one connection, which a client of a cluster does not offer; "
-            "leave replicas out, or give a redis.Redis"
+            "give the URL redis+cluster:// instead, leave replicas out, or give a redis.Redis"
         )
     of_asyncio = any(kind.__module__.startswith("redis.asyncio") for kind in type(client).__mro__)
     if of_asyncio or iscoroutinefunction(getattr(client, "execute_command", None)):

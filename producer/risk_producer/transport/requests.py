@@ -19,14 +19,24 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, rehearse
-from risk_producer.transport.servers import beside, unreachable
+from risk_producer.settings.address import redis_address
+from risk_producer.transport.connect import (
+    NODE_ANSWER_S,
+    REDIS_ERRORS,
+    RedisClient,
+    is_cluster,
+    redis_client,
+    rehearse,
+)
+from risk_producer.transport.servers import ask_server, beside, probe, same_server, unreachable
 
 ANSWER_TIMEOUT_S: Final = 2.0
-"""How long to wait for an answer of Redis, and for a connection."""
+"""How long to wait for an answer of Redis, and for a connection; of a node of a cluster for NODE_ANSWER_S."""
 
 REPLICAS_TIMEOUT_MS: Final = 1_000
-"""How long Redis waits for its replicas; less than ANSWER_TIMEOUT_S, so that it says how many confirmed."""
+NODE_REPLICAS_TIMEOUT_MS: Final = 500
+"""How long Redis, or a node of a cluster, waits for its replicas; less than what is waited for its answer, so
+that it says how many confirmed."""
 
 BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
@@ -297,12 +307,9 @@ class TraderStream:
         A broken connection is replaced once without a word (it may have been idle for hours); what goes
         wrong then is an error.
         """
-        return cls(
-            redis_client(
-                url, answer_timeout_s=ANSWER_TIMEOUT_S, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1
-            ),
-            replicas,
-        )
+        answer_s = NODE_ANSWER_S if redis_address(url, "redis_url").kind == "cluster" else ANSWER_TIMEOUT_S
+        client = redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1)
+        return cls(client, replicas)
 
     def claim(self, call: Claim) -> list[int | Unreadable]:
         """A new epoch for each of call.incarnations, in their order."""
@@ -322,17 +329,16 @@ class TraderStream:
     def _ask(self, script: Any, keys: list[str], arguments: list[bytes]) -> Any:
         """The answer of a script that ends with a write; with replicas once enough have confirmed it.
 
-        WAIT is about the last write of its own connection, so both go over one: a pipeline's, and what breaks
-        is repeated as a whole.
+        WAIT is about the last write of its own connection, so both go over one, and what breaks is repeated
+        as a whole.
         """
         if not self._replicas:
             return script(keys=keys, args=arguments)
+        wait_ms = NODE_REPLICAS_TIMEOUT_MS if is_cluster(self._client) else REPLICAS_TIMEOUT_MS
+        wait = ("WAIT", self._replicas, wait_ms)
         for how in (("EVALSHA", script.sha), ("EVAL", script.script)):
-            pipeline: Any
-            with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.execute_command(*how, len(keys), *keys, *arguments)
-                pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
-                answer, confirmed = pipeline.execute(raise_on_error=False)
+            words = (*how, len(keys), *keys, *arguments)
+            answer, confirmed = ask_server(self._client, keys[0], [words, wait])
             if not isinstance(answer, NoScriptError):
                 break
         for each in (answer, confirmed):
@@ -341,7 +347,7 @@ class TraderStream:
         if confirmed < self._replicas:
             raise NotReplicated(
                 f"{confirmed} of {self._replicas} replicas have confirmed within "
-                f"{REPLICAS_TIMEOUT_MS / 1000:g} s what Redis took"
+                f"{wait_ms / 1000:g} s what Redis took"
             )
         return answer
 
@@ -361,10 +367,18 @@ class TraderStream:
     def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
         """The partitions that are away too: on the server that did not answer about these keys."""
         streams = {other.snapshots: other.partition for other in others}
-        if isinstance(error, NotReplicated):  # with replicas there is one server
-            return set(streams.values())
-        away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+        if isinstance(error, NotReplicated):  # nor are the others of its server
+            away = same_server(self._client, keys.snapshots, streams)
+        else:
+            away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
         return {streams[stream] for stream in away}
+
+    def probe(self, keys: Keys) -> None:
+        """Before what did not answer is asked again: see probe() of servers."""
+        try:
+            probe(self._client, keys.snapshots)
+        except REDIS_ERRORS as error:
+            raise unavailable(error) from error
 
     def rehearse(self) -> None:
         """Do all that comes before the first connection, so that what it needs is imported."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from time import sleep
 from typing import Any, Final, TypeAlias
 
-from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisClusterException,
+    SlotNotCoveredError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -16,10 +24,13 @@ Question: TypeAlias = tuple[str, Sequence[Any]]
 """(a key, the command and its arguments): the server that holds the key is asked."""
 
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError)
-_AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
+AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
 """Errors of a server or of the cluster. Others are of a key, or of what was asked."""
 _ELSEWHERE: Final = (AskError, TryAgainError)
 """MOVED (an AskError), ASK, or the slot moves right now."""
+_REDIRECTIONS: Final = 16
+_MOVING_S: Final = 0.05
+"""Between two tries while a slot moves."""
 
 
 def ask(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
@@ -43,15 +54,67 @@ def beside(client: Any, key: str) -> dict[str, Any]:
     return {"target_nodes": client.get_node_from_key(key)} if is_cluster(client) else {}
 
 
+def ask_server(client: Any, key: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answers to commands that go over one connection, in order, to the server that holds this key.
+
+    An error of the server is an answer too. On a cluster a slot that has moved is followed. Raises one of
+    REDIS_ERRORS where the server does not answer.
+    """
+    if not is_cluster(client):
+        return _pipelined(client, commands)
+    try:
+        node = client.get_node_from_key(key)
+    except REDIS_ERRORS as error:  # no node has its slot, as far as is known
+        client.look_again(error)
+        raise
+    asking: list[Sequence[Any]] = []
+    for _ in range(_REDIRECTIONS):
+        try:
+            answers = _pipelined(client.get_redis_connection(node), [*asking, *commands])[len(asking) :]
+        except REDIS_ERRORS as error:
+            client.look_again(error, node.name)
+            raise
+        elsewhere = next((each for each in answers if isinstance(each, _ELSEWHERE)), None)
+        if elsewhere is None:
+            break
+        asking = []
+        if isinstance(elsewhere, MovedError):
+            client.nodes_manager.move_slot(elsewhere)
+            node = client.get_node_from_key(key)
+        elif isinstance(elsewhere, AskError):
+            node = client.get_node(elsewhere.host, elsewhere.port) or node
+            asking = [("ASKING",)]
+        else:
+            sleep(_MOVING_S)  # of the keys some are here and some there
+    return answers
+
+
 def server_of(client: Any, key: str) -> str:
     """Which server holds this key: host:port, or empty where there is one. Raises one of REDIS_ERRORS."""
     return "".join(node.name for node in beside(client, key).values())
 
 
+def is_of_all(error: BaseException) -> bool:
+    """Whether an error means that no node of a cluster answers."""
+    return isinstance(error, RedisClusterException) and not isinstance(error, SlotNotCoveredError)
+
+
+def probe(client: Any, key: str) -> None:
+    """Try the server that holds this key, for PROBE_S, on a cluster. Raises one of REDIS_ERRORS.
+
+    A server that says nothing would cost the time-out of the client, in which no other is asked.
+    """
+    if is_cluster(client):
+        client.probe(client.get_node_from_key(key))
+
+
 def unreachable(client: Any, key: str, error: BaseException | None, others: Iterable[str]) -> list[str]:
     """Which other keys are on the server that did not answer about this one, as the error says."""
-    if not isinstance(error, _NO_ANSWER):
-        return []
+    return same_server(client, key, others) if isinstance(error, _NO_ANSWER) else []
+
+
+def same_server(client: Any, key: str, others: Iterable[str]) -> list[str]:
+    """Which other keys are on the server of this one, as far as is known."""
     try:
         server = server_of(client, key)
         return [other for other in others if server_of(client, other) == server]
@@ -74,11 +137,15 @@ def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
     """
     answers: list[Any] = [None] * len(questions)
     of_node: dict[Any, list[int]] = defaultdict(list)
+    unknown: Exception | None = None
     for at, (key, _) in enumerate(questions):
         try:
             of_node[client.get_node_from_key(key)].append(at)
-        except REDIS_ERRORS as error:  # no node has its slot
+        except REDIS_ERRORS as error:  # no node has its slot, as far as is known
             answers[at] = error
+            unknown = error
+    if unknown is not None:
+        client.look_again(unknown)
     for node, asked in of_node.items():
         try:
             found = _pipelined(client.get_redis_connection(node), [questions[at][1] for at in asked])
@@ -87,7 +154,7 @@ def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
             client.look_again(error, node.name)
         for at, answer in zip(asked, found, strict=True):
             answers[at] = _again(client, *questions[at]) if isinstance(answer, _ELSEWHERE) else answer
-    if all(isinstance(answer, _AWAY) for answer in answers):
+    if all(isinstance(answer, AWAY) for answer in answers):
         raise answers[0]
     return answers
 

@@ -150,6 +150,26 @@ def test_a_repeat_on_a_new_connection_is_not_confirmed_by_a_frozen_replica(
     successor.close()
 
 
+def test_a_repeat_after_a_newer_producer_has_its_epoch_is_confirmed(
+    master: EmbeddedValkey, replica: EmbeddedValkey
+) -> None:
+    """The state is the newer one's from then on, though it has sent nothing yet: that is no damage."""
+    stream = TraderStream.connect(master.url, replicas=1)
+    epoch = epoch_of(stream)
+    assert stream.admit(batch(epoch, 1)) == Admission(1, [])
+    newer = epoch_of(stream)
+    replica.pause()
+    with pytest.raises(StreamUnavailable):
+        stream.admit(batch(epoch, 2))
+    replica.resume()
+    for _ in range(2):
+        assert stream.admit(batch(epoch, 2)) == Admission(1, [("t1", epoch)])
+    assert stream.admit(batch(newer, 1)) == Admission(1, [])
+    with redis.Redis.from_url(replica.url) as client:
+        assert len(stream_of(client)) == 3
+    stream.close()
+
+
 def test_an_epoch_is_given_out_once_a_replica_has_it(master: EmbeddedValkey, replica: EmbeddedValkey) -> None:
     """Or a successor could get the same one, or a smaller one, after a failover to a machine whose clock is
     behind."""

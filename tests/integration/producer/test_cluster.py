@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from risk_devkit.groups import ValkeyCluster
-from risk_producer import RiskProducer, StateUnknown
+from risk_producer import RiskProducer, StateUnknown, StreamUnavailable
 from risk_producer.contract.keys import Keys, Keyspace, partition_of
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import beside, server_of
@@ -69,8 +69,13 @@ def flavour(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def producer_on(cluster: ValkeyCluster, flavour: str) -> Any:
-    options: dict[str, Any] = {"redis_url": cluster.url, "partitions": PARTITIONS, "buffer_size": 20_000}
+def producer_on(cluster: ValkeyCluster, flavour: str, replicas: int = 0) -> Any:
+    options: dict[str, Any] = {
+        "redis_url": cluster.url,
+        "partitions": PARTITIONS,
+        "buffer_size": 20_000,
+        "replicas": replicas,
+    }
     return Threaded(**options) if flavour == "threaded" else OnLoop(**options)
 
 
@@ -163,10 +168,16 @@ def test_scripts_that_all_nodes_forgot_are_no_outage(
     assert lines(caplog) == []
 
 
+@pytest.mark.parametrize("replicas", [0, 1])
 def test_a_slot_that_moves_under_load_loses_nothing(
-    shared: ValkeyCluster, client: RedisClient, flavour: str, caplog: pytest.LogCaptureFixture
+    shared: ValkeyCluster,
+    client: RedisClient,
+    flavour: str,
+    replicas: int,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    producer = producer_on(shared, flavour)
+    producer = producer_on(shared, flavour, replicas)
     try:
         with caplog.at_level(logging.WARNING), Steady(producer, partitions=PARTITIONS) as load:
             wait_until(lambda: load.total >= 200, 30, "200 snapshots")
@@ -184,9 +195,46 @@ def test_a_slot_that_moves_under_load_loses_nothing(
         assert producer.flush(30), producer.health()
         assert load.missing(client) == 0
         assert load.rejected == 0
+        with capsys.disabled():
+            print(f"\n{flavour}, {replicas} replicas: {load.total} accepted, {len(lines(caplog))} log lines")
         assert len(lines(caplog)) <= 4
     finally:
         end(producer)
+
+
+def test_with_replicas_each_node_answers_for_its_own(shared: ValkeyCluster, client: RedisClient) -> None:
+    """A replica that is frozen holds up the partitions of its master, whatever connection asks."""
+    traders = traders_by_partition(PARTITIONS)
+    master = shared.master_of(Keys(0).snapshots)
+    own = {each for each in range(PARTITIONS) if shared.master_of(Keys(each).snapshots) is master}
+    with redis_client(master.url, answer_timeout_s=5, connect_timeout_s=5) as one:
+        port = int(cast("Any", one.info("replication"))["slave0"]["port"])
+    replica = next(node for node in shared.nodes if node.port == port)
+    with RiskProducer(shared.url, partitions=PARTITIONS, replicas=1) as producer:
+        for name in traders.values():
+            producer.push(snapshot(name, 1), timeout=30)
+        replica.pause()
+        try:
+            for partition, name in traders.items():
+                if partition in own:
+                    producer.save(snapshot(name, 2))
+            wait_until(lambda: set(producer.health().away) == own, 30, "its partitions to be away")
+            assert "0 of 1 replicas have confirmed" in str(producer.health().reason)
+            for partition, name in traders.items():
+                if partition not in own:
+                    producer.push(snapshot(name, 2), timeout=30)
+            with (
+                RiskProducer(shared.url, partitions=PARTITIONS, replicas=1) as other,
+                pytest.raises(StreamUnavailable, match="0 of 1 replicas have confirmed"),
+            ):
+                other.push(snapshot(traders[0], 3), timeout=3)
+            assert producer.health().accepted == 2 * PARTITIONS - len(own)
+        finally:
+            replica.resume()
+        assert producer.flush(30), producer.health()
+    for partition in range(PARTITIONS):
+        if partition:
+            assert client.xlen(Keys(partition).snapshots) == 2
 
 
 def test_children_have_connections_of_their_own(shared: ValkeyCluster, client: RedisClient) -> None:
@@ -336,8 +384,10 @@ def test_the_whole_cluster_away_is_one_outage(
 
 
 @pytest.mark.system
-@pytest.mark.timeout(120)
-def test_a_frozen_master_leaves_time_to_the_others(cluster: ValkeyCluster) -> None:
+@pytest.mark.timeout(180)
+def test_a_frozen_master_leaves_time_to_the_others(
+    cluster: ValkeyCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     producer = cast("Producer", producer_on(cluster, "threaded"))
     try:
         with client_of(cluster) as client, Steady(producer, partitions=PARTITIONS) as load:
@@ -349,10 +399,14 @@ def test_a_frozen_master_leaves_time_to_the_others(cluster: ValkeyCluster) -> No
             assert producer.flush(60)
             master.resume()
             cluster.wait_until_whole()
-        assert producer.flush(60)
-        assert load.missing(client) == 0
+            load.stop()
+            assert producer.flush(60)
+            missing = load.missing(client)
     finally:
         end(producer)
+    with capsys.disabled():
+        print(f"\n{load.total} accepted, {missing} missing")
+    assert missing == 0
 
 
 def test_a_namespace_leaves_each_partition_on_its_node(shared: ValkeyCluster, client: RedisClient) -> None:
@@ -378,3 +432,39 @@ def test_a_namespace_leaves_each_partition_on_its_node(shared: ValkeyCluster, cl
     client.set(partitions[3].database, "other")
     assert streams_read(own) == {keys.snapshots for keys in partitions} - {partitions[3].snapshots}
     assert streams_read(other) == {partitions[3].snapshots}
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_a_frozen_master_without_a_replica_takes_its_own_partitions_along(
+    flavour: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_folder() as folder, ValkeyCluster(folder, replicas=0) as cluster:
+        producer = producer_on(cluster, flavour)
+        try:
+            with (
+                caplog.at_level(logging.WARNING),
+                client_of(cluster) as client,
+                Steady(producer, partitions=PARTITIONS) as load,
+            ):
+                wait_until(lambda: load.total >= 500, 30, "500 snapshots")
+                master = cluster.master_of(Keys(0).snapshots)
+                own = {p for p in range(PARTITIONS) if cluster.master_of(Keys(p).snapshots) is master}
+                load.forget_stalls()
+                master.pause()
+                thawed = time.monotonic() + 12
+                wait_until(lambda: time.monotonic() > thawed, 12, "12 s")
+                others = max(stall for p, stall in load.stalls.items() if p not in own)
+                master.resume()
+                wait_until(lambda: producer.health().backend == "postgres", 60, "the producer to be back")
+                load.stop()
+                assert producer.flush(60)
+                missing = load.missing(client)
+        finally:
+            end(producer)
+    with capsys.disabled():
+        print(f"\n{flavour}: {load.total} accepted, {missing} missing; others {others:.2f} s")
+        print(f"{len(lines(caplog))} log lines")
+    assert (missing, load.rejected) == (0, 0)
+    assert len(lines(caplog)) == 2
+    assert others < 6

@@ -29,8 +29,11 @@ class Source(Protocol):
     def read(self, *, wait: bool = True) -> Sequence[Piece]:
         """What comes next, from each stream's beginning; empty if nothing came (with wait: for a while)."""
 
-    def examine(self, batch: Batch) -> None:
-        """Make dead letters of rows that are well-formed, but that no producer sent."""
+    def examine(self, batch: Batch) -> bool:
+        """Make dead letters of rows that are well-formed, but that no producer sent.
+
+        False: that cannot be known now; the batch is not to be stored, and comes again.
+        """
 
     def rewind(self) -> None:
         """Read again what is not acknowledged: something after read() went wrong."""

@@ -56,9 +56,7 @@ class Prefetcher:
 
     def _read(self, *, wait: bool) -> list[Batch]:
         batches = [decode_entries(stream, entries) for stream, entries in self._source.read(wait=wait)]
-        for batch in batches:
-            self._source.examine(batch)
-        return batches
+        return [batch for batch in batches if self._source.examine(batch)]
 
     def __enter__(self) -> Self:
         return self

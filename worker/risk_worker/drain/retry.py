@@ -10,7 +10,7 @@ from typing import Any, Final
 import backoff
 
 from risk_worker.drain.batch import Batch, Outcome
-from risk_worker.drain.errors import StoreUnavailable
+from risk_worker.drain.errors import SourceUnavailable, StoreUnavailable
 from risk_worker.drain.ports import Store
 
 log = logging.getLogger("riskstream.drain")
@@ -79,8 +79,10 @@ class OutageLog:
         if self._began is None:
             self._began = now
             self._next_wait_s = policy.base_s
-        if str(error) != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
-            self._logged, self._logged_at = str(error), now
+        no_answer = isinstance(error, SourceUnavailable) and error.no_answer
+        news = "Redis does not answer" if no_answer else str(error)
+        if news != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
+            self._logged, self._logged_at = news, now
             log.critical("The worker cannot store: %s. Snapshots wait in %s.", error, where)
         wait_s: float = backoff.full_jitter(self._next_wait_s)
         self._next_wait_s = min(self._next_wait_s * 2, policy.cap_s)

@@ -27,7 +27,7 @@ from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
-from risk_producer.transport.servers import Question, ask
+from risk_producer.transport.servers import AWAY, Question, ask
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
@@ -80,9 +80,9 @@ MEANING: Final = {
         "Growing: no worker drains the partition, or the database is away."
     ),
     "risk_partition_stalled_seconds": (
-        "For how long nothing of a partition was stored while entries wait in it; +Inf: its stream cannot be "
-        "read. Above 60: the worker's log says what hinders it; where there is none, start a worker "
-        "(risk_workers is 0)."
+        "For how long nothing of a partition was stored while entries wait in it, or its node of a cluster "
+        "does not answer; +Inf: its stream cannot be read. Above 60: the worker's log says what hinders it; "
+        "where there is none, start a worker (risk_workers is 0)."
     ),
     "risk_workers": (
         "Workers heard of within 12 s, by their own clocks, that can use Postgres. 0: start one, or look at "
@@ -141,6 +141,7 @@ class RedisCollector(Collector):
         self._watch = watch
         self._rq = rq
         self._answered = True
+        self._misses_nodes = False
         self._named: frozenset[str] = frozenset()
         self._named_at = 0.0
 
@@ -174,6 +175,9 @@ class RedisCollector(Collector):
         if all(isinstance(pong, Exception) for pong in pongs):
             raise pongs[0]
         unreadable: list[str] = []
+        of_partition = zip(self._partitions, pongs, strict=True)
+        away = {keys.partition: pong for keys, pong in of_partition if isinstance(pong, AWAY)}
+        self._name_away(away)
 
         attempts = _counter("risk_persistence_attempts_total", "trader_id", "backend")
         failures = _counter("risk_persistence_failures_total", "trader_id", "backend")
@@ -183,6 +187,8 @@ class RedisCollector(Collector):
             "risk_store_latency_seconds", MEANING["risk_store_latency_seconds"], labels=["partition"]
         )
         for keys, at in zip(self._partitions, range(1, len(answers), 6), strict=True):
+            if keys.partition in away:
+                continue
             partition = str(keys.partition)
             for trader_id, value in numbers(answers[at], keys.attempts, unreadable).items():
                 attempts.add_metric([trader_id, "postgres"], value)
@@ -215,6 +221,8 @@ class RedisCollector(Collector):
         for each in self._watch.look():
             partition = str(each.partition)
             stalled.add_metric([partition], each.stalled_s)
+            if each.away:
+                continue
             if each.error:
                 unreadable.append(f"{each.keys.snapshots} ({each.error})")
                 continue
@@ -245,6 +253,21 @@ class RedisCollector(Collector):
             jobs.append(counter := _counter(f"risk_drain_jobs_{field}_total"))
             counter.add_metric([], counts.get(field, 0))
         return [workers, wait, *jobs]
+
+    def _name_away(self, away: Mapping[int, Exception]) -> None:
+        """Log which partitions' nodes do not answer, once; and that all do again."""
+        if away and not self._misses_nodes:
+            shown = ", ".join(map(str, away))
+            reason = next(iter(away.values()))
+            log.error(
+                "The exporter gets no answer from the nodes of Redis that have the partitions %s, and leaves "
+                "these out: %s",
+                shown,
+                reason,
+            )
+        elif self._misses_nodes and not away:
+            log.warning("The exporter gets answers for all partitions again")
+        self._misses_nodes = bool(away)
 
     def _name(self, unreadable: list[str]) -> None:
         """Log what is left out: once, and again each minute."""

@@ -25,7 +25,7 @@ from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
-from risk_producer.transport.servers import Question, ask
+from risk_producer.transport.servers import AWAY, Question, ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
@@ -125,7 +125,8 @@ class Floors(ConnectionOwner):
         except (*REDIS_ERRORS, psycopg.Error, RiskError) as error:
             self.close()
             done = True
-            if monotonic() >= self._logged_at:
+            # That a server is away is logged where the streams are read.
+            if monotonic() >= self._logged_at and not isinstance(error, AWAY):
                 self._logged_at = monotonic() + _REPEAT_EVERY_S
                 log.error(
                     "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
@@ -294,7 +295,9 @@ class FloorsOfShare:
             answers = ask(self._client, [question for each in served for question in each.questions()])
         except REDIS_ERRORS:
             return served  # looking at one of them logs it
-        return [each for at, each in enumerate(served) if not each.is_done(*answers[4 * at : 4 * at + 4])]
+        found = [(each, answers[4 * at : 4 * at + 4]) for at, each in enumerate(served)]
+        # A node of a cluster that does not answer is asked again when its streams can be read.
+        return [each for each, of in found if not isinstance(of[0], AWAY) and not each.is_done(*of)]
 
     def __enter__(self) -> Self:
         return self

@@ -25,7 +25,7 @@ from uuid import uuid4
 import backoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import SimpleWorker, worker_registration
-from rq.exceptions import StopRequested
+from rq.exceptions import InvalidJobOperation, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
@@ -35,6 +35,7 @@ from rq.worker import WorkerStatus
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
+from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.runtime import jobs, rq_prefix
@@ -208,6 +209,18 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         elif jobs.database_lost.is_set():
             self._stand_aside()
         self._maintain()
+
+    def handle_job_success(
+        self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
+    ) -> None:
+        """Another worker, for which this one was dead, may have removed the job: nothing is left to do."""
+        try:
+            super().handle_job_success(job, queue, started_job_registry, execution)
+        except InvalidJobOperation:
+            log.info("Drain job %s is done, and another worker has removed it meanwhile", job.id)
+            with self.connection.pipeline() as pipeline:
+                self.cleanup_execution(job, pipeline, execution)
+                pipeline.execute()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S
@@ -408,7 +421,7 @@ class _Supervisor(threading.Thread):
     def _contained(self) -> Iterator[None]:
         try:
             yield
-        except RedisConnectionError:
+        except AWAY:
             pass  # the worker itself logs it
         except REDIS_ERRORS as error:
             self._log_rarely(

@@ -14,7 +14,7 @@ from risk_worker.stream.bindings import OtherDatabase
 log = logging.getLogger("riskstream.outages")
 
 FIRST_WAIT_S: Final = 0.1
-LONGEST_WAIT_S: Final = 3.0
+LONGEST_WAIT_S: Final = 0.5
 """The first and the longest wait before a partition in an outage is tried again."""
 
 
@@ -65,7 +65,7 @@ class PartitionOutages:
                 "The worker cannot store %s, as %s: %s. The snapshots wait in the stream, and the worker "
                 "tries again%s.",
                 _named(partitions),
-                "it is another database's" if isinstance(error, OtherDatabase) else "Redis does not serve it",
+                _why(error, len(partitions)),
                 error,
                 "" if alone else "; it goes on with the other partitions",
             )
@@ -89,6 +89,12 @@ class PartitionOutages:
         """Forget the others: another worker has them now."""
         for partition in self._outages.keys() - set(partitions):
             del self._outages[partition]
+
+
+def _why(error: Exception, partitions: int) -> str:
+    if isinstance(error, OtherDatabase):
+        return "it is another database's"
+    return "Redis does not serve " + ("it" if partitions == 1 else "them")
 
 
 def _named(partitions: Iterable[int]) -> str:

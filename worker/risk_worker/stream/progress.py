@@ -17,13 +17,12 @@ from typing import Any, Final
 from risk_producer.contract.counters import ACKNOWLEDGED_MS
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
-from risk_producer.transport.servers import Question, ask
+from risk_producer.transport.servers import AWAY, Question, ask
 
 log = logging.getLogger("riskstream.progress")
 
 BOUND_S: Final = 60.0
 """A partition that has not been drained for so long is a problem."""
-"""Field of a partition's counters: when its last acknowledgement was, in ms of Redis' clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ class PartitionProgress:
     """The oldest entry's id."""
     error: str = ""
     """Why the stream cannot be read."""
+    away: bool = False
+    """It is because the node of a cluster that has it does not answer."""
     namespace: str = ""
 
     @property
@@ -52,6 +53,11 @@ class PartitionProgress:
 
     def __str__(self) -> str:
         """The sentence that every instrument shows."""
+        if self.away:
+            return (
+                f"Partition {self.partition} cannot be drained: its node of the Redis Cluster does not "
+                f"answer ({self.error})"
+            )
         if self.error:
             return (
                 f"Partition {self.partition} cannot be drained: Redis' key {self.keys.snapshots} "
@@ -119,6 +125,7 @@ class Watch:
         self._bound_s = bound_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._away: dict[int, float] = {}  # partition -> since when its node does not answer
         self._first: dict[int, tuple[bytes, float]] = {}  # partition -> oldest entry, since when it is that
         self._logged: dict[int, tuple[float, float]] = {}  # partition -> stalled since, last logged at
 
@@ -149,6 +156,9 @@ class Watch:
         return stalled
 
     def _with_own_time(self, seen: PartitionProgress, now: float) -> PartitionProgress:
+        if seen.away:  # a failover takes some seconds, and is no stall
+            return replace(seen, stalled_s=now - self._away.setdefault(seen.partition, now))
+        self._away.pop(seen.partition, None)
         if not seen.first_id:
             self._first.pop(seen.partition, None)
             return seen
@@ -171,7 +181,10 @@ def _progress(keys: Keys, server_time: Any, length: Any, first: Any, acknowledge
     partition, namespace = keys.partition, keys.namespace
     for answer in (server_time, length, first):
         if isinstance(answer, Exception):
-            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer), namespace=namespace)
+            away = isinstance(answer, AWAY)
+            return PartitionProgress(
+                partition, stalled_s=math.inf, error=str(answer), away=away, namespace=namespace
+            )
     now_ms = server_time[0] * 1000 + server_time[1] / 1000
     if not first:
         return PartitionProgress(partition, namespace=namespace)

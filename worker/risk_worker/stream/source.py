@@ -19,8 +19,15 @@ from risk_producer.contract import counters
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster, redis_client
-from risk_producer.transport.servers import Question, ask, unreachable
+from risk_producer.settings.address import redis_address
+from risk_producer.transport.connect import (
+    NODE_ANSWER_S,
+    REDIS_ERRORS,
+    RedisClient,
+    is_cluster,
+    redis_client,
+)
+from risk_producer.transport.servers import AWAY, Question, ask, is_of_all, probe, unreachable
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.ports import Piece
@@ -51,9 +58,14 @@ _POLL_S: Final = (0.004, 0.032)
 """Seconds between two looks for the first entry: at the beginning, and at the most."""
 
 
+_ANSWER_S: Final = 10.0
+"""How long to wait for an answer of Redis."""
+
+
 def connect(url: str) -> RedisClient:
     """A client for the drain: answers that do not come are an error, not a hang."""
-    return redis_client(url, answer_timeout_s=10, connect_timeout_s=5, retries=10, health_check_s=30)
+    answer_s = NODE_ANSWER_S if redis_address(url, "REDIS_URL").kind == "cluster" else _ANSWER_S
+    return redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=5, retries=10, health_check_s=30)
 
 
 class Forget(msgspec.Struct):
@@ -139,7 +151,7 @@ class StreamSource:
         self._turn = 0
         self.more = False
         self._linger_s = linger_s
-        self._block_s = max(0.001, block_s)
+        self._block_s = max(0.001, min(block_s, NODE_ANSWER_S / 2) if self._of_cluster else block_s)
         self._look = look
         self._acknowledge = client.register_script(script(__package__, "acknowledge"))
         self._forget = client.register_script(script(__package__, "forget"))
@@ -184,7 +196,7 @@ class StreamSource:
             grows = self._read(count, found, wait=wait)
             own = self._own(list(found))  # asked after reading: what was read is of the same data
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+            raise _unavailable(error) from error
         pieces = [(each.stream, found[each]) for each in self._partitions if each in own]
         size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
         if size > _READ_BYTES:
@@ -193,12 +205,20 @@ class StreamSource:
             self._count = min(self._batch_size, 4 * count)
         return pieces
 
-    def examine(self, batch: Batch) -> None:
-        """Make dead letters of snapshots whose epoch Redis did not give out to their trader."""
+    def examine(self, batch: Batch) -> bool:
+        """Make dead letters of snapshots whose epoch Redis did not give out to their trader.
+
+        False: that cannot be known now, and the batch is read again later.
+        """
+        partition = self._of[batch.stream]
         try:
-            self._of[batch.stream].epochs.examine(batch)
+            partition.epochs.examine(batch)
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+            if not self._has_others:
+                raise _unavailable(error) from error
+            self._fails(partition, error)
+            return False
+        return True
 
     def length(self) -> int:
         """Entries that wait; in a key that is no stream there are none. Raises one of REDIS_ERRORS."""
@@ -253,7 +273,9 @@ class StreamSource:
         try:
             ask(self._client, questions)  # a counter that cannot be counted is no reason to wait
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
+            if self._has_others:
+                return
+            raise _unavailable(error) from error
 
     def forget(self) -> int:
         """Drop a page of what Redis remembers of incarnations that are long over, so that no client waits.
@@ -261,19 +283,27 @@ class StreamSource:
         Returns how many it dropped.
         """
         dropped = 0
-        try:
-            for each in self._partitions:
-                if each.number in self._outages:
-                    continue
-                keys = each.keys
+        for each in self._partitions:
+            if each.number in self._outages:
+                continue
+            keys = each.keys
+            try:
                 answer: Any = self._forget(
                     keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
                     args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
                 )
+            except REDIS_ERRORS as error:
+                if not self._has_others:
+                    raise _unavailable(error) from error
+                self._fails(each, error)
+            else:
                 dropped += msgspec.json.decode(answer, type=Forgotten).forgotten
-        except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not answer: {error}") from error
         return dropped
+
+    @property
+    def _has_others(self) -> bool:
+        """Whether there are other partitions, and they go on where the server of one does not answer."""
+        return self._of_cluster and len(self._partitions) > 1
 
     def _read(self, count: int, found: _Found, *, wait: bool) -> bool:
         """Add what comes next, of all streams together no more than `count` entries.
@@ -284,7 +314,7 @@ class StreamSource:
         sound = self._partitions
         if self._outages:
             for each in sound:
-                if each.number in self._outages:
+                if each.number in self._outages and self._may_answer(each):
                     self._ask([each], 1, found)
             sound = [each for each in sound if each.number not in self._outages]
             wait = wait and not found
@@ -365,13 +395,26 @@ class StreamSource:
             self._fails(of[name], problem)
         return [each for name, each in of.items() if name not in problems]
 
+    def _may_answer(self, partition: _Partition) -> bool:
+        """Whether it is time to try a partition in an outage, and its node answers at all."""
+        if not self._outages.is_due(partition.number):
+            return False
+        try:
+            probe(self._client, partition.stream)
+        except REDIS_ERRORS as error:
+            self._fails(partition, error)
+            return False
+        return True
+
     def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
         """What each of the streams has; without those that Redis answers with an error for."""
-        if self._of_cluster and len(self._partitions) > 1:
+        if self._has_others:
             return self._poll(partitions, count, block_s or 0.0)
         try:
             return self._xread(partitions, count, block_s)
         except ResponseError as error:
+            if isinstance(error, AWAY):
+                raise
             if len(partitions) == 1:
                 self._fails(partitions[0], error)
                 return {}
@@ -400,12 +443,7 @@ class StreamSource:
                 (each.stream, ("XREAD", "COUNT", count, "STREAMS", each.stream, each.after))
                 for each in partitions
             ]
-            try:
-                answers = ask(self._client, questions)
-            except REDIS_ERRORS as error:
-                if len(partitions) == len(self._partitions):
-                    raise
-                answers = [error] * len(partitions)
+            answers = self._ask_each(questions)
             for each, answer in zip(partitions, answers, strict=True):
                 if not isinstance(answer, Exception):
                     [rows] = dict(answer).values() if answer else [()]
@@ -417,6 +455,15 @@ class StreamSource:
                 return found
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, longest_s)
+
+    def _ask_each(self, questions: Sequence[Question]) -> list[Any]:
+        """ask(), one question of each partition; that none of these answers says nothing of the others."""
+        try:
+            return ask(self._client, questions)
+        except REDIS_ERRORS as error:
+            if not self._has_others or len(questions) == len(self._partitions) or is_of_all(error):
+                raise
+            return [error] * len(questions)
 
     def _fails(self, partition: _Partition, error: Exception) -> None:
         """Redis answers with an error for one partition, or does not answer for all of its node."""
@@ -439,10 +486,10 @@ class StreamSource:
             for each, report in reports.items():
                 keys, args = _arguments(each, report)
                 questions.append((each.stream, ("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)))
-            found = dict(zip(reports, ask(self._client, questions), strict=True))
+            found = dict(zip(reports, self._ask_each(questions), strict=True))
             return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
         except REDIS_ERRORS as error:
-            raise SourceUnavailable(f"Redis did not take the acknowledgement: {error}") from error
+            raise _unavailable(error, "did not take the acknowledgement") from error
 
     def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
         if isinstance(answer, NoScriptError):
@@ -458,10 +505,14 @@ class StreamSource:
         except ResponseError as error:
             return error
         except REDIS_ERRORS as error:
-            if self._of_cluster:
+            if self._has_others:
                 return error
             raise
         return msgspec.json.decode(answer, type=Acknowledged)
+
+
+def _unavailable(error: Exception, what: str = "did not answer") -> SourceUnavailable:
+    return SourceUnavailable(f"Redis {what}: {error}", no_answer=isinstance(error, AWAY))
 
 
 def _needs_ids(answer: _Answer) -> bool:

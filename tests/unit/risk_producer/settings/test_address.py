@@ -89,14 +89,6 @@ def test_a_producer_refuses_it_when_it_is_made(kind: type[RiskProducer], url: st
         kind(url, registry=CollectorRegistry())
 
 
-@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
-def test_replicas_are_not_waited_for_on_a_cluster(kind: type[RiskProducer]) -> None:
-    """WAIT might ask another node than the one that the script wrote to, and confirm what no replica has."""
-    with pytest.raises(ConfigurationError, match="RISK_REPLICAS is 1, and redis_url names a Redis Cluster"):
-        kind("redis+cluster://h", replicas=1, registry=CollectorRegistry())
-    RiskProducer("redis+sentinel://h/name", replicas=1, registry=CollectorRegistry()).close()
-
-
 @pytest.mark.parametrize("setting", ["REDIS_URL", "RQ_REDIS_URL"])
 def test_the_settings_refuse_it_and_name_themselves(setting: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{setting} has an option timeout"):

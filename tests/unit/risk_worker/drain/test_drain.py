@@ -44,8 +44,8 @@ class ScriptedSource:
         self.more = len(entries) == 2
         return [("risk:{0}:snapshots", entries)] if entries else []
 
-    def examine(self, batch: Batch) -> None:
-        pass
+    def examine(self, batch: Batch) -> bool:
+        return True
 
     def rewind(self) -> None:
         self.steps.append("rewind")

@@ -6,12 +6,15 @@ from typing import Any
 
 import fakeredis
 import pytest
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings
+from risk_worker.runtime import jobs
+from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.worker import DrainWorker
+from risk_worker.stream.workers import QUEUE
 
 
 def test_a_signal_while_the_worker_registers_anew_ends_it_in_good_order(
@@ -43,3 +46,25 @@ def test_misspelt_variables_are_logged_where_the_worker_reads_the_environment(
     with pytest.raises(ConfigurationError, match="POSTGRES_URL is not set"):
         DrainWorker(connection=fakeredis.FakeRedis(), settings=Settings()).bootstrap()
     assert caplog.messages == []
+
+
+def test_a_job_that_another_worker_removed_meanwhile_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does for which this worker was dead, as its cable was cut."""
+    redis = fakeredis.FakeRedis()
+    worker = DrainWorker(connection=redis)
+
+    def removed(*_args: object) -> int:
+        redis.delete("rq:job:drain-0")
+        return 7
+
+    monkeypatch.setitem(DrainJob.ALLOWED, jobs.DRAIN, removed)
+    queue = Queue(QUEUE, connection=redis, serializer="json", job_class=DrainJob)
+    job = queue.enqueue(jobs.DRAIN, 0, 1, job_id=jobs.job_id_of(0), result_ttl=0)
+    execution = worker.prepare_execution(job)
+    with caplog.at_level("INFO"):
+        assert worker.perform_job(job, queue, execution)
+    assert "Drain job drain-0 is done, and another worker has removed it meanwhile" in caplog.messages
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+    assert not redis.keys("rq:execution*")

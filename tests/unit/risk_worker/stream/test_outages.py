@@ -44,7 +44,16 @@ def test_each_has_a_wait_of_its_own_which_grows(caplog: pytest.LogCaptureFixture
         assert not outages.is_due(1)
         clock.now += outages.next_due_s()
         assert outages.is_due(1)
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
+    assert waits == [
+        0.1,
+        0.2,
+        0.4,
+        LONGEST_WAIT_S,
+        LONGEST_WAIT_S,
+        LONGEST_WAIT_S,
+        LONGEST_WAIT_S,
+        LONGEST_WAIT_S,
+    ]
     outages.record_failure([2], ERROR, alone=False)
     assert round(outages.next_due_s(), 3) == 0.0, "1 is due, whatever 2 waits for"
     outages.keep([2])

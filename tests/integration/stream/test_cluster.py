@@ -1,0 +1,327 @@
+"""A source over several partitions of a Redis Cluster: a node is away, says nothing, or loses a slot.
+
+Acknowledgements and counts are exact whatever happens; and the partitions of the other nodes go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from risk_devkit.embedded import EmbeddedValkey
+from risk_devkit.groups import ValkeyCluster
+from risk_producer.contract.keys import Keys
+from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.servers import server_of
+from risk_worker.drain.batch import Batch, Outcome, decode_entries
+from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.monitor import exporter
+from risk_worker.stream import progress
+from risk_worker.stream import source as streams
+from risk_worker.stream.source import StreamSource
+from tests.support.clock import FakeClock
+from tests.support.factory import payload
+from tests.support.servers import server_folder
+from tests.support.wait import wait_until
+
+PARTITIONS = 8
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ValkeyCluster]:
+    """Without replicas: what is killed is away until it is started again, with its data."""
+    with server_folder() as folder, ValkeyCluster(folder, replicas=0) as running:
+        yield running
+
+
+@pytest.fixture
+def client(cluster: ValkeyCluster) -> Iterator[RedisClient]:
+    """As the worker has it; the streams and counters are empty."""
+    for node in cluster.nodes:
+        with redis_client(node.url, answer_timeout_s=5, connect_timeout_s=5) as one:
+            one.flushall()
+    with streams.connect(cluster.url) as connected:
+        yield connected
+
+
+class Drain:
+    """Reads and acknowledges, and remembers what it has had of each partition."""
+
+    def __init__(self, client: RedisClient, partitions: range | list[int] = range(PARTITIONS)) -> None:
+        self.client = client
+        self.source = StreamSource(client, partitions, block_s=0.01)
+        self.had: Counter[int] = Counter()
+
+    def read(self, *, wait: bool = False) -> list[Batch]:
+        batches = [decode_entries(stream, entries) for stream, entries in self.source.read(wait=wait)]
+        return [batch for batch in batches if self.source.examine(batch)]
+
+    def acknowledge(self, batches: list[Batch]) -> None:
+        self.source.acknowledge(batches, [Outcome(batch.dead, duplicates=0) for batch in batches])
+        self.had += Counter({number_of(batch): len(batch) for batch in batches})
+
+    def step(self) -> None:
+        if batches := self.read():
+            self.acknowledge(batches)
+
+    def is_done(self) -> bool:
+        """After another step."""
+        self.step()
+        return self.source.is_empty()
+
+    def until(self, partitions: set[int], count: int) -> None:
+        """Until at least so many entries of each have come."""
+
+        def come() -> bool:
+            self.step()
+            return all(self.had[each] >= count for each in partitions)
+
+        wait_until(come, 10, f"{count} entries of each of {sorted(partitions)}; {self.had}")
+
+
+def number_of(batch: Batch) -> int:
+    return next(each for each in range(PARTITIONS) if Keys(each).snapshots == batch.stream)
+
+
+def add(client: Any, partition: int, seq: int) -> None:
+    """As a producer does: an entry, and what Redis knows of its incarnation."""
+    keys = Keys(partition)
+    client.hset(keys.epochs, f"t{partition}", 1)
+    client.hset(keys.admitted, f"1:t{partition}", seq)
+    client.xadd(keys.snapshots, {b"s": payload(f"t{partition}", seq)})
+
+
+def of(node: EmbeddedValkey, cluster: ValkeyCluster) -> set[int]:
+    """The partitions of a node."""
+    return {each for each in range(PARTITIONS) if cluster.master_of(Keys(each).snapshots) is node}
+
+
+def stored(client: Any, partition: int) -> int:
+    return int(client.hget(Keys(partition).counters, "stored") or 0)
+
+
+def parts(cluster: ValkeyCluster) -> tuple[EmbeddedValkey, set[int], set[int]]:
+    """A node, its partitions, and the others."""
+    node = cluster.master_of(Keys(0).snapshots)
+    own = of(node, cluster)
+    return node, own, set(range(PARTITIONS)) - own
+
+
+def is_exact(drain: Drain, counts: dict[int, int]) -> None:
+    """Each stream is empty, and each entry was counted once."""
+    assert {each: stored(drain.client, each) for each in counts} == counts
+    assert all(drain.client.xlen(Keys(each).snapshots) == 0 for each in counts)
+
+
+def test_all_partitions_are_read_and_acknowledged_exactly(client: RedisClient) -> None:
+    drain = Drain(client)
+    assert len({server_of(client, Keys(each).snapshots) for each in range(PARTITIONS)}) == 3
+    for partition in range(PARTITIONS):
+        for seq in (1, 2, 3):
+            add(client, partition, seq)
+    drain.until(set(range(PARTITIONS)), 3)
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 3))
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["killed", "frozen"])
+def test_a_node_that_is_away_holds_up_its_own_partitions_alone(
+    cluster: ValkeyCluster, client: RedisClient, frozen: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, own, others = parts(cluster)
+    drain = Drain(client)
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    drain.until(own | others, 1)
+    for partition in own:
+        add(client, partition, 2)
+    with caplog.at_level(logging.WARNING):
+        node.pause() if frozen else node.kill()
+        try:
+            for seq in range(2, 12):
+                for partition in others:
+                    add(client, partition, seq)
+                drain.until(others, seq)
+        finally:
+            node.resume() if frozen else node.start()
+        drain.until(own, 2)
+    assert drain.source.is_empty()
+    is_exact(drain, dict.fromkeys(own, 2) | dict.fromkeys(others, 11))
+    first, last = caplog.messages
+    assert first.startswith(f"The worker cannot store partition{'s' if len(own) > 1 else ''} ")
+    assert "it goes on with the other partitions" in first
+    assert last.startswith("The worker stores all partitions again: ")
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["with others", "alone"])
+@pytest.mark.parametrize("frozen", [False, True], ids=["killed", "frozen"])
+def test_a_node_that_goes_before_the_acknowledgement_gets_it_again(
+    cluster: ValkeyCluster, client: RedisClient, frozen: bool, alone: bool
+) -> None:
+    """alone: nothing else is in the transaction."""
+    node, own, others = parts(cluster)
+    drain = Drain(client)
+    for partition in own if alone else range(PARTITIONS):
+        add(client, partition, 1)
+    drain.source._count = 100
+    batches = drain.read()
+    assert {number_of(batch) for batch in batches} >= own
+    node.pause() if frozen else node.kill()
+    try:
+        drain.acknowledge(batches)
+        if not alone:
+            assert all(stored(client, each) == 1 for each in others)
+    finally:
+        node.resume() if frozen else node.start()
+    wait_until(drain.is_done, 10, "the rest")
+    is_exact(drain, dict.fromkeys(own if alone else range(PARTITIONS), 1))
+
+
+def test_a_batch_whose_epochs_cannot_be_asked_for_comes_again(
+    cluster: ValkeyCluster, client: RedisClient
+) -> None:
+    """The node goes between the read and the question which epochs it gave out."""
+    node, own, others = parts(cluster)
+    drain = Drain(client)
+    drain.source._count = 100
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    batches = [decode_entries(stream, entries) for stream, entries in drain.source.read()]
+    node.kill()
+    try:
+        known = [batch for batch in batches if drain.source.examine(batch)]
+        assert {number_of(batch) for batch in known} == others
+        drain.acknowledge(known)
+    finally:
+        node.start()
+    drain.until(own, 1)
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
+    assert drain.had == dict.fromkeys(range(PARTITIONS), 1)
+
+
+def test_a_key_of_a_wrong_type_holds_up_one_partition(
+    client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    drain = Drain(client)
+    client.set(Keys(2).snapshots, "x")
+    others = set(range(PARTITIONS)) - {2}
+    with caplog.at_level(logging.WARNING):
+        for seq in range(1, 6):
+            for partition in others:
+                add(client, partition, seq)
+            drain.until(others, seq)
+        client.delete(Keys(2).snapshots)
+        add(client, 2, 1)
+        drain.until({2}, 1)
+    is_exact(drain, dict.fromkeys(others, 5) | {2: 1})
+    first, last = caplog.messages
+    assert first.startswith("The worker cannot store partition 2, as Redis does not serve it: WRONGTYPE")
+    assert last.startswith("The worker stores all partitions again: partition 2 answered after ")
+
+
+def test_a_slot_that_moves_costs_nothing(
+    cluster: ValkeyCluster, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between a read and its acknowledgement, and before a read."""
+    drain = Drain(client)
+    drain.source._count = 100
+    with caplog.at_level(logging.WARNING):
+        for seq in range(1, 4):
+            for partition in range(PARTITIONS):
+                add(client, partition, seq)
+            batches = drain.read()
+            node = cluster.master_of(Keys(seq).snapshots)
+            other = next(each for each in cluster.nodes if each is not node)
+            cluster.move_slot(Keys(seq).snapshots, other)
+            drain.acknowledge(batches)
+            drain.until(set(range(PARTITIONS)), seq)
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 3))
+    assert drain.had == dict.fromkeys(range(PARTITIONS), 3)
+    assert caplog.messages == []
+
+
+def test_a_share_of_one_partition_waits_for_its_node(cluster: ValkeyCluster, client: RedisClient) -> None:
+    node = cluster.master_of(Keys(5).snapshots)
+    drain = Drain(client, [5])
+    add(client, 5, 1)
+    batches = drain.read(wait=True)
+    for frozen in (True, False):
+        node.pause() if frozen else node.kill()
+        try:
+            with pytest.raises(SourceUnavailable):
+                drain.read(wait=True)
+            with pytest.raises(SourceUnavailable):
+                drain.acknowledge(batches)
+        finally:
+            node.resume() if frozen else node.start()
+        drain.source.rewind()
+        cluster.wait_until_whole()
+        add(client, 5, 2 if frozen else 3)
+        batches = drain.read(wait=True)
+    drain.acknowledge(batches)
+    wait_until(drain.is_done, 10, "the rest")
+    is_exact(drain, {5: 3})
+
+
+def test_the_whole_cluster_away_is_the_whole_source_away(cluster: ValkeyCluster, client: RedisClient) -> None:
+    drain = Drain(client)
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    for node in cluster.nodes:
+        node.kill()
+    try:
+        with pytest.raises(SourceUnavailable):
+            drain.read()
+    finally:
+        for node in cluster.nodes:
+            node.start()
+    cluster.wait_until_whole()
+    drain.source.rewind()
+    drain.until(set(range(PARTITIONS)), 1)
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
+
+
+def test_a_node_that_is_away_is_no_stall_before_a_minute(
+    cluster: ValkeyCluster, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is it a key that holds something else: nothing is to be deleted."""
+    node, own, _ = parts(cluster)
+    clock = FakeClock()
+    watch = progress.Watch(client, PARTITIONS, clock=clock)
+    served = exporter.application(client, PARTITIONS, client)
+
+    def get(path: str) -> tuple[str, str]:
+        status: list[str] = []
+        body = b"".join(
+            served({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, lambda said, *_: status.append(said))
+        )
+        return status[0], body.decode()
+
+    node.kill()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert watch.report() == []
+            clock.now += 59
+            assert watch.report() == []
+            for _ in range(2):
+                _, metrics = get("/metrics")
+                assert get("/readyz") == ("200 OK", "ready\n")
+        assert 'risk_up{server="redis"} 1.0' in metrics
+        assert "risk_unreadable_fields 0.0" in metrics
+        for partition in range(PARTITIONS):
+            label = f'risk_stream_length{{partition="{partition}"}}'
+            assert (label in metrics) == (partition not in own)
+        [line] = caplog.messages
+        assert line.startswith("The exporter gets no answer from the nodes of Redis that have the partitions")
+        clock.now += 2
+        assert {each.partition for each in watch.report()} == own
+        assert "its node of the Redis Cluster does not answer (" in caplog.messages[-1]
+    finally:
+        node.start()
+    cluster.wait_until_whole()
+    get("/metrics")
+    assert caplog.messages[-1] == "The exporter gets answers for all partitions again"
+    assert watch.report() == []
