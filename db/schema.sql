@@ -91,6 +91,26 @@ $$;
 
 COMMENT ON FUNCTION public.risk_refuse_change() IS 'Trigger: refuses whatever would change or remove rows';
 
+--
+-- Name: risk_refuse_removal(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_refuse_removal() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% has exactly one row: % is refused', tg_table_name, tg_op
+        USING HINT = 'riskstream rebind --new-identity gives this database another identity.';
+END
+$$;
+
+--
+-- Name: FUNCTION risk_refuse_removal(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_refuse_removal() IS 'Trigger: refuses whatever would remove the row';
+
 SET default_tablespace = '';
 
 SET default_table_access_method = heap;
@@ -170,6 +190,41 @@ COMMENT ON COLUMN public.risk_dead_letter.seq IS 'Of the snapshot; NULL: it coul
 --
 
 COMMENT ON COLUMN public.risk_dead_letter.payload IS 'The bytes of the entry, as they came';
+
+--
+-- Name: risk_deployment; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_deployment (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    partitions smallint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_deployment_partitions_check CHECK (((partitions >= 1) AND (partitions <= 256)))
+);
+
+--
+-- Name: TABLE risk_deployment; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_deployment IS 'What this database is in one row: which deployment''s, and how it is divided';
+
+--
+-- Name: COLUMN risk_deployment.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_deployment.id IS 'The identity of this database; workers write it beside the stream, so that no other database is filled from it';
+
+--
+-- Name: COLUMN risk_deployment.partitions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_deployment.partitions IS 'How many partitions traders and workers have agreed on; NULL: nothing is agreed on yet';
+
+--
+-- Name: COLUMN risk_deployment.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_deployment.created_at IS 'When the row was made, by the database''s clock';
 
 --
 -- Name: risk_state; Type: TABLE; Schema: public; Owner: -
@@ -437,6 +492,13 @@ ALTER TABLE ONLY public.risk_dead_letter
     ADD CONSTRAINT risk_dead_letter_pkey PRIMARY KEY (stream, entry_id);
 
 --
+-- Name: risk_deployment risk_deployment_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_deployment
+    ADD CONSTRAINT risk_deployment_pkey PRIMARY KEY (id);
+
+--
 -- Name: risk_state_history risk_state_history_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -456,6 +518,18 @@ ALTER TABLE ONLY public.risk_state
 
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+--
+-- Name: risk_deployment_one_row; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX risk_deployment_one_row ON public.risk_deployment USING btree ((true));
+
+--
+-- Name: risk_deployment risk_deployment_keep_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_deployment_keep_row BEFORE DELETE OR TRUNCATE ON public.risk_deployment FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_removal();
 
 --
 -- Name: risk_state_history risk_state_history_append_only_row; Type: TRIGGER; Schema: public; Owner: -
@@ -479,4 +553,5 @@ CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE 
 
 INSERT INTO public.schema_migrations (version) VALUES
     ('20261124000001'),
-    ('20261124000002');
+    ('20261124000002'),
+    ('20261126000001');

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 import risk_producer
 from risk_producer import RiskError, RiskSnapshot, Settings
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.contract.wire import VERSION, WireSnapshot
 from risk_producer.metrics import collector_of
 from risk_producer.settings.pairs import PAIRS
@@ -163,6 +163,7 @@ READERS: Final = {
         ("POSTGRES_URL", "DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME", "POSTGRES_SSLMODE"),
         "traders (load() alone), workers, commands",
     ),
+    "RISK_NAMESPACE": "traders, workers, commands",
     "RISK_PARTITIONS": "traders, workers, commands",
     "RQ_REDIS_URL": "workers, exporter, dashboard",
     **dict.fromkeys(
@@ -567,17 +568,20 @@ def _column(kind: str) -> tuple[str, str]:
 
 
 def keys_page() -> str:
-    """The Redis keys of a partition."""
-    rows = []
-    for name, each in vars(Keys).items():
-        if isinstance(each, property):
-            text = _sentence(each.fget)
-            kind, meaning = re.fullmatch(
-                r"(Stream|Hash|List|Set|String):? (?:of )?(.*)", text.replace("``", "`")
-            ).groups()  # type: ignore[union-attr]
-            rows.append(
-                (f"`risk:{{p}}:{Keys(0).__getattribute__(name).split(':')[-1]}`", kind.lower(), meaning)
-            )
+    """The Redis keys of a partition, and those that a deployment has one of."""
+
+    def rows(names: Any) -> list[tuple[str, str, str]]:
+        found = []
+        for name, each in vars(type(names)).items():
+            if isinstance(each, property) and (text := _sentence(each.fget)).partition(" ")[0] != "What":
+                kind, meaning = re.fullmatch(
+                    r"(Stream|Hash|List|Set|String)(?:, in RQ's Redis)?:? (?:of )?(.*)",
+                    text.replace("``", "`"),
+                ).groups()  # type: ignore[union-attr]
+                found.append((f"`{getattr(names, name).replace('{0}', '{p}')}`", kind.lower(), meaning))
+        return found
+
+    head = ("Key", "Type", "Holds")
     return _page(
         "# Redis keys",
         "`{p}` is the number of the partition with the braces, as in `risk:{0}:snapshots`: the braces are "
@@ -585,8 +589,12 @@ def keys_page() -> str:
         "tag, so that all keys of a partition are on one node. "
         "A trader's partition is the CRC-32 of its id in UTF-8, modulo `RISK_PARTITIONS`. RQ's own keys "
         "start with "
-        "`rq:`. No other program may write into these keys.",
-        _table(("Key", "Type", "Holds"), rows),
+        "`rq:`. With `RISK_NAMESPACE=desk1` every key begins with `desk1:`, as in "
+        f"`{Keyspace('desk1').keys(0).snapshots}` and `{Keyspace('desk1').rq_prefix}:workers`. "
+        "No other program may write into these keys.",
+        _table(head, rows(Keys(0))),
+        "## In RQ's Redis, once a deployment",
+        _table(head, rows(NO_NAMESPACE)),
     )
 
 

@@ -31,6 +31,7 @@ class ProducerBase:
         redis_url: str | None = None,
         *,
         client: Any = None,
+        namespace: str = "",
         partitions: int = 1,
         stream_maxlen: int = 1_000_000,
         buffer_size: int = 1_024,
@@ -50,6 +51,7 @@ class ProducerBase:
 
         redis_url        Redis with the stream
         client           instead of redis_url: a redis.Redis of your own, with finite timeouts; in asyncio too
+        namespace        what all keys in Redis begin with; the same for all producers and workers
         partitions       streams that traders are spread over; the same for all producers and workers
         stream_maxlen    entries that a partition's stream may hold
         buffer_size      snapshots that memory may hold
@@ -75,6 +77,7 @@ class ProducerBase:
         if persistent and (redis_url is None) == (client is None):
             raise TypeError(f"{type(self).__name__} needs one of redis_url and client")
         check_arguments(
+            namespace=namespace,
             partitions=partitions,
             stream_maxlen=stream_maxlen,
             buffer_size=buffer_size,
@@ -91,6 +94,7 @@ class ProducerBase:
         if spool_dir is not None and persistent:
             spool = Spool(Path(spool_dir), fsync=spool_fsync, max_bytes=spool_max_bytes)
         options = Options(
+            namespace=namespace,
             partitions=partitions,
             stream_maxlen=stream_maxlen,
             buffer_size=buffer_size,
@@ -131,6 +135,7 @@ class ProducerBase:
         """A producer with these settings. ConfigurationError where REDIS_URL is missing and needed."""
         return cls(
             settings.require_redis_url() if settings.persistent else None,
+            namespace=settings.namespace,
             partitions=settings.partitions,
             stream_maxlen=settings.stream_maxlen,
             buffer_size=settings.buffer_size,

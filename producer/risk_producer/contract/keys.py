@@ -1,7 +1,7 @@
 """Where things are in Redis.
 
 Every key of a partition carries the same hash tag, ``{p}``, so that on a Redis Cluster one script may
-touch all of them.
+touch all of them. Every key of a deployment begins with its namespace, where it has one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from zlib import crc32
 
 PARTITIONS_MAX: Final = 256
 """The greatest RISK_PARTITIONS: partitions are 0 to 255."""
+
+NAMESPACE: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
+"""What a namespace looks like: no braces, which make hash tags, and no colon, which ends it."""
 
 
 def partition_of(trader_id: str, partitions: int) -> int:
@@ -24,9 +27,10 @@ class Keys:
     """The Redis keys of one partition."""
 
     partition: int
+    namespace: str = ""
 
     def _key(self, name: str) -> str:
-        return f"risk:{{{self.partition}}}:{name}"
+        return f"{prefix(self.namespace)}risk:{{{self.partition}}}:{name}"
 
     @property
     def snapshots(self) -> str:
@@ -80,8 +84,16 @@ class Keys:
 
     @property
     def repairs(self) -> str:
-        """Stream of what `riskstream repair` changed: who, when, what was there before."""
+        """Stream of what `riskstream repair` and `rebind` changed: who, when, what was there before."""
         return self._key("repairs")
+
+    @property
+    def database(self) -> str:
+        """String: the identity of the database that the partition is stored in; see ``risk_deployment``.
+
+        The first worker writes it. Where it is another database's, no worker stores anything.
+        """
+        return self._key("database")
 
     @property
     def counters(self) -> str:
@@ -111,3 +123,38 @@ class Keys:
     def latency_buckets(self) -> str:
         """Hash upper bound in ms -> snapshots stored within it (not cumulative); "+Inf" is the rest."""
         return self._key("latency_buckets")
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """The names of all keys of one deployment, those of RQ included. Made once, from the settings."""
+
+    namespace: str = ""
+    """What they begin with, before a colon; empty: they begin as they do without one."""
+
+    def keys(self, partition: int) -> Keys:
+        """The keys of one partition."""
+        return Keys(partition, self.namespace)
+
+    @property
+    def rq_prefix(self) -> str:
+        """What RQ's keys have to begin with: RQ_KEY_PREFIX."""
+        return f"{prefix(self.namespace)}rq"
+
+    @property
+    def drain_jobs(self) -> str:
+        """Hash, in RQ's Redis: how many drain jobs were re-enqueued, and how many tries to do so failed."""
+        return f"{prefix(self.namespace)}risk:drain-jobs"
+
+    @property
+    def database(self) -> str:
+        """String, in RQ's Redis: the identity of the database that the drain jobs' workers store into."""
+        return f"{prefix(self.namespace)}risk:database"
+
+
+NO_NAMESPACE: Final = Keyspace()
+
+
+def prefix(namespace: str) -> str:
+    """What each key of a namespace begins with."""
+    return f"{namespace}:" if namespace else ""

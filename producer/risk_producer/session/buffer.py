@@ -16,7 +16,7 @@ from itertools import islice
 from time import monotonic
 from typing import Literal
 
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_of
 from risk_producer.contract.snapshot import RiskSnapshot, with_last_reset
 from risk_producer.item import Item, State
 
@@ -28,8 +28,8 @@ class PartitionQueue:
 
     __slots__ = ("items", "keys")
 
-    def __init__(self, partition: int) -> None:
-        self.keys = Keys(partition)
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
         self.items: deque[Item] = deque()
 
 
@@ -51,9 +51,11 @@ class Trader:
 class Buffer:
     """Holds up to `size` snapshots."""
 
-    def __init__(self, size: int, partitions: int, on_full: OnFull) -> None:
+    def __init__(
+        self, size: int, partitions: int, on_full: OnFull, keyspace: Keyspace = NO_NAMESPACE
+    ) -> None:
         self.size = size
-        self.queues = [PartitionQueue(partition) for partition in range(partitions)]
+        self.queues = [PartitionQueue(keyspace.keys(partition)) for partition in range(partitions)]
         self.depth = 0
         """Snapshots held: waiting, or on their way."""
         self.conflated = 0

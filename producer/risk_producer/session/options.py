@@ -15,6 +15,7 @@ STALL_S: Final = 60.0
 class Options:
     """The options of a session; RiskProducer's docstring explains each."""
 
+    namespace: str = ""
     partitions: int = 1
     stream_maxlen: int = 1_000_000
     buffer_size: int = 1_024

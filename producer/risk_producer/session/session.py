@@ -14,7 +14,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import Keys, Keyspace, partition_of
 from risk_producer.contract.rejected import invalid_total
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import ProducerClosed, StreamFull, StreamUnavailable
@@ -49,7 +49,8 @@ class ProducerSession:
         self.closed = False
         self.ended = False
         """end() was called: what is left is counted, and nothing more is sent."""
-        self._buffer = Buffer(options.buffer_size, options.partitions, options.on_full)
+        self._keyspace = Keyspace(options.namespace)
+        self._buffer = Buffer(options.buffer_size, options.partitions, options.on_full, self._keyspace)
         self._outages = Outages(options.partitions)
         self._sender = Sender(
             self._buffer, lambda: self.section.lock, options.stream_maxlen, spool, self._outages
@@ -595,7 +596,7 @@ class ProducerSession:
 
     def keys_of(self, trader_id: str) -> Keys:
         """The keys of a trader's partition."""
-        return Keys(self._partition_of(trader_id))
+        return self._keyspace.keys(self._partition_of(trader_id))
 
     def _partition_of(self, trader_id: str) -> int:
         return partition_of(trader_id, self.options.partitions)

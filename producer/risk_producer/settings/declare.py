@@ -19,21 +19,24 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import MASK, mask
 
 CONFIG_FILE: Final = "RISK_CONFIG"
-PORTS: Final = r"^\d{1,5}(,\d{1,5})*$"
 _SIMILAR: Final = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
 _OTHERS: Final = frozenset({"POSTGRES_USER"})  # of the container image of Postgres
 
 
-def env(name: str, description: str, *, secret: bool = False, group: str = "", **bounds: Any) -> Meta:
+def env(
+    name: str, description: str, *, secret: bool = False, group: str = "", expects: str = "", **bounds: Any
+) -> Meta:
     """How a setting is called outside, what it means, and msgspec's bounds for it.
 
-    group: the object of the JSON file in which its key may stand.
+    group: the object of the JSON file in which its key may stand. expects: for the message that refuses a
+    value, where the type does not say it.
     """
-    return Meta(description=description, extra={"env": name, "secret": secret, "group": group}, **bounds)
+    extra = {"env": name, "secret": secret, "group": group, "expects": expects}
+    return Meta(description=description, extra=extra, **bounds)
 
 
 def declared(struct: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
-    """field -> the arguments of env(): {"env", "secret", "group", "description"}, in order of declaration."""
+    """field -> the arguments of env(), by name, in order of declaration."""
     return {
         field.name: {**(meta.extra or {}), "description": meta.description}
         for field in msgspec.structs.fields(struct)
@@ -168,8 +171,8 @@ def _expected(annotated: Any) -> str:
     if get_origin(plain) is Literal:
         return "one of " + ", ".join(get_args(plain))
     kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[plain]
-    if meta.pattern == PORTS:
-        kind = "a whole number"
+    if meta.extra["expects"]:
+        kind = meta.extra["expects"]
     if meta.ge is not None:
         kind += f" from {meta.ge}"
     if meta.gt is not None:

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from risk_producer.contract.keys import PARTITIONS_MAX
+from risk_producer.contract.keys import NAMESPACE, PARTITIONS_MAX, Keyspace
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import declare
 from risk_producer.settings.address import check_for_rq, redis_address
-from risk_producer.settings.declare import PORTS, env
+from risk_producer.settings.declare import env
 from risk_producer.settings.pairs import Role, contradictions
 from risk_producer.settings.urls import postgres_parameters, with_option
 
@@ -57,9 +57,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         env("DB_HOST", "Postgres host, where POSTGRES_URL is not set; or a socket's folder, or a list h1,h2"),
     ] = None
-    db_port: Annotated[str, env("DB_PORT", "Postgres port; or a list, one for each host", pattern=PORTS)] = (
-        "5432"
-    )
+    db_port: Annotated[
+        str,
+        env(
+            "DB_PORT",
+            "Postgres port; or a list, one for each host",
+            pattern=r"^\d{1,5}(,\d{1,5})*$",
+            expects="a whole number",
+        ),
+    ] = "5432"
     db_user: Annotated[str | None, env("DB_USER", "Postgres user")] = None
     db_password: Annotated[str | None, env("DB_PASSWORD", "Postgres password", secret=True)] = None
     db_name: Annotated[str | None, env("DB_NAME", "Postgres database")] = None
@@ -67,6 +73,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
         env("POSTGRES_SSLMODE", "libpq's sslmode, where the URL does not say it"),
     ] = None
+    namespace: Annotated[
+        str,
+        env(
+            "RISK_NAMESPACE",
+            "What all keys in Redis begin with, RQ's too, so that several deployments may share a Redis: "
+            "a-z, A-Z, 0-9, - _ and . The same for traders and workers",
+            pattern=NAMESPACE,
+            expects="1 to 64 of a-z, A-Z, 0-9, - _ and .",
+        ),
+    ] = ""
     partitions: Annotated[
         int,
         env(
@@ -223,6 +239,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Whether snapshots leave the trader's memory at all."""
         return self.enable_persistence and self.persistence_backend == "postgres"
 
+    @property
+    def keyspace(self) -> Keyspace:
+        """The names of all keys in Redis."""
+        return Keyspace(self.namespace)
+
     def require_rq_redis_url(self) -> str:
         """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError: RQ does not work on a Redis Cluster."""
         if self.rq_redis_url is not None:
@@ -270,6 +291,8 @@ def check_arguments(*, database_url: str | None = None, **arguments: Any) -> Non
     for field, value in arguments.items():
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
+        if field == "namespace" and value == "":
+            continue
         declare.check(Settings, field, value, field, strict=True)
     given = {field for field, value in arguments.items() if value != defaults[field]}
     for _, message in contradictions(arguments, given, name=str):

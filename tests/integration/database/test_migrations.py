@@ -19,7 +19,7 @@ from risk_worker.database.migrations import MigrationError
 from tests.support.proxy import Proxy
 from tests.support.servers import with_name
 
-TABLES = {"risk_state", "risk_state_history", "risk_dead_letter"}
+TABLES = {"risk_state", "risk_state_history", "risk_dead_letter", "risk_deployment"}
 # Which of them depends on the server that TEST_DB_URL points at; test_hypertable.py knows.
 KINDS = ("risk_state_history is a plain table", "risk_state_history is a hypertable")
 FILES = sorted(path.name for path in migrations._CHECKOUT.glob("*.sql"))
@@ -254,3 +254,22 @@ class TestWhatDbmateIsTold:
             url = f"postgresql://{info.user}:{info.password}@{hosts}/{info.dbname}"
         migrations.up(url)
         assert tables_of(empty_database_url) >= TABLES
+
+
+def test_the_deployments_row_comes_and_goes_beside_data(empty_database_url: str) -> None:
+    migrations.up(empty_database_url)
+    state = (
+        "INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, "
+        "current_equity, peak_equity, trading_paused, last_reset_time) "
+        "VALUES ('t', 1, 1, now(), 0, 0, 0, 0, false, now())"
+    )
+    identities = []
+    with psycopg.connect(empty_database_url, autocommit=True) as db:
+        db.execute(state)
+        for _ in range(2):
+            identities += db.execute("SELECT id FROM risk_deployment").fetchall()
+            while "_deployment" not in migrations.down(empty_database_url):
+                pass
+            migrations.up(empty_database_url)
+            assert db.execute("SELECT trader_id FROM risk_state").fetchall() == [("t",)]
+    assert len(set(identities)) == 2, "each is made anew"

@@ -163,3 +163,39 @@ def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> No
     text = "\n".join(line for (line,) in plan)
     assert "risk_state_history_pkey" in text
     assert "Sort" not in text
+
+
+class TestTheDeployment:
+    """risk_deployment: exactly one row, whatever is asked."""
+
+    @pytest.mark.parametrize(
+        ("statement", "error"),
+        [
+            ("DELETE FROM risk_deployment", errors.RaiseException),
+            ("DELETE FROM risk_deployment WHERE false", errors.RaiseException),
+            ("TRUNCATE risk_deployment", errors.RaiseException),
+            ("INSERT INTO risk_deployment DEFAULT VALUES", errors.UniqueViolation),
+            ("UPDATE risk_deployment SET id = NULL", errors.NotNullViolation),
+            ("UPDATE risk_deployment SET partitions = 0", errors.CheckViolation),
+            ("UPDATE risk_deployment SET partitions = 257", errors.CheckViolation),
+        ],
+    )
+    def test_refuses(self, db: psycopg.Connection, statement: str, error: type[Exception]) -> None:
+        before = db.execute("SELECT * FROM risk_deployment").fetchall()
+        with pytest.raises(error):
+            db.execute(statement)
+        assert len(before) == 1
+        assert db.execute("SELECT * FROM risk_deployment").fetchall() == before
+
+    def test_takes_another_identity_and_a_number_of_partitions(self, db: psycopg.Connection) -> None:
+        [(before, partitions)] = db.execute("SELECT id, partitions FROM risk_deployment").fetchall()
+        db.execute("UPDATE risk_deployment SET id = gen_random_uuid(), partitions = 256")
+        [(after, agreed)] = db.execute("SELECT id, partitions FROM risk_deployment").fetchall()
+        assert before != after
+        assert (partitions, agreed) == (None, 256)
+
+    def test_every_role_may_read_it(self, db: psycopg.Connection) -> None:
+        granted = (
+            "SELECT grantee FROM information_schema.role_table_grants WHERE table_name = 'risk_deployment'"
+        )
+        assert ("PUBLIC",) in db.execute(granted).fetchall()

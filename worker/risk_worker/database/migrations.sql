@@ -9,7 +9,7 @@ SELECT bool_or(relname = 'schema_migrations'),
        array_agg(relname::text ORDER BY relname) FILTER (WHERE relname <> 'schema_migrations')
 FROM pg_class
 WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
-  AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter');
+  AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter', 'risk_deployment');
 
 -- name: applied
 SELECT version::text FROM schema_migrations;

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, RiskProducer
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.errors import ConfigurationError
 from risk_producer.session.options import Options
-from risk_producer.settings import CONFIG_FILE, Settings, fields, misspelt
+from risk_producer.settings import CONFIG_FILE, Settings, check_arguments, fields, misspelt
 from risk_producer.settings.pairs import PAIRS, Role
 from risk_worker.cli import cli
 
@@ -320,3 +321,31 @@ def test_from_env_names_a_misspelt_variable(
     monkeypatch.setenv("RISK_ONFULL", "refuse")
     producer.from_env(registry=CollectorRegistry())
     assert "RISK_ONFULL is no setting; do you mean RISK_ON_FULL?" in caplog.text
+
+
+class TestTheNamespace:
+    """RISK_NAMESPACE is checked where it enters: in the environment, in the file, as an argument."""
+
+    def test_is_empty_by_default(self) -> None:
+        assert Settings.load({}).keyspace == NO_NAMESPACE
+        assert Settings.load({"RISK_NAMESPACE": ""}).keyspace == NO_NAMESPACE
+
+    def test_is_in_all_names_of_keys(self) -> None:
+        assert Settings.load({"RISK_NAMESPACE": " desk-1 "}).keyspace == Keyspace("desk-1")
+
+    @pytest.mark.parametrize("bad", ["a:b", "{a}", "a b", "ä", "x" * 65, "a*"])
+    def test_is_refused_in_the_environment(self, bad: str) -> None:
+        with pytest.raises(ConfigurationError, match="RISK_NAMESPACE expects 1 to 64 of a-z, A-Z, 0-9"):
+            Settings.load({"RISK_NAMESPACE": bad})
+
+    @pytest.mark.parametrize("bad", ["a:b", "a\n"])
+    def test_is_refused_in_the_file(self, bad: str, tmp_path: Path) -> None:
+        (tmp_path / "config").write_bytes(msgspec.json.encode({"risk_namespace": bad}))
+        with pytest.raises(ConfigurationError, match=r"risk_namespace in .* expects 1 to 64 of"):
+            Settings.load({"RISK_CONFIG": str(tmp_path / "config")})
+
+    @pytest.mark.parametrize("bad", ["a:b", "a\n", 7, None])
+    def test_is_refused_as_an_argument(self, bad: Any) -> None:
+        with pytest.raises(ConfigurationError, match="namespace expects 1 to 64 of"):
+            check_arguments(namespace=bad)
+        check_arguments(namespace="")
