@@ -13,7 +13,7 @@ from rq.exceptions import NoSuchJobError
 
 from risk_producer.contract.keys import Keys
 from risk_worker.runtime.jobs import DrainJob
-from risk_worker.stream.workers import WORKERS_KEY
+from risk_worker.runtime.scheduler import WORKERS_KEY
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.proxy import Proxy

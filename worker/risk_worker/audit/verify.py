@@ -25,7 +25,7 @@ from typing import Final
 from redis.exceptions import AuthenticationError, RedisClusterException, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.contract.wire import FIELD, decode
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
@@ -73,10 +73,11 @@ def verify(
         redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=10) as client,
     ):
         _wait_for_redis(redis_url)
-        report = look(client, database_url, settings.partitions, trader, horizon)
+        asked = (client, database_url, settings.partitions, settings.keyspace)
+        report = look(*asked, trader, horizon)
         missing = {(epoch.trader_id, epoch.epoch): epoch.gaps for epoch in report.epochs if epoch.gaps}
-        if missing and _found_since(client, database_url, settings.partitions, missing, trader):
-            report = look(client, database_url, settings.partitions, trader, horizon)
+        if missing and _found_since(*asked, missing, trader):
+            report = look(*asked, trader, horizon)
     if trader is not None and not report.epochs and not report.states_behind and not report.findings:
         raise TraderUnknown(f"neither Redis nor Postgres knows a snapshot of {trader!r}")
     return report
@@ -86,6 +87,7 @@ def look(
     client: RedisClient,
     database_url: str,
     partitions: int,
+    keyspace: Keyspace = NO_NAMESPACE,
     trader: str | None = None,
     horizon: datetime | None = None,
 ) -> Report:
@@ -93,13 +95,13 @@ def look(
 
     Raises one of REDIS_ERRORS, and what read() does.
     """
-    admitted = _Admitted(client, partitions, trader)
+    admitted = _Admitted(client, scan.partitions_in_use(client, partitions, keyspace), trader)
     waiting = _Waiting(client, admitted.partitions, trader)
     foreign = waiting.take_foreign(admitted)
     ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
     report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign)
     unserved = {partition: count for partition, count in waiting.found.items() if partition >= partitions}
-    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, partitions)]
+    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, partitions, keyspace)]
     return replace(report, partitions=partitions, unserved_partitions=unserved, findings=findings)
 
 
@@ -107,11 +109,12 @@ def _found_since(
     client: RedisClient,
     database_url: str,
     partitions: int,
+    keyspace: Keyspace,
     missing: Mapping[EpochKey, Sequence[Range]],
     trader: str | None,
 ) -> bool:
     """Whether any of what was missing is in a stream or the database by now."""
-    waiting = _Waiting(client, scan.partitions_in_use(client, partitions), trader).epochs
+    waiting = _Waiting(client, scan.partitions_in_use(client, partitions, keyspace), trader).epochs
     return any(touches(missing[key], waiting[key]) for key in missing.keys() & waiting.keys()) or (
         audit_ledger.found_since(database_url, missing, trader)
     )
@@ -120,9 +123,9 @@ def _found_since(
 class _Admitted:
     """What Redis admitted of each epoch, and what it holds about traders that cannot be read."""
 
-    def __init__(self, client: RedisClient, partitions: int, trader: str | None) -> None:
+    def __init__(self, client: RedisClient, partitions: Sequence[Keys], trader: str | None) -> None:
         self._client = client
-        self.partitions = scan.partitions_in_use(client, partitions)
+        self.partitions = partitions
         self.epochs: dict[EpochKey, int] = {}
         self.findings: list[str] = []
         wanted = None if trader is None else trader.encode(errors="surrogateescape")

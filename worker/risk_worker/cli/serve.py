@@ -18,10 +18,14 @@ def config() -> None:
 @click.option("--burst", is_flag=True, help="Drain what is there, then leave.")
 def worker(burst: bool) -> None:
     """Wait for Redis and Postgres, migrate, then drain the stream until stopped."""
-    from risk_worker.runtime import worker as rq_worker
+    from risk_worker.runtime import rq_prefix
 
     log_to_stderr()
-    rq_worker.run(settings("worker"), burst=burst)
+    chosen = settings("worker")
+    rq_prefix.agree(chosen.keyspace)  # before RQ is imported
+    from risk_worker.runtime import worker as rq_worker
+
+    rq_worker.run(chosen, burst=burst)
 
 
 @click.command()

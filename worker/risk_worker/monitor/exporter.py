@@ -24,14 +24,14 @@ from prometheus_client.registry import Collector
 
 from risk_producer.contract import counters as names
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import Question, ask
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import unserved
 from risk_worker.stream.progress import Watch
-from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, registered_workers
+from risk_worker.stream.workers import LEASE_S, registered_workers
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
 
 log = logging.getLogger("riskstream.exporter")
@@ -126,10 +126,18 @@ class RedisCollector(Collector):
 
     LOG_AGAIN_S: Final = 60.0
 
-    def __init__(self, client: RedisClient, partitions: int, watch: Watch, rq: RedisClient) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        partitions: int,
+        watch: Watch,
+        rq: RedisClient,
+        keyspace: Keyspace = NO_NAMESPACE,
+    ) -> None:
         """rq: a client of the Redis that has RQ's keys."""
         self._client = client
-        self._partitions = [Keys(partition) for partition in range(partitions)]
+        self._keyspace = keyspace
+        self._partitions = [keyspace.keys(partition) for partition in range(partitions)]
         self._watch = watch
         self._rq = rq
         self._answered = True
@@ -194,7 +202,7 @@ class RedisCollector(Collector):
         metrics += self._progress(unreadable)
         metrics += self._workers(unreadable)
         beyond = _gauge("risk_unserved_partition_entries")
-        beyond.add_metric([], sum(unserved(self._client, len(self._partitions)).values()))
+        beyond.add_metric([], sum(unserved(self._client, len(self._partitions), self._keyspace).values()))
         fields = _gauge("risk_unreadable_fields")
         fields.add_metric([], len(unreadable))
         self._name(unreadable)
@@ -208,7 +216,7 @@ class RedisCollector(Collector):
             partition = str(each.partition)
             stalled.add_metric([partition], each.stalled_s)
             if each.error:
-                unreadable.append(f"{Keys(each.partition).snapshots} ({each.error})")
+                unreadable.append(f"{each.keys.snapshots} ({each.error})")
                 continue
             length.add_metric([partition], each.length)
             oldest.add_metric([partition], each.oldest_age_s)
@@ -218,14 +226,16 @@ class RedisCollector(Collector):
         """What RQ's Redis knows; nothing where it does not answer."""
         try:
             now = datetime.now(UTC)
-            alive = [each for each in registered_workers(self._rq) if each.silent_s(now) <= LEASE_S]
+            alive = [
+                each for each in registered_workers(self._rq, self._keyspace) if each.silent_s(now) <= LEASE_S
+            ]
             pipeline = self._rq.pipeline(transaction=False)
-            pipeline.hgetall(COUNTERS_KEY)
+            pipeline.hgetall(self._keyspace.drain_jobs)
             [answer] = pipeline.execute(raise_on_error=False)
         except REDIS_ERRORS as error:
             unreadable.append(f"the workers ({error})")
             return []
-        counts = numbers(answer, COUNTERS_KEY, unreadable)
+        counts = numbers(answer, self._keyspace.drain_jobs, unreadable)
         workers = _gauge("risk_workers")
         workers.add_metric([], len(alive))
         wait = _gauge("risk_commit_wait_seconds")
@@ -256,7 +266,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     with (
         connect(url) as client,
         connect(settings.require_rq_redis_url()) as rq,
-        Server(application(client, settings.partitions, rq), host=host, port=port) as server,
+        Server(
+            application(client, settings.partitions, rq, settings.keyspace), host=host, port=port
+        ) as server,
     ):
         server.serve_until_signalled(
             lambda: log.info("Serving %s/metrics, read from %s", server.url, mask(url))
@@ -269,12 +281,17 @@ def connect(url: str) -> RedisClient:
     return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
 
 
-def application(client: RedisClient, partitions: int, rq: RedisClient | None = None) -> Application:
+def application(
+    client: RedisClient,
+    partitions: int,
+    rq: RedisClient | None = None,
+    keyspace: Keyspace = NO_NAMESPACE,
+) -> Application:
     """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each partition that is
     not drained; and /healthz, which answers as long as the process does."""
     registry = CollectorRegistry(auto_describe=False)
-    watch = Watch(client, partitions)
-    registry.register(RedisCollector(client, partitions, watch, rq or client))
+    watch = Watch(client, partitions, keyspace)
+    registry.register(RedisCollector(client, partitions, watch, rq or client, keyspace))
     metrics = make_wsgi_app(registry)
 
     def route(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace, partition_of
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
@@ -85,11 +85,18 @@ class _Restored(msgspec.Struct):
 class Floors(ConnectionOwner):
     """Compares one partition of a Redis with Postgres. Not thread-safe."""
 
-    def __init__(self, client: RedisClient, database_url: str, partition: int, partitions: int) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        database_url: str,
+        partition: int,
+        partitions: int,
+        keyspace: Keyspace = NO_NAMESPACE,
+    ) -> None:
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
-        self._keys = Keys(partition)
+        self._keys = keyspace.keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script(__package__, "restore"))
         self._logged_at = 0.0
@@ -97,7 +104,7 @@ class Floors(ConnectionOwner):
 
     @classmethod
     def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
-        return cls(client, settings.require_database_url(), partition, settings.partitions)
+        return cls(client, settings.require_database_url(), partition, settings.partitions, settings.keyspace)
 
     def look(self) -> bool:
         """Go on with the comparison where one is due, for BUDGET_S at the most.

@@ -78,7 +78,7 @@ class _InStream:
 def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]:
     """Returns what was changed, or with dry_run would be. Raises RepairImpossible or ConfigurationError."""
     database_url = settings.require_database_url()
-    keys = Keys(partition_of(trader_id, settings.partitions))
+    keys = settings.keyspace.keys(partition_of(trader_id, settings.partitions))
     try:
         with (
             redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,

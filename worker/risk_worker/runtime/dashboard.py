@@ -11,6 +11,7 @@ from typing import Any, Final
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_worker.runtime import rq_prefix
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -23,6 +24,7 @@ PASSWORD: Final = "RQ_DASHBOARD_PASSWORD"  # noqa: S105  # the name of a variabl
 def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str] | None = None) -> None:
     """Serve rq-dashboard until SIGTERM or SIGINT. Port 0 takes a free one; the log names it."""
     url = settings.require_rq_redis_url()
+    rq_prefix.agree(settings.keyspace)
     login = _login(os.environ if environ is None else environ)
     if login is None and not _is_loopback(host):
         log.warning(

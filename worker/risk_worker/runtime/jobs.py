@@ -107,7 +107,7 @@ def _drain(
         )
         with contextlib.suppress(SourceUnavailable, *REDIS_ERRORS):  # the next time slice tries it again
             streams.forget()
-            _unserved.look(client, settings.partitions)
+            _unserved.look(client, settings.partitions, settings.keyspace)
         stored = drain(
             streams,
             store,

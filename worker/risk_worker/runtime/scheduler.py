@@ -28,30 +28,33 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError, WatchError
 from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
 from rq.job import JobStatus
 
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
-from risk_worker.stream.workers import COUNTERS_KEY, LEASE_S, QUEUE, WORKERS_KEY, LiveWorkers, age_s
+from risk_worker.stream.workers import LEASE_S, QUEUE, LiveWorkers, age_s
 
 log = logging.getLogger("riskstream.scheduler")
 
-QUEUE_KEY: Final = f"rq:queue:{QUEUE}"
+# RQ reads its prefix when it is imported; rq_prefix.py checks that it is the namespace's.
+QUEUE_KEY: Final = f"{RQ_KEY_PREFIX}:queue:{QUEUE}"
 TRANSIT_KEY: Final = f"{QUEUE_KEY}:intermediate"
-LEASES_KEY: Final = f"rq:wip:{QUEUE}"
-ALL_WORKERS_KEY: Final = "rq:workers"
+LEASES_KEY: Final = f"{RQ_KEY_PREFIX}:wip:{QUEUE}"
+ALL_WORKERS_KEY: Final = f"{RQ_KEY_PREFIX}:workers"
+WORKERS_KEY: Final = f"{ALL_WORKERS_KEY}:{QUEUE}"
 
 _REGISTRIES: Final = [
-    f"rq:{name}:{QUEUE}" for name in ("finished", "failed", "canceled", "deferred", "scheduled")
+    f"{RQ_KEY_PREFIX}:{name}:{QUEUE}" for name in ("finished", "failed", "canceled", "deferred", "scheduled")
 ]
 _TYPES: Final = {
-    "rq:queues": b"set",
+    f"{RQ_KEY_PREFIX}:queues": b"set",
     ALL_WORKERS_KEY: b"set",
     WORKERS_KEY: b"set",
     QUEUE_KEY: b"list",
     TRANSIT_KEY: b"list",
     LEASES_KEY: b"zset",
-    COUNTERS_KEY: b"hash",
     **dict.fromkeys(_REGISTRIES, b"zset"),
 }
 # What RQ and this module write into the hash of a drain job that is queued or under way.
@@ -59,6 +62,7 @@ _FIELDS: Final = {
     *("created_at", "data", "origin", "description", "enqueued_at", "timeout", "result_ttl", "failure_ttl"),
     *("status", "started_at", "ended_at", "last_heartbeat", "worker_name"),
 }
+_EXECUTION: Final = f"{RQ_KEY_PREFIX}:execution:".encode()
 _EMPTY: Final = (b"", b"[]", b"{}")
 _JOB_ID: Final = re.compile(rb"drain-(\d{1,4})")
 
@@ -105,6 +109,7 @@ class DrainScheduler:
         partitions: int,
         *,
         worker: str = "",
+        keyspace: Keyspace = NO_NAMESPACE,
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -115,9 +120,10 @@ class DrainScheduler:
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self._partitions = partitions
+        self._keyspace = keyspace
         self._lease_s = lease_s
         self._clock = clock
-        self._workers = LiveWorkers(lease_s=lease_s, clock=clock)
+        self._workers = LiveWorkers(keyspace, lease_s=lease_s, clock=clock)
         self._shares = 0  # as they were last seen
         self._queue = Queue(QUEUE, connection=connection, job_class=DrainJob, serializer="json")
         self._lock = threading.Lock()
@@ -189,7 +195,7 @@ class DrainScheduler:
             leases = set()
         with self._connection.pipeline() as pipeline:
             for lease in leases:
-                pipeline.delete(b"rq:execution:" + lease)
+                pipeline.delete(_EXECUTION + lease)
                 pipeline.zrem(LEASES_KEY, lease)
             pipeline.srem(WORKERS_KEY, key)
             pipeline.srem(ALL_WORKERS_KEY, key)
@@ -231,7 +237,7 @@ class DrainScheduler:
         job_id = job_id_of(number)
         with self._connection.pipeline() as pipeline:
             try:
-                pipeline.watch(f"rq:job:{job_id}", QUEUE_KEY, TRANSIT_KEY, LEASES_KEY)
+                pipeline.watch(DrainJob.key_for(job_id), QUEUE_KEY, TRANSIT_KEY, LEASES_KEY)
                 [seen] = self._read([number], pipeline)
                 self._watch_leases([seen])
                 condition = self._condition(number, shares, seen)
@@ -268,18 +274,18 @@ class DrainScheduler:
             description=f"drain share {share} of {shares}: {len(partitions)} partition(s)",
             pipeline=pipeline,
         )
-        pipeline.hincrby(COUNTERS_KEY, "enqueued", 1)
+        pipeline.hincrby(self._keyspace.drain_jobs, "enqueued", 1)
 
     def _delete(self, pipeline: Any, job_id: str, seen: _Seen) -> None:
         """Everything that there may be of a job."""
         pipeline.delete(
-            *(f"rq:{what}:{job_id}" for what in ("job", "executions", "results")),
-            *(f"rq:job:{job_id}:{what}" for what in ("dependents", "dependencies")),
+            *(f"{RQ_KEY_PREFIX}:{what}:{job_id}" for what in ("job", "executions", "results")),
+            *(f"{DrainJob.key_for(job_id)}:{what}" for what in ("dependents", "dependencies")),
         )
         pipeline.lrem(QUEUE_KEY, 0, job_id)
         pipeline.lrem(TRANSIT_KEY, 0, job_id)
         for lease, _ in seen.leases:
-            pipeline.delete(b"rq:execution:" + lease)
+            pipeline.delete(_EXECUTION + lease)
             pipeline.zrem(LEASES_KEY, lease)
         for registry in _REGISTRIES:
             pipeline.zrem(registry, job_id)
@@ -287,7 +293,7 @@ class DrainScheduler:
     def _failed(self, job_id: str, why: object) -> None:
         log.error("Drain job %s could not be enqueued: %s", job_id, why)
         try:
-            self._connection.hincrby(COUNTERS_KEY, "failed", 1)
+            self._connection.hincrby(self._keyspace.drain_jobs, "failed", 1)
         except REDIS_ERRORS as error:
             log.debug("This could not be counted: %s", error)
 
@@ -296,7 +302,7 @@ class DrainScheduler:
         questions: list[Callable[[Any], Any]] = [
             lambda ask: ask.lrange(QUEUE_KEY, 0, -1),
             lambda ask: ask.zrange(LEASES_KEY, 0, -1, withscores=True),
-            *(methodcaller("hgetall", f"rq:job:{job_id_of(number)}") for number in numbers),
+            *(methodcaller("hgetall", DrainJob.key_for(job_id_of(number))) for number in numbers),
         ]
         if watching is not None:
             answers = [_answer(question, watching) for question in questions]
@@ -357,7 +363,7 @@ class DrainScheduler:
         leases = dict(lease for each in seen for lease in each.leases)
         with self._connection.pipeline(transaction=False) as pipeline:
             for lease in leases:
-                pipeline.exists(b"rq:execution:" + lease)
+                pipeline.exists(_EXECUTION + lease)
             exists = pipeline.execute()
         for (lease, score), there in zip(leases.items(), exists, strict=True):
             if not there:
@@ -370,9 +376,9 @@ class DrainScheduler:
 
     def check_types(self) -> None:
         """RQ cannot work while one of its keys is of another type."""
-        types = dict(_TYPES)
+        types = {**_TYPES, self._keyspace.drain_jobs: b"hash"}
         for partition in range(self._partitions):
-            types[f"rq:executions:{job_id_of(partition)}"] = b"zset"
+            types[f"{RQ_KEY_PREFIX}:executions:{job_id_of(partition)}"] = b"zset"
         with self._connection.pipeline(transaction=False) as pipeline:
             for key in types:
                 pipeline.type(key)
@@ -409,8 +415,13 @@ class DrainScheduler:
             return (logging.ERROR, "Redis' key %s had pid %r on host %r: deleted", key, raw_pid, raw_host)
         if host != process_host():
             return None
-        dead = key != f"rq:worker:{self.worker}" if pid == os.getpid() else not _runs(pid)
+        dead = key != worker_key(self.worker) if pid == os.getpid() else not _runs(pid)
         return (logging.WARNING, "%s is dead", key) if dead else None
+
+
+def worker_key(name: str) -> str:
+    """Of a worker's registration."""
+    return f"{RQ_KEY_PREFIX}:worker:{name}"
 
 
 @cache

@@ -37,9 +37,9 @@ from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
-from risk_worker.runtime import jobs
+from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
-from risk_worker.runtime.scheduler import DrainScheduler, process_host
+from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
 from risk_worker.stream import progress, source
 from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 
@@ -230,9 +230,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             settings = Settings.load(role="worker")
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
+        rq_prefix.agree(settings.keyspace)
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
         self._settings = settings
-        self._scheduler = DrainScheduler(self.connection, settings.partitions, worker=self.name)
+        self._scheduler = DrainScheduler(
+            self.connection, settings.partitions, worker=self.name, keyspace=settings.keyspace
+        )
         self._scheduler.check_types()
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
@@ -346,7 +349,7 @@ class _Supervisor(threading.Thread):
 
     def run(self) -> None:
         with source.connect(self._settings.require_redis_url()) as client:
-            watch = progress.Watch(client, self._settings.partitions)
+            watch = progress.Watch(client, self._settings.partitions, self._settings.keyspace)
             maintained = looked = -inf
             while not self._over.wait(LOOK_S):
                 with self._contained():
@@ -371,7 +374,7 @@ class _Supervisor(threading.Thread):
         """Whether the time slice is over; and show how long its COMMIT takes, where that is long."""
         waited_s = jobs.uncommitted.seconds()
         jobs.time_slice.look(self._scheduler.shares(), waits=waited_s > LOOK_S)
-        key = f"rq:worker:{self._scheduler.worker}"
+        key = worker_key(self._scheduler.worker)
         if waited_s >= NAMED_AFTER_S:
             self._shows_wait = True
             self._rq.hset(key, COMMIT_WAIT_FIELD, f"{waited_s:.1f}")

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final
 
 from risk_producer.contract.counters import ACKNOWLEDGED_MS
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import Question, ask
 
@@ -41,6 +41,11 @@ class PartitionProgress:
     """The oldest entry's id."""
     error: str = ""
     """Why the stream cannot be read."""
+    namespace: str = ""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.partition, self.namespace)
 
     def is_stalled(self, bound_s: float = BOUND_S) -> bool:
         return self.stalled_s >= bound_s
@@ -49,7 +54,7 @@ class PartitionProgress:
         """The sentence that every instrument shows."""
         if self.error:
             return (
-                f"Partition {self.partition} cannot be drained: Redis' key {Keys(self.partition).snapshots} "
+                f"Partition {self.partition} cannot be drained: Redis' key {self.keys.snapshots} "
                 f"cannot be read ({self.error})"
             )
         noun = "snapshot waits" if self.length == 1 else "snapshots wait"
@@ -59,12 +64,14 @@ class PartitionProgress:
         )
 
 
-def read(client: RedisClient, partitions: Iterable[int]) -> list[PartitionProgress]:
+def read(
+    client: RedisClient, partitions: Iterable[int], keyspace: Keyspace = NO_NAMESPACE
+) -> list[PartitionProgress]:
     """How far the partitions are. Raises one of REDIS_ERRORS where no server answers."""
     numbers = list(partitions)
     questions: list[Question] = []
     for number in numbers:
-        keys = Keys(number)
+        keys = keyspace.keys(number)
         stream = keys.snapshots
         commands = (
             ("TIME",),
@@ -77,12 +84,16 @@ def read(client: RedisClient, partitions: Iterable[int]) -> list[PartitionProgre
     clocks = answers[::4]
     if clocks and all(isinstance(each, Exception) for each in clocks):
         raise clocks[0]
-    return [_progress(number, *answers[4 * at : 4 * at + 4]) for at, number in enumerate(numbers)]
+    return [
+        _progress(keyspace.keys(number), *answers[4 * at : 4 * at + 4]) for at, number in enumerate(numbers)
+    ]
 
 
-def problems(client: RedisClient, partitions: int, bound_s: float = BOUND_S) -> list[str]:
+def problems(
+    client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE, bound_s: float = BOUND_S
+) -> list[str]:
     """A sentence for each partition that is stalled now. Raises one of REDIS_ERRORS as read()."""
-    return [str(each) for each in read(client, range(partitions)) if each.is_stalled(bound_s)]
+    return [str(each) for each in read(client, range(partitions), keyspace) if each.is_stalled(bound_s)]
 
 
 class Watch:
@@ -97,12 +108,14 @@ class Watch:
         self,
         client: RedisClient,
         partitions: int,
+        keyspace: Keyspace = NO_NAMESPACE,
         *,
         bound_s: float = BOUND_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._client = client
         self._partitions = partitions
+        self._keyspace = keyspace
         self._bound_s = bound_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -111,7 +124,7 @@ class Watch:
 
     def look(self) -> list[PartitionProgress]:
         """How far all partitions are."""
-        seen = read(self._client, range(self._partitions))
+        seen = read(self._client, range(self._partitions), self._keyspace)
         now = self._clock()
         with self._lock:
             return [self._with_own_time(each, now) for each in seen]
@@ -154,21 +167,20 @@ def duration(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
-def _progress(
-    partition: int, server_time: Any, length: Any, first: Any, acknowledged: Any
-) -> PartitionProgress:
+def _progress(keys: Keys, server_time: Any, length: Any, first: Any, acknowledged: Any) -> PartitionProgress:
+    partition, namespace = keys.partition, keys.namespace
     for answer in (server_time, length, first):
         if isinstance(answer, Exception):
-            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer))
+            return PartitionProgress(partition, stalled_s=math.inf, error=str(answer), namespace=namespace)
     now_ms = server_time[0] * 1000 + server_time[1] / 1000
     if not first:
-        return PartitionProgress(partition)
+        return PartitionProgress(partition, namespace=namespace)
     first_id: bytes = first[0][0]
     age_s = max(0.0, (now_ms - int(first_id.partition(b"-")[0])) / 1000)
     since_ms = _milliseconds(acknowledged)
     # What is ahead of the clock says nothing: the clock went back.
     idle_s = (now_ms - since_ms) / 1000 if since_ms is not None and since_ms <= now_ms else math.inf
-    return PartitionProgress(partition, length, age_s, min(age_s, idle_s), first_id)
+    return PartitionProgress(partition, length, age_s, min(age_s, idle_s), first_id, namespace=namespace)
 
 
 def _milliseconds(raw: Any) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from redis.exceptions import ResponseError
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
 from risk_worker.stream.partitions import unserved
 
@@ -60,16 +60,18 @@ def admitted_seqs(
     return [found.get(key, 0) for key in epochs]
 
 
-def partitions_in_use(client: RedisClient, partitions: int) -> list[Keys]:
+def partitions_in_use(client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> list[Keys]:
     """The keys of the partitions that are configured, and of others that hold or held snapshots.
 
     Raises one of REDIS_ERRORS.
     """
-    numbers = {*range(partitions), *unserved(client, partitions)}
-    for key in client.scan_iter(match="risk:{*}:admitted", count=PAGE):
-        if found := re.fullmatch(rb"risk:\{(\d{1,3})\}:admitted", key):
+    numbers = {*range(partitions), *unserved(client, partitions, keyspace)}
+    before, after = keyspace.keys(0).admitted.split("{0}")
+    wanted = re.compile(re.escape(before).encode() + rb"\{(\d{1,3})\}" + re.escape(after).encode())
+    for key in client.scan_iter(match=f"{before}{{*}}{after}", count=PAGE):
+        if found := wanted.fullmatch(key):
             numbers.add(int(found[1]))
-    return [Keys(number) for number in sorted(numbers)]
+    return [keyspace.keys(number) for number in sorted(numbers)]
 
 
 def wrong_type(client: RedisClient, key: str, wanted: str, error: ResponseError) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from risk_producer.contract import counters
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.contract.scripts import script
 from risk_producer.contract.wire import FIELD
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster, redis_client
@@ -79,9 +79,9 @@ class _Partition:
 
     __slots__ = ("after", "clocks", "epochs", "keys", "name", "number", "stream")
 
-    def __init__(self, client: RedisClient, number: int) -> None:
-        self.number = number
-        self.keys = Keys(number)
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self.number = keys.partition
+        self.keys = keys
         self.stream = self.keys.snapshots
         self.name = self.stream.encode()
         self.after = _BEGINNING
@@ -116,6 +116,7 @@ class StreamSource:
         block_s: float = 1.0,
         look: Callable[[], object] | None = None,
         outages: PartitionOutages | None = None,
+        keyspace: Keyspace = NO_NAMESPACE,
     ) -> None:
         """look: called before each read, for what has to be looked after in between.
 
@@ -124,7 +125,7 @@ class StreamSource:
         self._client = client
         self._of_cluster = is_cluster(client)
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
-        self._partitions = [_Partition(client, number) for number in sorted(partitions)]
+        self._partitions = [_Partition(client, keyspace.keys(number)) for number in sorted(partitions)]
         self._of = {each.stream: each for each in self._partitions}
         self._outages = PartitionOutages() if outages is None else outages
         self._outages.keep(each.number for each in self._partitions)
@@ -155,6 +156,7 @@ class StreamSource:
             linger_s=settings.flush_interval_ms / 1000,
             look=look,
             outages=outages,
+            keyspace=settings.keyspace,
         )
 
     @property

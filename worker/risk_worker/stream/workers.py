@@ -12,13 +12,11 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import RedisClient
 
 QUEUE: Final = "risk-drain"
 """The RQ queue of the drain jobs."""
-WORKERS_KEY: Final = f"rq:workers:{QUEUE}"
-COUNTERS_KEY: Final = "risk:drain-jobs"
-"""Hash: how many drain jobs were re-enqueued, and how many tries to do so failed."""
 LEASE_S: Final = 12
 """A worker that has not been heard of for so long has lost its share to the others."""
 RUNS_FIELD: Final = "runs"
@@ -42,10 +40,10 @@ class RegisteredWorker:
         return age_s(self.heartbeat, now)
 
 
-def registered_workers(client: RedisClient) -> list[RegisteredWorker]:
+def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -> list[RegisteredWorker]:
     """The workers on RQ's list, dead ones included. Raises one of REDIS_ERRORS."""
     try:
-        keys: Any = list(client.smembers(WORKERS_KEY))
+        keys: Any = list(client.smembers(f"{keyspace.rq_prefix}:workers:{QUEUE}"))
     except ResponseError:
         return []
     pipeline = client.pipeline(transaction=False)
@@ -69,7 +67,14 @@ class LiveWorkers:
     Thread-safe.
     """
 
-    def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        keyspace: Keyspace = NO_NAMESPACE,
+        *,
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._keyspace = keyspace
         self._lease_s = lease_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -77,7 +82,7 @@ class LiveWorkers:
 
     def count(self, client: RedisClient) -> int:
         """How many are alive now. Raises one of REDIS_ERRORS."""
-        workers = [each for each in registered_workers(client) if each.drains_shares]
+        workers = [each for each in registered_workers(client, self._keyspace) if each.drains_shares]
         utc, now = datetime.now(UTC), self._clock()
         with self._lock:
             self._seen = {each.key: self._since(each, utc, now) for each in workers}

@@ -20,11 +20,12 @@ from risk_worker.runtime.scheduler import (
     LEASES_KEY,
     QUEUE_KEY,
     TRANSIT_KEY,
+    WORKERS_KEY,
     Condition,
     DrainScheduler,
     process_host,
 )
-from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES, WORKERS_KEY
+from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 from tests.support.clock import FakeClock
 
 JOB = "rq:job:drain-0"
@@ -312,7 +313,7 @@ def test_a_lease_that_redis_let_expire_is_over_at_once(scheduler: DrainScheduler
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "set", "zset", "hash"])
-@pytest.mark.parametrize("key", [*_TYPES, "rq:executions:drain-0"])
+@pytest.mark.parametrize("key", [*_TYPES, "rq:executions:drain-0", "risk:drain-jobs"])
 def test_a_key_of_rq_of_another_type_is_named_and_made_anew(
     scheduler: DrainScheduler, client: Any, clock: FakeClock, key: str, kind: str, caplog: Any
 ) -> None:

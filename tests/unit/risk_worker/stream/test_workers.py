@@ -12,11 +12,12 @@ from risk_worker.stream.workers import (
     LEASE_S,
     RUNS_FIELD,
     RUNS_SHARES,
-    WORKERS_KEY,
     LiveWorkers,
     registered_workers,
 )
 from tests.support.clock import FakeClock
+
+WORKERS_KEY = "rq:workers:risk-drain"
 
 
 def heartbeat(client: Any, name: str, *, ahead_s: float = 0.0) -> None:
