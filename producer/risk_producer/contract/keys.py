@@ -97,10 +97,11 @@ class Keys:
 
     @property
     def partitioning(self) -> str:
-        """String ``version:partitions,other,...``: the partition's copy of what is agreed on about their number.
+        """String ``version:partitions,other,...``: the partition's copy of what is agreed on about their
+        number.
 
-        The copy of partition 0 is the first one; the workers write the others, and all of them anew after Redis
-        lost its data. `riskstream partitions` changes it.
+        The copy of partition 0 is the first one; the workers write the others, and all of them anew after
+        Redis lost its data. `riskstream partitions` changes it.
         """
         return self._key("partitioning")
 

@@ -93,6 +93,4 @@ class Partitioning:
 
     def _without(self, partitions: int, first: int) -> tuple[int, ...]:
         """The other numbers, `first` before them, and never `partitions`."""
-        return tuple(
-            number for number in dict.fromkeys((first, *self.others)) if number != partitions
-        )
+        return tuple(number for number in dict.fromkeys((first, *self.others)) if number != partitions)

@@ -2,10 +2,9 @@
 
 Not thread-safe: its owner holds a lock, for moments only.
 
-One queue a partition, each in the order of arrival. Where the number of partitions changes, what waits moves to
-the queue of its trader's new partition; only what is on its way stays, and is waited for. What is on its way to Redis stays in its queue until
-Redis has confirmed it, so that nothing is ever between two places, and the bound is a bound on what memory
-holds.
+One queue a partition, each in the order of arrival. Where the number of partitions changes, what waits moves
+to the queue of its trader's new partition. What is on its way to Redis stays in its queue until Redis has
+confirmed it, so that nothing is ever between two places, and the bound is a bound on what memory holds.
 """
 
 from __future__ import annotations

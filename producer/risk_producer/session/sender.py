@@ -161,9 +161,7 @@ class Sender:
                             item.state = State.SENT
                         state.in_flight = items
                 if unclaimed:
-                    return Claim(
-                        state.queue.keys, list(dict.fromkeys(unclaimed)), self._buffer.partitioning
-                    )
+                    return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)), self._buffer.partitioning)
             if state.request is None:
                 self._make_request(state)
             if state.request is not None:
@@ -266,7 +264,7 @@ class Sender:
         return {item for state in self._states if state.sent for item in state.in_flight}
 
     def _sendable(self, queue: PartitionQueue, now: float) -> Sequence[Item]:
-        """The oldest items, without those of traders that are held back, or that move from another partition."""
+        """The oldest items, without those of traders that are held back, or have some elsewhere still."""
         blocked = {trader_id for trader_id, hold in self._held.items() if hold.ask_at > now}
         if not blocked and not self._buffer.left:
             return list(islice(queue.items, self._batch_max))
@@ -289,9 +287,7 @@ class Sender:
                 state.in_flight = [item for item in items if not item.over]
         request = None
         if entries:
-            request = Admit(
-                state.queue.keys, self._maxlen, entries, partitioning=self._buffer.partitioning
-            )
+            request = Admit(state.queue.keys, self._maxlen, entries, partitioning=self._buffer.partitioning)
         if request is not None and self._behind:
             request.accept_behind = any(
                 (item.incarnation, item.snapshot.trader_id) in self._behind for item in items

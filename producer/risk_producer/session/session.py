@@ -246,11 +246,7 @@ class ProducerSession:
         if self.ended:
             return StreamUnavailable("the producer was closed before Redis took the snapshot")
         trader_id = item.snapshot.trader_id
-        why = (
-            self._sender.held_reason(trader_id)
-            or self._sender.outage_reason(trader_id)
-            or "it is busy"
-        )
+        why = self._sender.held_reason(trader_id) or self._sender.outage_reason(trader_id) or "it is busy"
         return StreamUnavailable(
             f"Redis did not take the snapshot within {timeout_s:g} s ({why}); "
             "the snapshot stays in memory and is sent later"
@@ -360,8 +356,8 @@ class ProducerSession:
                 text = "The number of partitions has changed from %d to %d: the producer's traders move"
             else:
                 text = (
-                    "RISK_PARTITIONS is %d here, and the deployment has %d partitions: the producer uses those; "
-                    "`riskstream partitions` changes their number"
+                    "RISK_PARTITIONS is %d here, and the deployment has %d partitions: the producer uses "
+                    "those; `riskstream partitions` changes their number"
                 )
             section.log(logging.WARNING, text, before.partitions, partitioning.partitions)
         section.leave()

@@ -47,7 +47,7 @@ class Claim:
     """As it is known; with more than one number, traders may have epochs in other partitions too."""
 
     def arguments(self, floors: Mapping[str, int] | None = None) -> list[bytes]:
-        """ARGV of claim.lua. floors: epochs of traders in other partitions, which the new ones have to exceed."""
+        """ARGV of claim.lua. floors: epochs of traders elsewhere, which the new ones have to exceed."""
         message: dict[str, object] = {"traders": [trader_id for _, trader_id in self.incarnations]}
         if floors:
             message["floors"] = {trader_id: str(epoch) for trader_id, epoch in floors.items()}
@@ -400,7 +400,9 @@ class TraderStream:
         unreadable: dict[str, Unreadable] = {}
         for partition, traders in call.elsewhere().items():
             keys = Keys(partition, call.keys.namespace)
-            asked = Supersede(keys, {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine})
+            asked = Supersede(
+                keys, {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine}
+            )
             if not asked.epochs:
                 continue
             answer = self._ask(self._supersede, _claim_keys(keys), asked.arguments())
@@ -437,8 +439,8 @@ class TraderStream:
         found = Partitioning.read(copy)
         if copy is not None and found is None:
             raise StreamUnavailable(
-                f"{keys.partitioning} in Redis holds {_text(copy)[:60]!r}, which does not say how many partitions "
-                "there are; a worker writes it anew, or: riskstream partitions"
+                f"{keys.partitioning} in Redis holds {_text(copy)[:60]!r}, which does not say how many "
+                "partitions there are; a worker writes it anew"
             )
         return found
 

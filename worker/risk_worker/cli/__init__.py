@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "verify": "risk_worker.cli.audit:verify",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
+    "partitions": "risk_worker.cli.partitions:partitions",
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

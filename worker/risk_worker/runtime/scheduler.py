@@ -115,11 +115,11 @@ class DrainScheduler:
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are.
+        partitions: how many there are; `partitions` of the object may be changed.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
-        self._partitions = partitions
+        self.partitions = partitions
         self._keyspace = keyspace
         self._lease_s = lease_s
         self._clock = clock
@@ -132,11 +132,11 @@ class DrainScheduler:
 
     def shares(self) -> int:
         """How many shares of the partitions there should be now: one for each worker that is alive."""
-        shares = max(1, min(self._partitions, self._workers.count(self._connection)))
+        shares = max(1, min(self.partitions, self._workers.count(self._connection)))
         if shares != self._shares:
             log.info(
                 "The %d partition(s) are drained in %d share(s), one for each worker",
-                self._partitions,
+                self.partitions,
                 shares,
             )
         self._shares = shares
@@ -151,7 +151,7 @@ class DrainScheduler:
             self.check_types()
             self.remove_dead_workers()
             shares = self.shares()
-            numbers = sorted({*range(self._partitions), *self._queued()})
+            numbers = sorted({*range(self.partitions), *self._queued()})
             seen = self._read(numbers)
             self._watch_leases(seen)
             held = {lease for each in seen for lease, _ in each.leases}
@@ -263,7 +263,7 @@ class DrainScheduler:
         return True
 
     def _enqueue(self, pipeline: Any, share: int, shares: int) -> None:
-        partitions = partitions_of(share, shares, self._partitions)
+        partitions = partitions_of(share, shares, self.partitions)
         self._queue.enqueue_call(
             DRAIN,
             args=(share, shares),
@@ -377,7 +377,7 @@ class DrainScheduler:
     def check_types(self) -> None:
         """RQ cannot work while one of its keys is of another type."""
         types = {**_TYPES, self._keyspace.drain_jobs: b"hash"}
-        for partition in range(self._partitions):
+        for partition in range(self.partitions):
             types[f"{RQ_KEY_PREFIX}:executions:{job_id_of(partition)}"] = b"zset"
         with self._connection.pipeline(transaction=False) as pipeline:
             for key in types:

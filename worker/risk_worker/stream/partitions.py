@@ -1,7 +1,7 @@
 """Which partitions there are: those that are agreed on, and all others that hold or held snapshots.
 
-A producer of a version before the agreement, or one that has not heard of a change yet, puts snapshots where its own
-number says. Workers drain those partitions too, so that nothing is ever left unserved.
+A producer of a version before the agreement, or one that has not heard of a change yet, puts snapshots where
+its own number says. Workers drain those partitions too, so that nothing is ever left unserved.
 """
 
 from __future__ import annotations
