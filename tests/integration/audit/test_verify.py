@@ -228,31 +228,6 @@ def test_what_waits_in_other_partitions_than_the_environment_says_is_in_flight(
     assert verify.said()["in_flight"] == 5
 
 
-def test_the_number_of_partitions_can_be_changed(
-    redis_url: str, database_url: str, db: psycopg.Connection
-) -> None:
-    """As docs/producer.md says: drained before, and load() has the database's URL."""
-    trader = next(name for name in "abcdefgh" if partition_of(name, 2) == 1)
-    for number, partitions in enumerate((2, 1, 2), 1):
-        with RiskProducer(redis_url, partitions=partitions) as forgetful:
-            if number < 3:
-                with pytest.raises(StateUnknown):  # no worker has compared this partition with Postgres
-                    forgetful.load(trader)
-            else:
-                found = forgetful.load(trader)
-                assert found and found.snapshot.daily_pnl == 1.0 and found.unanswered == ("postgres",)
-        with RiskProducer(redis_url, partitions=partitions, database_url=database_url) as producer:
-            found = producer.load(trader)
-            assert (found and found.snapshot.daily_pnl) == (number - 1 or None)
-            producer.push(snapshot(trader, number), timeout=30)
-        drain_all(redis_url, database_url)
-        done = Verify(redis_url, database_url).run(RISK_PARTITIONS=str(partitions))
-        assert (done.exit_code, "1 in flight" in done.stdout) == (0, False)
-    rows = db.execute("SELECT daily_pnl FROM risk_state_history ORDER BY epoch, seq").fetchall()
-    assert rows == [(1,), (2,), (3,)]
-    assert db.execute("SELECT daily_pnl FROM risk_state").fetchall() == [(3,)]
-
-
 @pytest.mark.parametrize("option", [(), ("--json",)])
 def test_an_unknown_trader_is_a_finding(
     verify: Verify, producer: RiskProducer, option: tuple[str, ...]

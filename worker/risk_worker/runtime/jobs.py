@@ -68,7 +68,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job of versions before the shares, while some of them run beside this one."""
-    return drain_share(partition, _width(Settings.load()), until_empty)
+    return drain_share(partition, known.width(Settings.load().partitions), until_empty)
 
 
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
