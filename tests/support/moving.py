@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -254,5 +254,5 @@ class Moving:
         report = verify(self.settings)
         assert report.reconciled, report.problems[:5]
         for worker in self.workers:
-            with suppress(FileNotFoundError):
-                assert "Traceback" not in worker.log
+            before, found, after = worker.log.partition("Traceback")
+            assert not found, before[-500:] + found + after[:3000]
