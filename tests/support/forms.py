@@ -232,7 +232,7 @@ def _load(environment: Mapping[str, str]) -> str:
     try:
         os.environ.update(environment)
         url = Settings.load(environment).require_database_url()
-        found = postgres_state.fetch(url, "alice")
+        found = postgres_state.fetch(url, "alice").state
     except Exception as error:  # noqa: BLE001
         return f"{type(error).__name__}: {error}"
     finally:

@@ -1,5 +1,5 @@
-"""Traders that go on while the number of partitions changes, somebody who loads their states all the time, and
-what became of everything."""
+"""Traders that go on while the number of partitions changes, their states, loaded all the time, and what became
+of everything."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Trading(threading.Thread):
 
 
 class Loading(threading.Thread):
-    """Loads the traders' states in turn: with a producer that was there before all changes and sends nothing, with
-    new ones, and with those that trade."""
+    """Loads the traders' states in turn: with a producer that was there before all changes and sends nothing,
+    with new ones, and with those that trade."""
 
     def __init__(self, redis_url: str, tradings: list[Trading]) -> None:
         super().__init__(daemon=True)
@@ -165,10 +165,10 @@ class Moving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for thread in (*self.tradings, self.loading):
-            thread.over.set()
-            if isinstance(thread, Trading):
-                thread.may_go.set()
+        self.loading.over.set()
+        for each in self.tradings:
+            each.over.set()
+            each.may_go.set()
         self._stack.close()
 
     def change(self, number: int) -> None:

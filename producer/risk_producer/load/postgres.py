@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+from typing import Final, NamedTuple
 
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import VERSION, WireSnapshot
@@ -16,8 +17,17 @@ class PostgresUnavailable(Exception):
     """Postgres cannot be asked; the message says why, without a password."""
 
 
-def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
-    """The row of risk_state; None: there is none. Raises PostgresUnavailable."""
+class Answer(NamedTuple):
+    """What Postgres answers about a trader."""
+
+    state: WireSnapshot | None
+    """The row of risk_state; None: there is none."""
+    identity: str | None
+    """Of the database; None: this role cannot know it, or the migrations are of an earlier version."""
+
+
+def fetch(database_url: str, trader_id: str) -> Answer:
+    """The trader's state, and the identity of the database. Raises PostgresUnavailable."""
     try:
         import psycopg
         from psycopg.rows import dict_row
@@ -33,12 +43,19 @@ def fetch(database_url: str, trader_id: str) -> WireSnapshot | None:
         with psycopg.connect(
             **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
         ) as connection:
+            found = row = None
             connection.execute(sql["begin"])
-            row = connection.execute(sql["state"], {"trader_id": trader_id}).fetchone()
-    except psycopg.errors.UntranslatableCharacter:
-        return None  # the database's encoding does not have this name, so nothing is stored under it
+            try:
+                row = connection.execute(sql["state"], {"trader_id": trader_id}).fetchone()
+            except psycopg.errors.UntranslatableCharacter:
+                # The database's encoding does not have this name, so nothing is stored under it.
+                connection.rollback()
+                connection.execute(sql["begin"])
+            with contextlib.suppress(psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+                found = connection.execute(sql["identity"]).fetchone()
     except ConfigurationError as error:
         raise PostgresUnavailable(str(error)) from None
     except (psycopg.Error, UnicodeError) as error:
         raise PostgresUnavailable(f"{type(error).__name__}: {str(error).strip()}") from None
-    return None if row is None else WireSnapshot(v=VERSION, **row)
+    state = None if row is None else WireSnapshot(v=VERSION, **row)
+    return Answer(state, None if found is None else found["identity"])

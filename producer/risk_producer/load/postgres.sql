@@ -4,6 +4,9 @@
 -- For this transaction alone: behind a connection pooler others use the same session next.
 BEGIN READ ONLY; SET LOCAL statement_timeout = '3s'; SET LOCAL timezone = 'UTC';
 
+-- name: identity
+SELECT id::text AS identity FROM risk_deployment;
+
 -- name: state
 SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
        trading_paused, paused_until, last_reset_time, trace_id, reason

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from risk_producer.contract.identity import difference
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.snapshot import TRADER_ID_MAX, RiskSnapshot, plain_text
 from risk_producer.contract.wire import WireSnapshot, decode
@@ -27,6 +28,10 @@ NOT_RESTORED: Final = (
     "Redis is new or has lost its data, and no worker has restored the traders' states from Postgres; "
     "start a worker, or give the database's URL"
 )
+
+
+class _OtherDatabase(Exception):
+    """Redis and Postgres are not of one deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +89,17 @@ def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedSt
 def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_local: bool) -> LoadAnswers:
     """Ask Redis, and Postgres where it may know a newer state."""
     answers = LoadAnswers()
+    keys = flusher.session.keys_of(trader_id)
     restored, in_redis = True, False
+    owner: str | None = None
     try:
-        for keys, latest in _latest(flusher, trader_id):
+        for each, latest in _latest(flusher, trader_id):
             restored = restored and latest.restored
             in_redis = in_redis or latest.payload is not None
+            if latest.database is not None:
+                keys, owner = each, latest.database
             if latest.payload is not None:
-                answers.states.append(_of_redis(latest.payload, trader_id, keys))
+                answers.states.append(_of_redis(latest.payload, trader_id, each))
     except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
         answers.unanswered.append(("redis", _reason(error)))
     if database_url is None:
@@ -98,9 +107,13 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
             answers.unanswered.append(("postgres", NOT_RESTORED))
     elif not has_local or not in_redis or not restored:
         try:
-            row = postgres_state.fetch(database_url, trader_id)
-            if row is not None:
-                answers.states.append(_stored(row, trader_id, "postgres", "risk_state"))
+            stored = postgres_state.fetch(database_url, trader_id)
+            if owner and stored.identity and (differ := difference(keys.database, owner, stored.identity)):
+                raise _OtherDatabase(differ)
+            if stored.state is not None:
+                answers.states.append(_stored(stored.state, trader_id, "postgres", "risk_state"))
+        except _OtherDatabase as error:
+            raise StateUnknown(f"whether {trader_id!r} has a state cannot be known: {error}") from None
         except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
             answers.unanswered.append(("postgres", _reason(error)))
     return answers

@@ -144,6 +144,8 @@ class Latest:
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
     partitioning: Partitioning | None = None
     """The partition's copy of it; None: there is none, or it cannot be read."""
+    database: str | None = None
+    """The identity of the database that the stream is stored in; None: no worker has written it yet."""
 
 
 class _Claimed(msgspec.Struct):
@@ -318,9 +320,10 @@ def _payload(raw: bytes | str | None) -> bytes | None:
 
 
 def _latest(answer: Any, trader_id: str) -> Latest:
-    """The answers to HGET latest, HGET floors of the marker, HGET behind, GET partitioning, INFO server."""
-    payload, marker, behind, partitioning, server = answer
-    for each in (payload, marker, behind):
+    """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, GET partitioning,
+    INFO server."""
+    payload, marker, behind, database, partitioning, server = answer
+    for each in (payload, marker, behind, database):
         if isinstance(each, REDIS_ERRORS):
             raise each
     payload = _payload(payload)
@@ -332,9 +335,12 @@ def _latest(answer: Any, trader_id: str) -> Latest:
         )
     # Where the user may not run INFO, or the server does not tell, any marker has to do.
     run_id = server.get("run_id") if isinstance(server, dict) else None
-    restored = marker is not None and (run_id is None or _text(marker) == _text(run_id))
-    copy = None if isinstance(partitioning, Exception) else Partitioning.read(partitioning)
-    return Latest(payload, restored, copy)
+    return Latest(
+        payload,
+        marker is not None and (run_id is None or _text(marker) == _text(run_id)),
+        None if isinstance(partitioning, Exception) else Partitioning.read(partitioning),
+        database.decode(errors="backslashreplace") if isinstance(database, bytes) else database,
+    )
 
 
 class TraderStream:
@@ -485,6 +491,7 @@ class TraderStream:
             pipeline.hget(keys.latest, trader_id)
             pipeline.hget(keys.floors, "")
             pipeline.hget(keys.behind, trader_id)
+            pipeline.get(keys.database)
             pipeline.get(keys.partitioning)
             pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
             return _latest(pipeline.execute(raise_on_error=False), trader_id)

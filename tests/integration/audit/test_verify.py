@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys, partition_of
-from risk_producer.errors import StateUnknown
 from risk_producer.threaded import RiskProducer
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.cli import cli

@@ -40,7 +40,7 @@ def foreign_url(
 def test_load_and_verify_read_what_the_worker_stored(foreign_url: str) -> None:
     with PostgresStore(foreign_url) as store:
         assert store.save(batch("größer", reason="é")).dead == []
-    found = postgres_state.fetch(foreign_url, "größer")
+    found = postgres_state.fetch(foreign_url, "größer").state
     assert found is not None
     assert (found.trader_id, found.reason) == ("größer", "é")
     assert reconcile({}, {}, audit_ledger.read(foreign_url)).problems == []
@@ -48,7 +48,7 @@ def test_load_and_verify_read_what_the_worker_stored(foreign_url: str) -> None:
 
 
 def test_a_name_that_the_database_cannot_hold_is_not_there(foreign_url: str) -> None:
-    assert postgres_state.fetch(foreign_url, "東京") is None
+    assert postgres_state.fetch(foreign_url, "東京").state is None
 
 
 def test_dead_letters_of_a_name_that_the_database_cannot_hold_are_its_own(foreign_url: str) -> None:

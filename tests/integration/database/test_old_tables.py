@@ -61,7 +61,7 @@ def test_they_are_named_and_brought_over(empty_database_url: str) -> None:
         **{(f"old-{n}", 1): 11 for n in range(3)},
         ("state only", 1): 1,
     }
-    found = postgres_state.fetch(empty_database_url, "old-0")
+    found = postgres_state.fetch(empty_database_url, "old-0").state
     assert found is not None
     assert (found.current_equity, found.trading_paused, found.seq) == (77, True, 11)
 

@@ -41,8 +41,10 @@ from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
 from risk_worker.audit.reconcile import Report, reconcile
-from risk_worker.stream import partitions as partitions_in_use
+from risk_worker.database.deployment import identity_of
+from risk_worker.database.reader import connected
 from risk_worker.stream import progress, scan
+from risk_worker.stream.bindings import Bindings
 
 REDIS_WAIT_S: Final = 8.0
 """How long verify waits for a Redis that restarts, or fails over."""
@@ -64,7 +66,8 @@ def verify(
     """Reconcile one trader, or all. What seems lost is looked for once more.
 
     retained_since: what was recorded before it, or longer ago, may be gone from history.
-    Raises RedisUnavailable, DatabaseUnavailable, TraderUnknown, ConfigurationError, or MigrationError.
+    Raises RedisUnavailable, DatabaseUnavailable, TraderUnknown, ConfigurationError (OtherDatabase where Redis
+    and Postgres are not of one deployment), or MigrationError.
     """
     database_url = settings.require_database_url()
     horizon = datetime.now(UTC) - retained_since if isinstance(retained_since, timedelta) else retained_since
@@ -74,6 +77,7 @@ def verify(
         redis_client(redis_url, answer_timeout_s=30, connect_timeout_s=5, retries=10) as client,
     ):
         _wait_for_redis(redis_url)
+        _require_own(client, settings)
         asked = (client, database_url, settings.partitions, settings.keyspace)
         report = look(*asked, trader, horizon)
         missing = {(epoch.trader_id, epoch.epoch): epoch.gaps for epoch in report.epochs if epoch.gaps}
@@ -82,6 +86,14 @@ def verify(
     if trader is not None and not report.epochs and not report.states_behind and not report.findings:
         raise TraderUnknown(f"neither Redis nor Postgres knows a snapshot of {trader!r}")
     return report
+
+
+def _require_own(client: RedisClient, settings: Settings) -> None:
+    """Raise OtherDatabase where a partition is stored in another database than the one that is asked."""
+    with connected(settings.require_database_url()) as connection:
+        bindings = Bindings(client, identity_of(connection))
+    partitions = scan.partitions_in_use(client, settings.partitions, settings.keyspace)
+    bindings.require_own(bindings.held(keys.database for keys in partitions))
 
 
 def look(
@@ -96,13 +108,13 @@ def look(
 
     Raises one of REDIS_ERRORS, and what read() does.
     """
-    width = partitions_in_use.look(client, keyspace, partitions).width
-    admitted = _Admitted(client, [keyspace.keys(each) for each in range(width)], trader)
+    in_use = scan.partitions_in_use(client, partitions, keyspace)
+    admitted = _Admitted(client, in_use, trader)
     waiting = _Waiting(client, admitted.partitions, trader)
     foreign = waiting.take_foreign(admitted)
     ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
     report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign)
-    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, width, keyspace)]
+    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, len(in_use), keyspace)]
     return replace(report, findings=findings)
 
 
@@ -115,8 +127,7 @@ def _found_since(
     trader: str | None,
 ) -> bool:
     """Whether any of what was missing is in a stream or the database by now."""
-    width = partitions_in_use.look(client, keyspace, partitions).width
-    waiting = _Waiting(client, [keyspace.keys(each) for each in range(width)], trader).epochs
+    waiting = _Waiting(client, scan.partitions_in_use(client, partitions, keyspace), trader).epochs
     return any(touches(missing[key], waiting[key]) for key in missing.keys() & waiting.keys()) or (
         audit_ledger.found_since(database_url, missing, trader)
     )

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",
+    "rebind": "risk_worker.cli.rebind:rebind",
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

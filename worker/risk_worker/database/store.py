@@ -24,6 +24,7 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
 from risk_worker.database.columns import COLUMNS
+from risk_worker.database.deployment import identity_of
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import Disposition, classify_error
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
@@ -42,8 +43,10 @@ class PostgresStore(ConnectionOwner):
     about it depends on that.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, identity: str | None = None) -> None:
+        """identity: of the only database that may be stored into; None: whichever the URL leads to."""
         super().__init__(url, database.STORE)
+        self._identity = identity
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
 
     def save(self, batch: Batch) -> Outcome:
@@ -74,6 +77,14 @@ class PostgresStore(ConnectionOwner):
                 connection.execute(_SQL["check_constraints_at_once"])
                 return [_insert_carefully(connection, batch, rejected=rejected_at_once) for batch in batches]
 
+    def identity(self) -> str:
+        """The identity of the database. Raises as save_all()."""
+        with self._translated_errors():
+            try:
+                return identity_of(self._connected())
+            except ConfigurationError as error:
+                raise StoreMisconfigured(str(error)) from None
+
     def cut(self) -> None:
         """From another thread: end what save_all() waits for. It raises StoreUnavailable then."""
         with self._lock:
@@ -102,6 +113,11 @@ class PostgresStore(ConnectionOwner):
             raise StoreMisconfigured(str(error)) from None
 
     def _opened(self, connection: database.Connection) -> None:
+        if self._identity is not None and (found := identity_of(connection)) != self._identity:
+            raise ConfigurationError(
+                f"the database that POSTGRES_URL leads to is {found} now, and it was {self._identity}, which "
+                "the streams in Redis are stored in. If it is to be this one from now on: riskstream rebind"
+            )
         if not connection.pooled:
             connection.execute(_SQL["create_staging_of_session"])
 

@@ -31,6 +31,7 @@ from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import partitioning
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.outages import PartitionOutages
 
 if TYPE_CHECKING:
@@ -94,20 +95,28 @@ class Floors(ConnectionOwner):
         partition: int,
         partitions: int,
         keyspace: Keyspace = NO_NAMESPACE,
+        identity: str | None = None,
     ) -> None:
-        """partitions: how many there are, where nothing is agreed on."""
+        """identity: of the database; nothing is restored where Redis names another one. None: not asked.
+
+        partitions: how many there are, where nothing is agreed on.
+        """
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
         self._keys = keyspace.keys(partition)
         self._partitioning = Partitioning.wished(partitions)
+        self._identity = identity
         self._restore = client.register_script(script(__package__, "restore"))
         self._logged_at = 0.0
         self._restored = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings, client: RedisClient, partition: int) -> Floors:
-        return cls(client, settings.require_database_url(), partition, settings.partitions, settings.keyspace)
+    def from_settings(
+        cls, settings: Settings, client: RedisClient, partition: int, identity: str | None = None
+    ) -> Floors:
+        url = settings.require_database_url()
+        return cls(client, url, partition, settings.partitions, settings.keyspace, identity)
 
     def look(self) -> bool:
         """Go on with the comparison where one is due, for BUDGET_S at the most.
@@ -160,10 +169,14 @@ class Floors(ConnectionOwner):
 
     def _marker(self) -> tuple[bytes, str]:
         """(the marker that is there, empty for none; the one of a whole comparison)."""
-        floors = self._keys.floors
-        marker, server = ask(self._client, [(floors, ("HGET", floors, "")), (floors, ("INFO", "server"))])
+        floors, owner = self._keys.floors, self._keys.database
+        commands = (("GET", owner), ("HGET", floors, ""), ("INFO", "server"))
+        held, marker, server = ask(self._client, [(floors, words) for words in commands])
         if isinstance(marker, Exception):
             raise marker
+        if self._identity is not None:
+            bindings = Bindings(self._client, self._identity)
+            bindings.require_own({owner: held} if held is not None else bindings.write([owner]))
         return marker or b"", _run_id(server)
 
     def questions(self) -> list[Question]:
@@ -220,7 +233,7 @@ class Floors(ConnectionOwner):
     def _log_restored(self) -> None:
         if self._restored:
             log.warning(
-                "Redis had lost data of partition %d: the worker restored %d traders from Postgres",
+                "Partition %d in Redis, which is new or had lost data, got %d traders back from Postgres",
                 self._keys.partition,
                 self._restored,
             )
@@ -263,10 +276,13 @@ class FloorsOfShare:
         client: RedisClient,
         partitions: Iterable[int],
         outages: PartitionOutages | None = None,
+        identity: str | None = None,
     ) -> None:
-        """outages: the partitions that Redis does not serve now, which are left out."""
+        """identity: of the database. outages: the partitions that Redis does not serve now, left out here."""
         self._client = client
-        self._floors = [Floors.from_settings(settings, client, partition) for partition in partitions]
+        self._floors = [
+            Floors.from_settings(settings, client, partition, identity) for partition in partitions
+        ]
         self._outages = PartitionOutages() if outages is None else outages
         self._left: deque[Floors] = deque()
         self._look_at = 0.0

@@ -20,7 +20,9 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
+from risk_worker.database.deployment import identity_of
 from risk_worker.stream import partitions
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.partitions import InUse
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int)
     """
     seen = partitions.look(client, keyspace, wish)
     with database.connect(database_url, database.STORE) as connection:
+        bindings = Bindings(client, identity_of(connection))
+        bindings.require_own(bindings.held(keyspace.keys(each).database for each in {0, *seen.copies}))
         found = settle(connection, seen.agreed, Partitioning.wished(wish).first())
     announce(client, keyspace, found, seen)
     return found

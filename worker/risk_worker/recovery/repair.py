@@ -27,9 +27,11 @@ from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database import connection as database
+from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import floors
 from risk_worker.stream import partitions
+from risk_worker.stream.bindings import Bindings
 
 KEPT: Final = 1_000
 """How many changes risk:{p}:repairs holds."""
@@ -39,6 +41,7 @@ _TYPES: Final = {
     "repairs": b"stream",
     "snapshots": b"stream",
     "superseded": b"list",
+    "database": b"string",
     **dict.fromkeys(("latest", "epochs", "floors", "behind", "admitted"), b"hash"),
     **dict.fromkeys(("counters", "attempts", "failures", "latency_ms", "latency_buckets"), b"hash"),
 }
@@ -78,20 +81,24 @@ class _InStream:
 
 
 def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]:
-    """Returns what was changed, or with dry_run would be. Raises RepairImpossible or ConfigurationError."""
+    """Returns what was changed, or with dry_run would be. Raises RepairImpossible or ConfigurationError.
+
+    OtherDatabase, a ConfigurationError: Redis and Postgres are not of one deployment.
+    """
     database_url = settings.require_database_url()
     try:
         with (
             redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,
             database.connect(database_url, database.COMMAND) as connection,
         ):
-            agreed = partitions.look(client, settings.keyspace, settings.partitions).agreed
-            first, *others = (agreed or Partitioning.wished(settings.partitions)).places(trader_id)
-            changes = _Repair(client, connection, settings.keyspace.keys(first), trader_id).run(
-                dry_run=dry_run
-            )
-            for partition in others:
-                former = _Repair(client, connection, settings.keyspace.keys(partition), trader_id)
+            seen = partitions.look(client, settings.keyspace, settings.partitions)
+            agreed = seen.agreed or Partitioning.wished(settings.partitions)
+            first, *others = map(settings.keyspace.keys, agreed.places(trader_id))
+            bindings = Bindings(client, identity_of(connection))
+            bindings.require_own(bindings.held(keys.database for keys in (first, *others)))
+            changes = _Repair(client, connection, first, trader_id).run(dry_run=dry_run)
+            for keys in others:
+                former = _Repair(client, connection, keys, trader_id)
                 if former.knows():
                     changes += former.run(dry_run=dry_run)
             return changes
@@ -99,6 +106,11 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         raise RepairImpossible(f"the database: {classify_error(error)}") from error
+
+
+def operator() -> str:
+    """Who runs the command, for its record."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 class _Field(msgspec.Struct, omit_defaults=True):
@@ -150,7 +162,7 @@ class _Repair:
         self._connection = connection
         self._keys = keys
         self._trader_id = trader_id
-        self._by = f"{getpass.getuser()}@{socket.gethostname()}"
+        self._by = operator()
         self._apply = client.register_script(script(__package__, "repair"))
 
     def run(self, *, dry_run: bool) -> list[Change]:

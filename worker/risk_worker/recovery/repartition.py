@@ -82,7 +82,7 @@ def _tell(client: RedisClient, settings: Settings, found: Partitioning) -> None:
 
 
 def _compare(client: RedisClient, settings: Settings, found: Partitioning) -> None:
-    """Compare the partitions that come with Postgres, so that load() can rely on what they hold at once."""
+    """Compare all with Postgres, where that is not done: load() can rely at once on what they hold."""
     for partition in range(found.width):
         with Floors.from_settings(settings, client, partition) as floors:
             floors.compare()

@@ -15,7 +15,7 @@ from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS
 from risk_worker.database.commit_watch import CommitWatch
 from risk_worker.database.store import PostgresStore
-from risk_worker.drain.errors import SourceUnavailable
+from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import OutageLog, RetryPolicy
 from risk_worker.drain.uncommitted import Uncommitted
@@ -41,6 +41,8 @@ database_lost: Final = threading.Event()
 
 known: Final = Known()
 """The partitions, as this process last saw them."""
+identities: Final[dict[str, str]] = {}
+"""URL of a database -> its identity, as this process has last read it."""
 _outage: Final = OutageLog()
 _partition_outages: Final = PartitionOutages()
 
@@ -87,6 +89,25 @@ def _width(settings: Settings) -> int:
     return known.width(settings.partitions)
 
 
+def read_identity(database_url: str) -> str:
+    """Ask the database for its identity. Raises StoreUnavailable or StoreMisconfigured."""
+    with PostgresStore(database_url) as asked:
+        identities[database_url] = asked.identity()
+    return identities[database_url]
+
+
+def _identity(database_url: str) -> str:
+    """As last read. It is read again while Redis names another database: rebind may have changed either."""
+    if database_url in identities and not _partition_outages:
+        return identities[database_url]
+    try:
+        return read_identity(database_url)
+    except (StoreUnavailable, StoreMisconfigured):
+        if database_url not in identities:
+            raise
+        return identities[database_url]
+
+
 def _lose_database() -> None:
     database_lost.set()
     time_slice.end()
@@ -99,6 +120,7 @@ def _drain(
         return 0
     client = source.connect(settings.require_redis_url())
     database_url = settings.require_database_url()
+    identity = _identity(database_url)
     policy = RetryPolicy(
         retries=settings.max_retries,
         base_s=settings.backoff_base_ms / 1000,
@@ -106,13 +128,13 @@ def _drain(
     )
     with (
         client,
-        FloorsOfShare(settings, client, partitions, _partition_outages) as floors,
-        PostgresStore(database_url) as store,
+        FloorsOfShare(settings, client, partitions, _partition_outages, identity) as floors,
+        PostgresStore(database_url, identity) as store,
         CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
     ):
         floors.look()
         streams = source.StreamSource.from_settings(
-            settings, client, partitions, look=floors.look, outages=_partition_outages
+            settings, client, partitions, look=floors.look, outages=_partition_outages, identity=identity
         )
         with contextlib.suppress(SourceUnavailable, *REDIS_ERRORS):  # the next time slice tries it again
             streams.forget()

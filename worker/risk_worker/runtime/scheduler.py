@@ -34,6 +34,7 @@ from rq.job import JobStatus
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
+from risk_worker.stream.bindings import claim_drain_jobs
 from risk_worker.stream.workers import LEASE_S, QUEUE, LiveWorkers, age_s
 
 log = logging.getLogger("riskstream.scheduler")
@@ -110,17 +111,20 @@ class DrainScheduler:
         *,
         worker: str = "",
         keyspace: Keyspace = NO_NAMESPACE,
+        identity: Callable[[], str] | None = None,
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are; `partitions` of the object may be changed.
+        partitions: how many there are; `partitions` of the object may be changed. identity: of the database
+        that the jobs store into; None: the jobs may be another one's.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self.partitions = partitions
         self._keyspace = keyspace
+        self._identity = identity
         self._lease_s = lease_s
         self._clock = clock
         self._workers = LiveWorkers(keyspace, lease_s=lease_s, clock=clock)
@@ -145,10 +149,12 @@ class DrainScheduler:
     def ensure_enqueued(self) -> list[str]:
         """Enqueue the drain jobs that are neither queued nor held; remove those of another number of shares.
 
-        Returns the ids of those that were enqueued.
+        Returns the ids of those that were enqueued. Raises OtherDatabase.
         """
         with self._lock:
             self.check_types()
+            if self._identity is not None:
+                claim_drain_jobs(self._connection, self._keyspace, self._identity())
             self.remove_dead_workers()
             shares = self.shares()
             numbers = sorted({*range(self.partitions), *self._queued()})
@@ -376,7 +382,7 @@ class DrainScheduler:
 
     def check_types(self) -> None:
         """RQ cannot work while one of its keys is of another type."""
-        types = {**_TYPES, self._keyspace.drain_jobs: b"hash"}
+        types = {**_TYPES, self._keyspace.drain_jobs: b"hash", self._keyspace.database: b"string"}
         for partition in range(self.partitions):
             types[f"{RQ_KEY_PREFIX}:executions:{job_id_of(partition)}"] = b"zset"
         with self._connection.pipeline(transaction=False) as pipeline:

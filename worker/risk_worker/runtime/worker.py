@@ -42,6 +42,7 @@ from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
 from risk_worker.stream import progress, source
+from risk_worker.stream.bindings import Bindings, claim_drain_jobs
 from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 
 log = logging.getLogger("riskstream.worker")
@@ -234,8 +235,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         rq_prefix.agree(settings.keyspace)
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
         self._settings = settings
+        self._claim(settings, jobs.read_identity(database_url))
         self._scheduler = DrainScheduler(
-            self.connection, settings.partitions, worker=self.name, keyspace=settings.keyspace
+            self.connection,
+            settings.partitions,
+            worker=self.name,
+            keyspace=settings.keyspace,
+            identity=lambda: jobs.identities[database_url],
         )
         with (
             contextlib.suppress(*partitioning.ERRORS),  # the supervisor tries it again
@@ -249,6 +255,19 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
             self._supervisor.start()
         return self._scheduler
+
+    def _claim(self, settings: Settings, identity: str) -> None:
+        """Write beside the streams whose they are, where nothing is written yet. Raises OtherDatabase.
+
+        A Redis that does not answer hinders no start: each read asks again.
+        """
+        partitions = [settings.keyspace.keys(number) for number in range(settings.partitions)]
+        with (
+            contextlib.suppress(*REDIS_ERRORS),
+            redis_client(settings.require_redis_url(), answer_timeout_s=5, connect_timeout_s=5) as client,
+        ):
+            Bindings(client, identity).claim(partitions)
+        claim_drain_jobs(self.connection, settings.keyspace, identity)
 
     def _maintain(self) -> None:
         if self._scheduler is not None and not self._burst:

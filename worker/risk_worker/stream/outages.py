@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from risk_worker.stream.bindings import OtherDatabase
+
 log = logging.getLogger("riskstream.outages")
 
 FIRST_WAIT_S: Final = 0.1
@@ -60,9 +62,10 @@ class PartitionOutages:
             self._began = now
             self._named.clear()
             log.critical(
-                "The worker cannot store %s, as Redis does not serve it: %s. The snapshots wait in the "
-                "stream, and the worker tries again%s.",
+                "The worker cannot store %s, as %s: %s. The snapshots wait in the stream, and the worker "
+                "tries again%s.",
                 _named(partitions),
+                "it is another database's" if isinstance(error, OtherDatabase) else "Redis does not serve it",
                 error,
                 "" if alone else "; it goes on with the other partitions",
             )

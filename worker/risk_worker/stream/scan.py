@@ -7,8 +7,9 @@ from typing import Any, Final, cast
 
 from redis.exceptions import ResponseError
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
+from risk_worker.stream.partitions import look
 
 PAGE: Final = 1_000
 """Entries, fields or keys per request."""
@@ -56,6 +57,14 @@ def admitted_seqs(
                     number, known = whole_number(value), found.get(key, 0)
                     found[key] = None if number is None or known is None else max(number, known)
     return [found.get(key, 0) for key in epochs]
+
+
+def partitions_in_use(client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> list[Keys]:
+    """The keys of all partitions that are agreed on, or hold or held snapshots, and of those between.
+
+    Raises one of REDIS_ERRORS.
+    """
+    return [keyspace.keys(number) for number in range(look(client, keyspace, partitions).width)]
 
 
 def wrong_type(client: RedisClient, key: str, wanted: str, error: ResponseError) -> str:

@@ -26,6 +26,7 @@ from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.ports import Piece
 from risk_worker.stream import acknowledgement
 from risk_worker.stream.acknowledgement import Acknowledged, Acknowledgement
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 from risk_worker.stream.outages import PartitionOutages
@@ -103,7 +104,7 @@ class StreamSource:
     """The streams of a share of the partitions. Not thread-safe: one drain uses it.
 
     A partition that Redis answers with an error for, or whose node of a cluster does not answer, is left out,
-    tried alone, and read again when it answers.
+    tried alone, and read again when it answers. So is one of another database.
     """
 
     def __init__(
@@ -117,8 +118,11 @@ class StreamSource:
         look: Callable[[], object] | None = None,
         outages: PartitionOutages | None = None,
         keyspace: Keyspace = NO_NAMESPACE,
+        bindings: Bindings | None = None,
     ) -> None:
         """look: called before each read, for what has to be looked after in between.
+
+        bindings: with the identity of the database that the drain stores into; None: it is not compared.
 
         batch_size: of all streams together. outages: those of the time slices before.
         """
@@ -129,6 +133,7 @@ class StreamSource:
         self._of = {each.stream: each for each in self._partitions}
         self._outages = PartitionOutages() if outages is None else outages
         self._outages.keep(each.number for each in self._partitions)
+        self._bindings = bindings
         self._batch_size = batch_size
         self._count = min(_FIRST_COUNT, batch_size)
         self._turn = 0
@@ -148,7 +153,9 @@ class StreamSource:
         *,
         look: Callable[[], object] | None = None,
         outages: PartitionOutages | None = None,
+        identity: str | None = None,
     ) -> StreamSource:
+        """identity: of the database that the drain stores into."""
         return cls(
             client,
             partitions,
@@ -157,6 +164,7 @@ class StreamSource:
             look=look,
             outages=outages,
             keyspace=settings.keyspace,
+            bindings=None if identity is None else Bindings(client, identity),
         )
 
     @property
@@ -174,9 +182,10 @@ class StreamSource:
         found: _Found = {}
         try:
             grows = self._read(count, found, wait=wait)
+            own = self._own(list(found))  # asked after reading: what was read is of the same data
         except REDIS_ERRORS as error:
             raise SourceUnavailable(f"Redis did not answer: {error}") from error
-        pieces = [(each.stream, found[each]) for each in self._partitions if each in found]
+        pieces = [(each.stream, found[each]) for each in self._partitions if each in own]
         size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
         if size > _READ_BYTES:
             self._count = max(1, sum(map(len, found.values())) * _READ_BYTES // size)
@@ -320,7 +329,9 @@ class StreamSource:
         full: list[_Partition] = []
         asked = partitions[:count]
         if self._outages:
-            asked = [each for each in asked if self._outages.is_due(each.number)]
+            due = [each for each in asked if self._outages.is_due(each.number)]
+            own = self._own([each for each in due if each.number in self._outages])
+            asked = [each for each in due if each in own or each.number not in self._outages]
         if not asked:
             return []
         most = count // len(asked)
@@ -338,6 +349,21 @@ class StreamSource:
                 if self._outages:
                     self._outages.record_success(each.number)
         return full
+
+    def _own(self, partitions: list[_Partition]) -> list[_Partition]:
+        """Those that are stored in this drain's database; the others are in an outage from now on."""
+        if self._bindings is None or not partitions:
+            return partitions
+        of = {each.keys.database: each for each in partitions}
+        try:
+            problems = self._bindings.problems(of)
+        except REDIS_ERRORS as error:
+            if len(partitions) == len(self._partitions):
+                raise
+            problems = dict.fromkeys(of, error)
+        for name, problem in problems.items():
+            self._fails(of[name], problem)
+        return [each for name, each in of.items() if name not in problems]
 
     def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
         """What each of the streams has; without those that Redis answers with an error for."""

@@ -31,7 +31,7 @@ from risk_producer.transport.requests import (
     Unreadable,
 )
 from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries
-from risk_worker.recovery import floors
+from risk_worker.recovery import floors, rebind
 from risk_worker.recovery import repair as repairs
 from risk_worker.recovery.repair import Change
 from risk_worker.stream import acknowledgement
@@ -105,6 +105,7 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "restore": lambda: msgspec.json.encode(
         floors._Page("comparing run ", [floors._State("größer", "7", 3, payload("größer", 7, 3).decode())])
     ),
+    "rebind": lambda: msgspec.json.encode(rebind._Message(1_000, "me@here", "the database was restored")),
     "repair": lambda: repairs.repair_arguments("me@here", "größer", CHANGES)[0],
 }
 ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
@@ -178,6 +179,8 @@ ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
         msgspec.json.Decoder(floors._Restored).decode,
         floors._Restored(overtaken=True),
     ),
+    "rebind": (msgspec.json.Decoder(rebind._Changed).decode, rebind._Changed(1)),
+    "rebind-changed-meanwhile": (msgspec.json.Decoder(rebind._Changed).decode, rebind._Changed(0)),
     "repair": (msgspec.json.Decoder(repairs._Changed).decode, repairs._Changed(3)),
     "repair-changed-meanwhile": (msgspec.json.Decoder(repairs._Changed).decode, repairs._Changed(0)),
 }
@@ -246,6 +249,10 @@ class Scripts:
     def restore(self, answer: str, expected: bytes = b"") -> None:
         keys = (KEYS.floors, KEYS.epochs, KEYS.latest, KEYS.admitted, KEYS.behind)
         self.check(answer, "risk_worker.recovery", "restore", keys, golden("restore"), expected)
+
+    def rebind(self, answer: str, held: bytes) -> None:
+        keys = (KEYS.database, KEYS.repairs, KEYS.floors)
+        self.check(answer, "risk_worker.recovery", "rebind", keys, golden("rebind"), held, b"new")
 
     def repair(self, answer: str) -> None:
         keys = [KEYS.repairs, *(change.key for change in CHANGES)]
@@ -397,3 +404,17 @@ def test_repair_takes_the_golden_message(client: Any, scripts: Scripts) -> None:
     assert (third[b"field"], third[b"before"], third[b"after"]) == (b"7:a", b"5", b"")
     assert third[b"trader"] == "größer".encode()
     assert third[b"by"] == b"me@here"
+
+
+@pytest.mark.parametrize("held", [b"", b"old", NOISE])
+def test_rebind_writes_the_identity_and_its_record(client: Any, scripts: Scripts, held: bytes) -> None:
+    if held:
+        client.set(KEYS.database, held)
+    client.hset(KEYS.floors, mapping={"": "run", "a": "7"})
+    scripts.rebind("rebind-changed-meanwhile", b"other")
+    assert client.exists(KEYS.repairs) == 0
+    scripts.rebind("rebind", held)
+    assert client.get(KEYS.database) == b"new"
+    assert client.hgetall(KEYS.floors) == {b"a": b"7"}, "the workers compare this Redis with Postgres anew"
+    [(_, record)] = client.xrange(KEYS.repairs)
+    assert (record[b"by"], record[b"before"], record[b"after"]) == (b"me@here", held, b"new")
