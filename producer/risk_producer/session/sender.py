@@ -189,6 +189,11 @@ class Sender:
         return max(0.001, min(waits, default=0.0))
 
     @property
+    def cap(self) -> int:
+        """Entries that the stream of one partition may hold: its part of what all may hold together."""
+        return -(-self._maxlen // self._buffer.partitioning.partitions)
+
+    @property
     def open(self) -> bool:
         """Whether a snapshot that comes now could be sent at once, though others have to wait."""
         return not all(
@@ -287,7 +292,7 @@ class Sender:
                 state.in_flight = [item for item in items if not item.over]
         request = None
         if entries:
-            request = Admit(state.queue.keys, self._maxlen, entries, partitioning=self._buffer.partitioning)
+            request = Admit(state.queue.keys, self.cap, entries, partitioning=self._buffer.partitioning)
         if request is not None and self._behind:
             request.accept_behind = any(
                 (item.incarnation, item.snapshot.trader_id) in self._behind for item in items

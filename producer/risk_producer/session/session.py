@@ -240,7 +240,7 @@ class ProducerSession:
         full and it is not on its way."""
         if self.cancel(item):
             return StreamFull(
-                f"the stream stayed full ({self.options.stream_maxlen} snapshots) for {timeout_s:g} s; "
+                f"the stream stayed full ({self._sender.cap} snapshots) for {timeout_s:g} s; "
                 "the snapshot was not accepted"
             )
         if self.ended:
