@@ -1,8 +1,8 @@
 """How many partitions a deployment has: agreed on in Redis, so that no environment has to agree with another.
 
 Every partition keeps a copy of the same text, ``version:partitions,other,...``, beside its stream, because a
-script on a Redis Cluster sees the keys of one slot alone. The copy of partition 0 is the first one: whoever
-comes to a Redis without it, producer or worker, writes what its RISK_PARTITIONS says. Of two texts the one
+script on a Redis Cluster sees the keys of one slot alone. The copy of partition 0 is the first one: the
+producer or worker that comes to a Redis without it writes what its RISK_PARTITIONS says. Of two texts the one
 with the greater version counts.
 """
 

@@ -42,7 +42,7 @@ def test_what_is_in_use(redis_url: str) -> None:
         assert seen.agreed is not None
         assert (seen.agreed.text, seen.width, seen.entries) == ("2:3,4", 10, {7: 1})
         assert seen.copies == {1: seen.agreed, 5: None, 7: None, 9: None}
-        assert not seen.settled
+        assert not seen.uniform
         for partition in (*range(6), 7, 9):
             client.set(Keys(partition).partitioning, "2:3,4")
-        assert partitions.look(client, NO_NAMESPACE, 2).settled
+        assert partitions.look(client, NO_NAMESPACE, 2).uniform

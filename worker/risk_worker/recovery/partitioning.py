@@ -51,7 +51,7 @@ def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int)
     with database.connect(database_url, database.STORE) as connection:
         bindings = Bindings(client, identity_of(connection))
         bindings.require_own(bindings.held(keyspace.keys(each).database for each in {0, *seen.copies}))
-        found = settle(connection, seen.agreed, Partitioning.wished(wish).first())
+        found = join_stored(connection, seen.agreed, Partitioning.wished(wish).first())
     announce(client, keyspace, found, seen)
     return found
 
@@ -78,7 +78,7 @@ def write(client: RedisClient, found: Partitioning, keys: Iterable[Keys]) -> lis
     return ask(client, [(copy, ("EVAL", _ANNOUNCE, 1, copy, found.text)) for copy in copies])
 
 
-def settle(
+def join_stored(
     connection: database.Connection, held: Partitioning | None, otherwise: Partitioning
 ) -> Partitioning:
     """Join what Postgres has with what Redis has, and store it. otherwise: where neither has anything."""

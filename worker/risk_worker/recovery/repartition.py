@@ -13,7 +13,7 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_cli
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery.floors import Floors
-from risk_worker.recovery.partitioning import agree, settle, write
+from risk_worker.recovery.partitioning import agree, join_stored, write
 from risk_worker.stream import partitions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def change(settings: Settings, number: int) -> str:
     """Change the number of partitions. May be repeated, also after it failed half-way.
 
     First all partitions learn that traders may be divided by the new number too, so that load() asks there
-    and workers drain there; only then is it in force, and producers follow. Postgres is told first each time:
+    and workers drain there; only then is it in force, and producers follow. Postgres learns it first each time:
     it survives a Redis that loses its data meanwhile. Returns what is in force, for a person.
     Raises NotChanged.
     """
@@ -53,11 +53,11 @@ def change_on(client: RedisClient, settings: Settings, number: int) -> Partition
         found = agree(client, url, keyspace, settings.partitions)
         if number not in found.numbers:
             found = _stored(url, found.announced(number))
-        _tell(client, settings, found)
+        _announce(client, settings, found)
         if found.partitions != number:
             _compare(client, settings, found)
             found = _stored(url, found.changed(number))
-            _tell(client, settings, found)
+            _announce(client, settings, found)
     except psycopg.Error as error:
         raise NotChanged(f"the database: {classify_error(error)}") from error
     return found
@@ -65,10 +65,10 @@ def change_on(client: RedisClient, settings: Settings, number: int) -> Partition
 
 def _stored(url: str, found: Partitioning) -> Partitioning:
     with database.connect(url, database.STORE) as connection:
-        return settle(connection, found, found)
+        return join_stored(connection, found, found)
 
 
-def _tell(client: RedisClient, settings: Settings, found: Partitioning) -> None:
+def _announce(client: RedisClient, settings: Settings, found: Partitioning) -> None:
     """Write the copies of all partitions, and see that they are written."""
     seen = partitions.look(client, settings.keyspace, settings.partitions)
     places = sorted({*range(found.width), *seen.copies})
@@ -76,7 +76,7 @@ def _tell(client: RedisClient, settings: Settings, found: Partitioning) -> None:
     for partition, answer in zip(places, answers, strict=True):
         if isinstance(answer, Exception):
             raise NotChanged(
-                f"partition {partition} could not be told of the change: {answer}. Producers that do not "
+                f"partition {partition} could not take the change: {answer}. Producers that do not "
                 "know of it go on as they are, and nothing is lost; run the command again once Redis answers"
             )
 

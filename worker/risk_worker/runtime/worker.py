@@ -416,7 +416,7 @@ class _Supervisor(threading.Thread):
         settings = self._settings
         seen = jobs.known.look(client, settings.keyspace, settings.partitions)
         self._scheduler.partitions = seen.width
-        if not seen.settled:
+        if not seen.uniform:
             _agree(settings, self._scheduler, client)
 
     def stop(self) -> None:

@@ -29,7 +29,7 @@ class InUse:
     """partition -> its copy, where there is one, or the partition is used; None: it cannot be read."""
 
     @property
-    def settled(self) -> bool:
+    def uniform(self) -> bool:
         """Whether all partitions have the same copy."""
         found = self.agreed
         if found is None:
