@@ -44,7 +44,7 @@ class Health:
     away: tuple[int, ...] = ()
     """Partitions whose snapshots Redis does not take just now."""
     partitions: int = 1
-    """Partitions that traders are divided into: RISK_PARTITIONS, until Redis has answered what is agreed on."""
+    """Partitions that traders are divided into; RISK_PARTITIONS, until Redis has answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,8 @@ class Sender:
         A trader keeps its epoch, and its seq goes on: what of it is on its way arrives first, where it is.
         """
         self._buffer.divide(partitioning)
+        for state in self._states:  # what waited for room may be elsewhere now, and each cap is another one
+            state.full_poll_s = state.not_before = 0.0
         known = {state.queue for state in self._states}
         self._states.extend(
             PartitionState(queue) for queue in self._buffer.queues.values() if queue not in known

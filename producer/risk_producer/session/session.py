@@ -324,16 +324,20 @@ class ProducerSession:
             self._sender.on_admitted(request, reply, now)
         section = self.section
         with section.lock:
-            if self._outages.active:
-                took_s = self._outages.record_success(request.keys.partition, now)
-                self._in_memory = self._outages.active
-                if took_s is not None:
-                    section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
+            self._record_success(request.keys.partition, now)
             if section.deferred:
                 section.run_deferred()
         if isinstance(reply, Admission) and reply.partitioning is not None:
             self.divide(reply.partitioning)
         self._log_notes()
+
+    def _record_success(self, partition: int, now: float) -> None:
+        """Nothing of this partition has to wait for Redis; called with the lock held."""
+        if self._outages.active:
+            took_s = self._outages.record_success(partition, now)
+            self._in_memory = self._outages.active
+            if took_s is not None:
+                self.section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
 
     @property
     def partitioning(self) -> Partitioning:
@@ -349,6 +353,9 @@ class ProducerSession:
                 return
             self._sender.divide(partitioning)
             self._outages.divide(partitioning.partitions)
+            for queue in self._buffer.queues.values():
+                if not queue.items:  # nothing would try it again
+                    self._record_success(queue.keys.partition, monotonic())
             if section.deferred:
                 section.run_deferred()
         if before.partitions != partitioning.partitions:

@@ -4,8 +4,18 @@
 -- KEYS  partitioning
 -- ARGV  1: version:partitions,other,...
 -- Returns what the copy is now.
+
+-- Of a text that can be read, as Partitioning.read() does; 0 where it cannot.
 local function version(text)
-  return tonumber(string.match(text, '^(%d+):[%d,]+$') or 0)
+  local found, list = string.match(text, '^(%d+):([%d,]+)$')
+  if not found or #found > 9 then return 0 end
+  local seen = {}
+  for each in string.gmatch(list .. ',', '(%d*),') do
+    local partitions = #each <= 3 and tonumber(each)
+    if not partitions or partitions < 1 or partitions > 256 or seen[partitions] then return 0 end
+    seen[partitions] = true
+  end
+  return tonumber(found)
 end
 
 local kind = redis.call('TYPE', KEYS[1]).ok

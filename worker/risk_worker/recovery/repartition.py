@@ -37,8 +37,8 @@ def change(settings: Settings, number: int) -> str:
     """Change the number of partitions. May be repeated, also after it failed half-way.
 
     First all partitions learn that traders may be divided by the new number too, so that load() asks there
-    and workers drain there; only then is it in force, and producers follow. Postgres learns it first each time:
-    it survives a Redis that loses its data meanwhile. Returns what is in force, for a person.
+    and workers drain there; only then is it in force, and producers follow. Postgres learns it
+    first: a Redis may lose its data meanwhile. Returns what is in force, for a person.
     Raises NotChanged.
     """
     with _client(settings) as client:
@@ -58,6 +58,8 @@ def change_on(client: RedisClient, settings: Settings, number: int) -> Partition
             _compare(client, settings, found)
             found = _stored(url, found.changed(number))
             _announce(client, settings, found)
+            if found.partitions != number:
+                raise NotChanged(f"another change was quicker: there are {found.partitions} partitions now")
     except psycopg.Error as error:
         raise NotChanged(f"the database: {classify_error(error)}") from error
     return found
