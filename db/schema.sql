@@ -199,6 +199,10 @@ CREATE TABLE public.risk_deployment (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     partitions smallint,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    other_partitions smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    partitioning_version integer DEFAULT 0 NOT NULL,
+    CONSTRAINT risk_deployment_other_partitions_check CHECK (((1 <= ALL (other_partitions)) AND (256 >= ALL (other_partitions)))),
+    CONSTRAINT risk_deployment_partitioning_version_check CHECK ((partitioning_version >= 0)),
     CONSTRAINT risk_deployment_partitions_check CHECK (((partitions >= 1) AND (partitions <= 256)))
 );
 
@@ -225,6 +229,18 @@ COMMENT ON COLUMN public.risk_deployment.partitions IS 'How many partitions trad
 --
 
 COMMENT ON COLUMN public.risk_deployment.created_at IS 'When the row was made, by the database''s clock';
+
+--
+-- Name: COLUMN risk_deployment.other_partitions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_deployment.other_partitions IS 'Former numbers of partitions, or the one that comes next: traders may have snapshots where these divide them';
+
+--
+-- Name: COLUMN risk_deployment.partitioning_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_deployment.partitioning_version IS 'Grows with each change of the two; the greater one counts, of Redis'' and this';
 
 --
 -- Name: risk_state; Type: TABLE; Schema: public; Owner: -
@@ -554,4 +570,5 @@ CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE 
 INSERT INTO public.schema_migrations (version) VALUES
     ('20261124000001'),
     ('20261124000002'),
-    ('20261126000001');
+    ('20261126000001'),
+    ('20261126000002');

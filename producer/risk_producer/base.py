@@ -52,8 +52,8 @@ class ProducerBase:
         redis_url        Redis with the stream
         client           instead of redis_url: a redis.Redis of your own, with finite timeouts; in asyncio too
         namespace        what all keys in Redis begin with; the same for all producers and workers
-        partitions       streams that traders are spread over; the same for all producers and workers
-        stream_maxlen    entries that a partition's stream may hold
+        partitions       streams that traders are spread over, where Redis does not say yet how many there are
+        stream_maxlen    entries that the streams of all partitions may hold, each an equal part
         buffer_size      snapshots that memory may hold
         save_timeout_s   seconds that save() and push() wait for room
         on_full          what save() does when the buffer is full: "block" waits for room; "refuse" answers

@@ -153,6 +153,9 @@ class Flusher:
         session.check_stall(monotonic())
         # An earlier reply, of which a fault left a part to be applied, is progress too.
         self._notify_due = True
+        if not session.partitioning.version:
+            wish, first = session.partitioning, session.keys(0)
+            session.divide(self.transport.connected().agree(wish, first))
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()

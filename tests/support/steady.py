@@ -87,7 +87,7 @@ class Steady:
     def _look(self) -> None:
         session: Any = self.producer.inner._engine.session  # type: ignore[attr-defined]
         now = time.monotonic()
-        for partition, queue in enumerate(session._buffer.queues):
+        for partition, queue in session._buffer.queues.items():
             with suppress(IndexError):
                 self.stalls[partition] = max(self.stalls[partition], now - queue.items[0].since)
 

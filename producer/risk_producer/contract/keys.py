@@ -96,6 +96,16 @@ class Keys:
         return self._key("database")
 
     @property
+    def partitioning(self) -> str:
+        """String ``version:partitions,other,...``: the partition's copy of what is agreed on about their
+        number.
+
+        The copy of partition 0 is the first one; the workers write the others, and all of them anew after
+        Redis lost its data. `riskstream partitions` changes it.
+        """
+        return self._key("partitioning")
+
+    @property
     def counters(self) -> str:
         """Hash name -> total of the partition: accepted, conflated, foreign, stored, duplicates, dead, ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -18,6 +19,7 @@ from risk_producer.session.local import LocalState, Source
 
 if TYPE_CHECKING:
     from risk_producer.flusher import Flusher
+    from risk_producer.transport.requests import Latest
 
 EPOCH_TIMEOUT_S: Final = 2.0
 """How long load() waits until Redis has given an epoch to what is in the spool."""
@@ -91,10 +93,13 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
     restored, in_redis = True, False
     owner: str | None = None
     try:
-        latest = flusher.transport.connected().latest(keys, trader_id)
-        restored, in_redis, owner = latest.restored, latest.payload is not None, latest.database
-        if latest.payload is not None:
-            answers.states.append(_of_redis(latest.payload, trader_id, keys))
+        for each, latest in _latest(flusher, trader_id):
+            restored = restored and latest.restored
+            in_redis = in_redis or latest.payload is not None
+            if latest.database is not None:
+                keys, owner = each, latest.database
+            if latest.payload is not None:
+                answers.states.append(_of_redis(latest.payload, trader_id, each))
     except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
         answers.unanswered.append(("redis", _reason(error)))
     if database_url is None:
@@ -112,6 +117,25 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
         except Exception as error:  # noqa: BLE001  an answer that cannot be read is none
             answers.unanswered.append(("postgres", _reason(error)))
     return answers
+
+
+def _latest(flusher: Flusher, trader_id: str) -> Iterator[tuple[Keys, Latest]]:
+    """What Redis answers in each partition where the trader may be.
+
+    Each of them tells what is agreed on about their number: a change that is seen there is followed.
+    """
+    session, stream = flusher.session, flusher.transport.connected()
+    known = session.partitioning
+    if not known.version:
+        known = stream.agreed(session.keys(0)) or known
+    asked: set[int] = set()
+    while left := [partition for partition in known.places(trader_id) if partition not in asked]:
+        keys = session.keys(left[0])
+        latest = stream.latest(keys, trader_id)
+        asked.add(left[0])
+        yield keys, latest
+        if latest.partitioning is not None:
+            known = known.joined(latest.partitioning)
 
 
 def _newest(trader_id: str, local: LocalState, answers: LoadAnswers) -> LoadedState | None:

@@ -2,9 +2,9 @@
 
 Not thread-safe: its owner holds a lock, for moments only.
 
-One queue a partition, each in the order of arrival. What is on its way to Redis stays in its queue until
-Redis has confirmed it, so that nothing is ever between two places, and the bound is a bound on what memory
-holds.
+One queue a partition, each in the order of arrival. Where the number of partitions changes, what waits moves
+to the queue of its trader's new partition. What is on its way to Redis stays in its queue until Redis has
+confirmed it, so that nothing is ever between two places, and the bound is a bound on what memory holds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Literal
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_of
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.snapshot import RiskSnapshot, with_last_reset
 from risk_producer.item import Item, State
 
@@ -36,10 +37,12 @@ class PartitionQueue:
 class Trader:
     """What the buffer knows of one trader."""
 
-    __slots__ = ("confirmed", "newest", "queue", "tail")
+    __slots__ = ("confirmed", "left", "newest", "queue", "tail")
 
     def __init__(self, queue: PartitionQueue) -> None:
         self.queue = queue
+        self.left = 0
+        """Items in the queue of a former partition; until they are gone nothing of `queue` is sent."""
         self.newest: Item | None = None
         """The newest one accepted."""
         self.confirmed: Item | None = None
@@ -55,7 +58,12 @@ class Buffer:
         self, size: int, partitions: int, on_full: OnFull, keyspace: Keyspace = NO_NAMESPACE
     ) -> None:
         self.size = size
-        self.queues = [PartitionQueue(keyspace.keys(partition)) for partition in range(partitions)]
+        self.partitioning = Partitioning.wished(partitions)
+        self._keyspace = keyspace
+        self.queues = {number: PartitionQueue(keyspace.keys(number)) for number in range(partitions)}
+        """By partition. Those of a former number of partitions stay."""
+        self.left = 0
+        """Items in queues of former partitions of their traders."""
         self.depth = 0
         """Snapshots held: waiting, or on their way."""
         self.conflated = 0
@@ -66,6 +74,9 @@ class Buffer:
         """last_reset_time of each trader that load() found."""
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
+        self._unmoved: dict[str, Trader] = {}
+        """Traders without items, as they were before the number of partitions changed: each moves when it is
+        needed, so that a change takes no time that grows with the traders."""
 
     def put(self, snapshot: RiskSnapshot, now: float = 0.0) -> Item | None:
         """Append a snapshot; None where there is no room. Conflates first, if that is the policy."""
@@ -104,7 +115,7 @@ class Buffer:
         now = monotonic()
         for item in items:
             trader_id = item.snapshot.trader_id
-            trader = self._traders.get(trader_id) or self._add_trader(trader_id)
+            trader = self._trader(trader_id)
             item.since = now
             item.reset = item.snapshot.last_reset_time
             trader.queue.items.append(item)
@@ -121,8 +132,9 @@ class Buffer:
             gone = set(items)  # they are behind those of a trader that is held back
             remaining = deque(item for item in remaining if item not in gone)
         in_place = remaining is queue.items
-        traders = [self._traders[item.snapshot.trader_id] for item in items]
+        traders = [self._trader(item.snapshot.trader_id) for item in items]
         steps = list(zip(items, traders, strict=True))
+        left = self.left - sum(trader.queue is not queue for trader in traders) if self.left else 0
         state = State.LOST if lost else State.ARRIVED
         # From here on there is no call that could fail.
         for item, trader in steps:
@@ -131,17 +143,64 @@ class Buffer:
                 trader.confirmed = item
             if trader.tail is item:
                 trader.tail = None
+            if trader.left and trader.queue is not queue:
+                trader.left -= 1
             if in_place:
                 del remaining[0]
         queue.items = remaining
         self.depth = depth
+        self.left = left
+
+    def divide(self, partitioning: Partitioning) -> None:
+        """Divide the traders by another number of partitions: what waits moves, in its order.
+
+        What is on its way, or may have arrived, stays in its queue: it is asked for again there.
+        """
+        partitions = partitioning.partitions
+        queues = self.queues | {
+            number: PartitionQueue(self._keyspace.keys(number))
+            for number in range(partitions)
+            if number not in self.queues
+        }
+        stay: dict[PartitionQueue, deque[Item]] = {queue: deque() for queue in queues.values()}
+        come: dict[PartitionQueue, deque[Item]] = {queue: deque() for queue in queues.values()}
+        moved: dict[str, Trader] = {}
+        for queue in self.queues.values():
+            for item in queue.items:
+                trader_id = item.snapshot.trader_id
+                before, home = self._trader(trader_id), queues[partition_of(trader_id, partitions)]
+                trader = moved.get(trader_id) or moved.setdefault(trader_id, _moved(before, home))
+                if queue is before.queue is not home and item.state is State.WAITING:
+                    come[home].append(item)
+                else:
+                    stay[queue].append(item)
+                    trader.left += queue is not home
+        unmoved = {**self._unmoved, **self._traders}
+        for trader_id in moved:
+            unmoved.pop(trader_id, None)
+        # From here on there is no call that could fail.
+        for queue, items in stay.items():
+            items.extend(come[queue])
+            queue.items = items
+        self.left = sum(trader.left for trader in moved.values())
+        self.queues, self.partitioning = queues, partitioning
+        self._traders, self._unmoved = moved, unmoved
+
+    def queue_of(self, trader_id: str) -> PartitionQueue:
+        """The queue of a trader's partition."""
+        return self.queues[partition_of(trader_id, self.partitioning.partitions)]
+
+    def must_wait(self, queue: PartitionQueue, item: Item) -> bool:
+        """Whether older items of this one's trader are still on their way to a former partition."""
+        trader = self._trader(item.snapshot.trader_id)
+        return trader.left > 0 and trader.queue is queue
 
     def cancel(self, item: Item) -> bool:
         """Remove an item as if it had never come. False: it is on its way, or has its seq already, or
         conflation relies on it."""
-        trader = self._traders[item.snapshot.trader_id]
+        trader = self._trader(item.snapshot.trader_id)
         items = trader.queue.items
-        if item.state is not State.WAITING or item.seq or item not in items:
+        if item.state is not State.WAITING or item.seq or trader.left or item not in items:
             return False
         later = islice(items, items.index(item) + 1, None)
         survivor = next(
@@ -161,16 +220,16 @@ class Buffer:
 
     def oldest(self) -> Item | None:
         """The item that has waited for the longest."""
-        heads = [queue.items[0] for queue in self.queues if queue.items]
+        heads = [queue.items[0] for queue in self.queues.values() if queue.items]
         return min(heads, key=lambda item: item.since, default=None)
 
     def items(self) -> list[Item]:
         """Everything held, the oldest of a partition first."""
-        return [item for queue in self.queues for item in queue.items]
+        return [item for queue in self.queues.values() for item in queue.items]
 
     def newest(self, trader_id: str) -> RiskSnapshot | None:
         """The newest snapshot accepted of a trader, sent or not."""
-        trader = self._traders.get(trader_id)
+        trader = self._traders.get(trader_id) or self._unmoved.get(trader_id)
         newest = None if trader is None else trader.newest
         if newest is None:
             return None
@@ -180,7 +239,7 @@ class Buffer:
 
     def remember(self, snapshot: RiskSnapshot) -> Item:
         """Keep the newest snapshot of its trader, and queue nothing."""
-        trader = self._traders.get(snapshot.trader_id) or self._add_trader(snapshot.trader_id)
+        trader = self._trader(snapshot.trader_id)
         reset = snapshot.last_reset_time
         if reset is None:
             reset = self._first_reset(snapshot) if trader.newest is None else trader.newest.reset
@@ -190,7 +249,7 @@ class Buffer:
     def conflate(self) -> int:
         """Merge whatever may be dropped into the next of its trader. Returns the room made."""
         before = self.depth
-        for queue in self.queues:
+        for queue in self.queues.values():
             newer: dict[str, Item] = {}
             kept: deque[Item] = deque()
             for item in reversed(queue.items):
@@ -206,6 +265,7 @@ class Buffer:
                     survivor.segment = min(survivor.segment, item.segment)
                     survivor.since = item.since
                     item.into, item.state = survivor, State.MERGED
+                    self._leave(item, queue)
                     self.conflated += 1
                     self.depth -= 1
                 else:
@@ -219,9 +279,20 @@ class Buffer:
         return self.loaded_resets.get(snapshot.trader_id, snapshot.recorded_at)
 
     def _add_trader(self, trader_id: str) -> Trader:
-        queue = self.queues[partition_of(trader_id, len(self.queues))]
-        trader = self._traders[trader_id] = Trader(queue)
+        queue, before = self.queue_of(trader_id), self._unmoved.pop(trader_id, None)
+        trader = Trader(queue) if before is None else _moved(before, queue)
+        self._traders[trader_id] = trader
         return trader
+
+    def _trader(self, trader_id: str) -> Trader:
+        return self._traders.get(trader_id) or self._add_trader(trader_id)
+
+    def _leave(self, item: Item, queue: PartitionQueue) -> None:
+        """An item leaves a queue: count it, where that is of a former partition."""
+        trader = self._trader(item.snapshot.trader_id)
+        if trader.left and trader.queue is not queue:
+            trader.left -= 1
+            self.left -= 1
 
     def _replace(self, trader: Trader, item: Item, newer: Item) -> None:
         """The newest item of a trader becomes a newer one in its place, and stands for both."""
@@ -229,6 +300,13 @@ class Buffer:
         item.changed = newer.changed
         item.merged += 1
         self.conflated += 1
+
+
+def _moved(trader: Trader, queue: PartitionQueue) -> Trader:
+    """A trader in its new partition; what is left in the former one is still to be counted."""
+    moved = Trader(queue)
+    moved.newest, moved.confirmed, moved.tail = trader.newest, trader.confirmed, trader.tail
+    return moved
 
 
 def _differ(before: Item | None, snapshot: RiskSnapshot) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from risk_producer.contract.keys import partition_of
 from risk_producer.item import Item
 from risk_producer.session.options import Options
 from risk_producer.session.outages import Outages
@@ -44,6 +43,8 @@ class Health:
     closed: bool
     away: tuple[int, ...] = ()
     """Partitions whose snapshots Redis does not take just now."""
+    partitions: int = 1
+    """Partitions that traders are divided into; RISK_PARTITIONS, until Redis has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Diagnosis:
         """Why this item waits."""
         return (
             self._sender.held_reason(item.snapshot.trader_id)
-            or self._outages.reason_of(partition_of(item.snapshot.trader_id, self._options.partitions))
+            or self._sender.outage_reason(item.snapshot.trader_id)
             or self.no_thread
             or ("the stream is full: is a worker running?" if self._sender.full else None)
             or ("Redis has not answered yet" if self.awaiting_reply else "more comes than Redis takes")

@@ -37,6 +37,10 @@ class Outages:
         self._began = 0.0
         self._try_at = 0.0
 
+    def divide(self, partitions: int) -> None:
+        """There is another number of partitions from now on."""
+        self._partitions = partitions
+
     @property
     def active(self) -> bool:
         """Whether a partition is away."""
@@ -71,7 +75,7 @@ class Outages:
 
     def named(self, partitions: tuple[int, ...]) -> str:
         """These partitions, for a person; empty: they are all that there are."""
-        if len(partitions) == self._partitions:
+        if len(partitions) >= self._partitions:
             return ""
         more = len(partitions) - _NAMED_MAX
         shown = ", ".join(map(str, partitions[:_NAMED_MAX])) + (f" and {more} more" if more > 0 else "")

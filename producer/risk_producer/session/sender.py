@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from risk_producer.item import Item, State
@@ -119,7 +120,7 @@ class Sender:
         self._lock = lock
         self._maxlen = maxlen
         self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
-        self._states = deque(PartitionState(queue) for queue in buffer.queues)
+        self._states = deque(PartitionState(queue) for queue in buffer.queues.values())
         self._epochs: dict[tuple[int, str], EpochCounter] = {}
         """(incarnation, trader_id) -> its epoch; a trader that is not in it is unclaimed."""
         self._held: dict[str, _Hold] = {}
@@ -153,18 +154,33 @@ class Sender:
                     items = self._sendable(state.queue, now)
                     keys = [(item.incarnation, item.snapshot.trader_id) for item in items]
                     unclaimed = [key for key in keys if key not in self._epochs]
+                    if not items:
+                        continue
                     if not unclaimed:
                         for item in items:
                             item.state = State.SENT
                         state.in_flight = items
                 if unclaimed:
-                    return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)))
+                    return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)), self._buffer.partitioning)
             if state.request is None:
                 self._make_request(state)
             if state.request is not None:
                 state.sent = True
                 return state.request
         return None
+
+    def divide(self, partitioning: Partitioning) -> None:
+        """Divide the traders by another number of partitions; called with the lock held.
+
+        A trader keeps its epoch, and its seq goes on: what of it is on its way arrives first, where it is.
+        """
+        self._buffer.divide(partitioning)
+        for state in self._states:  # what waited for room may be elsewhere now, and each cap is another one
+            state.full_poll_s = state.not_before = 0.0
+        known = {state.queue for state in self._states}
+        self._states.extend(
+            PartitionState(queue) for queue in self._buffer.queues.values() if queue not in known
+        )
 
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth to look again, after next_request() had nothing to send."""
@@ -173,6 +189,11 @@ class Sender:
         if self._held:
             waits.append(min(hold.ask_at for hold in self._held.values()) - now)
         return max(0.001, min(waits, default=0.0))
+
+    @property
+    def cap(self) -> int:
+        """Entries that the stream of one partition may hold: its part of what all may hold together."""
+        return -(-self._maxlen // self._buffer.partitioning.partitions)
 
     @property
     def open(self) -> bool:
@@ -231,6 +252,10 @@ class Sender:
         """Whether this partition's stream had no room when last asked."""
         return any(state.full_poll_s for state in self._states if state.queue is queue)
 
+    def outage_reason(self, trader_id: str) -> str | None:
+        """Why Redis cannot be used for this trader; None: it can, as far as is known."""
+        return self._outages.reason_of(self._buffer.queue_of(trader_id).keys.partition)
+
     def held_reason(self, trader_id: str) -> str | None:
         """Why a trader is held back; None: it is not."""
         hold = self._held.get(trader_id)
@@ -246,11 +271,15 @@ class Sender:
         return {item for state in self._states if state.sent for item in state.in_flight}
 
     def _sendable(self, queue: PartitionQueue, now: float) -> Sequence[Item]:
-        """The oldest items, without those of traders that are held back."""
+        """The oldest items, without those of traders that are held back, or have some elsewhere still."""
         blocked = {trader_id for trader_id, hold in self._held.items() if hold.ask_at > now}
-        if not blocked:
+        if not blocked and not self._buffer.left:
             return list(islice(queue.items, self._batch_max))
-        free = (item for item in queue.items if item.snapshot.trader_id not in blocked)
+        free = (
+            item
+            for item in queue.items
+            if item.snapshot.trader_id not in blocked and not self._buffer.must_wait(queue, item)
+        )
         return list(islice(free, self._batch_max))
 
     def _make_request(self, state: PartitionState) -> None:
@@ -263,7 +292,9 @@ class Sender:
                 for item, error in lost:
                     self._lose(state, item, error)
                 state.in_flight = [item for item in items if not item.over]
-        request = Admit(state.queue.keys, self._maxlen, entries) if entries else None
+        request = None
+        if entries:
+            request = Admit(state.queue.keys, self.cap, entries, partitioning=self._buffer.partitioning)
         if request is not None and self._behind:
             request.accept_behind = any(
                 (item.incarnation, item.snapshot.trader_id) in self._behind for item in items

@@ -14,7 +14,8 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from risk_producer.contract.keys import Keys, Keyspace, partition_of
+from risk_producer.contract.keys import Keys, Keyspace
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.rejected import invalid_total
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.errors import ProducerClosed, StreamFull, StreamUnavailable
@@ -30,7 +31,7 @@ from risk_producer.session.sender import Sender
 from risk_producer.session.waiters import Waiters
 from risk_producer.session.wakeup import NEVER, Wakeup
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admit, Claim, NotReplicated
+from risk_producer.transport.requests import Admission, Admit, Claim, NotReplicated
 
 
 class ProducerSession:
@@ -88,6 +89,7 @@ class ProducerSession:
             log.warning("This process was forked: the spool is its parent's, snapshots are in memory only")
         session = ProducerSession(self.options)
         session.closed = self.closed
+        session.divide(self._buffer.partitioning)
         if not self.options.persistent:
             session._buffer = self._buffer  # there is no other place that knows
         return session
@@ -190,9 +192,8 @@ class ProducerSession:
         if section.is_held():
             return False
         with section.lock:
-            partition = self._partition_of(item.snapshot.trader_id)
-            full = self._sender.full_for(self._buffer.queues[partition])
-            full = full and not self._outages.is_away(partition)
+            queue = self._buffer.queue_of(item.snapshot.trader_id)
+            full = self._sender.full_for(queue) and not self._outages.is_away(queue.keys.partition)
             cancelled = full and self._buffer.cancel(item)
             if cancelled:
                 self._counts.saved -= 1
@@ -239,17 +240,13 @@ class ProducerSession:
         full and it is not on its way."""
         if self.cancel(item):
             return StreamFull(
-                f"the stream stayed full ({self.options.stream_maxlen} snapshots) for {timeout_s:g} s; "
+                f"the stream stayed full ({self._sender.cap} snapshots) for {timeout_s:g} s; "
                 "the snapshot was not accepted"
             )
         if self.ended:
             return StreamUnavailable("the producer was closed before Redis took the snapshot")
         trader_id = item.snapshot.trader_id
-        why = (
-            self._sender.held_reason(trader_id)
-            or self._outages.reason_of(self._partition_of(trader_id))
-            or "it is busy"
-        )
+        why = self._sender.held_reason(trader_id) or self._sender.outage_reason(trader_id) or "it is busy"
         return StreamUnavailable(
             f"Redis did not take the snapshot within {timeout_s:g} s ({why}); "
             "the snapshot stays in memory and is sent later"
@@ -310,7 +307,7 @@ class ProducerSession:
     def waiting_keys(self) -> list[Keys]:
         """The keys of the partitions that have something to send."""
         with self.section.lock:
-            return [queue.keys for queue in self._buffer.queues if queue.items]
+            return [queue.keys for queue in self._buffer.queues.values() if queue.items]
 
     def is_away(self, partition: int) -> bool:
         """Whether the last request of a partition failed."""
@@ -331,14 +328,50 @@ class ProducerSession:
             self._sender.on_admitted(request, reply, now)
         section = self.section
         with section.lock:
-            if self._outages.active:
-                took_s = self._outages.record_success(request.keys.partition, now)
-                self._in_memory = self._outages.active
-                if took_s is not None:
-                    section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
+            self._record_success(request.keys.partition, now)
             if section.deferred:
                 section.run_deferred()
+        if isinstance(reply, Admission) and reply.partitioning is not None:
+            self.divide(reply.partitioning)
         self._log_notes()
+
+    def _record_success(self, partition: int, now: float) -> None:
+        """Nothing of this partition has to wait for Redis; called with the lock held."""
+        if self._outages.active:
+            took_s = self._outages.record_success(partition, now)
+            self._in_memory = self._outages.active
+            if took_s is not None:
+                self.section.log(logging.WARNING, "The producer can use Redis again after %.1f s", took_s)
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """How traders are divided into partitions, as it is known here."""
+        return self._buffer.partitioning
+
+    def divide(self, partitioning: Partitioning) -> None:
+        """Redis has this about the number of partitions: it counts where it is newer than what is known."""
+        section = self.section
+        with section.lock:
+            before = self._buffer.partitioning
+            if self.ended or not partitioning.is_newer_than(before):
+                return
+            self._sender.divide(partitioning)
+            self._outages.divide(partitioning.partitions)
+            for queue in self._buffer.queues.values():
+                if not queue.items:  # nothing would try it again
+                    self._record_success(queue.keys.partition, monotonic())
+            if section.deferred:
+                section.run_deferred()
+        if before.partitions != partitioning.partitions:
+            if before.version:
+                text = "The number of partitions has changed from %d to %d: the producer's traders move"
+            else:
+                text = (
+                    "RISK_PARTITIONS is %d here, and the deployment has %d partitions: the producer uses "
+                    "those; `riskstream partitions` changes their number"
+                )
+            section.log(logging.WARNING, text, before.partitions, partitioning.partitions)
+        section.leave()
 
     def on_error(self, error: BaseException, now: float) -> float:
         """A request failed, or anything else in the flusher. Returns the seconds until the next attempt.
@@ -357,7 +390,7 @@ class ProducerSession:
             outages = self._outages
             begins = not outages.active
             others, self.unreachable = self.unreachable - {partition}, set()
-            for queue in self._buffer.queues:
+            for queue in self._buffer.queues.values():
                 each = queue.keys.partition
                 if not (partition is None or each == partition or each in others) or outages.is_away(each):
                     continue
@@ -545,6 +578,7 @@ class ProducerSession:
                 fenced=tuple(sorted(self._sender.fenced)),
                 closed=self.closed,
                 away=self._outages.partitions,
+                partitions=self._buffer.partitioning.partitions,
             )
 
     def sample(self) -> MetricsSample:
@@ -588,7 +622,7 @@ class ProducerSession:
 
     def outage_reason(self, trader_id: str) -> str | None:
         """Why Redis cannot be used for this trader; None: it can, as far as is known."""
-        return self._outages.reason_of(self._partition_of(trader_id))
+        return self._sender.outage_reason(trader_id)
 
     def local_state(self, trader_id: str) -> LocalState:
         """What load() finds here."""
@@ -602,8 +636,12 @@ class ProducerSession:
         """The keys of a trader's partition."""
         return self._keyspace.keys(self._partition_of(trader_id))
 
+    def keys(self, partition: int) -> Keys:
+        """The keys of a partition."""
+        return self._keyspace.keys(partition)
+
     def _partition_of(self, trader_id: str) -> int:
-        return partition_of(trader_id, self.options.partitions)
+        return self._buffer.queue_of(trader_id).keys.partition
 
     def log_once(self, text: str) -> None:
         """Log a critical line, the first time only."""

@@ -87,7 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         env(
             "RISK_PARTITIONS",
-            "Streams that traders are spread over, shared by the workers. The same for traders and workers",
+            "Streams that traders are spread over, as a new deployment has it; then `riskstream partitions` "
+            "changes it",
             ge=1,
             le=PARTITIONS_MAX,
         ),
@@ -96,7 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         env(
             "RISK_STREAM_MAXLEN",
-            "Entries a partition's stream may hold; the backpressure",
+            "Entries that all partitions' streams may hold, each an equal part; the backpressure",
             ge=1,
             le=100_000_000,
         ),

@@ -1,19 +1,21 @@
 -- Admits a batch to the capped stream, in order, as far as there is room. May be repeated: what was admitted
 -- before is passed over. Never trims, never goes beyond maxlen. Everything is checked before the first write.
 --
--- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind
+-- KEYS  snapshots, latest, epochs, admitted, counters, floors, behind, partitioning
 -- ARGV  1: JSON of {maxlen, accept_behind, and in columns, of each incarnation, 1, 2, ...: traders = {id...},
 --          epochs = {text...}, fields = {"epoch:id"...}; and of each entry: incarnation_of = {its number...},
 --          seqs, merged}; accept_behind may be left out, and merged where all are 0; replicated = true: WAIT
---          follows, so there is a write even where all was admitted before
+--          follows, so there is a write even where all was admitted before; partitioning = as the producer knows it,
+--          which may be left out
 --       2...: the payloads, by entry
 -- Returns JSON of {count = how many entries, from the first on, are admitted now or passed over; fenced = the numbers
 -- of the incarnations for which a newer epoch was given out (their history goes on, their state is the newer one's);
 -- skipped = of each incarnation of which no entry was admitted {incarnation = its number, why, ...}: why = "behind",
 -- admitted = the last seq as a text, floor, where Postgres knows a newer epoch that this Redis had lost; or why =
--- "unreadable", hash = its name, value}. What is empty is missing.
-local snapshots, latest, epochs, admitted, counters, floors, behind =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+-- "unreadable", hash = its name, value}; partitioning = this partition's copy, where it is another than the producer
+-- knows}. What is empty is missing.
+local snapshots, latest, epochs, admitted, counters, floors, behind, partitioning =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local PAYLOADS = 1
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, without it by trying all'
 local batch = cjson.decode(ARGV[1])
@@ -122,7 +124,10 @@ local function add(name, amount)
 end
 if added > 0 then add('accepted', added + conflated) end
 if conflated > 0 then add('conflated', conflated) end
+local copy = batch.partitioning and redis.pcall('GET', partitioning) -- what is wrong with it hinders nothing
+local differs = type(copy) == 'string' and copy ~= batch.partitioning and string.find(copy, '^[%d:,]+$')
 return cjson.encode({
+  partitioning = differs and copy or nil,
   count = count,
   fenced = #fenced > 0 and fenced or nil,
   skipped = #skipped > 0 and skipped or nil,

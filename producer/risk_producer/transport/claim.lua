@@ -2,12 +2,14 @@
 -- the workers restore after Redis lost its data), and at least this clock in ms. Always below 2^53.
 --
 -- KEYS  epochs, floors, superseded
--- ARGV  1: JSON of {traders = {id...}}; the same may come twice
+-- ARGV  1: JSON of {traders = {id...}, floors = {id = text}}; the same trader may come twice; floors: epochs that the
+--          trader has elsewhere, and that a new one has to exceed too; may be missing
 -- Returns JSON of {claims = of each, in this order, {epoch = text}; or {hash = its name, value} where what is known of
 -- the trader cannot be read, and nothing was changed}.
 local epochs, floors, superseded = KEYS[1], KEYS[2], KEYS[3]
 local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, see admit'
-local traders = cjson.decode(ARGV[1]).traders
+local message = cjson.decode(ARGV[1])
+local traders, elsewhere = message.traders, message.floors or {}
 local last = redis.pcall('HMGET', epochs, unpack(traders))
 local floor = redis.pcall('HMGET', floors, unpack(traders))
 if last.err or floor.err then return wrong_type(KEYS, { 'hash', 'hash' }) end
@@ -22,7 +24,7 @@ for i, trader in ipairs(traders) do
   elseif not least or least + 1 >= LIMIT then
     claims[i] = { hash = 'floors', value = shown(floor[i]) }
   else
-    local epoch = math.max(before + 1, least + 1, now_ms)
+    local epoch = math.max(before + 1, least + 1, (number(elsewhere[trader]) or 0) + 1, now_ms)
     local text = string.format('%.0f', epoch)
     claims[i] = { epoch = text }
     given[trader] = epoch

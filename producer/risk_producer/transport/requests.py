@@ -16,6 +16,7 @@ import msgspec
 from redis.exceptions import NoPermissionError, NoScriptError
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.wire import EPOCH_MAX, epoch_in
 from risk_producer.errors import StreamUnavailable
@@ -38,6 +39,9 @@ NODE_REPLICAS_TIMEOUT_MS: Final = 500
 """How long Redis, or a node of a cluster, waits for its replicas; less than what is waited for its answer, so
 that it says how many confirmed."""
 
+CLAIM_TRIES: Final = 5
+"""How often epochs are claimed anew where a trader has a greater one in another partition."""
+
 BATCH_MAX: Final = 500
 """Entries in one call; Lua's unpack() could take some thousands of traders."""
 
@@ -49,10 +53,26 @@ class Claim:
     keys: Keys
     incarnations: Sequence[tuple[int, str]]
     """Its number and its trader; where a trader comes again, its older incarnation is first."""
+    partitioning: Partitioning | None = None
+    """As it is known; with more than one number, traders may have epochs in other partitions too."""
 
-    def arguments(self) -> list[bytes]:
-        """ARGV of claim.lua."""
-        return [msgspec.json.encode({"traders": [trader_id for _, trader_id in self.incarnations]})]
+    def arguments(self, floors: Mapping[str, int] | None = None) -> list[bytes]:
+        """ARGV of claim.lua. floors: epochs of traders elsewhere, which the new ones have to exceed."""
+        message: dict[str, object] = {"traders": [trader_id for _, trader_id in self.incarnations]}
+        if floors:
+            message["floors"] = {trader_id: str(epoch) for trader_id, epoch in floors.items()}
+        return [msgspec.json.encode(message)]
+
+    def elsewhere(self) -> dict[int, list[str]]:
+        """Other partitions where the traders may have had an epoch -> those traders."""
+        found: dict[int, list[str]] = {}
+        if self.partitioning is None or not self.partitioning.others:
+            return found
+        for trader_id in dict.fromkeys(trader_id for _, trader_id in self.incarnations):
+            for partition in self.partitioning.places(trader_id):
+                if partition != self.keys.partition:
+                    found.setdefault(partition, []).append(trader_id)
+        return found
 
     def epochs(self, answer: Any) -> list[int | Unreadable]:
         """The answer of claim.lua."""
@@ -62,6 +82,34 @@ class Claim:
             else int(claimed.epoch)
             for (_, trader_id), claimed in zip(self.incarnations, _CLAIMS.decode(answer).claims, strict=True)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Supersede:
+    """Make epochs known in another partition of their traders, unless greater ones are there."""
+
+    keys: Keys
+    epochs: Mapping[str, int]
+    """trader_id -> its new epoch."""
+
+    def arguments(self) -> list[bytes]:
+        """ARGV of supersede.lua."""
+        return [
+            msgspec.json.encode(
+                {"traders": list(self.epochs), "epochs": [str(epoch) for epoch in self.epochs.values()]}
+            )
+        ]
+
+    def answers(self, answer: Any) -> dict[str, int | Unreadable]:
+        """The answer of supersede.lua: by trader, where a greater epoch is there, or what cannot be read."""
+        claims = zip(self.epochs, _CLAIMS.decode(answer).claims, strict=True)
+        return {
+            trader_id: Unreadable(_unreadable(self.keys, found.hash, trader_id, found.value, trader_id))
+            if found.hash
+            else int(found.epoch)
+            for trader_id, found in claims
+            if found.hash or found.epoch
+        }
 
 
 class OutgoingEntry(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +152,8 @@ class Latest:
     """In the wire format; None: Redis has none."""
     restored: bool
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
+    partitioning: Partitioning | None = None
+    """The partition's copy of it; None: there is none, or it cannot be read."""
     database: str | None = None
     """The identity of the database that the stream is stored in; None: no worker has written it yet."""
 
@@ -145,6 +195,8 @@ class _Admitted(msgspec.Struct):
     fenced: list[int] = []
     """Numbers of incarnations in the question, from 1 on."""
     skipped: list[_Skip] = []
+    partitioning: str = ""
+    """The partition's copy, where it is another one than in the question."""
 
 
 _CLAIMS: Final = msgspec.json.Decoder(_Claims)
@@ -157,9 +209,15 @@ class Admit:
     __slots__ = ("_batch", "_incarnations", "_payloads", "accept_behind", "entries", "keys", "maxlen")
 
     def __init__(
-        self, keys: Keys, maxlen: int, entries: Sequence[OutgoingEntry], *, accept_behind: bool = False
+        self,
+        keys: Keys,
+        maxlen: int,
+        entries: Sequence[OutgoingEntry],
+        *,
+        accept_behind: bool = False,
+        partitioning: Partitioning | None = None,
     ) -> None:
-        """maxlen: entries that the stream may hold.
+        """maxlen: entries that the stream may hold. partitioning: as it is known; None: it is not asked for.
 
         accept_behind: admit also what would be skipped as "behind", to history alone; may be set later.
         """
@@ -184,6 +242,8 @@ class Admit:
         merged = [each.merged for each in entries]
         if any(merged):
             self._batch["merged"] = merged
+        if partitioning is not None:
+            self._batch["partitioning"] = partitioning.text
         self._payloads = [each.payload for each in entries]
 
     def arguments(self, *, replicated: bool = False) -> list[bytes]:
@@ -201,6 +261,7 @@ class Admit:
             admitted.count,
             [self._incarnations[number - 1] for number in admitted.fenced],
             dict(map(self._skipped, admitted.skipped)),
+            Partitioning.read(admitted.partitioning),
         )
 
     def _skipped(self, skip: _Skip) -> tuple[tuple[str, int], Skipped]:
@@ -227,6 +288,8 @@ class Admission:
     """Traders and epochs for which a newer epoch exists: their state in Redis was left to it."""
     skipped: Mapping[tuple[str, int], Skipped] = field(default_factory=dict)
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
+    partitioning: Partitioning | None = None
+    """The partition's copy of it; None: it is the one in the Admit, or there is none that can be read."""
 
 
 class NotReplicated(StreamUnavailable):
@@ -241,7 +304,7 @@ def unavailable(error: Exception) -> StreamUnavailable:
 def _admit_keys(keys: Keys) -> list[str]:
     return [
         *(keys.snapshots, keys.latest, keys.epochs, keys.admitted),
-        *(keys.counters, keys.floors, keys.behind),
+        *(keys.counters, keys.floors, keys.behind, keys.partitioning),
     ]
 
 
@@ -267,8 +330,9 @@ def _payload(raw: bytes | str | None) -> bytes | None:
 
 
 def _latest(answer: Any, trader_id: str) -> Latest:
-    """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, INFO server."""
-    payload, marker, behind, database, server = answer
+    """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, GET partitioning,
+    INFO server."""
+    payload, marker, behind, database, partitioning, server = answer
     if isinstance(database, NoPermissionError):  # the permissions of a version before, which asked no GET
         database = None
     for each in (payload, marker, behind, database):
@@ -286,6 +350,7 @@ def _latest(answer: Any, trader_id: str) -> Latest:
     return Latest(
         payload,
         marker is not None and (run_id is None or _text(marker) == _text(run_id)),
+        None if isinstance(partitioning, Exception) else Partitioning.read(partitioning),
         database.decode(errors="backslashreplace") if isinstance(database, bytes) else database,
     )
 
@@ -298,6 +363,7 @@ class TraderStream:
         self._client = client
         self._replicas = replicas
         self._claim = client.register_script(script(__package__, "claim"))
+        self._supersede = client.register_script(script(__package__, "supersede"))
         self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
@@ -312,11 +378,86 @@ class TraderStream:
         return cls(client, replicas)
 
     def claim(self, call: Claim) -> list[int | Unreadable]:
-        """A new epoch for each of call.incarnations, in their order."""
+        """A new epoch for each of call.incarnations, in their order.
+
+        It is greater than the trader's in all partitions where it may have had one, and known there before it
+        is used: what an older incarnation still sends there does not change the state any more.
+        """
+        floors: dict[str, int] = {}
         try:
-            return call.epochs(self._ask(self._claim, _claim_keys(call.keys), call.arguments()))
+            for _ in range(CLAIM_TRIES):
+                answer = self._ask(self._claim, _claim_keys(call.keys), call.arguments(floors))
+                epochs = call.epochs(answer)
+                greater, unreadable = self._announced(call, epochs)
+                if not greater:
+                    return [
+                        unreadable.get(trader_id, epoch)
+                        for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
+                    ]
+                floors |= greater
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+        raise StreamUnavailable("other producers claim epochs for the same traders all the time")
+
+    def _announced(
+        self, call: Claim, epochs: Sequence[int | Unreadable]
+    ) -> tuple[dict[str, int], dict[str, Unreadable]]:
+        """Make new epochs known in the traders' other partitions.
+
+        Returns greater ones that are there, and traders of which it cannot be read what is there.
+        """
+        mine = {
+            trader_id: epoch
+            for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
+            if isinstance(epoch, int)
+        }
+        greater: dict[str, int] = {}
+        unreadable: dict[str, Unreadable] = {}
+        for partition, traders in call.elsewhere().items():
+            keys = Keys(partition, call.keys.namespace)
+            asked = Supersede(
+                keys, {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine}
+            )
+            if not asked.epochs:
+                continue
+            answer = self._ask(self._supersede, _claim_keys(keys), asked.arguments())
+            for trader_id, found in asked.answers(answer).items():
+                if isinstance(found, Unreadable):
+                    unreadable[trader_id] = found
+                else:
+                    greater[trader_id] = max(found, greater.get(trader_id, 0))
+        return greater, unreadable
+
+    def agree(self, wish: Partitioning, keys: Keys) -> Partitioning:
+        """What is agreed on about the number of partitions; where nothing is, the wish is from now on.
+
+        keys: of partition 0.
+        """
+        try:
+            pipeline: Any = self._client.pipeline(transaction=False)
+            pipeline.setnx(keys.partitioning, wish.first().text)
+            pipeline.get(keys.partitioning)
+            _, copy = pipeline.execute()
+        except REDIS_ERRORS as error:
+            raise unavailable(error) from error
+        return self._readable(copy, keys) or wish.first()
+
+    def agreed(self, keys: Keys) -> Partitioning | None:
+        """As agree(), but where nothing is agreed on that stays so: None."""
+        try:
+            return self._readable(self._client.get(keys.partitioning), keys)
+        except REDIS_ERRORS as error:
+            raise unavailable(error) from error
+
+    @staticmethod
+    def _readable(copy: Any, keys: Keys) -> Partitioning | None:
+        found = Partitioning.read(copy)
+        if copy is not None and found is None:
+            raise StreamUnavailable(
+                f"{keys.partitioning} in Redis holds {_text(copy)[:60]!r}, which does not say how many "
+                "partitions there are; a worker writes it anew"
+            )
+        return found
 
     def admit(self, call: Admit) -> Admission:
         """Put entries into the stream as far as there is room."""
@@ -359,6 +500,7 @@ class TraderStream:
             pipeline.hget(keys.floors, "")
             pipeline.hget(keys.behind, trader_id)
             pipeline.get(keys.database)
+            pipeline.get(keys.partitioning)
             pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
             return _latest(pipeline.execute(raise_on_error=False), trader_id)
         except REDIS_ERRORS as error:

@@ -16,14 +16,13 @@ from click.testing import CliRunner
 
 from risk_devkit.groups import ValkeyCluster
 from risk_producer import RiskProducer, StateUnknown, StreamUnavailable
-from risk_producer.contract.keys import Keys, Keyspace, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_of
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import beside, server_of
 from risk_worker.cli import cli
 from risk_worker.monitor.exporter import application
-from risk_worker.stream import progress, source
+from risk_worker.stream import partitions, progress, source
 from risk_worker.stream.bindings import Bindings
-from risk_worker.stream.partitions import unserved
 from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.producers import OnLoop, Producer, Threaded
@@ -134,7 +133,8 @@ def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, cl
         [(name, [[_, fields]])] = cast("Any", connected.xread({Keys(3).snapshots: "0-0"}, block=100)).items()
         assert (name, fields[0]) == (Keys(3).snapshots.encode(), b"s")
         assert [each.length for each in progress.read(connected, range(PARTITIONS))] == [1] * PARTITIONS
-        assert unserved(connected, 4).keys() == set(range(4, PARTITIONS))
+        seen = partitions.look(connected, NO_NAMESPACE, 4)
+        assert (seen.width, seen.entries) == (PARTITIONS, dict.fromkeys(range(PARTITIONS), 1))
         assert len({server_of(connected, Keys(each).snapshots) for each in range(PARTITIONS)}) == 3
         status: list[str] = []
         served = application(connected, PARTITIONS, connected)

@@ -40,6 +40,9 @@ class Restored(Floors):
         super().__init__(client, "", 0, 1)
         self._states = states
 
+    def _announce_partitioning(self) -> None:
+        pass
+
     def _page(self, after: str) -> list[dict[str, Any]]:
         names = sorted(name for name in self._states if name > after)[: module.PAGE]
         return [

@@ -22,12 +22,11 @@ TERMS = {
     "unclaimed trader": "stranger strangers",
     "survivor": "heir heirs",
     "cancel": "withdraw withdraws withdrawn",
-    "partition": "lane lanes",
+    "partition": "lane lanes stray strays astray",
     "time slice": "shift shifts",
     "ledger": "book books",
     "reconciliation": "balance balances balanced verdict verdicts",
     "gap": "hole holes",
-    "unserved partition": "stray strays astray",
     "disposition": "judge judges judged",
     "repair": "heal heals healed healing",
 }

@@ -7,14 +7,13 @@ accepted + foreign = stored + dead + conflated + in flight + not retained, where
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from risk_producer.contract import counters as names
 from risk_worker.audit.ledger import NOTHING, EpochKey, Ledger
 from risk_worker.audit.ranges import Range, size, split, subtract
-from risk_worker.stream.partitions import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,6 @@ class Report:
     """Entries that came into the stream by another way than a producer, and name no trader."""
     dead_but_stored: int = 0
     """Dead letters of what is stored all the same, and not counted as dead: a retry that did not finish."""
-    partitions: int = 1
-    unserved_partitions: Mapping[int, int] = field(default_factory=dict)
-    """partition -> entries in flight, of partitions beyond RISK_PARTITIONS: no worker will store them."""
     findings: Sequence[str] = ()
     """What else is wrong, a sentence each: what Redis holds and cannot be read, traders held back,
     partitions that are not drained."""
@@ -109,8 +105,6 @@ class Report:
         for epoch in self.epochs:
             yield from epoch.problems
         yield from (f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind)
-        if self.unserved_partitions:
-            yield describe(self.unserved_partitions, self.partitions)
         yield from self.findings
 
 

@@ -34,14 +34,9 @@ def as_json(report: Report) -> Iterator[str]:
         for epoch in report.epochs
         if epoch.duplicates
     )
-    unserved = (
-        {"partition": partition, "in_flight": count}
-        for partition, count in sorted(report.unserved_partitions.items())
-    )
     yield from _json_list("gaps", gaps)
     yield from _json_list("epochs_with_duplicates", with_duplicates)
     yield from _json_list("states_behind", report.states_behind)
-    yield from _json_list("unserved_partitions", unserved)
     yield from _json_list("findings", report.findings)
     yield "\n}"
 

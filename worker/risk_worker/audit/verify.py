@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -108,14 +108,14 @@ def look(
 
     Raises one of REDIS_ERRORS, and what read() does.
     """
-    admitted = _Admitted(client, scan.partitions_in_use(client, partitions, keyspace), trader)
+    in_use = scan.partitions_in_use(client, partitions, keyspace)
+    admitted = _Admitted(client, in_use, trader)
     waiting = _Waiting(client, admitted.partitions, trader)
     foreign = waiting.take_foreign(admitted)
     ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
     report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign)
-    unserved = {partition: count for partition, count in waiting.found.items() if partition >= partitions}
-    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, partitions, keyspace)]
-    return replace(report, partitions=partitions, unserved_partitions=unserved, findings=findings)
+    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, len(in_use), keyspace)]
+    return replace(report, findings=findings)
 
 
 def _found_since(
@@ -198,15 +198,12 @@ class _Waiting:
 
     def __init__(self, client: RedisClient, partitions: Sequence[Keys], trader: str | None) -> None:
         self.foreign = 0
-        self.found: Counter[int] = Counter()
-        """partition -> entries, of the trader or of all."""
         self.findings: list[str] = []
         self._pairs: dict[EpochKey, array[int]] = defaultdict(lambda: array("q"))
         for keys in partitions:
             try:
                 for _, fields in scan.entries(client, keys.snapshots):
-                    if self._add(fields, trader):
-                        self.found[keys.partition] += 1
+                    self._add(fields, trader)
             except ResponseError as error:
                 self.findings.append(scan.wrong_type(client, keys.snapshots, "stream", error))
 
@@ -232,20 +229,18 @@ class _Waiting:
                 del self._pairs[key]
         return foreign
 
-    def _add(self, fields: Mapping[bytes, bytes], trader: str | None) -> bool:
-        """Returns whether the entry is one of those that were asked for."""
+    def _add(self, fields: Mapping[bytes, bytes], trader: str | None) -> None:
         try:
             if fields.keys() != {FIELD}:
                 raise InvalidSnapshot("a foreign entry")
             snapshot = decode(fields[FIELD])
         except InvalidSnapshot:
             self.foreign += trader is None
-            return trader is None
+            return
         if trader is not None and snapshot.trader_id != trader:
-            return False
+            return
         pair = (snapshot.seq - snapshot.merged, snapshot.seq)
         self._pairs[snapshot.trader_id, snapshot.epoch].extend(pair)
-        return True
 
 
 def _unreadable(key: str, name: bytes, value: bytes, trader_id: str) -> str:

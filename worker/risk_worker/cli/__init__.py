@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "verify": "risk_worker.cli.audit:verify",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
+    "partitions": "risk_worker.cli.partitions:partitions",
     "rebind": "risk_worker.cli.rebind:rebind",
     "demo": "risk_devkit.command:demo",
 }

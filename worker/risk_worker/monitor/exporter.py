@@ -29,7 +29,7 @@ from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import AWAY, Question, ask
 from risk_worker.stream.counters import numbers
-from risk_worker.stream.partitions import unserved
+from risk_worker.stream.partitions import Known
 from risk_worker.stream.progress import Watch
 from risk_worker.stream.workers import LEASE_S, registered_workers
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
@@ -103,8 +103,12 @@ MEANING: Final = {
         "names them; delete them with HDEL or DEL, and find out which program wrote them."
     ),
     "risk_unserved_partition_entries": (
-        "Entries in partitions beyond RISK_PARTITIONS, which no worker drains. "
-        "Above 0: give all traders and workers the same RISK_PARTITIONS."
+        "Always 0, as workers drain every partition that holds something, whatever RISK_PARTITIONS says. "
+        "It stays for dashboards of versions before."
+    ),
+    "risk_partitions": (
+        "How many partitions traders are divided into, as is agreed on in Redis. "
+        "`riskstream partitions` changes it."
     ),
     "risk_store_latency_seconds": "Seconds from recorded_at to COMMIT, of all snapshots stored.",
 }
@@ -132,12 +136,14 @@ class RedisCollector(Collector):
         partitions: int,
         watch: Watch,
         rq: RedisClient,
+        known: Known,
         keyspace: Keyspace = NO_NAMESPACE,
     ) -> None:
-        """rq: a client of the Redis that has RQ's keys."""
+        """rq: a client of the Redis that has RQ's keys. known: takes what is seen of the partitions."""
         self._client = client
         self._keyspace = keyspace
-        self._partitions = [keyspace.keys(partition) for partition in range(partitions)]
+        self._wish = partitions
+        self._known = known
         self._watch = watch
         self._rq = rq
         self._answered = True
@@ -166,7 +172,9 @@ class RedisCollector(Collector):
 
     def _read(self) -> list[Metric]:
         questions: list[Question] = []
-        for keys in self._partitions:
+        seen = self._known.look(self._client, self._keyspace, self._wish)
+        partitions = [self._keyspace.keys(partition) for partition in range(seen.width)]
+        for keys in partitions:
             hashes = (keys.attempts, keys.failures, keys.latency_ms, keys.counters, keys.latency_buckets)
             commands = (("PING",), *(("HGETALL", name) for name in hashes))
             questions += [(keys.snapshots, words) for words in commands]
@@ -175,7 +183,7 @@ class RedisCollector(Collector):
         if all(isinstance(pong, Exception) for pong in pongs):
             raise pongs[0]
         unreadable: list[str] = []
-        of_partition = zip(self._partitions, pongs, strict=True)
+        of_partition = zip(partitions, pongs, strict=True)
         away = {keys.partition: pong for keys, pong in of_partition if isinstance(pong, AWAY)}
         self._name_away(away)
 
@@ -186,7 +194,7 @@ class RedisCollector(Collector):
         latency = HistogramMetricFamily(
             "risk_store_latency_seconds", MEANING["risk_store_latency_seconds"], labels=["partition"]
         )
-        for keys, at in zip(self._partitions, range(1, len(answers), 6), strict=True):
+        for keys, at in zip(partitions, range(1, len(answers), 6), strict=True):
             if keys.partition in away:
                 continue
             partition = str(keys.partition)
@@ -208,11 +216,13 @@ class RedisCollector(Collector):
         metrics += self._progress(unreadable)
         metrics += self._workers(unreadable)
         beyond = _gauge("risk_unserved_partition_entries")
-        beyond.add_metric([], sum(unserved(self._client, len(self._partitions), self._keyspace).values()))
+        beyond.add_metric([], 0)
+        agreed = _gauge("risk_partitions")
+        agreed.add_metric([], self._wish if seen.agreed is None else seen.agreed.partitions)
         fields = _gauge("risk_unreadable_fields")
         fields.add_metric([], len(unreadable))
         self._name(unreadable)
-        return [*metrics, beyond, fields]
+        return [*metrics, beyond, agreed, fields]
 
     def _progress(self, unreadable: list[str]) -> list[Metric]:
         length = _gauge("risk_stream_length", "partition")
@@ -313,8 +323,15 @@ def application(
     """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each partition that is
     not drained; and /healthz, which answers as long as the process does."""
     registry = CollectorRegistry(auto_describe=False)
-    watch = Watch(client, partitions, keyspace)
-    registry.register(RedisCollector(client, partitions, watch, rq or client, keyspace))
+    known = Known()
+
+    def width() -> int:
+        if known.seen is None:
+            known.look(client, keyspace, partitions)
+        return known.width(partitions)
+
+    watch = Watch(client, width, keyspace)
+    registry.register(RedisCollector(client, partitions, watch, rq or client, known, keyspace))
     metrics = make_wsgi_app(registry)
 
     def route(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -19,7 +19,8 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from risk_producer.contract.keys import NO_NAMESPACE, Keyspace, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
@@ -29,6 +30,7 @@ from risk_producer.transport.servers import AWAY, Question, ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
+from risk_worker.recovery import partitioning
 from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.outages import PartitionOutages
 
@@ -95,12 +97,15 @@ class Floors(ConnectionOwner):
         keyspace: Keyspace = NO_NAMESPACE,
         identity: str | None = None,
     ) -> None:
-        """identity: of the database; nothing is restored where Redis names another one. None: not asked."""
+        """identity: of the database; nothing is restored where Redis names another one. None: not asked.
+
+        partitions: how many there are, where nothing is agreed on.
+        """
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
         self._keys = keyspace.keys(partition)
-        self._partitions = partitions
+        self._partitioning = Partitioning.wished(partitions)
         self._identity = identity
         self._restore = client.register_script(script(__package__, "restore"))
         self._logged_at = 0.0
@@ -146,6 +151,7 @@ class Floors(ConnectionOwner):
         marker, run_id = self._marker()
         while marker != run_id.encode():
             comparing = f"{_COMPARING}{run_id} "
+            self._announce_partitioning()
             text = _text(marker)
             rows = self._page(text.removeprefix(comparing) if text.startswith(comparing) else "")
             following = f"{comparing}{rows[-1]['trader_id']}" if rows else run_id
@@ -190,6 +196,14 @@ class Floors(ConnectionOwner):
         own = self._identity is None or held == self._identity.encode()
         return bool(own and marker == _run_id(server).encode() and behind == 0)
 
+    def _announce_partitioning(self) -> None:
+        """See which traders may be here, and let those know that look here: before the comparison is over, so
+        that load() never takes for complete what is in another partition too."""
+        found = partitioning.stored(self._connected())
+        if found is not None:
+            self._partitioning = found
+            partitioning.announce_to(self._client, self._keys, found)
+
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
         with connection.transaction():
@@ -200,7 +214,7 @@ class Floors(ConnectionOwner):
         """Restore what this Redis lost of a page, and set the marker to `following`."""
         states: list[_State] = []
         for row in rows:
-            if partition_of(row["trader_id"], self._partitions) != self._keys.partition:
+            if self._keys.partition not in self._partitioning.places(row["trader_id"]):
                 continue
             if row["epoch"] > EPOCH_MAX or row["seq"] > EPOCH_MAX:
                 log.critical(
@@ -222,7 +236,7 @@ class Floors(ConnectionOwner):
     def _log_restored(self) -> None:
         if self._restored:
             log.warning(
-                "Redis had lost data of partition %d: the worker restored %d traders from Postgres",
+                "Partition %d in Redis, which is new or had lost data, got %d traders back from Postgres",
                 self._keys.partition,
                 self._restored,
             )

@@ -18,7 +18,8 @@ from typing import Any, Final, cast
 import msgspec
 import psycopg
 
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, FIELD, WireSnapshot, decode
@@ -29,6 +30,7 @@ from risk_worker.database import connection as database
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import floors
+from risk_worker.stream import partitions
 from risk_worker.stream.bindings import Bindings
 
 KEPT: Final = 1_000
@@ -84,15 +86,22 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
     OtherDatabase, a ConfigurationError: Redis and Postgres are not of one deployment.
     """
     database_url = settings.require_database_url()
-    keys = settings.keyspace.keys(partition_of(trader_id, settings.partitions))
     try:
         with (
             redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,
             database.connect(database_url, database.COMMAND) as connection,
         ):
+            seen = partitions.look(client, settings.keyspace, settings.partitions)
+            agreed = seen.agreed or Partitioning.wished(settings.partitions)
+            first, *others = map(settings.keyspace.keys, agreed.places(trader_id))
             bindings = Bindings(client, identity_of(connection))
-            bindings.require_own(bindings.held([keys.database]))
-            return _Repair(client, connection, keys, trader_id).run(dry_run=dry_run)
+            bindings.require_own(bindings.held(keys.database for keys in (first, *others)))
+            changes = _Repair(client, connection, first, trader_id).run(dry_run=dry_run)
+            for keys in others:
+                former = _Repair(client, connection, keys, trader_id)
+                if former.knows():
+                    changes += former.run(dry_run=dry_run)
+            return changes
     except REDIS_ERRORS as error:
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
@@ -167,6 +176,13 @@ class _Repair:
             if not changes or self._applied(changes):
                 return [*aside, *changes]
         raise RepairImpossible(f"what Redis holds of {self._trader_id!r} changes all the time; try again")
+
+    def knows(self) -> bool:
+        """Whether there is anything of the trader, in a partition that is not its own any more."""
+        keys = (self._keys.epochs, self._keys.floors, self._keys.latest, self._keys.behind)
+        return any(
+            self._client.type(key) == b"hash" and self._client.hexists(key, self._trader_id) for key in keys
+        )
 
     # Keys as a whole.
 

@@ -23,7 +23,7 @@ from risk_worker.recovery.floors import FloorsOfShare
 from risk_worker.runtime.time_slice import TimeSlice
 from risk_worker.stream import source
 from risk_worker.stream.outages import PartitionOutages
-from risk_worker.stream.partitions import Watch
+from risk_worker.stream.partitions import Known
 
 log = logging.getLogger("riskstream.jobs")
 
@@ -39,10 +39,10 @@ uncommitted: Final = Uncommitted()
 database_lost: Final = threading.Event()
 """Set when a time slice ended because Postgres cannot be used from here."""
 
+known: Final = Known()
+"""The partitions, as this process last saw them."""
 identities: Final[dict[str, str]] = {}
 """URL of a database -> its identity, as this process has last read it."""
-
-_unserved: Final = Watch()
 _outage: Final = OutageLog()
 _partition_outages: Final = PartitionOutages()
 
@@ -60,16 +60,17 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
     Returns how many entries were stored.
     """
     settings = Settings.load()
-    partitions = partitions_of(share, shares, settings.partitions)
+    width = _width(settings)
+    partitions = partitions_of(share, shares, width)
     if until_empty:
         return _drain(settings, partitions, source.StreamSource.is_empty)
-    time_slice.begin(shares)
+    time_slice.begin(shares, width)
     return _drain(settings, partitions, lambda _: time_slice.is_over(), on_lost=_lose_database)
 
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job of versions before the shares, while some of them run beside this one."""
-    return drain_share(partition, Settings.load().partitions, until_empty)
+    return drain_share(partition, known.width(Settings.load().partitions), until_empty)
 
 
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
@@ -79,6 +80,13 @@ def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float
     """
     until = monotonic() + seconds
     return _drain(settings, partitions, lambda stream: monotonic() >= until or stream.is_empty())
+
+
+def _width(settings: Settings) -> int:
+    """How many partitions there are now; as they were last seen, where Redis does not answer."""
+    with contextlib.suppress(*REDIS_ERRORS), source.connect(settings.require_redis_url()) as client:
+        known.look(client, settings.keyspace, settings.partitions)
+    return known.width(settings.partitions)
 
 
 def read_identity(database_url: str) -> str:
@@ -130,7 +138,6 @@ def _drain(
         )
         with contextlib.suppress(SourceUnavailable, *REDIS_ERRORS):  # the next time slice tries it again
             streams.forget()
-            _unserved.look(client, settings.partitions, settings.keyspace)
         stored = drain(
             streams,
             store,

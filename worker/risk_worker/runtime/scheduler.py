@@ -117,12 +117,12 @@ class DrainScheduler:
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are. identity: of the database that the jobs store into; None: the jobs may
-        be another one's.
+        partitions: how many there are; `partitions` of the object may be changed. identity: of the database
+        that the jobs store into; None: the jobs may be another one's.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
-        self._partitions = partitions
+        self.partitions = partitions
         self._keyspace = keyspace
         self._identity = identity
         self._lease_s = lease_s
@@ -136,11 +136,11 @@ class DrainScheduler:
 
     def shares(self) -> int:
         """How many shares of the partitions there should be now: one for each worker that is alive."""
-        shares = max(1, min(self._partitions, self._workers.count(self._connection)))
+        shares = max(1, min(self.partitions, self._workers.count(self._connection)))
         if shares != self._shares:
             log.info(
                 "The %d partition(s) are drained in %d share(s), one for each worker",
-                self._partitions,
+                self.partitions,
                 shares,
             )
         self._shares = shares
@@ -157,7 +157,7 @@ class DrainScheduler:
                 claim_drain_jobs(self._connection, self._keyspace, self._identity())
             self.remove_dead_workers()
             shares = self.shares()
-            numbers = sorted({*range(self._partitions), *self._queued()})
+            numbers = sorted({*range(self.partitions), *self._queued()})
             seen = self._read(numbers)
             self._watch_leases(seen)
             held = {lease for each in seen for lease, _ in each.leases}
@@ -269,7 +269,7 @@ class DrainScheduler:
         return True
 
     def _enqueue(self, pipeline: Any, share: int, shares: int) -> None:
-        partitions = partitions_of(share, shares, self._partitions)
+        partitions = partitions_of(share, shares, self.partitions)
         self._queue.enqueue_call(
             DRAIN,
             args=(share, shares),
@@ -383,7 +383,7 @@ class DrainScheduler:
     def check_types(self) -> None:
         """RQ cannot work while one of its keys is of another type."""
         types = {**_TYPES, self._keyspace.drain_jobs: b"hash", self._keyspace.database: b"string"}
-        for partition in range(self._partitions):
+        for partition in range(self.partitions):
             types[f"{RQ_KEY_PREFIX}:executions:{job_id_of(partition)}"] = b"zset"
         with self._connection.pipeline(transaction=False) as pipeline:
             for key in types:

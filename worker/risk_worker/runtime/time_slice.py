@@ -15,25 +15,26 @@ class TimeSlice:
 
     LENGTH_S: float = 20.0
     LOOKS: Final = 2
-    """The number of shares is another one when it was seen so often, one look after the other."""
+    """The number of shares, or of partitions, is another one when it was seen so often in succession."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._shares = 0
+        self._division = (0, 0)
         self._began = 0.0
         self._differed = 0
         self._over = False
 
-    def begin(self, shares: int) -> None:
-        """A drain of one of so many shares begins."""
-        self._shares, self._began, self._differed, self._over = shares, self._clock(), 0, False
+    def begin(self, shares: int, partitions: int) -> None:
+        """A drain of one of so many shares of so many partitions begins."""
+        self._division, self._began = (shares, partitions), self._clock()
+        self._differed, self._over = 0, False
 
-    def look(self, shares: int, *, waits: bool = False) -> None:
-        """RQ's Redis answers: there should be so many shares now.
+    def look(self, shares: int, partitions: int, *, waits: bool = False) -> None:
+        """RQ's Redis answers: there should be so many shares now, of so many partitions.
 
         waits: whether something in hand waits for its COMMIT, so that a new time slice would be of no use.
         """
-        self._differed = self._differed + 1 if shares != self._shares else 0
+        self._differed = self._differed + 1 if (shares, partitions) != self._division else 0
         if self._differed >= self.LOOKS or (not waits and self._clock() - self._began >= self.LENGTH_S):
             self.end()
 

@@ -38,6 +38,7 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, re
 from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
+from risk_worker.recovery import partitioning
 from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
@@ -154,7 +155,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         log.info(
             "The worker is ready: it drains its share of %d partition(s), "
             "or stands by while others drain all of them",
-            self._settings.partitions,
+            scheduler.partitions,
         )
 
     @property
@@ -255,6 +256,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             keyspace=settings.keyspace,
             identity=lambda: jobs.identities[database_url],
         )
+        with (
+            contextlib.suppress(*partitioning.ERRORS),  # the supervisor tries it again
+            source.connect(settings.require_redis_url()) as client,
+        ):
+            _agree(settings, self._scheduler, client)
         self._scheduler.check_types()
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
@@ -326,7 +332,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             until = monotonic() + seconds
             while True:
                 if self._settings is not None:
-                    partitions = range(self._settings.partitions)
+                    partitions = range(jobs.known.width(self._settings.partitions))
                     self._drain_directly(partitions, inf if self._burst else min(seconds, DIRECTLY_S))
                 if self._burst or monotonic() >= until:
                     break
@@ -381,13 +387,16 @@ class _Supervisor(threading.Thread):
 
     def run(self) -> None:
         with source.connect(self._settings.require_redis_url()) as client:
-            watch = progress.Watch(client, self._settings.partitions, self._settings.keyspace)
+            settings = self._settings
+            watch = progress.Watch(client, lambda: jobs.known.width(settings.partitions), settings.keyspace)
             maintained = looked = -inf
             while not self._over.wait(LOOK_S):
                 with self._contained():
                     self._look()
                 if monotonic() - maintained >= BEAT_S:
                     maintained = monotonic()
+                    with self._contained():
+                        self._look_at_partitions(client)
                     with self._contained():
                         self._scheduler.ensure_enqueued()
                 if monotonic() - looked < PROGRESS_S:
@@ -405,7 +414,8 @@ class _Supervisor(threading.Thread):
     def _look(self) -> None:
         """Whether the time slice is over; and show how long its COMMIT takes, where that is long."""
         waited_s = jobs.uncommitted.seconds()
-        jobs.time_slice.look(self._scheduler.shares(), waits=waited_s > LOOK_S)
+        partitions = self._scheduler.partitions
+        jobs.time_slice.look(self._scheduler.shares(), partitions, waits=waited_s > LOOK_S)
         key = worker_key(self._scheduler.worker)
         if waited_s >= NAMED_AFTER_S:
             self._shows_wait = True
@@ -413,6 +423,14 @@ class _Supervisor(threading.Thread):
         elif self._shows_wait:
             self._shows_wait = False
             self._rq.hdel(key, COMMIT_WAIT_FIELD)
+
+    def _look_at_partitions(self, client: RedisClient) -> None:
+        """See how many partitions there are; where their copies differ or are missing, write them."""
+        settings = self._settings
+        seen = jobs.known.look(client, settings.keyspace, settings.partitions)
+        self._scheduler.partitions = seen.width
+        if not seen.uniform:
+            _agree(settings, self._scheduler, client)
 
     def stop(self) -> None:
         self._over.set()
@@ -463,6 +481,23 @@ class _Lease:
                 self._worker.maintain_heartbeats(self._job, self._execution)
             except REDIS_ERRORS as error:
                 log.warning("The lease of %s could not be renewed: %s", self._job.id, error)
+
+
+def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -> None:
+    """Let Redis and Postgres know the same of the partitions. Raises partitioning.ERRORS."""
+    before = jobs.known.seen
+    found = partitioning.agree(
+        client, settings.require_database_url(), settings.keyspace, settings.partitions
+    )
+    seen = jobs.known.look(client, settings.keyspace, settings.partitions)
+    scheduler.partitions = seen.width
+    if before is None and found.partitions != settings.partitions:
+        log.warning(
+            "RISK_PARTITIONS is %d here, and the deployment has %d partitions: the worker uses those; "
+            "`riskstream partitions` changes their number",
+            settings.partitions,
+            found.partitions,
+        )
 
 
 def _leave(after_s: float) -> None:

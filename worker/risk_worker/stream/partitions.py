@@ -1,52 +1,93 @@
-"""Unserved partitions: those beyond RISK_PARTITIONS, which no worker drains.
+"""Which partitions there are: those that are agreed on, and all others that hold or held snapshots.
 
-A trader whose RISK_PARTITIONS is greater puts snapshots there.
+A producer of a version before the agreement, or one that has not heard of a change yet, puts snapshots where
+its own number says. Workers drain those partitions too, so that nothing is ever left unserved.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass, field
 
-from risk_producer.contract.keys import NO_NAMESPACE, PARTITIONS_MAX, Keyspace
-from risk_producer.transport.connect import RedisClient
-from risk_producer.transport.servers import ask
-
-log = logging.getLogger("riskstream.partitions")
-
-_SHOWN: Final = 10
+from risk_producer.contract.keys import PARTITIONS_MAX, Keyspace
+from risk_producer.contract.partitioning import Partitioning
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
+from risk_producer.transport.servers import Question, ask
 
 
-def unserved(client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> dict[int, int]:
-    """partition -> entries that wait in it. Raises one of REDIS_ERRORS."""
-    beyond = range(partitions, PARTITIONS_MAX)
-    streams = [keyspace.keys(partition).snapshots for partition in beyond]
-    lengths = ask(client, [(stream, ("XLEN", stream)) for stream in streams])
-    found = zip(beyond, lengths, strict=True)
-    return {partition: length for partition, length in found if isinstance(length, int) and length}
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """What one look at Redis shows."""
+
+    agreed: Partitioning | None
+    """What the copies say, all of them together; None: there is none that can be read."""
+    width: int
+    """Every partition that is used is below it: workers share 0 to width - 1."""
+    entries: Mapping[int, int] = field(default_factory=dict)
+    """partition -> entries that wait in it, where there are some."""
+    copies: Mapping[int, Partitioning | None] = field(default_factory=dict)
+    """partition -> its copy, where there is one, or the partition is used; None: it cannot be read."""
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all partitions have the same copy."""
+        found = self.agreed
+        if found is None:
+            return False
+        return all(self.copies.get(each) == found for each in {*range(found.width), *self.copies})
 
 
-def describe(waiting: Mapping[int, int], partitions: int) -> str:
-    """What unserved() found, and what to do, for a person."""
-    shown = [f"{count:,} in partition {partition}" for partition, count in sorted(waiting.items())]
-    if len(shown) > _SHOWN:
-        shown[_SHOWN:] = [f"and more in {len(shown) - _SHOWN} others"]
-    return (
-        f"Snapshots wait where no worker looks that has RISK_PARTITIONS={partitions}: {', '.join(shown)}. "
-        "Give all traders and workers the same RISK_PARTITIONS"
-    )
+def look(client: RedisClient, keyspace: Keyspace, wish: int) -> InUse:
+    """Look at all partitions there can be. wish: RISK_PARTITIONS, where nothing is agreed on.
+
+    Raises one of REDIS_ERRORS where no server answers.
+    """
+    questions: list[Question] = []
+    for number in range(PARTITIONS_MAX):
+        keys = keyspace.keys(number)
+        questions += [
+            (keys.snapshots, ("XLEN", keys.snapshots)),
+            (keys.snapshots, ("EXISTS", keys.admitted)),
+            (keys.snapshots, ("GET", keys.partitioning)),
+        ]
+    answers = ask(client, questions)
+    if all(isinstance(answer, REDIS_ERRORS) for answer in answers):
+        raise answers[0]
+    agreed: Partitioning | None = None
+    entries: dict[int, int] = {}
+    copies: dict[int, Partitioning | None] = {}
+    used: list[int] = []
+    for number in range(PARTITIONS_MAX):
+        length, admitted, raw = answers[3 * number : 3 * number + 3]
+        if isinstance(length, int) and length:
+            entries[number] = length
+        copy = None if isinstance(raw, Exception) else Partitioning.read(raw)
+        if copy is not None:
+            agreed = copy if agreed is None else agreed.joined(copy)
+        if number in entries or admitted == 1:
+            used.append(number)
+        if raw is not None or number in used[-1:]:
+            copies[number] = copy
+    width = wish if agreed is None else agreed.width
+    return InUse(agreed, max([width, *(1 + number for number in used[-1:])]), entries, copies)
 
 
-class Watch:
-    """Logs once, and not with every look, in which unserved partitions snapshots wait."""
+class Known:
+    """What this process last saw. Written by one thread at a time."""
 
     def __init__(self) -> None:
-        self._logged: set[int] = set()
+        self._seen: InUse | None = None
 
-    def look(self, client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> None:
-        """Log what is new. Raises one of REDIS_ERRORS."""
-        waiting = unserved(client, partitions, keyspace)
-        if waiting.keys() - self._logged:
-            log.error("%s.", describe(waiting, partitions))
-        self._logged = set(waiting)
+    @property
+    def seen(self) -> InUse | None:
+        """The last look; None: there was none."""
+        return self._seen
+
+    def width(self, wish: int) -> int:
+        """How many partitions workers share. wish: RISK_PARTITIONS, before the first look."""
+        return wish if self._seen is None else self._seen.width
+
+    def look(self, client: RedisClient, keyspace: Keyspace, wish: int) -> InUse:
+        """Look again. Raises one of REDIS_ERRORS where no server answers."""
+        self._seen = look(client, keyspace, wish)
+        return self._seen

@@ -113,7 +113,7 @@ class Watch:
     def __init__(
         self,
         client: RedisClient,
-        partitions: int,
+        partitions: int | Callable[[], int],
         keyspace: Keyspace = NO_NAMESPACE,
         *,
         bound_s: float = BOUND_S,
@@ -131,7 +131,8 @@ class Watch:
 
     def look(self) -> list[PartitionProgress]:
         """How far all partitions are."""
-        seen = read(self._client, range(self._partitions), self._keyspace)
+        partitions = self._partitions if isinstance(self._partitions, int) else self._partitions()
+        seen = read(self._client, range(partitions), self._keyspace)
         now = self._clock()
         with self._lock:
             return [self._with_own_time(each, now) for each in seen]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -10,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
-from risk_worker.stream.partitions import unserved
+from risk_worker.stream.partitions import look
 
 PAGE: Final = 1_000
 """Entries, fields or keys per request."""
@@ -61,17 +60,11 @@ def admitted_seqs(
 
 
 def partitions_in_use(client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE) -> list[Keys]:
-    """The keys of the partitions that are configured, and of others that hold or held snapshots.
+    """The keys of all partitions that are agreed on, or hold or held snapshots, and of those between.
 
     Raises one of REDIS_ERRORS.
     """
-    numbers = {*range(partitions), *unserved(client, partitions, keyspace)}
-    before, after = keyspace.keys(0).admitted.split("{0}")
-    wanted = re.compile(re.escape(before).encode() + rb"\{(\d{1,3})\}" + re.escape(after).encode())
-    for key in client.scan_iter(match=f"{before}{{*}}{after}", count=PAGE):
-        if found := wanted.fullmatch(key):
-            numbers.add(int(found[1]))
-    return [keyspace.keys(number) for number in sorted(numbers)]
+    return [keyspace.keys(number) for number in range(look(client, keyspace, partitions).width)]
 
 
 def wrong_type(client: RedisClient, key: str, wanted: str, error: ResponseError) -> str:

@@ -74,11 +74,23 @@ def test_counters_and_the_stream_by_partition(client: redis.Redis) -> None:
     assert got["risk_stream_oldest_age_seconds", ("1",)] == 0
 
 
-def test_what_no_worker_drains_is_counted(client: redis.Redis) -> None:
-    for partition in (0, 1, 2, 255):
+def test_every_partition_that_holds_something_is_served(client: redis.Redis) -> None:
+    for partition in (0, 1, 2, 7):
         client.xadd(Keys(partition).snapshots, {"s": "{}"})
-    assert samples(client, partitions=2)["risk_unserved_partition_entries", ()] == 2
-    assert samples(client, partitions=256)["risk_unserved_partition_entries", ()] == 0
+    client.set(Keys(0).partitioning, "3:4,2")
+    got = samples(client, partitions=2)
+    assert got["risk_unserved_partition_entries", ()] == 0
+    assert got["risk_partitions", ()] == 4
+    assert [got["risk_stream_length", (str(partition),)] for partition in range(8)] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+        1,
+    ]
 
 
 def test_age_is_that_of_the_oldest_entry(client: redis.Redis) -> None:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import script
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import Identity, encode
@@ -26,6 +27,7 @@ from risk_producer.transport.requests import (
     Claim,
     OutgoingEntry,
     Skipped,
+    Supersede,
     Unreadable,
 )
 from risk_worker.drain.batch import Batch, DeadLetter, Outcome, StreamEntry, decode_entries
@@ -75,9 +77,11 @@ def admit(*, accept_behind: bool) -> Admit:
         OutgoingEntry("größer", 7, 1, 0, b"{}"),
         OutgoingEntry("a", 7, 5, 1 if accept_behind else 0, b"{}"),
     ]
-    return Admit(KEYS, 10, entries, accept_behind=accept_behind)
+    known = Partitioning(3, 16, (4,)) if accept_behind else None
+    return Admit(KEYS, 10, entries, accept_behind=accept_behind, partitioning=known)
 
 
+SUPERSEDE = Supersede(KEYS, {"größer": 8, "a": 7, "b": 9, "c": 9})
 CLAIM = Claim(KEYS, [(0, "größer"), (0, "a"), (1, "b")])
 NOISE = b'\xff\0"{}'
 SHOWN = repr(r'\xff\x00"{}')
@@ -93,6 +97,8 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "admit": lambda: admit(accept_behind=False).arguments()[0],
     "admit-all-keys": lambda: admit(accept_behind=True).arguments(replicated=True)[0],
     "claim": lambda: CLAIM.arguments()[0],
+    "claim-floors": lambda: CLAIM.arguments({"größer": BIG - 2, "b": 7})[0],
+    "supersede": lambda: SUPERSEDE.arguments()[0],
     "acknowledge-whole": lambda: msgspec.json.encode(acknowledgement.whole(*batch(), NOW)),
     "acknowledge-listed": lambda: msgspec.json.encode(acknowledgement.listed(*batch(), NOW)),
     "forget": lambda: msgspec.json.encode(Forget(86_400_000, 1_000)),
@@ -132,6 +138,21 @@ ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
                 )
             },
         ),
+    ),
+    "admit-partitioning": (
+        admit(accept_behind=True).admission,
+        Admission(3, [], {}, Partitioning(4, 64, (16, 4))),
+    ),
+    "supersede": (
+        SUPERSEDE.answers,
+        {
+            "a": 7,
+            "b": Unreadable(
+                f"field 'b' of risk:{{0}}:epochs in Redis holds {SHOWN}, which is no number that can be "
+                "used; the command to repair it: riskstream repair b"
+            ),
+            "c": BIG - 1,
+        },
     ),
     "claim": (
         CLAIM.epochs,
@@ -195,12 +216,21 @@ class Scripts:
         keys = (KEYS.snapshots, KEYS.latest, KEYS.epochs, KEYS.admitted, KEYS.counters)
         payloads = (b"{}", b"{}", b"{}")
         self.check(
-            answer, "risk_producer.transport", "admit", (*keys, KEYS.floors, KEYS.behind), message, *payloads
+            answer,
+            "risk_producer.transport",
+            "admit",
+            (*keys, KEYS.floors, KEYS.behind, KEYS.partitioning),
+            message,
+            *payloads,
         )
 
-    def claim(self, answer: str) -> None:
+    def claim(self, answer: str, message: str = "claim") -> None:
         keys = (KEYS.epochs, KEYS.floors, KEYS.superseded)
-        self.check(answer, "risk_producer.transport", "claim", keys, golden("claim"))
+        self.check(answer, "risk_producer.transport", "claim", keys, golden(message))
+
+    def supersede(self, answer: str) -> None:
+        keys = (KEYS.epochs, KEYS.floors, KEYS.superseded)
+        self.check(answer, "risk_producer.transport", "supersede", keys, golden("supersede"))
 
     def acknowledge(self, answer: str, message: bytes) -> None:
         keys = (KEYS.snapshots, KEYS.counters, KEYS.attempts, KEYS.failures, KEYS.latency_ms)
@@ -260,6 +290,38 @@ def test_admit_takes_the_golden_message(client: Any, scripts: Scripts, name: str
     scripts.admit("admit", golden(name))
     assert client.xlen(KEYS.snapshots) == 3
     assert client.hmget(KEYS.admitted, "7:a", "7:größer") == [b"5", b"1"]
+
+
+@pytest.mark.parametrize("copy", [None, b"3:16,4", b"", b"\xff\xfe", b"x" * 100])
+def test_admit_answers_another_copy_of_the_partitioning_alone(
+    client: Any, scripts: Scripts, copy: bytes | None
+) -> None:
+    client.hset(KEYS.epochs, mapping={"a": "7", "größer": "7"})
+    if copy is not None:
+        client.set(KEYS.partitioning, copy)
+    scripts.admit("admit", golden("admit-all-keys"))
+    client.set(KEYS.partitioning, "4:64,16,4")
+    scripts.admit("admit-partitioning", golden("admit-all-keys"))
+    scripts.admit("admit", golden("admit"))  # a producer that does not ask
+    client.delete(KEYS.partitioning)
+    client.rpush(KEYS.partitioning, "of another type")
+    scripts.admit("admit", golden("admit-all-keys"))
+
+
+def test_a_new_epoch_exceeds_those_elsewhere(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, mapping={"a": NOISE})
+    client.hset(KEYS.floors, "b", "1e5")
+    scripts.claim("claim", "claim-floors")
+    assert client.hget(KEYS.epochs, "größer") == b"%d" % (BIG - 1)
+
+
+def test_supersede_answers_what_is_not_smaller_and_changes_the_rest(client: Any, scripts: Scripts) -> None:
+    client.hset(KEYS.epochs, mapping={"größer": "7", "a": "7", "b": NOISE})
+    client.hset(KEYS.floors, "c", str(BIG - 1))
+    scripts.supersede("supersede")
+    assert client.hmget(KEYS.epochs, "größer", "a", "b", "c") == [b"8", b"7", NOISE, None]
+    [superseded] = client.lrange(KEYS.superseded, 0, -1)
+    assert superseded.endswith(" 7:größer".encode())
 
 
 def test_admit_answers_what_was_fenced_and_what_is_behind(client: Any, scripts: Scripts) -> None:

@@ -55,13 +55,6 @@ def test_nothing_is_known_where_the_key_has_another_type(client: fakeredis.FakeR
     assert scan.admitted_seqs(client, [KEYS], [("a", 1), ("b", 1)]) == [None, None]
 
 
-def test_partitions_beyond_the_configured_ones_are_found(client: fakeredis.FakeRedis) -> None:
-    client.xadd(Keys(7).snapshots, {"s": "x"})
-    client.hset(Keys(9).admitted, "1:a", 1)
-    client.set("risk:{1234}:admitted", "of another program")
-    assert [keys.partition for keys in scan.partitions_in_use(client, 2)] == [0, 1, 7, 9]
-
-
 def test_a_wrong_type_is_a_sentence_and_another_error_is_raised(client: fakeredis.FakeRedis) -> None:
     client.set("k", "x")
     with pytest.raises(ResponseError) as caught:

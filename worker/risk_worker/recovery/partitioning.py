@@ -1,0 +1,109 @@
+"""What is agreed on about the number of partitions, kept the same in Redis and Postgres.
+
+Redis has a copy in each partition (see risk_producer/contract/partitioning.py), Postgres one row. Where they
+differ, the greater version counts, and the numbers of the other are looked at too: so a Redis that lost its
+data gets back what was agreed on, and one that was there before Postgres' row fills that.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from risk_producer.contract.keys import Keys, Keyspace
+from risk_producer.contract.partitioning import Partitioning
+from risk_producer.contract.scripts import script
+from risk_producer.contract.statements import statements
+from risk_producer.errors import ConfigurationError
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
+from risk_producer.transport.servers import ask
+from risk_worker.database import connection as database
+from risk_worker.database.deployment import identity_of
+from risk_worker.stream import partitions
+from risk_worker.stream.bindings import Bindings
+from risk_worker.stream.partitions import InUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+log = logging.getLogger("riskstream.partitioning")
+
+ERRORS: Final = (*REDIS_ERRORS, psycopg.Error, ConfigurationError)
+"""What agree() raises."""
+
+_SQL: Final = statements(__package__, "partitioning.sql")
+_ANNOUNCE: Final = script(__package__, "announce")
+
+
+def stored(connection: psycopg.Connection) -> Partitioning | None:
+    """What Postgres has; None: nothing is agreed on."""
+    return _of_row(connection.execute(_SQL["stored"]).fetchone())
+
+
+def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int) -> Partitioning:
+    """Make what Redis and Postgres know the same; where neither knows anything, the wish is agreed on.
+
+    Raises one of ERRORS.
+    """
+    seen = partitions.look(client, keyspace, wish)
+    with database.connect(database_url, database.STORE) as connection:
+        bindings = Bindings(client, identity_of(connection))
+        bindings.require_own(bindings.held(keyspace.keys(each).database for each in {0, *seen.copies}))
+        found = join_stored(connection, seen.agreed, Partitioning.wished(wish).first())
+    announce(client, keyspace, found, seen)
+    return found
+
+
+def announce(client: RedisClient, keyspace: Keyspace, found: Partitioning, seen: InUse) -> None:
+    """Write the copies that differ. Raises one of REDIS_ERRORS where no server answers."""
+    places = {*range(found.width), *seen.copies}
+    write(client, found, (keyspace.keys(each) for each in places if seen.copies.get(each) != found))
+
+
+def announce_to(client: RedisClient, keys: Keys, found: Partitioning) -> None:
+    """Write one partition's copy, unless a newer one is there. Raises one of REDIS_ERRORS."""
+    [answer] = write(client, found, [keys])
+    if isinstance(answer, Exception):
+        raise answer
+
+
+def write(client: RedisClient, found: Partitioning, keys: Iterable[Keys]) -> list[object]:
+    """Write copies, where no newer ones are. Returns what Redis answered, errors included.
+
+    Raises one of REDIS_ERRORS where no server answers.
+    """
+    copies = [each.partitioning for each in keys]
+    return ask(client, [(copy, ("EVAL", _ANNOUNCE, 1, copy, found.text)) for copy in copies])
+
+
+def join_stored(
+    connection: database.Connection, held: Partitioning | None, otherwise: Partitioning
+) -> Partitioning:
+    """Join what Postgres has with what Redis has, and store it. otherwise: where neither has anything."""
+    with connection.transaction():
+        row = _of_row(connection.execute(_SQL["lock"]).fetchone())
+        found = row.joined(held) if row and held else row or held or otherwise
+        if found != row:
+            connection.execute(
+                _SQL["store"],
+                {"version": found.version, "partitions": found.partitions, "others": list(found.others)},
+            )
+    return found
+
+
+def _of_row(row: tuple[object, ...] | None) -> Partitioning | None:
+    """None: there is none, or what was written by hand cannot be used."""
+    if row is None or row[1] is None:
+        return None
+    version, number, others = row
+    assert isinstance(version, int)
+    assert isinstance(others, list)
+    text = f"{max(1, version)}:{','.join(map(str, [number, *others]))}"
+    found = Partitioning.read(text)
+    if found is None:
+        log.error(
+            "risk_deployment in Postgres says %r about the number of partitions, which cannot be used", text
+        )
+    return found
