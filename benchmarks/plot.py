@@ -103,7 +103,7 @@ def _parts(
     cores: bool = False,
 ) -> None:
     """Processor time of each part, one above the other, a row or a second (cores)."""
-    per = [each["setting"]["rate"] / 1e6 if cores else 1 for each in points]
+    per = [mid(each, "steady_per_s") / 1e6 if cores else 1 for each in points]
     below = [0.0] * len(points)
     for part in parts:
         name, colour = _PARTS[part]

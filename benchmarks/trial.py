@@ -19,6 +19,7 @@ Measured = dict[str, float]
 """Name -> value. us_* are microseconds of processor time a row, bytes_* bytes a row."""
 
 WARM_UP_ROWS = 1_000
+DRAINED_WITHIN_S = 240
 _SIZES = "SELECT pg_relation_size('risk_state_history'), pg_indexes_size('risk_state_history'), {}"
 _WAL = "pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
 
@@ -132,7 +133,7 @@ def steady(servers: Servers, setting: Setting, seconds: float) -> Measured:
         for count in (max(setting.traders, WARM_UP_ROWS), setting.rate):
             producer.tell(count)
             producer.hear()
-            wait(lambda: made.store.length(range(setting.partitions)) == 0)
+            wait(lambda: made.store.length(range(setting.partitions)) == 0, DRAINED_WITHIN_S)
         rows = round(setting.rate * seconds)
         since = made.now()
         clock = Clock(
@@ -144,7 +145,7 @@ def steady(servers: Servers, setting: Setting, seconds: float) -> Measured:
         producer.tell(rows)
         producer.hear()
         took_s = clock.took_s
-        wait(lambda: made.store.length(range(setting.partitions)) == 0)
+        wait(lambda: made.store.length(range(setting.partitions)) == 0, DRAINED_WITHIN_S)
         us = clock.read_us(rows)
         waits = made.waits(since)
     return {
