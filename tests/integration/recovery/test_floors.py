@@ -368,6 +368,7 @@ def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
     client: Any, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(module, "BUDGET_S", 60.0)
     far_ahead(client)
     trader = Trader(client)
     trader.claim()
