@@ -317,6 +317,7 @@ def test_a_share_asks_once_for_all_of_its_partitions_and_compares_those_that_nee
     client: Any, redis_url: str, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "BUDGET_S", 60.0)
     looked: list[int] = []
     look = Floors.look
 
