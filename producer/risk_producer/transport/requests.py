@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.partitioning import Partitioning
@@ -323,6 +323,8 @@ def _latest(answer: Any, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, GET partitioning,
     INFO server."""
     payload, marker, behind, database, partitioning, server = answer
+    if isinstance(database, NoPermissionError):  # the permissions of a version before, which asked no GET
+        database = None
     for each in (payload, marker, behind, database):
         if isinstance(each, REDIS_ERRORS):
             raise each
@@ -428,15 +430,22 @@ class TraderStream:
             pipeline: Any = self._client.pipeline(transaction=False)
             pipeline.setnx(keys.partitioning, wish.first().text)
             pipeline.get(keys.partitioning)
-            _, copy = pipeline.execute()
+            written, copy = pipeline.execute(raise_on_error=False)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+        for each in (copy, None if copy else written):
+            if isinstance(each, NoPermissionError):  # those of a version before, which went by its own number
+                return wish.first()
+            if isinstance(each, Exception):
+                raise unavailable(each) from each
         return self._readable(copy, keys) or wish.first()
 
     def agreed(self, keys: Keys) -> Partitioning | None:
         """As agree(), but where nothing is agreed on that stays so: None."""
         try:
             return self._readable(self._client.get(keys.partitioning), keys)
+        except NoPermissionError:
+            return None
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 

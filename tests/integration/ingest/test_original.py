@@ -58,7 +58,7 @@ def test_they_are_named_and_taken_over_and_it_may_be_repeated(old: str) -> None:
         **{(f"old-{n}", 1): 11 for n in range(3)},
         ("state only", 1): 1,
     }
-    found = postgres_state.fetch(old, "old-0")
+    found = postgres_state.fetch(old, "old-0").state
     assert found is not None
     assert (found.current_equity, found.trading_paused, found.seq) == (77, True, 11)
     again = run(old)

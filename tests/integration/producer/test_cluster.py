@@ -16,12 +16,13 @@ from click.testing import CliRunner
 
 from risk_devkit.groups import ValkeyCluster
 from risk_producer import RiskProducer, StateUnknown
-from risk_producer.contract.keys import NO_NAMESPACE, Keys, partition_of
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_of
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import beside, server_of
 from risk_worker.cli import cli
 from risk_worker.monitor.exporter import application
 from risk_worker.stream import partitions, progress, source
+from risk_worker.stream.bindings import Bindings
 from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.producers import OnLoop, Producer, Threaded
@@ -352,3 +353,28 @@ def test_a_frozen_master_leaves_time_to_the_others(cluster: ValkeyCluster) -> No
         assert load.missing(client) == 0
     finally:
         end(producer)
+
+
+def test_a_namespace_leaves_each_partition_on_its_node(shared: ValkeyCluster, client: RedisClient) -> None:
+    space, traders = Keyspace("desk1"), traders_by_partition(PARTITIONS)
+    with RiskProducer(shared.url, namespace="desk1", partitions=PARTITIONS) as producer:
+        for trader_id in traders.values():
+            producer.push(snapshot(trader_id))
+    partitions = [space.keys(number) for number in range(PARTITIONS)]
+    for keys in partitions:
+        assert server_of(client, keys.snapshots) == server_of(client, Keys(keys.partition).snapshots)
+        assert client.xlen(Keys(keys.partition).snapshots) == 0
+    own, other = (Bindings(client, identity) for identity in ("own", "other"))
+    own.claim(partitions)
+
+    def streams_read(bindings: Bindings) -> set[str]:
+        reader = source.StreamSource(
+            client, range(PARTITIONS), keyspace=space, bindings=bindings, block_s=0.1
+        )
+        reads = [reader.read(wait=True) for _ in range(PARTITIONS)]
+        return {stream for pieces in reads for stream, _ in pieces}
+
+    assert streams_read(own) == {keys.snapshots for keys in partitions}
+    client.set(partitions[3].database, "other")
+    assert streams_read(own) == {keys.snapshots for keys in partitions} - {partitions[3].snapshots}
+    assert streams_read(other) == {partitions[3].snapshots}

@@ -183,15 +183,17 @@ class Floors(ConnectionOwner):
         """What shows whether there is anything to do: is_done() reads the answers."""
         floors = self._keys.floors
         return [
+            (floors, ("GET", self._keys.database)),
             (floors, ("HGET", floors, "")),
             (floors, ("HLEN", self._keys.behind)),
             (floors, ("INFO", "server")),
         ]
 
-    @staticmethod
-    def is_done(marker: Any, behind: Any, server: Any) -> bool:
-        """Whether the server was compared as a whole, and the newest state of all traders is known."""
-        return bool(marker == _run_id(server).encode() and behind == 0)
+    def is_done(self, held: Any, marker: Any, behind: Any, server: Any) -> bool:
+        """Whether the server was compared as a whole with this database, and the newest state of all traders
+        is known."""
+        own = self._identity is None or held == self._identity.encode()
+        return bool(own and marker == _run_id(server).encode() and behind == 0)
 
     def _announce_partitioning(self) -> None:
         """See which traders may be here, and let those know that look here: before the comparison is over, so
@@ -306,7 +308,7 @@ class FloorsOfShare:
             answers = ask(self._client, [question for each in served for question in each.questions()])
         except REDIS_ERRORS:
             return served  # looking at one of them logs it
-        return [each for at, each in enumerate(served) if not each.is_done(*answers[3 * at : 3 * at + 3])]
+        return [each for at, each in enumerate(served) if not each.is_done(*answers[4 * at : 4 * at + 4])]
 
     def __enter__(self) -> Self:
         return self
