@@ -58,7 +58,8 @@ def client_of(cluster: ValkeyCluster) -> RedisClient:
 def client(shared: ValkeyCluster) -> Iterator[RedisClient]:
     with client_of(shared) as connected:
         for partition in range(PARTITIONS):
-            for key in (Keys(partition).snapshots, Keys(partition).latest, Keys(partition).floors):
+            keys = Keys(partition)
+            for key in (keys.snapshots, keys.latest, keys.floors, keys.partitioning):
                 connected.delete(key)
         yield connected
 

@@ -149,7 +149,7 @@ def test_a_trader_goes_to_its_own_partition(bench: Bench) -> None:
 
 
 def test_a_full_partition_does_not_hold_up_the_others(bench: Bench) -> None:
-    producer = bench.producer(partitions=2, stream_maxlen=2)
+    producer = bench.producer(partitions=2, stream_maxlen=4)  # two each
     one = next(f"t{n}" for n in range(99) if partition_of(f"t{n}", 2) == 0)
     other = next(f"t{n}" for n in range(99) if partition_of(f"t{n}", 2) == 1)
     for number in range(4):

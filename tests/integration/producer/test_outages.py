@@ -229,13 +229,13 @@ def test_tries_become_rarer_the_longer_redis_is_away(bench: Bench, valkey: Embed
     producer = bench.producer()
     tries: list[float] = []
     stream = producer.stream
-    claim = stream.claim
+    agree = stream.agree
 
-    def noted(call: object) -> object:
+    def noted(*arguments: object) -> object:
         tries.append(time.monotonic())
-        return claim(call)
+        return agree(*arguments)
 
-    stream.claim = noted
+    stream.agree = noted
     assert producer.save(snapshot("t1", 0))
     wait_until(lambda: len(tries) == 6)
     gaps = [after - before for before, after in pairwise(tries)]
