@@ -298,21 +298,21 @@ COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last writte
 --
 
 CREATE TABLE public.risk_state_history (
-    trader_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    epoch bigint NOT NULL,
-    seq bigint NOT NULL,
-    trace_id text DEFAULT ''::text NOT NULL,
-    reason text DEFAULT ''::text NOT NULL,
-    daily_pnl double precision NOT NULL,
-    drawdown_pct double precision NOT NULL,
-    current_equity double precision NOT NULL,
-    peak_equity double precision NOT NULL,
-    trading_paused boolean NOT NULL,
+    recorded_at timestamp with time zone CONSTRAINT risk_state_history_recorded_at_not_null1 NOT NULL,
+    stored_at timestamp with time zone DEFAULT now() CONSTRAINT risk_state_history_stored_at_not_null1 NOT NULL,
+    epoch bigint CONSTRAINT risk_state_history_epoch_not_null1 NOT NULL,
+    seq bigint CONSTRAINT risk_state_history_seq_not_null1 NOT NULL,
+    daily_pnl double precision CONSTRAINT risk_state_history_daily_pnl_not_null1 NOT NULL,
+    drawdown_pct double precision CONSTRAINT risk_state_history_drawdown_pct_not_null1 NOT NULL,
+    current_equity double precision CONSTRAINT risk_state_history_current_equity_not_null1 NOT NULL,
+    peak_equity double precision CONSTRAINT risk_state_history_peak_equity_not_null1 NOT NULL,
+    last_reset_time timestamp with time zone CONSTRAINT risk_state_history_last_reset_time_not_null1 NOT NULL,
+    merged integer DEFAULT 0 CONSTRAINT risk_state_history_merged_not_null1 NOT NULL,
+    trading_paused boolean CONSTRAINT risk_state_history_trading_paused_not_null1 NOT NULL,
+    trader_id text CONSTRAINT risk_state_history_trader_id_not_null1 NOT NULL COLLATE pg_catalog."C",
+    trace_id text DEFAULT ''::text CONSTRAINT risk_state_history_trace_id_not_null1 NOT NULL,
+    reason text DEFAULT ''::text CONSTRAINT risk_state_history_reason_not_null1 NOT NULL,
     paused_until timestamp with time zone,
-    last_reset_time timestamp with time zone NOT NULL,
-    merged integer DEFAULT 0 NOT NULL,
-    stored_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT risk_state_history_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
@@ -332,16 +332,16 @@ CREATE TABLE public.risk_state_history (
 COMMENT ON TABLE public.risk_state_history IS 'Every accepted snapshot, exactly once; append-only; a hypertable where TimescaleDB is loaded';
 
 --
--- Name: COLUMN risk_state_history.trader_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trader_id IS 'Who: 1 to 255 characters';
-
---
 -- Name: COLUMN risk_state_history.recorded_at; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.risk_state_history.recorded_at IS 'When the trader took the snapshot, by its own clock; the partition column';
+
+--
+-- Name: COLUMN risk_state_history.stored_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.stored_at IS 'When the transaction that stored the row began, by the database''s clock';
 
 --
 -- Name: COLUMN risk_state_history.epoch; Type: COMMENT; Schema: public; Owner: -
@@ -354,18 +354,6 @@ COMMENT ON COLUMN public.risk_state_history.epoch IS 'One incarnation of a produ
 --
 
 COMMENT ON COLUMN public.risk_state_history.seq IS 'Counts the trader''s snapshots within the epoch without gaps: 1, 2, 3, ...; a gap is a lost snapshot';
-
---
--- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
-
---
--- Name: COLUMN risk_state_history.reason; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.reason IS 'Why the state changed; up to 1024 characters';
 
 --
 -- Name: COLUMN risk_state_history.daily_pnl; Type: COMMENT; Schema: public; Owner: -
@@ -392,18 +380,6 @@ COMMENT ON COLUMN public.risk_state_history.current_equity IS 'Equity, in the ac
 COMMENT ON COLUMN public.risk_state_history.peak_equity IS 'Highest equity so far, in the account''s currency';
 
 --
--- Name: COLUMN risk_state_history.trading_paused; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trading_paused IS 'Whether the trader has stopped trading';
-
---
--- Name: COLUMN risk_state_history.paused_until; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
-
---
 -- Name: COLUMN risk_state_history.last_reset_time; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -416,10 +392,34 @@ COMMENT ON COLUMN public.risk_state_history.last_reset_time IS 'When daily_pnl w
 COMMENT ON COLUMN public.risk_state_history.merged IS 'How many older snapshots this one stands for (conflated): seq - merged up to seq - 1';
 
 --
--- Name: COLUMN risk_state_history.stored_at; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN risk_state_history.trading_paused; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_state_history.stored_at IS 'When the transaction that stored the row began, by the database''s clock';
+COMMENT ON COLUMN public.risk_state_history.trading_paused IS 'Whether the trader has stopped trading';
+
+--
+-- Name: COLUMN risk_state_history.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trader_id IS 'Who: 1 to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.reason IS 'Why the state changed; up to 1024 characters';
+
+--
+-- Name: COLUMN risk_state_history.paused_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
 
 --
 -- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
@@ -458,6 +458,12 @@ ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
 --
+-- Name: risk_state_history_stored_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX risk_state_history_stored_at ON public.risk_state_history USING brin (stored_at) WITH (pages_per_range='32', autosummarize='on');
+
+--
 -- Name: risk_state_history risk_state_history_append_only_row; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -479,4 +485,5 @@ CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE 
 
 INSERT INTO public.schema_migrations (version) VALUES
     ('20261124000001'),
-    ('20261124000002');
+    ('20261124000002'),
+    ('20261126000002');

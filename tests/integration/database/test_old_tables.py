@@ -44,7 +44,7 @@ OLD = """
 
 
 def test_they_are_named_and_brought_over(empty_database_url: str) -> None:
-    move, copy = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    move, copy, page = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
     with psycopg.connect(empty_database_url, autocommit=True) as db:
         db.execute(OLD)
         with pytest.raises(MigrationError) as caught:
@@ -54,6 +54,7 @@ def test_they_are_named_and_brought_over(empty_database_url: str) -> None:
         db.execute(move)
         assert "Applied" in migrations.up(empty_database_url)
         db.execute(copy)
+        db.execute(page)
         assert migrations.up(empty_database_url) == "Nothing to apply"
     ledger = audit_ledger.read(empty_database_url)
     assert reconcile({}, {}, ledger).problems == []

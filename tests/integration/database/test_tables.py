@@ -148,9 +148,11 @@ def test_every_table_and_column_says_what_it_is(db: psycopg.Connection) -> None:
     assert silent == []
 
 
-def test_history_has_one_index(db: psycopg.Connection) -> None:
-    indexes = db.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history'").fetchall()
-    assert indexes == [("risk_state_history_pkey",)]
+def test_history_has_an_index_for_its_key_and_one_for_when_it_was_stored(db: psycopg.Connection) -> None:
+    indexes = db.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history' ORDER BY 1"
+    ).fetchall()
+    assert indexes == [("risk_state_history_pkey",), ("risk_state_history_stored_at",)]
 
 
 def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> None:
@@ -163,3 +165,23 @@ def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> No
     text = "\n".join(line for (line,) in plan)
     assert "risk_state_history_pkey" in text
     assert "Sort" not in text
+
+
+def test_what_was_stored_in_a_span_of_time_is_found_by_an_index(db: psycopg.Connection) -> None:
+    db.execute(
+        "INSERT INTO risk_state_history (trader_id, epoch, seq, recorded_at, stored_at, daily_pnl,"
+        " drawdown_pct, current_equity, peak_equity, trading_paused, last_reset_time)"
+        " SELECT 't', 1, n, timestamptz '2026-01-01Z' + n * interval '1 s',"
+        " timestamptz '2026-02-01Z' + n * interval '1 s', 0, 0, 0, 0, false, '2026-01-01Z'"
+        " FROM generate_series(1, 30000) AS n"
+    )
+    db.execute("VACUUM ANALYZE risk_state_history")
+    [(plan,)] = db.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT * FROM risk_state_history"
+        " WHERE stored_at >= '2026-02-01 01:00Z' AND stored_at < '2026-02-01 01:01Z'"
+    ).fetchall()
+    found = plan[0]["Plan"]
+    assert found["Node Type"] == "Bitmap Heap Scan"
+    assert found["Plans"][0]["Index Name"] == "risk_state_history_stored_at"
+    assert found["Actual Rows"] == 60
+    assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 100
