@@ -91,6 +91,37 @@ $$;
 
 COMMENT ON FUNCTION public.risk_refuse_change() IS 'Trigger: refuses whatever would change or remove rows';
 
+--
+-- Name: risk_refuse_closed(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_refuse_closed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+        DECLARE
+            closed timestamptz;
+        BEGIN
+            PERFORM pg_advisory_xact_lock_shared(8244247498213122412);
+            IF current_setting('transaction_isolation') = 'read committed' THEN
+                SELECT closed_until INTO STRICT closed FROM public.risk_seal_mark;
+            ELSE
+                SELECT closed_until INTO STRICT closed FROM public.risk_seal_mark FOR SHARE;
+            END IF;
+            IF now() < closed THEN
+                RAISE EXCEPTION 'history is closed until %, and this transaction began at %', closed, now()
+                    USING ERRCODE = 'serialization_failure', HINT = 'Try it again in a new transaction.';
+            END IF;
+            RETURN NULL;
+        END
+        $$;
+
+--
+-- Name: FUNCTION risk_refuse_closed(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_refuse_closed() IS 'Trigger: refuses rows of a transaction that began before what is closed for sealing';
+
 SET default_tablespace = '';
 
 SET default_table_access_method = heap;
@@ -170,6 +201,243 @@ COMMENT ON COLUMN public.risk_dead_letter.seq IS 'Of the snapshot; NULL: it coul
 --
 
 COMMENT ON COLUMN public.risk_dead_letter.payload IS 'The bytes of the entry, as they came';
+
+--
+-- Name: risk_epoch_total; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_epoch_total (
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    rows bigint NOT NULL,
+    merged bigint NOT NULL,
+    covered int8multirange NOT NULL
+);
+
+--
+-- Name: TABLE risk_epoch_total; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, kept with each run';
+
+--
+-- Name: COLUMN risk_epoch_total.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.trader_id IS 'Of the leaves';
+
+--
+-- Name: COLUMN risk_epoch_total.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.epoch IS 'Of the leaves';
+
+--
+-- Name: COLUMN risk_epoch_total.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.rows IS 'Sum of their rows';
+
+--
+-- Name: COLUMN risk_epoch_total.merged; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.merged IS 'Sum of their merged';
+
+--
+-- Name: COLUMN risk_epoch_total.covered; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.covered IS 'Union of their covered';
+
+--
+-- Name: risk_seal; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal (
+    run bigint NOT NULL,
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    day date NOT NULL,
+    rows bigint NOT NULL,
+    merged bigint NOT NULL,
+    covered int8multirange NOT NULL,
+    digest bytea NOT NULL
+);
+
+--
+-- Name: TABLE risk_seal; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal IS 'The leaves of the seals, append-only: what a run has of a trader, an epoch and a UTC day of recorded_at';
+
+--
+-- Name: COLUMN risk_seal.run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.run IS 'Number of the run';
+
+--
+-- Name: COLUMN risk_seal.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.trader_id IS 'Of the rows';
+
+--
+-- Name: COLUMN risk_seal.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.epoch IS 'Of the rows';
+
+--
+-- Name: COLUMN risk_seal.day; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.day IS 'UTC day of recorded_at of the rows';
+
+--
+-- Name: COLUMN risk_seal.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.rows IS 'How many rows of history it stands for';
+
+--
+-- Name: COLUMN risk_seal.merged; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.merged IS 'Sum of their merged';
+
+--
+-- Name: COLUMN risk_seal.covered; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.covered IS 'The seq numbers that they stand for, with the merged ones';
+
+--
+-- Name: COLUMN risk_seal.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.digest IS 'SHA-256 over the SHA-256 of each row, in the order of seq and recorded_at';
+
+--
+-- Name: risk_seal_mark; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal_mark (
+    singleton boolean DEFAULT true NOT NULL,
+    closed_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT risk_seal_mark_singleton_check CHECK (singleton)
+);
+
+--
+-- Name: TABLE risk_seal_mark; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal_mark IS 'One row: how far history is closed';
+
+--
+-- Name: COLUMN risk_seal_mark.singleton; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_mark.singleton IS 'true: there is one row';
+
+--
+-- Name: COLUMN risk_seal_mark.closed_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_mark.closed_until IS 'No transaction that began earlier may insert into history any more';
+
+--
+-- Name: risk_seal_run; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal_run (
+    number bigint NOT NULL,
+    version integer NOT NULL,
+    kind text NOT NULL,
+    from_at timestamp with time zone NOT NULL,
+    until_at timestamp with time zone NOT NULL,
+    leaves bigint NOT NULL,
+    rows bigint NOT NULL,
+    digest bytea NOT NULL,
+    previous bytea,
+    head bytea NOT NULL,
+    sealed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_seal_run_from_at_check CHECK ((from_at < until_at)),
+    CONSTRAINT risk_seal_run_number_check CHECK ((number >= 1))
+);
+
+--
+-- Name: TABLE risk_seal_run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal_run IS 'The chain of seals, append-only: each run covers the rows of a span of stored_at, and names the head before it';
+
+--
+-- Name: COLUMN risk_seal_run.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.number IS 'Counts the runs: 1, 2, 3, ...';
+
+--
+-- Name: COLUMN risk_seal_run.version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.version IS 'How the digests are made; docs/audit.md has each version';
+
+--
+-- Name: COLUMN risk_seal_run.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: the rows of the span were sealed';
+
+--
+-- Name: COLUMN risk_seal_run.from_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.from_at IS 'Rows stored at this time or later; -infinity in the first run';
+
+--
+-- Name: COLUMN risk_seal_run.until_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.until_at IS 'Rows stored before this time';
+
+--
+-- Name: COLUMN risk_seal_run.leaves; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many rows of risk_seal it has';
+
+--
+-- Name: COLUMN risk_seal_run.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history they stand for';
+
+--
+-- Name: COLUMN risk_seal_run.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over its leaves';
+
+--
+-- Name: COLUMN risk_seal_run.previous; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.previous IS 'The head of the run before; NULL: it is the first';
+
+--
+-- Name: COLUMN risk_seal_run.head; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.head IS 'SHA-256 over the other columns but sealed_at';
+
+--
+-- Name: COLUMN risk_seal_run.sealed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.sealed_at IS 'When it was sealed; not part of the head';
 
 --
 -- Name: risk_state; Type: TABLE; Schema: public; Owner: -
@@ -437,6 +705,34 @@ ALTER TABLE ONLY public.risk_dead_letter
     ADD CONSTRAINT risk_dead_letter_pkey PRIMARY KEY (stream, entry_id);
 
 --
+-- Name: risk_epoch_total risk_epoch_total_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_epoch_total
+    ADD CONSTRAINT risk_epoch_total_pkey PRIMARY KEY (trader_id, epoch);
+
+--
+-- Name: risk_seal_mark risk_seal_mark_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal_mark
+    ADD CONSTRAINT risk_seal_mark_pkey PRIMARY KEY (singleton);
+
+--
+-- Name: risk_seal risk_seal_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal
+    ADD CONSTRAINT risk_seal_pkey PRIMARY KEY (run, trader_id, epoch, day);
+
+--
+-- Name: risk_seal_run risk_seal_run_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal_run
+    ADD CONSTRAINT risk_seal_run_pkey PRIMARY KEY (number);
+
+--
 -- Name: risk_state_history risk_state_history_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -464,6 +760,30 @@ ALTER TABLE ONLY public.schema_migrations
 CREATE INDEX risk_state_history_stored_at ON public.risk_state_history USING brin (stored_at) WITH (pages_per_range='32', autosummarize='on');
 
 --
+-- Name: risk_seal risk_seal_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_append_only_row BEFORE DELETE OR UPDATE ON public.risk_seal FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal risk_seal_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal_run risk_seal_run_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_run_append_only_row BEFORE DELETE OR UPDATE ON public.risk_seal_run FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal_run risk_seal_run_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_run_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal_run FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
 -- Name: risk_state_history risk_state_history_append_only_row; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -476,6 +796,12 @@ CREATE TRIGGER risk_state_history_append_only_row BEFORE DELETE OR UPDATE ON pub
 CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
 
 --
+-- Name: risk_state_history risk_state_history_closed; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_state_history_closed BEFORE INSERT ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_closed();
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -486,4 +812,5 @@ CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE 
 INSERT INTO public.schema_migrations (version) VALUES
     ('20261124000001'),
     ('20261124000002'),
-    ('20261126000002');
+    ('20261126000002'),
+    ('20261126000003');

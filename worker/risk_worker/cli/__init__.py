@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "migrate": "risk_worker.cli.migrate:migrate",
     "push": "risk_worker.cli.push:push",
     "verify": "risk_worker.cli.audit:verify",
+    "seal": "risk_worker.cli.seal:seal",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "demo": "risk_devkit.command:demo",
