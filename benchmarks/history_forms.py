@@ -30,7 +30,6 @@ from benchmarks.servers import POSTGRES
 from risk_devkit.embedded import EmbeddedPostgres
 
 TRADERS: Final = 200
-BATCH: Final = 2_000
 TICK_S: Final = 2.0
 """Between two rows: a million are 23 days, so that a hypertable has several chunks."""
 
@@ -103,11 +102,23 @@ class Form:
         """Its CREATE TABLE, and what follows."""
         checks = [" AND ".join(f"({each})" for each in _CHECKS)] if self.one_check else _CHECKS
         constraints = ", ".join(f"CHECK ({each})" for each in checks)
-        index = self.index.format(self.table)
+        index = self.index.replace("{}", self.table)
         return f"CREATE TABLE {self.table} ({self.columns}, {constraints}, PRIMARY KEY ({self.key})); {index}"
 
 
 _BRIN: Final = "CREATE INDEX ON {} USING brin (stored_at) WITH (pages_per_range = 32, autosummarize = on);"
+# What the migrations do before each INSERT and COPY, so that a span of time can be closed and sealed.
+_CLOSING: Final = (
+    _BRIN + "CREATE TABLE mark (closed_until timestamptz NOT NULL); INSERT INTO mark VALUES ('-infinity');"
+    "CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+    " SET search_path = pg_catalog, pg_temp AS $$ DECLARE closed timestamptz; BEGIN"
+    " PERFORM pg_advisory_xact_lock_shared(8244247498213122412);"
+    " IF current_setting('transaction_isolation') = 'read committed' THEN"
+    " SELECT closed_until INTO STRICT closed FROM public.mark; ELSE"
+    " SELECT closed_until INTO STRICT closed FROM public.mark FOR SHARE; END IF;"
+    " IF now() < closed THEN RAISE EXCEPTION 'closed'; END IF; RETURN NULL; END $$;"
+    "CREATE TRIGGER closed BEFORE INSERT ON {} FOR EACH STATEMENT EXECUTE FUNCTION refuse_closed();"
+)
 _FIXED: Final = Form("fixed")
 FORMS: Final = (
     Form("before", columns=_BEFORE, one_check=False),
@@ -115,6 +126,7 @@ FORMS: Final = (
     _FIXED,
     replace(_FIXED, name="fixed_by_trader", by_trader=True),
     replace(_FIXED, name="brin", index=_BRIN),
+    replace(_FIXED, name="brin_closing", index=_CLOSING),
     replace(_FIXED, name="brin_by_trader", index=_BRIN, by_trader=True),
     replace(
         _FIXED, name="brin_id", index=_BRIN, columns=f"id bigint GENERATED ALWAYS AS IDENTITY, {_FIXED_FIRST}"
@@ -259,23 +271,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(url: str, rows: int, names: list[str], *, hypertable: bool) -> dict[str, dict[str, Any]]:
+def measure(
+    url: str, rows: int, names: list[str], *, batch: int, hypertable: bool
+) -> dict[str, dict[str, Any]]:
     """Fill the forms in turns, batch by batch, and ask each."""
     with psycopg.connect(url, autocommit=True) as source, psycopg.connect(url, autocommit=True) as target:
         if hypertable:
             target.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
         filled = [Filled(form, target, hypertable=hypertable) for form in FORMS if form.name in names]
-        for number, first in enumerate(range(0, rows, BATCH)):
-            data = {by_trader: _rows(source, first, by_trader=by_trader) for by_trader in (False, True)}
+        for number, first in enumerate(range(0, rows, batch)):
+            data = {
+                by_trader: _rows(source, first, batch, by_trader=by_trader) for by_trader in (False, True)
+            }
             turn = number % len(filled)
             for each in filled[turn:] + filled[:turn]:
-                each.add(data[each.form.by_trader], BATCH)
+                each.add(data[each.form.by_trader], batch)
         target.execute("VACUUM (ANALYZE)")
         return {each.form.name: {**each.cost(), "questions": each.ask()} for each in filled}
 
 
-def _rows(source: psycopg.Connection, first: int, *, by_trader: bool) -> bytes:
-    words = {"first": first, "last": first + BATCH - 1, "by_trader": by_trader}
+def _rows(source: psycopg.Connection, first: int, batch: int, *, by_trader: bool) -> bytes:
+    words = {"first": first, "last": first + batch - 1, "by_trader": by_trader}
     with source.cursor().copy(_ROWS, words) as copy:
         return b"".join(bytes(each) for each in copy)
 
@@ -319,6 +335,7 @@ def main() -> None:
     """Measure, then print tables or JSON."""
     parser = argparse.ArgumentParser(description="What the form of the history table costs and gives.")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of each form")
+    parser.add_argument("--batch", type=int, default=2_000, help="rows of a transaction")
     parser.add_argument("--url", help="a server on this machine; without it an embedded Postgres")
     parser.add_argument(
         "--hypertable", action="store_true", help="with TimescaleDB, which the server must have"
@@ -327,7 +344,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with _database(arguments.url) as url:
-        found = measure(url, arguments.rows, arguments.forms, hypertable=arguments.hypertable)
+        found = measure(
+            url, arguments.rows, arguments.forms, batch=arguments.batch, hypertable=arguments.hypertable
+        )
     print(json.dumps(found, indent=2)) if arguments.json else show(found)
 
 

@@ -59,8 +59,8 @@ def verify(
 ) -> None:
     """Verify that nothing was changed, removed or added since it was sealed.
 
-    An administrator who can rewrite the whole database can also make all seals anew, or remove the last: only a
-    head that was kept elsewhere shows that. Exit status 0: as it was sealed. 1: something is not, and it is
+    An administrator who can rewrite the whole database can also make all seals anew, or remove the last: only
+    a head that was kept elsewhere shows that. Exit status 0: as it was sealed. 1: something is not, and it is
     named. 2: nothing is known, because Postgres did not answer.
     """
     from risk_worker.seal import render
