@@ -467,17 +467,22 @@ class _Cluster(RedisCluster):
 
     def _find_nodes(self) -> None:
         host, port = self._address.places[0]
-        super().__init__(
-            # By a URL, as it takes a pool's settings then; of which it would pass on some alone.
-            url=f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}",
-            startup_nodes=self._nodes()[1:],
-            connection_pool_class=partial(ConnectionPool, **self._settings),
-            protocol=3,
-            decode_responses=False,
-            maint_notifications_config=self._settings["maint_notifications_config"],
-            retry=self._retry,
-            require_full_coverage=False,  # what one part lacks is no reason to leave the others
-        )
+        nodes = self._nodes()[1:]  # to which redis-py adds the one of its URL
+        try:
+            super().__init__(
+                # By a URL, as it takes a pool's settings then; of which it would pass on some alone.
+                url=f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}",
+                startup_nodes=nodes,
+                connection_pool_class=partial(ConnectionPool, **self._settings),
+                protocol=3,
+                decode_responses=False,
+                maint_notifications_config=self._settings["maint_notifications_config"],
+                retry=self._retry,
+                require_full_coverage=False,  # what one part lacks is no reason to leave the others
+            )
+        except BaseException:
+            _disconnect(nodes)
+            raise
         self._made = True
 
     def _nodes(self) -> list[ClusterNode]:
@@ -536,5 +541,14 @@ class _Cluster(RedisCluster):
         return ConnectionPool(host=host, port=port, **self._settings)
 
     def close(self) -> None:
+        """Close the connections to all nodes, which redis-py's own leaves open."""
         if self.__dict__.get("_made"):
             super().close()
+            manager = self.nodes_manager
+            _disconnect([*manager.nodes_cache.values(), *manager.startup_nodes.values()])
+
+
+def _disconnect(nodes: Iterable[ClusterNode]) -> None:
+    for node in nodes:
+        if node.redis_connection is not None:
+            node.redis_connection.connection_pool.disconnect()

@@ -2,7 +2,8 @@
 
 Queries and DML are PREPAREd, so that Postgres checks names and types and runs nothing. The rest (COPY, CREATE
 TEMP, SET LOCAL) is executed in a transaction that is rolled back. Walking the packages finds the files. A
-statement with the comment line `-- requires: timescaledb` needs a server that has it, and is skipped else.
+statement with the comment line `-- requires: timescaledb` needs a server that has it, and is skipped else;
+one with `-- requires: original` is about the tables of the system that riskstream replaces.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import risk_producer
 import risk_worker
 from risk_producer.contract.statements import statements
 from risk_worker.database import migrations
+from tests.support import original
 from tests.support.servers import Databases
 
 PREPARED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "TABLE"}
+REQUIRES_ORIGINAL = re.compile(r"^\s*-- requires: original$", re.MULTILINE)
 REQUIRES_TIMESCALEDB = re.compile(r"^\s*-- requires: timescaledb$", re.MULTILINE)
 
 
@@ -89,8 +92,18 @@ def migrated_url(databases: Databases, migrated_template: str) -> Iterator[str]:
 def check(url: str, statement: Statement) -> None:
     """Raises psycopg.Error where the statement does not fit the tables."""
     with psycopg.connect(url) as connection, connection.transaction(force_rollback=True):
+        about_original = REQUIRES_ORIGINAL.search(statement.text)
+        if about_original:
+            connection.execute("CREATE SCHEMA old_risk; SET LOCAL search_path = old_risk")
+            connection.execute(original.TABLES)
+            connection.execute("SET LOCAL search_path TO DEFAULT")
         for other in STATEMENTS:  # the temporary tables that it may name
-            if (other.package, other.file) == (statement.package, statement.file) and other != statement:
+            same_file = (other.package, other.file) == (statement.package, statement.file)
+            if (
+                same_file
+                and other != statement
+                and (about_original or not REQUIRES_ORIGINAL.search(other.text))
+            ):
                 create_temporary(connection, other)
         if statement.kind in PREPARED:
             connection.execute(f"PREPARE checked AS {statement.with_numbers}".encode())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors, sql
 
+MIGRATING = Path(__file__).parents[3] / "docs" / "migrating.md"
 GOOD: dict[str, Any] = {
     "trader_id": "t1",
     "epoch": 1,
@@ -165,6 +168,25 @@ def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> No
     text = "\n".join(line for (line,) in plan)
     assert "risk_state_history_pkey" in text
     assert "Sort" not in text
+
+
+def test_readers_page_by_that_index(db: psycopg.Connection) -> None:
+    """As docs/migrating.md shows to those that paged by `id`."""
+    [page] = re.findall(r"```sql\n(.*?)```", MIGRATING.read_text(), re.DOTALL)
+    for seq in range(16, 20):
+        insert(
+            db,
+            "risk_state_history",
+            trader_id="momentum-1",
+            epoch=1764000000000,
+            seq=seq,
+            recorded_at="2026-01-31 09:30:00.25+00",
+        )
+    assert len(db.execute(page.encode()).fetchall()) == 2
+    db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    plan = "\n".join(line for (line,) in db.execute(f"EXPLAIN {page}".encode()))
+    assert "risk_state_history_pkey" in plan
+    assert "Sort" not in plan
 
 
 def test_what_was_stored_in_a_span_of_time_is_found_by_an_index(db: psycopg.Connection) -> None:

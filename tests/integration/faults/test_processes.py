@@ -211,7 +211,9 @@ def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledg
     for _ in range(20):
         ledger.report(50)  # for whoever comes first
     wait_until(ledger.is_stored, what="both drain")
-    wait_until(lambda: "Could not store" in frozen.log, what="the frozen one finds its transaction gone")
+    wait_until(
+        lambda: "could not store a batch" in frozen.log, what="the frozen one finds its transaction gone"
+    )
     ledger.check()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -133,6 +134,18 @@ def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, cl
         served = application(connected, PARTITIONS, connected)
         body = b"".join(served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said)))
         assert (status, body) == (["200 OK"], b"ready\n")
+
+
+def test_a_closed_client_leaves_no_connection(shared: ValkeyCluster) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    gc.collect()
+    before = descriptors()
+    for _ in range(3):
+        with client_of(shared) as made:
+            assert [made.xlen(Keys(partition).snapshots) for partition in range(PARTITIONS)]
+        assert descriptors() <= before
 
 
 def test_scripts_that_all_nodes_forgot_are_no_outage(

@@ -9,10 +9,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import decode, encode
 from risk_producer.errors import StreamUnavailable
+from risk_producer.settings import Settings
 from risk_producer.transport.requests import (
     Admission,
     Admit,
@@ -23,8 +25,9 @@ from risk_producer.transport.requests import (
     Unreadable,
 )
 from risk_worker.recovery import floors as module
-from risk_worker.recovery.floors import Floors
+from risk_worker.recovery.floors import Floors, FloorsOfShare
 from risk_worker.runtime import jobs
+from risk_worker.stream.outages import PartitionOutages
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
 from tests.support.wait import slowness, wait_until
@@ -308,6 +311,36 @@ def test_each_partition_restores_its_own_traders(
     restored = [set(client.hkeys(Keys(partition).floors)) - {b""} for partition in range(3)]
     assert all(restored)
     assert sum(map(len, restored)) == len(set.union(*restored)) == 20
+
+
+def test_a_share_asks_once_for_all_of_its_partitions_and_compares_those_that_need_it(
+    client: Any, redis_url: str, database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "BUDGET_S", 60.0)
+    looked: list[int] = []
+    look = Floors.look
+
+    def noted(self: Floors) -> bool:
+        looked.append(self.partition)
+        return look(self)
+
+    monkeypatch.setattr(Floors, "look", noted)
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url, "RISK_PARTITIONS": "3"})
+    outages = PartitionOutages()
+    outages.record_failure([1], ResponseError("WRONGTYPE"), alone=False)
+    with FloorsOfShare(settings, client, range(3), outages) as floors:
+        floors.look()
+        assert looked == [0, 2], "one of them is not served now"
+        outages.record_success(1)
+        floors.look()
+        assert looked == [0, 2, 1]
+        floors.look()
+        assert looked == [0, 2, 1], "all are compared"
+        client.delete(Keys(2).floors)
+        client.hset(Keys(0).behind, "a", "7")
+        floors.look()
+        assert looked == [0, 2, 1, 0, 2]
 
 
 def test_a_database_that_is_away_hinders_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -225,9 +225,9 @@ def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
             return
     raise MigrationError(
         f"the database {connection.info.dbname} has tables of another program under names that riskstream "
-        f"needs ({', '.join(found)}), and no migration of riskstream was applied. Move them to another "
-        "schema, run riskstream migrate up again, and copy their rows: docs/migrating.md has the statements. "
-        "Nothing was changed"
+        f"needs ({', '.join(found)}), and no migration of riskstream was applied. Where they are those of "
+        "the system that riskstream replaces, riskstream import-original moves them and copies their rows "
+        "(docs/migrating.md); else move them to another schema. Nothing was changed"
     )
 
 

@@ -25,7 +25,7 @@ from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
-from risk_producer.transport.servers import ask
+from risk_producer.transport.servers import Question, ask
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
@@ -92,7 +92,6 @@ class Floors(ConnectionOwner):
         self._keys = Keys(partition)
         self._partitions = partitions
         self._restore = client.register_script(script(__package__, "restore"))
-        self._look_at = 0.0
         self._logged_at = 0.0
         self._restored = 0
 
@@ -101,13 +100,11 @@ class Floors(ConnectionOwner):
         return cls(client, settings.require_database_url(), partition, settings.partitions)
 
     def look(self) -> bool:
-        """Go on with the comparison where one is due; every LOOK_EVERY_S see whether one is.
+        """Go on with the comparison where one is due, for BUDGET_S at the most.
 
-        Returns whether nothing is left to be done now. Raises nothing: what cannot be compared now is logged
-        and tried again, and never hinders storing.
+        Returns whether nothing is left to be done now. Raises nothing: what cannot be compared now is logged,
+        and never hinders storing.
         """
-        if monotonic() < self._look_at:
-            return True
         try:
             done = self._compare(monotonic() + BUDGET_S)
             self._name_behind()
@@ -121,7 +118,6 @@ class Floors(ConnectionOwner):
                     self._keys.partition,
                     classify_error(error) if isinstance(error, psycopg.Error) else error,
                 )
-        self._look_at = monotonic() + LOOK_EVERY_S if done else 0.0
         return done
 
     def compare(self) -> None:
@@ -157,9 +153,21 @@ class Floors(ConnectionOwner):
         marker, server = ask(self._client, [(floors, ("HGET", floors, "")), (floors, ("INFO", "server"))])
         if isinstance(marker, Exception):
             raise marker
-        # Where the user may not run INFO there is no other sign than the marker itself.
-        run_id = server.get("run_id", "compared") if isinstance(server, dict) else "compared"
-        return marker or b"", str(run_id)
+        return marker or b"", _run_id(server)
+
+    def questions(self) -> list[Question]:
+        """What shows whether there is anything to do: is_done() reads the answers."""
+        floors = self._keys.floors
+        return [
+            (floors, ("HGET", floors, "")),
+            (floors, ("HLEN", self._keys.behind)),
+            (floors, ("INFO", "server")),
+        ]
+
+    @staticmethod
+    def is_done(marker: Any, behind: Any, server: Any) -> bool:
+        """Whether the server was compared as a whole, and the newest state of all traders is known."""
+        return bool(marker == _run_id(server).encode() and behind == 0)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
@@ -228,7 +236,7 @@ class Floors(ConnectionOwner):
 
 
 class FloorsOfShare:
-    """Compares the partitions of a share, one after the other. Not thread-safe."""
+    """Compares the partitions of a share; most looks are one question for all of them. Not thread-safe."""
 
     def __init__(
         self,
@@ -238,19 +246,32 @@ class FloorsOfShare:
         outages: PartitionOutages | None = None,
     ) -> None:
         """outages: the partitions that Redis does not serve now, which are left out."""
-        self._floors = deque(Floors.from_settings(settings, client, partition) for partition in partitions)
+        self._client = client
+        self._floors = [Floors.from_settings(settings, client, partition) for partition in partitions]
         self._outages = PartitionOutages() if outages is None else outages
+        self._left: deque[Floors] = deque()
+        self._look_at = 0.0
 
     def look(self) -> None:
-        """Floors.look() of each; after BUDGET_S it leaves the rest to the next call. Raises nothing."""
-        until = monotonic() + BUDGET_S
-        for _ in range(len(self._floors)):
-            first = self._floors[0]
-            if first.partition not in self._outages and not first.look():
-                return
-            self._floors.rotate(-1)
-            if monotonic() >= until:
-                return
+        """Every LOOK_EVERY_S see where there is something to do; do it, for BUDGET_S with each call.
+
+        Raises nothing.
+        """
+        now = monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY_S
+            self._left = deque(self._not_done())
+        while self._left and monotonic() < now + BUDGET_S:
+            if self._left[0].look():
+                self._left.popleft()
+
+    def _not_done(self) -> list[Floors]:
+        served = [each for each in self._floors if each.partition not in self._outages]
+        try:
+            answers = ask(self._client, [question for each in served for question in each.questions()])
+        except REDIS_ERRORS:
+            return served  # looking at one of them logs it
+        return [each for at, each in enumerate(served) if not each.is_done(*answers[3 * at : 3 * at + 3])]
 
     def __enter__(self) -> Self:
         return self
@@ -260,6 +281,11 @@ class FloorsOfShare:
     ) -> None:
         for each in self._floors:
             each.close()
+
+
+def _run_id(server: Any) -> str:
+    """Of the answer to INFO server. Where the user may not run INFO, the marker itself is the only sign."""
+    return str(server.get("run_id", "compared") if isinstance(server, dict) else "compared")
 
 
 def rows_of(
