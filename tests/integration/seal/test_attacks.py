@@ -143,6 +143,8 @@ def test_a_leaf(url: str, connection: psycopg.Connection, change: str) -> None:
         "UPDATE risk_seal_run SET digest = sha256('x') WHERE number = 2",
         "UPDATE risk_seal_run SET from_at = from_at - interval '1 s' WHERE number = 2",
         "UPDATE risk_seal_run SET head = sha256('x') WHERE number = 2",
+        "UPDATE risk_seal_run SET until_at = 'infinity' WHERE number = 2",
+        "UPDATE risk_seal_run SET from_at = '4000-01-01 BC' WHERE number = 2",
         "UPDATE risk_seal_run SET previous = sha256('x') WHERE number = 2",
         "DELETE FROM risk_seal_run WHERE number = 2",
         "DELETE FROM risk_seal_run WHERE number = 2; DELETE FROM risk_seal WHERE run = 2",
@@ -153,6 +155,21 @@ def test_a_run(url: str, connection: psycopg.Connection, change: str) -> None:
     found = verify(url, deep=False).findings
     assert any(each.kind in ("seal", "leaf") and each.run in (2, 3) for each in found)
     assert "run 2" in " ".join(each.message for each in found)
+
+
+@pytest.mark.parametrize("mark", ["-infinity", "2026-01-01Z"])
+def test_the_mark(url: str, connection: psycopg.Connection, mark: str) -> None:
+    connection.execute("UPDATE risk_seal_mark SET closed_until = %s", (mark,))
+    [found] = verify(url, deep=False).findings
+    assert "history is not closed as far as it is sealed" in found.message
+
+
+def test_a_mark_beyond_all_times(url: str, connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE risk_seal_mark SET closed_until = 'infinity'")
+    report = verify(url, deep=False)
+    assert report.intact
+    assert report.closed_until is not None
+    assert report.closed_until.year == 9999
 
 
 def test_a_running_total(url: str, connection: psycopg.Connection) -> None:

@@ -5,10 +5,11 @@
 SELECT clock_timestamp();
 
 -- name: end_of_chain
--- (last number, its end, how far history is closed; the newest two are NULL where there is none)
+-- (last number, its end, how far history is closed). NULL: there is none. A time that no sealer writes, which Python
+-- does not have either, is the last that it has.
 SELECT (SELECT max(number) FROM risk_seal_run),
-       (SELECT until_at FROM risk_seal_run ORDER BY number DESC LIMIT 1),
-       (SELECT NULLIF(closed_until, '-infinity') FROM risk_seal_mark);
+       (SELECT least(until_at, '9999-12-30Z') FROM risk_seal_run ORDER BY number DESC LIMIT 1),
+       (SELECT least(NULLIF(closed_until, '-infinity'), '9999-12-30Z') FROM risk_seal_mark);
 
 -- name: first_stored
 -- A time that no calendar has is that of no worker; such a row is the first run's, or never sealed.
@@ -24,7 +25,7 @@ UPDATE risk_seal_mark SET closed_until = greatest(closed_until, %(until)s);
 -- name: reopen
 UPDATE risk_seal_mark
 SET closed_until = coalesce((SELECT until_at FROM risk_seal_run ORDER BY number DESC LIMIT 1), '-infinity')
-RETURNING NULLIF(closed_until, '-infinity');
+RETURNING least(NULLIF(closed_until, '-infinity'), '9999-12-30Z');
 
 -- name: lock_chain
 -- Whether this transaction alone adds to the chain ("sealruns").
@@ -101,7 +102,8 @@ RETURNING head;
 
 -- name: runs
 -- Each run of the chain, and whether its head is that of its columns.
-SELECT number, version, kind, NULLIF(from_at, '-infinity'), until_at, leaves, rows, digest, previous, head,
+SELECT number, version, kind, CASE WHEN from_at BETWEEN '2000-01-01Z' AND '9999-12-30Z' THEN from_at END,
+       least(greatest(until_at, '2000-01-01Z'), '9999-12-30Z'), leaves, rows, digest, previous, head,
        head = sha256(record_send(ROW(version, number, kind, from_at, until_at, leaves, rows, digest, previous)))
 FROM risk_seal_run
 WHERE number >= %(first)s
