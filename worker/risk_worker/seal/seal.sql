@@ -9,7 +9,7 @@ SELECT clock_timestamp();
 -- does not have either, is the last that it has.
 SELECT (SELECT max(number) FROM risk_seal_run),
        (SELECT least(until_at, '9999-12-30Z') FROM risk_seal_run ORDER BY number DESC LIMIT 1),
-       (SELECT least(NULLIF(closed_until, '-infinity'), '9999-12-30Z') FROM risk_seal_mark);
+       (SELECT NULLIF(least(closed_until, '9999-12-30Z'), '-infinity') FROM risk_seal_mark);
 
 -- name: first_stored
 -- A time that no calendar has is that of no worker; such a row is the first run's, or never sealed.
@@ -25,7 +25,7 @@ UPDATE risk_seal_mark SET closed_until = greatest(closed_until, %(until)s);
 -- name: reopen
 UPDATE risk_seal_mark
 SET closed_until = coalesce((SELECT until_at FROM risk_seal_run ORDER BY number DESC LIMIT 1), '-infinity')
-RETURNING least(NULLIF(closed_until, '-infinity'), '9999-12-30Z');
+RETURNING NULLIF(least(closed_until, '9999-12-30Z'), '-infinity');
 
 -- name: lock_chain
 -- Whether this transaction alone adds to the chain ("sealruns").
