@@ -92,6 +92,37 @@ $$;
 COMMENT ON FUNCTION public.risk_refuse_change() IS 'Trigger: refuses whatever would change or remove rows';
 
 --
+-- Name: risk_refuse_closed(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_refuse_closed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+        DECLARE
+            closed timestamptz;
+        BEGIN
+            PERFORM pg_advisory_xact_lock_shared(8244247498213122412);
+            IF current_setting('transaction_isolation') = 'read committed' THEN
+                SELECT closed_until INTO STRICT closed FROM public.risk_seal_mark;
+            ELSE
+                SELECT closed_until INTO STRICT closed FROM public.risk_seal_mark FOR SHARE;
+            END IF;
+            IF now() < closed THEN
+                RAISE EXCEPTION 'history is closed until %, and this transaction began at %', closed, now()
+                    USING ERRCODE = 'serialization_failure', HINT = 'Try it again in a new transaction.';
+            END IF;
+            RETURN NULL;
+        END
+        $$;
+
+--
+-- Name: FUNCTION risk_refuse_closed(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_refuse_closed() IS 'Trigger: refuses rows of a transaction that began before what is closed for sealing';
+
+--
 -- Name: risk_refuse_removal(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -243,6 +274,243 @@ COMMENT ON COLUMN public.risk_deployment.other_partitions IS 'Former numbers of 
 COMMENT ON COLUMN public.risk_deployment.partitioning_version IS 'Grows with each change of the two; the greater one counts, of Redis'' and this';
 
 --
+-- Name: risk_epoch_total; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_epoch_total (
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    rows bigint NOT NULL,
+    merged bigint NOT NULL,
+    covered int8multirange NOT NULL
+);
+
+--
+-- Name: TABLE risk_epoch_total; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, kept with each run';
+
+--
+-- Name: COLUMN risk_epoch_total.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.trader_id IS 'Of the leaves';
+
+--
+-- Name: COLUMN risk_epoch_total.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.epoch IS 'Of the leaves';
+
+--
+-- Name: COLUMN risk_epoch_total.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.rows IS 'Sum of their rows';
+
+--
+-- Name: COLUMN risk_epoch_total.merged; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.merged IS 'Sum of their merged';
+
+--
+-- Name: COLUMN risk_epoch_total.covered; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.covered IS 'Union of their covered';
+
+--
+-- Name: risk_seal; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal (
+    run bigint NOT NULL,
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    day date NOT NULL,
+    rows bigint NOT NULL,
+    merged bigint NOT NULL,
+    covered int8multirange NOT NULL,
+    digest bytea NOT NULL
+);
+
+--
+-- Name: TABLE risk_seal; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal IS 'The leaves of the seals, append-only: what a run has of a trader, an epoch and a UTC day of recorded_at';
+
+--
+-- Name: COLUMN risk_seal.run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.run IS 'Number of the run';
+
+--
+-- Name: COLUMN risk_seal.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.trader_id IS 'Of the rows';
+
+--
+-- Name: COLUMN risk_seal.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.epoch IS 'Of the rows';
+
+--
+-- Name: COLUMN risk_seal.day; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.day IS 'UTC day of recorded_at of the rows';
+
+--
+-- Name: COLUMN risk_seal.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.rows IS 'How many rows of history it stands for';
+
+--
+-- Name: COLUMN risk_seal.merged; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.merged IS 'Sum of their merged';
+
+--
+-- Name: COLUMN risk_seal.covered; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.covered IS 'The seq numbers that they stand for, with the merged ones';
+
+--
+-- Name: COLUMN risk_seal.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal.digest IS 'SHA-256 over the SHA-256 of each row, in the order of seq and recorded_at';
+
+--
+-- Name: risk_seal_mark; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal_mark (
+    singleton boolean DEFAULT true NOT NULL,
+    closed_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT risk_seal_mark_singleton_check CHECK (singleton)
+);
+
+--
+-- Name: TABLE risk_seal_mark; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal_mark IS 'One row: how far history is closed';
+
+--
+-- Name: COLUMN risk_seal_mark.singleton; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_mark.singleton IS 'true: there is one row';
+
+--
+-- Name: COLUMN risk_seal_mark.closed_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_mark.closed_until IS 'No transaction that began earlier may insert into history any more';
+
+--
+-- Name: risk_seal_run; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal_run (
+    number bigint NOT NULL,
+    version integer NOT NULL,
+    kind text NOT NULL,
+    from_at timestamp with time zone NOT NULL,
+    until_at timestamp with time zone NOT NULL,
+    leaves bigint NOT NULL,
+    rows bigint NOT NULL,
+    digest bytea NOT NULL,
+    previous bytea,
+    head bytea NOT NULL,
+    sealed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_seal_run_from_at_check CHECK ((from_at < until_at)),
+    CONSTRAINT risk_seal_run_number_check CHECK ((number >= 1))
+);
+
+--
+-- Name: TABLE risk_seal_run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal_run IS 'The chain of seals, append-only: each run covers the rows of a span of stored_at, and names the head before it';
+
+--
+-- Name: COLUMN risk_seal_run.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.number IS 'Counts the runs: 1, 2, 3, ...';
+
+--
+-- Name: COLUMN risk_seal_run.version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.version IS 'How the digests are made; docs/audit.md has each version';
+
+--
+-- Name: COLUMN risk_seal_run.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: the rows of the span were sealed';
+
+--
+-- Name: COLUMN risk_seal_run.from_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.from_at IS 'Rows stored at this time or later; -infinity in the first run';
+
+--
+-- Name: COLUMN risk_seal_run.until_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.until_at IS 'Rows stored before this time';
+
+--
+-- Name: COLUMN risk_seal_run.leaves; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many rows of risk_seal it has';
+
+--
+-- Name: COLUMN risk_seal_run.rows; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history they stand for';
+
+--
+-- Name: COLUMN risk_seal_run.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over its leaves';
+
+--
+-- Name: COLUMN risk_seal_run.previous; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.previous IS 'The head of the run before; NULL: it is the first';
+
+--
+-- Name: COLUMN risk_seal_run.head; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.head IS 'SHA-256 over the other columns but sealed_at';
+
+--
+-- Name: COLUMN risk_seal_run.sealed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.sealed_at IS 'When it was sealed; not part of the head';
+
+--
 -- Name: risk_state; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -369,21 +637,21 @@ COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last writte
 --
 
 CREATE TABLE public.risk_state_history (
-    trader_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    epoch bigint NOT NULL,
-    seq bigint NOT NULL,
-    trace_id text DEFAULT ''::text NOT NULL,
-    reason text DEFAULT ''::text NOT NULL,
-    daily_pnl double precision NOT NULL,
-    drawdown_pct double precision NOT NULL,
-    current_equity double precision NOT NULL,
-    peak_equity double precision NOT NULL,
-    trading_paused boolean NOT NULL,
+    recorded_at timestamp with time zone CONSTRAINT risk_state_history_recorded_at_not_null1 NOT NULL,
+    stored_at timestamp with time zone DEFAULT now() CONSTRAINT risk_state_history_stored_at_not_null1 NOT NULL,
+    epoch bigint CONSTRAINT risk_state_history_epoch_not_null1 NOT NULL,
+    seq bigint CONSTRAINT risk_state_history_seq_not_null1 NOT NULL,
+    daily_pnl double precision CONSTRAINT risk_state_history_daily_pnl_not_null1 NOT NULL,
+    drawdown_pct double precision CONSTRAINT risk_state_history_drawdown_pct_not_null1 NOT NULL,
+    current_equity double precision CONSTRAINT risk_state_history_current_equity_not_null1 NOT NULL,
+    peak_equity double precision CONSTRAINT risk_state_history_peak_equity_not_null1 NOT NULL,
+    last_reset_time timestamp with time zone CONSTRAINT risk_state_history_last_reset_time_not_null1 NOT NULL,
+    merged integer DEFAULT 0 CONSTRAINT risk_state_history_merged_not_null1 NOT NULL,
+    trading_paused boolean CONSTRAINT risk_state_history_trading_paused_not_null1 NOT NULL,
+    trader_id text CONSTRAINT risk_state_history_trader_id_not_null1 NOT NULL COLLATE pg_catalog."C",
+    trace_id text DEFAULT ''::text CONSTRAINT risk_state_history_trace_id_not_null1 NOT NULL,
+    reason text DEFAULT ''::text CONSTRAINT risk_state_history_reason_not_null1 NOT NULL,
     paused_until timestamp with time zone,
-    last_reset_time timestamp with time zone NOT NULL,
-    merged integer DEFAULT 0 NOT NULL,
-    stored_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT risk_state_history_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_history_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
@@ -403,16 +671,16 @@ CREATE TABLE public.risk_state_history (
 COMMENT ON TABLE public.risk_state_history IS 'Every accepted snapshot, exactly once; append-only; a hypertable where TimescaleDB is loaded';
 
 --
--- Name: COLUMN risk_state_history.trader_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trader_id IS 'Who: 1 to 255 characters';
-
---
 -- Name: COLUMN risk_state_history.recorded_at; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.risk_state_history.recorded_at IS 'When the trader took the snapshot, by its own clock; the partition column';
+
+--
+-- Name: COLUMN risk_state_history.stored_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.stored_at IS 'When the transaction that stored the row began, by the database''s clock';
 
 --
 -- Name: COLUMN risk_state_history.epoch; Type: COMMENT; Schema: public; Owner: -
@@ -425,18 +693,6 @@ COMMENT ON COLUMN public.risk_state_history.epoch IS 'One incarnation of a produ
 --
 
 COMMENT ON COLUMN public.risk_state_history.seq IS 'Counts the trader''s snapshots within the epoch without gaps: 1, 2, 3, ...; a gap is a lost snapshot';
-
---
--- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
-
---
--- Name: COLUMN risk_state_history.reason; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.reason IS 'Why the state changed; up to 1024 characters';
 
 --
 -- Name: COLUMN risk_state_history.daily_pnl; Type: COMMENT; Schema: public; Owner: -
@@ -463,18 +719,6 @@ COMMENT ON COLUMN public.risk_state_history.current_equity IS 'Equity, in the ac
 COMMENT ON COLUMN public.risk_state_history.peak_equity IS 'Highest equity so far, in the account''s currency';
 
 --
--- Name: COLUMN risk_state_history.trading_paused; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.trading_paused IS 'Whether the trader has stopped trading';
-
---
--- Name: COLUMN risk_state_history.paused_until; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state_history.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
-
---
 -- Name: COLUMN risk_state_history.last_reset_time; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -487,10 +731,34 @@ COMMENT ON COLUMN public.risk_state_history.last_reset_time IS 'When daily_pnl w
 COMMENT ON COLUMN public.risk_state_history.merged IS 'How many older snapshots this one stands for (conflated): seq - merged up to seq - 1';
 
 --
--- Name: COLUMN risk_state_history.stored_at; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN risk_state_history.trading_paused; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_state_history.stored_at IS 'When the transaction that stored the row began, by the database''s clock';
+COMMENT ON COLUMN public.risk_state_history.trading_paused IS 'Whether the trader has stopped trading';
+
+--
+-- Name: COLUMN risk_state_history.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trader_id IS 'Who: 1 to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.trace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
+
+--
+-- Name: COLUMN risk_state_history.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.reason IS 'Why the state changed; up to 1024 characters';
+
+--
+-- Name: COLUMN risk_state_history.paused_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state_history.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
 
 --
 -- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
@@ -513,6 +781,34 @@ ALTER TABLE ONLY public.risk_dead_letter
 
 ALTER TABLE ONLY public.risk_deployment
     ADD CONSTRAINT risk_deployment_pkey PRIMARY KEY (id);
+
+--
+-- Name: risk_epoch_total risk_epoch_total_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_epoch_total
+    ADD CONSTRAINT risk_epoch_total_pkey PRIMARY KEY (trader_id, epoch);
+
+--
+-- Name: risk_seal_mark risk_seal_mark_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal_mark
+    ADD CONSTRAINT risk_seal_mark_pkey PRIMARY KEY (singleton);
+
+--
+-- Name: risk_seal risk_seal_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal
+    ADD CONSTRAINT risk_seal_pkey PRIMARY KEY (run, trader_id, epoch, day);
+
+--
+-- Name: risk_seal_run risk_seal_run_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal_run
+    ADD CONSTRAINT risk_seal_run_pkey PRIMARY KEY (number);
 
 --
 -- Name: risk_state_history risk_state_history_pkey; Type: CONSTRAINT; Schema: public; Owner: -
@@ -542,10 +838,40 @@ ALTER TABLE ONLY public.schema_migrations
 CREATE UNIQUE INDEX risk_deployment_one_row ON public.risk_deployment USING btree ((true));
 
 --
+-- Name: risk_state_history_stored_at; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX risk_state_history_stored_at ON public.risk_state_history USING brin (stored_at) WITH (pages_per_range='32', autosummarize='on');
+
+--
 -- Name: risk_deployment risk_deployment_keep_row; Type: TRIGGER; Schema: public; Owner: -
 --
 
 CREATE TRIGGER risk_deployment_keep_row BEFORE DELETE OR TRUNCATE ON public.risk_deployment FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_removal();
+
+--
+-- Name: risk_seal risk_seal_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_append_only_row BEFORE DELETE OR UPDATE ON public.risk_seal FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal risk_seal_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal_run risk_seal_run_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_run_append_only_row BEFORE DELETE OR UPDATE ON public.risk_seal_run FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal_run risk_seal_run_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_run_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal_run FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
 
 --
 -- Name: risk_state_history risk_state_history_append_only_row; Type: TRIGGER; Schema: public; Owner: -
@@ -560,6 +886,12 @@ CREATE TRIGGER risk_state_history_append_only_row BEFORE DELETE OR UPDATE ON pub
 CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
 
 --
+-- Name: risk_state_history risk_state_history_closed; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_state_history_closed BEFORE INSERT ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_closed();
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -571,4 +903,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124000001'),
     ('20261124000002'),
     ('20261126000001'),
-    ('20261126000002');
+    ('20261126000002'),
+    ('20261126000003'),
+    ('20261126000004');

@@ -180,6 +180,7 @@ READERS: Final = {
         ),
         "workers",
     ),
+    "RISK_SEAL_EVERY": "workers, seal run",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

@@ -90,6 +90,26 @@ def test_the_version_before_starts_on_newer_tables(database_url: str, tmp_path: 
     assert migrations.schema_of(database_url) == before
 
 
+def test_a_migration_keeps_every_column_and_key(empty_database_url: str, tmp_path: Path) -> None:
+    """Also one that makes a table anew: what the version before reads and writes is there under its name."""
+    columns = """
+        SELECT table_name::text || '.' || column_name, (data_type::text, column_default, is_nullable::text)
+        FROM information_schema.columns WHERE table_schema = current_schema()
+    """
+    keys = """
+        SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE contype = 'p' AND connamespace = current_schema()::regnamespace
+    """
+    known: dict[str, Any] = {}
+    with psycopg.connect(empty_database_url, autocommit=True) as db:
+        for path in sorted((Path(__file__).parents[2] / "db" / "migrations").glob("*.sql")):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+            migrations.up(empty_database_url, folder=tmp_path)
+            found = dict([*db.execute(columns).fetchall(), *db.execute(keys).fetchall()])
+            assert {name: found.get(name) for name in known} == known, path.name
+            known = found
+
+
 @pytest.mark.parametrize("folder", SPOOLS, ids=lambda folder: folder.name)
 def test_each_released_spool_is_sent(
     folder: Path, tmp_path: Path, redis_url: str, redis_client: redis.Redis

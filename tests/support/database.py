@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from shutil import copyfile
+from typing import Any, Final
 
 import psycopg
 
 from risk_producer.contract.keys import Keys
+from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import StreamEntry, decode_entries
 
 STREAM = Keys(0).snapshots
+MIGRATIONS: Final = sorted((Path(__file__).parents[2] / "db" / "migrations").glob("*.sql"))
+HYPERTABLE: Final = "20261124000002_history_hypertable.sql"
 
 
 def rows(db: psycopg.Connection, query: str) -> list[Any]:
@@ -22,3 +27,17 @@ def store_entries(url: str, *entries: StreamEntry) -> None:
     """Store stream entries of partition 0 as a drain does, in one batch."""
     with PostgresStore(url) as opened:
         opened.save(decode_entries(STREAM, entries))
+
+
+def migrate_up_to(url: str, name: str, scratch: Path) -> None:
+    """Apply the migrations as far as the one of that file name. scratch: an empty folder."""
+    for path in MIGRATIONS:
+        if path.name <= name:
+            copyfile(path, scratch / path.name)
+    migrations.up(url, folder=scratch)
+
+
+def migrate_down(url: str, name: str) -> None:
+    """Take back the migrations as far as the one of that file name, which is taken back too."""
+    while name not in migrations.down(url):
+        pass

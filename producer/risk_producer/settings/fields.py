@@ -151,6 +151,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: Annotated[
         int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
     ] = 5_000
+    seal_every: Annotated[
+        Literal["off", "10m", "1h", "6h", "1d"],
+        env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),
+    ] = "1h"
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),

@@ -21,10 +21,12 @@ from risk_worker.audit import ledger
 from risk_worker.cli import cli
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
+from tests.support.database import HYPERTABLE, migrate_down
 from tests.support.forms import ALL_OK, use
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
 MAKE_HYPERTABLE = "SELECT risk_history_to_hypertable()"
+ROWS = "SELECT to_jsonb(h) FROM risk_state_history h ORDER BY seq"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -83,12 +85,12 @@ class TestWithTimescale:
         with connect(timescale_url) as connection:
             assert len(self.chunks(connection)) == 1
 
-    def test_is_a_hypertable_with_one_index(self, url: str, connection: psycopg.Connection) -> None:
+    def test_is_a_hypertable_with_its_indexes(self, url: str, connection: psycopg.Connection) -> None:
         insert_days(connection, range(0, 28, 7))
         assert len(self.chunks(connection)) == 4
         assert one(connection, MAKE_HYPERTABLE) == "hypertable"
         indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'risk_state_history'"
-        assert one(connection, indexes) == 1
+        assert one(connection, indexes) == 2
         interval = "SELECT time_interval FROM timescaledb_information.dimensions"
         assert one(connection, interval) == timedelta(days=7)
         check_ready(url)
@@ -116,11 +118,14 @@ class TestWithTimescale:
         try:
             connection.execute(f"GRANT SELECT, INSERT ON risk_state_history TO {role}")
             insert_days(connection, range(30))
-            rows = connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall()
+            rows = connection.execute(ROWS).fetchall()
             before = migrations.schema_of(url)
             for undo in (True, False):
-                (migrations.down if undo else migrations.up)(url)
-                assert connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall() == rows
+                if undo:
+                    migrate_down(url, HYPERTABLE)
+                else:
+                    migrations.up(url)
+                assert connection.execute(ROWS).fetchall() == rows
                 assert len(self.chunks(connection) if not undo else []) == (0 if undo else 5)
                 with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
                     connection.execute("TRUNCATE risk_state_history")
@@ -169,7 +174,18 @@ class TestFindingTheWay:
     CONTROL = "default_version = '1'\nrelocatable = false\nschema = elsewhere\ntrusted = true\n"
     SCRIPT = """
         CREATE SCHEMA timescaledb_information;
-        CREATE TABLE timescaledb_information.hypertables (hypertable_schema name, hypertable_name name);
+        CREATE TABLE timescaledb_information.hypertables (
+            hypertable_schema name, hypertable_name name, compression_enabled boolean DEFAULT false
+        );
+        CREATE TABLE timescaledb_information.jobs (
+            hypertable_schema name, hypertable_name name, job_id int, proc_name name
+        );
+        CREATE TABLE timescaledb_information.continuous_aggregates (
+            hypertable_schema name, hypertable_name name, view_name name
+        );
+        CREATE TABLE timescaledb_information.dimensions (
+            hypertable_schema name, hypertable_name name, time_interval interval
+        );
         CREATE TABLE calls (arguments text);
         CREATE FUNCTION by_range(name, partition_interval interval) RETURNS text LANGUAGE sql
             AS $$ SELECT $1 || ' by ' || partition_interval $$;
@@ -209,7 +225,7 @@ class TestFindingTheWay:
             assert said == "plain table: TimescaleDB is not in shared_preload_libraries"
             assert one(connection, "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'") == 0
         check_ready(url)
-        assert "hypertable" in migrations.down(url)
+        migrate_down(url, HYPERTABLE)
 
     def test_created_but_not_preloaded_is_refused(self, url: str) -> None:
         """Rows would be out of sight, and new ones go astray, without any error."""
@@ -241,7 +257,7 @@ class TestFindingTheWay:
         migrations.up(url)
         with connect(url) as connection:
             insert_days(connection, range(20))
-            rows = connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall()
+            rows = connection.execute(ROWS).fetchall()
             connection.execute(self.LOADED)
         with connect(url) as connection:
             assert one(connection, MAKE_HYPERTABLE) == "hypertable"
@@ -251,9 +267,9 @@ class TestFindingTheWay:
             connection.execute("CREATE ROLE reader; GRANT SELECT ON risk_state_history TO reader, PUBLIC")
             with pytest.raises(errors.RaiseException, match="TRUNCATE is refused"):
                 connection.execute("TRUNCATE risk_state_history")
-        migrations.down(url)
+        migrate_down(url, HYPERTABLE)
         with connect(url) as connection:
-            assert connection.execute("SELECT * FROM risk_state_history ORDER BY seq").fetchall() == rows
+            assert connection.execute(ROWS).fetchall() == rows
             for change in ("TRUNCATE risk_state_history", "DELETE FROM risk_state_history"):
                 with pytest.raises(errors.RaiseException, match="is append-only"):
                     connection.execute(change)

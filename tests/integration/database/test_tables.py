@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors, sql
 
+MIGRATING = Path(__file__).parents[3] / "docs" / "migrating.md"
 GOOD: dict[str, Any] = {
     "trader_id": "t1",
     "epoch": 1,
@@ -148,9 +151,11 @@ def test_every_table_and_column_says_what_it_is(db: psycopg.Connection) -> None:
     assert silent == []
 
 
-def test_history_has_one_index(db: psycopg.Connection) -> None:
-    indexes = db.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history'").fetchall()
-    assert indexes == [("risk_state_history_pkey",)]
+def test_history_has_an_index_for_its_key_and_one_for_when_it_was_stored(db: psycopg.Connection) -> None:
+    indexes = db.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'risk_state_history' ORDER BY 1"
+    ).fetchall()
+    assert indexes == [("risk_state_history_pkey",), ("risk_state_history_stored_at",)]
 
 
 def test_the_last_of_a_trader_come_from_that_index(db: psycopg.Connection) -> None:
@@ -199,3 +204,42 @@ class TestTheDeployment:
             "SELECT grantee FROM information_schema.role_table_grants WHERE table_name = 'risk_deployment'"
         )
         assert ("PUBLIC",) in db.execute(granted).fetchall()
+
+
+def test_readers_page_by_that_index(db: psycopg.Connection) -> None:
+    """As docs/migrating.md shows to those that paged by `id`."""
+    [page] = re.findall(r"```sql\n(.*?)```", MIGRATING.read_text(), re.DOTALL)
+    for seq in range(16, 20):
+        insert(
+            db,
+            "risk_state_history",
+            trader_id="momentum-1",
+            epoch=1764000000000,
+            seq=seq,
+            recorded_at="2026-01-31 09:30:00.25+00",
+        )
+    assert len(db.execute(page.encode()).fetchall()) == 2
+    db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    plan = "\n".join(line for (line,) in db.execute(f"EXPLAIN {page}".encode()))
+    assert "risk_state_history_pkey" in plan
+    assert "Sort" not in plan
+
+
+def test_what_was_stored_in_a_span_of_time_is_found_by_an_index(db: psycopg.Connection) -> None:
+    db.execute(
+        "INSERT INTO risk_state_history (trader_id, epoch, seq, recorded_at, stored_at, daily_pnl,"
+        " drawdown_pct, current_equity, peak_equity, trading_paused, last_reset_time)"
+        " SELECT 't', 1, n, timestamptz '2026-01-01Z' + n * interval '1 s',"
+        " timestamptz '2026-02-01Z' + n * interval '1 s', 0, 0, 0, 0, false, '2026-01-01Z'"
+        " FROM generate_series(1, 30000) AS n"
+    )
+    db.execute("VACUUM ANALYZE risk_state_history")
+    [(plan,)] = db.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT * FROM risk_state_history"
+        " WHERE stored_at >= '2026-02-01 01:00Z' AND stored_at < '2026-02-01 01:01Z'"
+    ).fetchall()
+    found = plan[0]["Plan"]
+    assert found["Node Type"] == "Bitmap Heap Scan"
+    assert found["Plans"][0]["Index Name"] == "risk_state_history_stored_at"
+    assert found["Actual Rows"] == 60
+    assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 100

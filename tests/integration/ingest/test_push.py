@@ -151,7 +151,7 @@ def test_an_export_of_the_table_is_pushed_as_new_snapshots(
             exported = b"".join(bytes(block) for block in copy)
     done = push(stdin=exported, REDIS_URL=redis_url)
     assert done.exit_code == 0, done.output
-    assert done.stderr.startswith("Not read: epoch, seq, merged, stored_at. ")
+    assert done.stderr.startswith("Not read: stored_at, epoch, seq, merged. ")
     [got] = arrived(redis_client)
     assert (got.trader_id, got.trading_paused, got.reason) == ("a", True, 'the "first"\nof two')
     assert (got.seq, got.recorded_at.isoformat()) == (1, "2026-01-31T09:30:00.250000+00:00")

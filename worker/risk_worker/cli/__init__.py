@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "import-original": "risk_worker.cli.original:import_original",
     "push": "risk_worker.cli.push:push",
     "verify": "risk_worker.cli.audit:verify",
+    "seal": "risk_worker.cli.seal:seal",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",

@@ -56,6 +56,11 @@ COMMAND: Final = Purpose(
         "client_connection_check_interval": "2s",
     },
 )
+# Waiting for the lock that closes history keeps the writers that come later waiting too: so it is brief.
+SEAL: Final = Purpose(
+    "riskstream-seal",
+    {"statement_timeout": "1h", "lock_timeout": "500ms", "idle_in_transaction_session_timeout": "60s"},
+)
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 
 _SQL: Final = statements(__package__, "connection.sql")

@@ -42,6 +42,7 @@ from risk_worker.recovery import partitioning
 from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
+from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
 from risk_worker.stream.bindings import Bindings, claim_drain_jobs
 from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
@@ -107,6 +108,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._settings: Settings | None = None
         self._scheduler: DrainScheduler | None = None
         self._supervisor: _Supervisor | None = None
+        self._sealing: Sealing | None = None
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
@@ -143,6 +145,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         finally:
             if self._supervisor is not None:
                 self._supervisor.stop()
+            if self._sealing is not None:
+                self._sealing.stop()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
@@ -267,6 +271,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if not self._burst:
             self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
             self._supervisor.start()
+            if settings.seal_every != "off":
+                self._sealing = Sealing(settings)
+                self._sealing.start()
         return self._scheduler
 
     def _claim(self, settings: Settings, identity: str) -> None:

@@ -1,0 +1,1 @@
+"""Whether what is stored is what was stored: seals over history, in a chain."""

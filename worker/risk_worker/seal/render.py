@@ -1,0 +1,95 @@
+"""Seals and what was found of them, as text for a person and as JSON for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import msgspec
+
+from risk_worker.seal.chain import Leaf, Run, show_time
+from risk_worker.seal.verify import Report
+
+SHOWN_MAX: Final = 50  # lines for a person; JSON has all
+
+
+def head_line(run: Run) -> str:
+    """What is kept elsewhere: number, head, and until when its rows were stored."""
+    return f"{run.number} {run.head.hex()} {show_time(run.until)}"
+
+
+def as_text(report: Report) -> str:
+    """For a person."""
+    lines = [
+        f"{name:<14}{count:>15,}"
+        for name, count in (("runs", report.runs), ("leaves", report.leaves), ("rows sealed", report.rows))
+    ]
+    if report.sealed_until is not None and report.head is not None:
+        lines.append(f"Sealed until {show_time(report.sealed_until)}; head {report.head.hex()}")
+    if report.closed_until is not None and report.closed_until != report.sealed_until:
+        lines.append(
+            f"Closed until {show_time(report.closed_until)}; the rows in between are not sealed yet."
+        )
+    if report.rows_read:
+        rate = report.rows_read / max(report.seconds, 1e-9)
+        lines.append(f"{report.rows_read:,} rows read, {rate:,.0f} rows/s")
+    lines += [f"✗ {finding.message}" for finding in report.findings[:SHOWN_MAX]]
+    more = len(report.findings) - SHOWN_MAX
+    if more > 0:
+        lines.append(f"✗ and {more:,} more; --json has all")
+    if not report.intact:
+        lines.append("✗ Not as it was sealed: see above.")
+    elif report.deep:
+        lines.append("✓ The rows read are those that were sealed, and the seals are one chain.")
+    else:
+        lines.append("✓ The seals are one chain. Whether the rows are those that were sealed, --deep reads.")
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> str:
+    """One object: what was looked at, and what was found."""
+    found: dict[str, Any] = {
+        "intact": report.intact,
+        "runs": report.runs,
+        "leaves": report.leaves,
+        "rows": report.rows,
+        "head": None if report.head is None else report.head.hex(),
+        "sealed_until": report.sealed_until,
+        "closed_until": report.closed_until,
+        "deep": report.deep,
+        "rows_read": report.rows_read,
+        "findings": report.findings,
+    }
+    return _json(found)
+
+
+def run_as_text(run: Run, leaves: Sequence[Leaf]) -> str:
+    """A run, and its leaves."""
+    lines = [
+        head_line(run),
+        f"{run.window}: {run.rows:,} rows in {run.leaves:,} leaves; digest {run.digest.hex()}",
+        f"previous head {'none: it is the first' if run.previous is None else run.previous.hex()}",
+    ]
+    lines += [
+        f"{leaf.trader_id}, epoch {leaf.epoch}, {leaf.day}: {leaf.rows:,} rows, seq {leaf.covered}, "
+        f"{leaf.digest.hex()}"
+        for leaf in leaves[:SHOWN_MAX]
+    ]
+    if len(leaves) > SHOWN_MAX:
+        lines.append(f"and {len(leaves) - SHOWN_MAX:,} more; --json has all")
+    return "\n".join(lines)
+
+
+def run_as_json(run: Run, leaves: Sequence[Leaf]) -> str:
+    """A run, and its leaves."""
+    return _json({**_fields(run), "leaves": [_fields(leaf) for leaf in leaves]})
+
+
+def _fields(thing: Run | Leaf) -> dict[str, Any]:
+    values = {each.name: getattr(thing, each.name) for each in fields(thing)}
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def _json(found: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(found)).decode()
