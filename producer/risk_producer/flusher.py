@@ -155,7 +155,7 @@ class Flusher:
         self._notify_due = True
         if not session.partitioning.version:
             wish, first = session.partitioning, session.keys(0)
-            session.divide(self.transport.connected().agree(wish, first))
+            session.divide(self.transport.connected().agree(wish, first), monotonic())
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()

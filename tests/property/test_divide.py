@@ -43,8 +43,8 @@ class Trial:
         self.client: Any = fakeredis.FakeRedis()
         self.stream = TraderStream(self.client)
         self.session = ProducerSession(Options(buffer_size=40, partitions=2, on_full=on_full), spool)
-        self.session.divide(Partitioning(1, 2))
         self.now = 0.0
+        self.session.divide(Partitioning(1, 2), self.now)
         self.saved: dict[str, int] = defaultdict(int)
         self.drained: list[WireSnapshot] = []
 
@@ -56,8 +56,8 @@ class Trial:
         elif kind == "divide":
             known = self.session.partitioning
             if argument != known.partitions:
-                self.session.divide(known.announced(argument))
-                self.session.divide(known.announced(argument).changed(argument))
+                self.session.divide(known.announced(argument), self.now)
+                self.session.divide(known.announced(argument).changed(argument), self.now)
         elif kind == "fill":
             self.session._sender._maxlen = 1
         elif kind == "drain":

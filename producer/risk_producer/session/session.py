@@ -89,7 +89,7 @@ class ProducerSession:
             log.warning("This process was forked: the spool is its parent's, snapshots are in memory only")
         session = ProducerSession(self.options)
         session.closed = self.closed
-        session.divide(self._buffer.partitioning)
+        session.divide(self._buffer.partitioning, monotonic())
         if not self.options.persistent:
             session._buffer = self._buffer  # there is no other place that knows
         return session
@@ -332,7 +332,7 @@ class ProducerSession:
             if section.deferred:
                 section.run_deferred()
         if isinstance(reply, Admission) and reply.partitioning is not None:
-            self.divide(reply.partitioning)
+            self.divide(reply.partitioning, now)
         self._log_notes()
 
     def _record_success(self, partition: int, now: float) -> None:
@@ -348,7 +348,7 @@ class ProducerSession:
         """How traders are divided into partitions, as it is known here."""
         return self._buffer.partitioning
 
-    def divide(self, partitioning: Partitioning) -> None:
+    def divide(self, partitioning: Partitioning, now: float) -> None:
         """Redis has this about the number of partitions: it counts where it is newer than what is known."""
         section = self.section
         with section.lock:
@@ -359,7 +359,7 @@ class ProducerSession:
             self._outages.divide(partitioning.partitions)
             for queue in self._buffer.queues.values():
                 if not queue.items:  # nothing would try it again
-                    self._record_success(queue.keys.partition, monotonic())
+                    self._record_success(queue.keys.partition, now)
             if section.deferred:
                 section.run_deferred()
         if before.partitions != partitioning.partitions:

@@ -256,7 +256,8 @@ def test_a_url_of_one_node_says_what_to_write(shared: ValkeyCluster) -> None:
     with RiskProducer(url, partitions=PARTITIONS) as producer:
         for name in traders_by_partition(PARTITIONS).values():
             producer.save(snapshot(name))
-        wait_until(lambda: len(producer.health().away) > 4, 30, "the other partitions to be refused")
+        # Partition 0, in whose node the number of partitions is agreed on, may be on another one too.
+        wait_until(lambda: producer.health().reason, 30, "what is elsewhere to be refused")
         reason = producer.health().reason
         assert reason is not None
         assert "this is a node of a Redis Cluster (MOVED" in reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def test_an_outage_ends_with_the_partition_that_it_is_of(followed: None, bench: 
     session: Any = producer.inner._engine.session  # type: ignore[attr-defined]
     agree(client, NEW)
     client.delete(Keys(FORMER).epochs)
-    session.divide(NEW)
+    session.divide(NEW, time.monotonic())
     assert producer.flush(30)
     assert (producer.health().backend, producer.health().away) == ("postgres", ())
     assert numbers(client, PLACE) == [1]

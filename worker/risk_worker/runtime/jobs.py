@@ -96,10 +96,8 @@ def read_identity(database_url: str) -> str:
     return identities[database_url]
 
 
-def _identity(database_url: str) -> str:
-    """As last read. It is read again while Redis names another database: rebind may have changed either."""
-    if database_url in identities and not _partition_outages:
-        return identities[database_url]
+def identity_of(database_url: str) -> str:
+    """Read again, as rebind may have changed it; as last read where the database does not answer."""
     try:
         return read_identity(database_url)
     except (StoreUnavailable, StoreMisconfigured):
@@ -120,7 +118,7 @@ def _drain(
         return 0
     client = source.connect(settings.require_redis_url())
     database_url = settings.require_database_url()
-    identity = _identity(database_url)
+    identity = identity_of(database_url)
     policy = RetryPolicy(
         retries=settings.max_retries,
         base_s=settings.backoff_base_ms / 1000,

@@ -34,7 +34,7 @@ from rq.job import JobStatus
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
-from risk_worker.stream.bindings import claim_drain_jobs
+from risk_worker.stream.bindings import OtherDatabase, claim_drain_jobs
 from risk_worker.stream.workers import LEASE_S, QUEUE, LiveWorkers, age_s
 
 log = logging.getLogger("riskstream.scheduler")
@@ -117,14 +117,15 @@ class DrainScheduler:
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are; `partitions` of the object may be changed. identity: of the database
-        that the jobs store into; None: the jobs may be another one's.
+        partitions: how many there are; `partitions` of the object may be changed. identity: reads that of the
+        database that the jobs store into; None: the jobs may be another one's.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self.partitions = partitions
         self._keyspace = keyspace
-        self._identity = identity
+        self._read_identity = identity
+        self._identity: str | None = None
         self._lease_s = lease_s
         self._clock = clock
         self._workers = LiveWorkers(keyspace, lease_s=lease_s, clock=clock)
@@ -153,8 +154,7 @@ class DrainScheduler:
         """
         with self._lock:
             self.check_types()
-            if self._identity is not None:
-                claim_drain_jobs(self._connection, self._keyspace, self._identity())
+            self._claim()
             self.remove_dead_workers()
             shares = self.shares()
             numbers = sorted({*range(self.partitions), *self._queued()})
@@ -169,6 +169,18 @@ class DrainScheduler:
             ]
             changed = [number for number in wrong if self._put_right(number, shares)]
             return [job_id_of(number) for number in changed if number < shares]
+
+    def _claim(self) -> None:
+        """Write whose the drain jobs are, where nothing is written yet. Raises OtherDatabase."""
+        if self._read_identity is None:
+            return
+        if self._identity is None:
+            self._identity = self._read_identity()
+        try:
+            claim_drain_jobs(self._connection, self._keyspace, self._identity)
+        except OtherDatabase:  # unless the database has another identity by now
+            self._identity = self._read_identity()
+            claim_drain_jobs(self._connection, self._keyspace, self._identity)
 
     def condition(self, share: int, shares: int) -> Condition:
         """Where the drain job of one of so many shares is now."""

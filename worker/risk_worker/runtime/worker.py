@@ -258,7 +258,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             settings.partitions,
             worker=self.name,
             keyspace=settings.keyspace,
-            identity=lambda: jobs.identities[database_url],
+            identity=lambda: jobs.identity_of(database_url),
         )
         with (
             contextlib.suppress(*partitioning.ERRORS),  # the supervisor tries it again
