@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from typing import Any
 
 import fakeredis
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risk_producer.contract.keys import Keys
@@ -23,6 +24,7 @@ from risk_producer.transport.requests import Claim, TraderStream
 from tests.support.factory import snapshot
 from tests.support.redis import stream_of
 
+EXAMPLES = settings(max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "25")))
 TRADERS = ("a", "b", "c", "d", "e")
 HELD = "b"
 STEPS = st.lists(
@@ -109,6 +111,7 @@ class Trial:
 @pytest.mark.parametrize("on_full", ["block", "conflate"])
 @pytest.mark.parametrize("spooled", [False, True])
 @given(steps=STEPS)
+@EXAMPLES
 def test_nothing_is_lost_repeated_or_out_of_order(spooled: bool, on_full: str, steps: Any) -> None:
     with TemporaryDirectory() as folder:
         spool = Spool(Path(folder), fsync="never", max_bytes=1 << 20) if spooled else None

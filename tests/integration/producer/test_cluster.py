@@ -250,7 +250,7 @@ def test_children_have_connections_of_their_own(shared: ValkeyCluster, client: R
     assert client.xlen(Keys(0).snapshots) == 200
 
 
-def test_a_url_of_one_node_says_what_to_write(shared: ValkeyCluster) -> None:
+def test_a_url_of_one_node_says_what_to_write(shared: ValkeyCluster, client: RedisClient) -> None:
     """Two of three partitions are on other nodes."""
     url = shared.url.replace("redis+cluster://", "redis://").partition(",")[0]
     with RiskProducer(url, partitions=PARTITIONS) as producer:
