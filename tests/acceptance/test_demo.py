@@ -117,6 +117,7 @@ def test_interrupted_it_leaves_nothing_running(folder: Path, number: signal.Sign
     assert of(folder) == []
 
 
+@pytest.mark.system
 def test_killed_it_leaves_nothing_running_either(folder: Path) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
@@ -146,6 +147,7 @@ def test_kept_it_goes_on_until_interrupted(folder: Path) -> None:
     assert of(folder) == []
 
 
+@pytest.mark.system
 def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder: Path) -> None:
     options = ["--seconds", "2", "--traders", "1", "--rate", "50", "--no-kill", "--no-dashboard", "--keep"]
     with demo(folder, *options) as process:

@@ -40,6 +40,7 @@ def write_file(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_100_000_lines_while_the_worker_is_killed_twice(
     tmp_path: Path, redis_url: str, redis_client: redis.Redis, database_url: str
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_standby_that_is_away_is_named(
             assert saving.result(20).duplicates == 0
 
 
-@pytest.mark.parametrize("how", ["refused", "swallowed"])
+@pytest.mark.parametrize("how", ["refused", pytest.param("swallowed", marks=pytest.mark.system)])
 def test_a_worker_that_is_cut_off_stops_to_wait_after_10_s(
     database_url: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_network_that_swallows_everything_between_worker_and_postgres(
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_network_that_swallows_everything_between_worker_and_redis(
     ledger: Ledger, to_redis: Proxy, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,6 +196,7 @@ def test_kill_9_amid_a_batch_as_by_the_out_of_memory_killer(site: Site, ledger: 
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledger: Ledger) -> None:
     """Two workers hold the partition then, and what the first has in its transaction is in the way of the
     second until Postgres ends it."""
@@ -222,7 +223,11 @@ def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledg
 
 @pytest.mark.parametrize(
     ("how", "signals"),
-    [("killed", 1), ("frozen", 1), pytest.param("frozen", 2, marks=pytest.mark.system)],
+    [
+        pytest.param("killed", 1, marks=pytest.mark.system),
+        ("frozen", 1),
+        pytest.param("frozen", 2, marks=pytest.mark.system),
+    ],
 )
 @pytest.mark.parametrize("which", ["redis", "postgres"])
 def test_workers_stop_in_time_while_a_server_is_away(

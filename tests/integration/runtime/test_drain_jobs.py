@@ -62,6 +62,7 @@ def test_two_workers_may_freeze_and_die_between_any_two_calls(
         check(redis_client, redis_url, PARTITIONS)
 
 
+@pytest.mark.system
 def test_a_remnant_that_two_holders_of_a_job_left_is_no_obstacle(redis_url: str, redis_client: Any) -> None:
     """One is about to begin when the other ends and deletes the job; then it writes four fields, and dies."""
     left = 0

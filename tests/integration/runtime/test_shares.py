@@ -136,6 +136,7 @@ def test_a_worker_that_loses_postgres_leaves_its_share_to_one_that_has_not(
         assert "Traceback" not in cut_off.log + sound.log
 
 
+@pytest.mark.system
 def test_when_all_lost_postgres_the_first_that_sees_it_again_begins(
     new_worker: NewWorker, client: Any, traders: Traders, database_url: str
 ) -> None:
