@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from risk_worker.drain.errors import StoreUnavailable
+import pytest
+
+from risk_worker.drain.errors import SourceUnavailable, StoreUnavailable
 from risk_worker.drain.retry import OutageLog, RetryPolicy
 
 
@@ -14,3 +16,19 @@ def test_no_wait_is_longer_than_the_bound_of_the_documentation_leaves_room_for()
     assert min(waits_s) < 1, "jitter: many workers do not come all at once"
     outage.record_success()
     assert outage.record_failure(StoreUnavailable("away again"), "the stream", policy) <= 0.15
+
+
+def test_servers_that_do_not_answer_are_one_outage_whichever_the_error_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outage = OutageLog()
+    for port in (1, 2, 3):
+        outage.record_failure(
+            SourceUnavailable(f"Redis did not answer: {port}", no_answer=True), "there", RetryPolicy()
+        )
+    assert len(caplog.messages) == 1
+    outage.record_failure(SourceUnavailable("Redis did not answer: NOAUTH"), "there", RetryPolicy())
+    assert (
+        caplog.messages[1]
+        == "The worker cannot store: Redis did not answer: NOAUTH. Snapshots wait in there."
+    )
