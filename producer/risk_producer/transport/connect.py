@@ -500,29 +500,34 @@ class _Cluster(RedisCluster):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except RedisClusterException as error:
             if self._made:
-                self._add_nodes(error)
+                self._add_nodes()
+                if isinstance(error, SlotNotCoveredError):
+                    self.nodes_manager.initialize()
             raise
         except (AttributeError, LookupError) as error:  # redis-py was sent to a node that it does not know
-            self._add_nodes(error)
+            self._add_nodes()
+            self.nodes_manager.initialize()
             raise RedisClusterException(f"the nodes of the Redis Cluster have changed ({error})") from error
 
-    def look_again(self, error: BaseException, name: str | None = None) -> None:
+    def look_again(self, name: str | None = None) -> None:
         """Ask which node has which slots, after the one of this name did not answer, which comes last.
 
-        Raises one of REDIS_ERRORS where none answers.
+        The nodes of the URL, where it may have another name, are asked where no known one answers. Raises one
+        of REDIS_ERRORS where none of them does.
         """
-        self._add_nodes(error)
-        self.nodes_manager.initialize(last_failed_node_name=name)
+        try:
+            self.nodes_manager.initialize(last_failed_node_name=name)
+        except RedisClusterException:
+            self._add_nodes()
+            self.nodes_manager.initialize(last_failed_node_name=name)
 
-    def _add_nodes(self, error: BaseException) -> None:
-        """None of the known nodes answers, or one is not known: those of the URL are asked too."""
+    def _add_nodes(self) -> None:
+        """From now on those of the URL are asked too where the nodes are."""
         manager = self.nodes_manager
         manager.startup_nodes = {
             **{node.name: node for node in self._nodes()},
             **manager.startup_nodes,
         }
-        if isinstance(error, SlotNotCoveredError | AttributeError | LookupError):
-            manager.initialize()
 
     def pipeline(self, transaction: bool | None = None, shard_hint: Any = None) -> ClusterPipeline:
         pipeline = super().pipeline(transaction, shard_hint)  # type: ignore[no-untyped-call]
@@ -548,8 +553,8 @@ class _Cluster(RedisCluster):
         connection: Any = ConnectionPool(host=node.host, port=node.port, **settings).make_connection()
         try:
             connection.connect()
-        except REDIS_ERRORS as error:
-            self.look_again(error, node.name)
+        except REDIS_ERRORS:
+            self.look_again(node.name)
             raise
         finally:
             connection.disconnect()

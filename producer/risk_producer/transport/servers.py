@@ -64,15 +64,15 @@ def ask_server(client: Any, key: str, commands: Sequence[Sequence[Any]]) -> list
         return _pipelined(client, commands)
     try:
         node = client.get_node_from_key(key)
-    except REDIS_ERRORS as error:  # no node has its slot, as far as is known
-        client.look_again(error)
+    except REDIS_ERRORS:  # no node has its slot, as far as is known
+        client.look_again()
         raise
     asking: list[Sequence[Any]] = []
     for _ in range(_REDIRECTIONS):
         try:
             answers = _pipelined(client.get_redis_connection(node), [*asking, *commands])[len(asking) :]
-        except REDIS_ERRORS as error:
-            client.look_again(error, node.name)
+        except REDIS_ERRORS:
+            client.look_again(node.name)
             raise
         elsewhere = next((each for each in answers if isinstance(each, _ELSEWHERE)), None)
         if elsewhere is None:
@@ -137,21 +137,21 @@ def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
     """
     answers: list[Any] = [None] * len(questions)
     of_node: dict[Any, list[int]] = defaultdict(list)
-    unknown: Exception | None = None
+    unknown = False
     for at, (key, _) in enumerate(questions):
         try:
             of_node[client.get_node_from_key(key)].append(at)
         except REDIS_ERRORS as error:  # no node has its slot, as far as is known
             answers[at] = error
-            unknown = error
-    if unknown is not None:
-        client.look_again(unknown)
+            unknown = True
+    if unknown:
+        client.look_again()
     for node, asked in of_node.items():
         try:
             found = _pipelined(client.get_redis_connection(node), [questions[at][1] for at in asked])
         except REDIS_ERRORS as error:
             found = [error] * len(asked)
-            client.look_again(error, node.name)
+            client.look_again(node.name)
         for at, answer in zip(asked, found, strict=True):
             answers[at] = _again(client, *questions[at]) if isinstance(answer, _ELSEWHERE) else answer
     if all(isinstance(answer, AWAY) for answer in answers):

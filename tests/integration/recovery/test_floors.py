@@ -341,6 +341,14 @@ def test_a_share_asks_once_for_all_of_its_partitions_and_compares_those_that_nee
         client.hset(Keys(0).behind, "a", "7")
         floors.look()
         assert looked == [0, 2, 1, 0, 2]
+        client.delete(Keys(0).floors, Keys(1).floors, Keys(2).floors)
+        monkeypatch.setattr(module, "BUDGET_S", 0.0)
+        floors.look()  # all three are due, and there is no time
+        outages.record_failure([1], ResponseError("WRONGTYPE"), alone=False)
+        monkeypatch.setattr(module, "BUDGET_S", 60.0)
+        monkeypatch.setattr(module, "LOOK_EVERY_S", 60.0)
+        floors.look()
+        assert sorted(looked[5:]) == [0, 2], "one is not served any more since they were due"
 
 
 def test_a_database_that_is_away_hinders_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -300,7 +300,8 @@ class FloorsOfShare:
             self._look_at = now + LOOK_EVERY_S
             self._left = deque(self._not_done())
         while self._left and monotonic() < now + BUDGET_S:
-            if self._left[0].look():
+            first = self._left[0]
+            if first.partition in self._outages or first.look():
                 self._left.popleft()
 
     def _not_done(self) -> list[Floors]:

@@ -111,7 +111,8 @@ class DrainScheduler:
         *,
         worker: str = "",
         keyspace: Keyspace = NO_NAMESPACE,
-        identity: Callable[[], str] | None = None,
+        identity: str | None = None,
+        read_identity: Callable[[], str] | None = None,
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -124,8 +125,8 @@ class DrainScheduler:
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
         self.partitions = partitions
         self._keyspace = keyspace
-        self._read_identity = identity
-        self._identity: str | None = None
+        self._identity = identity
+        self._read_identity = read_identity
         self._lease_s = lease_s
         self._clock = clock
         self._workers = LiveWorkers(keyspace, lease_s=lease_s, clock=clock)
@@ -172,14 +173,14 @@ class DrainScheduler:
 
     def _claim(self) -> None:
         """Write whose the drain jobs are, where nothing is written yet. Raises OtherDatabase."""
-        if self._read_identity is None:
-            return
         if self._identity is None:
-            self._identity = self._read_identity()
+            return
         try:
             claim_drain_jobs(self._connection, self._keyspace, self._identity)
-        except OtherDatabase:  # unless the database has another identity by now
-            self._identity = self._read_identity()
+        except OtherDatabase:
+            if self._read_identity is None:
+                raise
+            self._identity = self._read_identity()  # the database may have another one by now
             claim_drain_jobs(self._connection, self._keyspace, self._identity)
 
     def condition(self, share: int, shares: int) -> Condition:

@@ -252,13 +252,15 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         rq_prefix.agree(settings.keyspace)
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
         self._settings = settings
-        self._claim(settings, jobs.read_identity(database_url))
+        identity = jobs.read_identity(database_url)
+        self._claim(settings, identity)
         self._scheduler = DrainScheduler(
             self.connection,
             settings.partitions,
             worker=self.name,
             keyspace=settings.keyspace,
-            identity=lambda: jobs.identity_of(database_url),
+            identity=identity,
+            read_identity=lambda: jobs.identity_of(database_url),
         )
         with (
             contextlib.suppress(*partitioning.ERRORS),  # the supervisor tries it again
