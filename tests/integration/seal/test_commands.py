@@ -103,14 +103,14 @@ def test_what_cannot_be_asked(empty_database_url: str, command: list[str]) -> No
 
 def test_a_worker_seals_and_logs_the_heads(filled: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    Sealing(Settings(postgres_url=filled)).look()
+    Sealing(Settings(postgres_url=filled, seal_every="1h")).look()
     assert verify(filled, deep=True).rows_read == 35
     assert "Sealed 11 rows in" in caplog.text
     assert run(filled, "head").stdout.strip() in caplog.text
 
 
 def test_a_worker_logs_once_that_it_cannot_seal(caplog: pytest.LogCaptureFixture) -> None:
-    sealing = Sealing(Settings(postgres_url="postgresql://u:secret@127.0.0.1:1/x"))
+    sealing = Sealing(Settings(postgres_url="postgresql://u:secret@127.0.0.1:1/x", seal_every="1h"))
     for _ in range(LOG_AGAIN + 1):
         sealing.look()
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from risk_worker.seal.verify import Progress
 
 PROGRESS_EVERY_S = 5.0
-NO_SEALS = "nothing is sealed yet; a worker seals each window (RISK_SEAL_EVERY) a minute after its end"
+NO_SEALS = "nothing is sealed yet; with RISK_SEAL_EVERY=1h a worker seals each hour a minute after its end"
 
 
 @click.group()

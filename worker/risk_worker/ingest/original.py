@@ -137,6 +137,7 @@ def _check(where: str, tables: dict[str, set[str]]) -> None:
 
 
 def _copy(connection: database.Connection, *, leave_out: bool) -> Imported:
+    connection.execute(_SQL["begin"])
     connection.execute(_SQL["read"])
     rows, unfit, traders = connection.execute(_SQL["counts"]).fetchall()[0]
     examples = [

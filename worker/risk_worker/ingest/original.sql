@@ -18,6 +18,11 @@ ALTER TABLE risk_state_history SET SCHEMA old_risk;
 CREATE SCHEMA IF NOT EXISTS old_risk;
 ALTER TABLE schema_migrations SET SCHEMA old_risk;
 
+-- name: begin
+-- The trigger that closes history is met here, not after the minutes that reading may take: it keeps the sealing of what
+-- this transaction will store waiting until it has committed.
+INSERT INTO risk_state_history SELECT * FROM risk_state_history WHERE false;
+
 -- name: read
 -- requires: original
 -- In the order of their time; the state comes last. What history cannot hold gets the reason, and no number.

@@ -31,7 +31,6 @@ class Sealing(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(LOOK_S):
             self.look()
-        self._sealer.close()
 
     def look(self) -> None:
         """Seal what is over. An error is logged, and tried again at the next look."""
