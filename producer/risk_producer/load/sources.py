@@ -89,15 +89,14 @@ def load(flusher: Flusher, database_url: str | None, trader_id: str) -> LoadedSt
 def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_local: bool) -> LoadAnswers:
     """Ask Redis, and Postgres where it may know a newer state."""
     answers = LoadAnswers()
-    keys = flusher.session.keys_of(trader_id)
     restored, in_redis = True, False
-    owner: str | None = None
+    owners: dict[str, str] = {}
     try:
         for each, latest in _latest(flusher, trader_id):
             restored = restored and latest.restored
             in_redis = in_redis or latest.payload is not None
             if latest.database is not None:
-                keys, owner = each, latest.database
+                owners[each.database] = latest.database
             if latest.payload is not None:
                 answers.states.append(_of_redis(latest.payload, trader_id, each))
     except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
@@ -108,8 +107,9 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
     elif not has_local or not in_redis or not restored:
         try:
             stored = postgres_state.fetch(database_url, trader_id)
-            if owner and stored.identity and (differ := difference(keys.database, owner, stored.identity)):
-                raise _OtherDatabase(differ)
+            for key, owner in owners.items():
+                if stored.identity and (differ := difference(key, owner, stored.identity)):
+                    raise _OtherDatabase(differ)
             if stored.state is not None:
                 answers.states.append(_stored(stored.state, trader_id, "postgres", "risk_state"))
         except _OtherDatabase as error:

@@ -198,8 +198,11 @@ class Sender:
     @property
     def open(self) -> bool:
         """Whether a snapshot that comes now could be sent at once, though others have to wait."""
+        now = range(self._buffer.partitioning.partitions)  # a former one gets no snapshot that comes now
         return not all(
-            state.full_poll_s or self._outages.is_away(state.queue.keys.partition) for state in self._states
+            state.full_poll_s or self._outages.is_away(state.queue.keys.partition)
+            for state in self._states
+            if state.queue.keys.partition in now
         )
 
     def _not_before(self, state: PartitionState) -> float:

@@ -57,6 +57,17 @@ def test_an_emptied_redis_gets_it_back_and_what_came_first_meanwhile_is_looked_a
     assert stored(db) == Partitioning(4, 16, (4, 3))
 
 
+def test_a_producer_that_came_first_to_an_empty_node_changes_no_number(
+    client: Any, database_url: str
+) -> None:
+    """The copies and Postgres are of the first version, as where the number was never changed."""
+    assert agree(client, database_url, NO_NAMESPACE, 16).text == "1:16"
+    client.set(Keys(0).partitioning, "1:1")
+    found = agree(client, database_url, NO_NAMESPACE, 16)
+    assert (found.partitions, found.others) == (16, (1,))
+    assert {client.get(Keys(each).partitioning) for each in range(16)} == {found.text.encode()}
+
+
 def test_a_comparison_with_postgres_brings_it_back_first(
     client: Any, settings: Settings, database_url: str
 ) -> None:

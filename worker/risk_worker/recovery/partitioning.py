@@ -51,7 +51,8 @@ def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int)
     with database.connect(database_url, database.STORE) as connection:
         bindings = Bindings(client, identity_of(connection))
         bindings.require_own(bindings.held(keyspace.keys(each).database for each in {0, *seen.copies}))
-        found = join_stored(connection, seen.agreed, Partitioning.wished(wish).first())
+        copies = [copy for copy in seen.copies.values() if copy is not None]
+        found = join_stored(connection, copies, Partitioning.wished(wish).first())
     announce(client, keyspace, found, seen)
     return found
 
@@ -79,12 +80,19 @@ def write(client: RedisClient, found: Partitioning, keys: Iterable[Keys]) -> lis
 
 
 def join_stored(
-    connection: database.Connection, held: Partitioning | None, otherwise: Partitioning
+    connection: database.Connection, copies: Iterable[Partitioning], otherwise: Partitioning
 ) -> Partitioning:
-    """Join what Postgres has with what Redis has, and store it. otherwise: where neither has anything."""
+    """Join what Postgres has with the copies in Redis, and store it. otherwise: where neither has anything.
+
+    Of one version the number in Postgres counts: a copy may be that of a producer that came first to a node
+    without data.
+    """
     with connection.transaction():
         row = _of_row(connection.execute(_SQL["lock"]).fetchone())
-        found = row.joined(held) if row and held else row or held or otherwise
+        known = row
+        for copy in copies:
+            known = copy if known is None else known.joined(copy)
+        found = known or otherwise
         if found != row:
             connection.execute(
                 _SQL["store"],

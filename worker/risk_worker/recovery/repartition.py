@@ -67,7 +67,7 @@ def change_on(client: RedisClient, settings: Settings, number: int) -> Partition
 
 def _stored(url: str, found: Partitioning) -> Partitioning:
     with database.connect(url, database.STORE) as connection:
-        return join_stored(connection, found, found)
+        return join_stored(connection, [found], found)
 
 
 def _announce(client: RedisClient, settings: Settings, found: Partitioning) -> None:

@@ -118,8 +118,9 @@ class DrainScheduler:
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are; `partitions` of the object may be changed. identity: reads that of the
-        database that the jobs store into; None: the jobs may be another one's.
+        partitions: how many there are; `partitions` of the object may be changed. identity: of the database
+        that the jobs store into; None: the jobs may be another one's. read_identity: reads it again
+        where Redis names another one.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
