@@ -20,13 +20,13 @@ class InUse:
     """What one look at Redis shows."""
 
     agreed: Partitioning | None
-    """What the copies say, all of them together; None: there is none that can be read."""
+    """The newest copy, with the numbers of all others; None: there is none that can be read."""
     width: int
-    """Every partition that is used is below it: workers share 0 to width - 1."""
+    """Workers share the partitions from 0 to width - 1: those of all numbers, and what is in use beyond."""
     entries: Mapping[int, int] = field(default_factory=dict)
     """partition -> entries that wait in it, where there are some."""
     copies: Mapping[int, Partitioning | None] = field(default_factory=dict)
-    """partition -> its copy, where there is one, or the partition is used; None: it cannot be read."""
+    """partition -> its copy, of each that has one or is in use; None: it has none that can be read."""
     away: frozenset[int] = frozenset()
     """Partitions of which nothing is known, as their node of a cluster does not answer."""
 

@@ -149,6 +149,17 @@ ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
         admit(accept_behind=True).admission,
         Admission(3, [], {}, Partitioning(4, 64, (16, 4))),
     ),
+    "admit-unread": (
+        admit(accept_behind=True).admission,
+        Admission(
+            3,
+            [],
+            unread=(
+                "Redis does not tell how many partitions there are (NOPERM User t has no permissions to run "
+                "the 'get' command); the user needs the permission for GET: ACL SETUSER USER +get"
+            ),
+        ),
+    ),
     "supersede": (
         SUPERSEDE.answers,
         {
