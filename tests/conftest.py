@@ -20,6 +20,7 @@ from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
 from risk_worker.stream import source
+from tests.support import bounds
 from tests.support.producers import Bench
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
@@ -50,6 +51,42 @@ class MakePostgres(Protocol):
     """Starts a Postgres of the test's own; keywords are settings."""
 
     def __call__(self, **config: Value) -> EmbeddedPostgres: ...
+
+
+@pytest.fixture
+def bound(request: pytest.FixtureRequest) -> Iterator[bounds.Bound]:
+    """Holds how long something took against the promise in docs/reliability.md."""
+    made = bounds.Bound(request.node)
+    yield made
+    made.check()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for `bound` is chosen by -m bounds."""
+    for item in items:
+        if "bound" in getattr(item, "fixturenames", ()):
+            item.add_marker("bounds")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With RISK_TEST_BOUNDS the page gets what the tests have seen."""
+    seen: dict[str, list[float]] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, value in getattr(report, "user_properties", ()) if _is_call(report) else ():
+            if name == bounds.PROPERTY:
+                seen.setdefault(value[0], []).append(value[1])
+    if bounds.STRICT and seen:
+        page = bounds.PAGE.read_text()
+        terminalreporter.section("bounds")
+        for when, most_s in bounds.promises(page).items():
+            found = ", ".join(f"{each:.2f} s" for each in seen.get(when, ())) or "not measured"
+            terminalreporter.write_line(f"{when}: {most_s:g} s promised; {found}")
+        bounds.PAGE.write_text(bounds.written(page, seen))
+
+
+def _is_call(report: object) -> bool:
+    return getattr(report, "when", None) == "call"
 
 
 @pytest.fixture(autouse=True)
