@@ -3,8 +3,10 @@ TEST_DB_URL point at others. None skips because a server is missing; only Timesc
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +15,6 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 import redis
-from hypothesis import settings
 
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.database import migrations
@@ -23,16 +24,21 @@ from tests.support import bounds
 from tests.support.producers import Bench
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
-# How many examples a test makes by itself; docs/reliability.md has more.
-settings.register_profile(
-    "riskstream", max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "50")), deadline=None
-)
-settings.load_profile("riskstream")
+# What is compiled is kept, whatever the environment says: hundreds of processes that tests start import the
+# same modules, and pytest rewrites those of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell without job control starts what it runs in the background with SIGINT ignored. The commands that
 # tests start would inherit that, and none of them could be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of each look for garbage, which takes a tenth of a second with them."""
+    gc.collect()
+    gc.freeze()
 
 
 class MakeValkey(Protocol):

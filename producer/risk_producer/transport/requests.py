@@ -392,8 +392,8 @@ class TraderStream:
         """replicas: how many have to confirm a claim or an admission before it is one."""
         self._client = client
         self._replicas = replicas
-        self._claim = client.register_script(script(__package__, "claim"))
-        self._supersede = client.register_script(script(__package__, "supersede"))
+        self._claim = client.register_script(script(__package__, "epochs", "claim"))
+        self._supersede = client.register_script(script(__package__, "epochs", "supersede"))
         self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
@@ -551,7 +551,7 @@ class TraderStream:
         if isinstance(error, NotReplicated):  # nor are the others of its server
             away = same_server(self._client, keys.snapshots, streams)
         else:
-            away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+            away = unreachable(self._client, error.__cause__, streams)
         return {streams[stream] for stream in away}
 
     def probe(self, keys: Keys) -> None:
