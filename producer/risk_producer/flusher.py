@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Final
 
@@ -11,7 +11,7 @@ from risk_producer.errors import StreamUnavailable
 from risk_producer.session.session import ProducerSession
 from risk_producer.session.waiters import release
 from risk_producer.transport.redis import Transport
-from risk_producer.transport.requests import Claim
+from risk_producer.transport.requests import Request
 
 GRACE_S: Final = 0.1
 """How long close() waits for a flusher that is in the middle of a call, beyond its time."""
@@ -131,7 +131,7 @@ class Flusher:
             self.session.thread_ended()
 
     def _step_safely(self) -> None:
-        """Whatever raises anything: the same request is sent again, after a while."""
+        """Whatever raises anything: the same requests are sent again, after a while."""
         try:
             self._step()
         except BaseException as error:  # noqa: BLE001  also SystemExit, GreenletExit: a trader's data wait here
@@ -141,7 +141,7 @@ class Flusher:
                 sleep(0.05)
 
     def _step(self) -> None:
-        """One request to Redis, and what follows from its reply."""
+        """One round of requests to Redis, and what follows from the replies."""
         session = self.session
         if self._notify_due:
             session.waiters.wake()
@@ -159,23 +159,26 @@ class Flusher:
             session.asks_partitions = False
             if agreed is not None:
                 session.divide(agreed, monotonic())
-        request = session.next_request(monotonic())
-        if request is not None:
-            stream = self.transport.connected()
-            try:
-                if session.is_away(request.keys.partition):
-                    stream.probe(request.keys)
-                reply = stream.claim(request) if isinstance(request, Claim) else stream.admit(request)
-            except StreamUnavailable as error:
-                session.unreachable = stream.unreachable(request.keys, error, session.waiting_keys())
-                raise
-            session.on_reply(request, reply, monotonic())
+        requests = session.next_requests(monotonic())
+        if requests:
+            self._send(requests)
         session.waiters.wake()
         self._notify_due = False
-        if request is None:
+        if not requests:
             self._pause(session.wait_s(monotonic()), until_work=True)
         if session.spool is not None:
             session.sync_spool(now=False)
+
+    def _send(self, requests: Sequence[Request]) -> None:
+        session, stream = self.session, self.transport.connected()
+        replies = stream.ask(requests, probe=session.is_away(requests[0].keys.partition))
+        failed = [
+            (request.keys, reply)
+            for request, reply in zip(requests, replies, strict=True)
+            if isinstance(reply, StreamUnavailable)
+        ]
+        away_too = stream.unreachable(failed, session.waiting_keys()) if failed else {}
+        session.on_replies(replies, monotonic(), away_too)
 
     def _wait_for_work(self) -> None:
         """Wait for something to send, and a little longer for more of it."""

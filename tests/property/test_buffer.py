@@ -82,17 +82,19 @@ class Outgoing(RuleBasedStateMachine):
         if self.buffer.cancel(item):
             self.accepted[made.trader_id].remove(made)
 
-    @rule(lost=st.booleans())
-    def ask(self, lost: bool) -> None:
+    @rule(lost=st.sets(st.integers(0, 2)))
+    def ask(self, lost: set[int]) -> None:
+        """lost: the partitions whose answers are lost."""
         self.now += 1
-        call = self.sender.next_request(self.now)
-        if isinstance(call, Claim):
-            if not lost:
-                self.sender.on_claimed(call, [self._claim() for _ in call.incarnations], self.now)
-        elif isinstance(call, Admit):
-            answer = self._admit(call)
-            if not lost:
-                self.sender.on_admitted(call, answer, self.now)
+        calls = self.sender.next_requests(self.now)
+        assert sum(map(len, calls)) <= max(1, self.size // 2)
+        assert len({call.keys.partition for call in calls}) == len(calls)
+        for call in calls:
+            answer: Any = (
+                [self._claim() for _ in call.incarnations] if isinstance(call, Claim) else self._admit(call)
+            )
+            if call.keys.partition not in lost:
+                self.sender.on_reply(call, answer, self.now)
 
     def _claim(self) -> int:
         self.epoch += 1
@@ -132,7 +134,7 @@ class Outgoing(RuleBasedStateMachine):
             if not self.buffer.depth:
                 break
             self.drain()
-            self.ask(lost=False)
+            self.ask(lost=set())
         assert not self.buffer.depth
         for trader_id in TRADERS:
             made, entries = self.accepted[trader_id], self.admitted[trader_id]

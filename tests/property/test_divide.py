@@ -20,7 +20,7 @@ from risk_producer.errors import StreamUnavailable
 from risk_producer.session.options import Options
 from risk_producer.session.session import ProducerSession
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Claim, TraderStream
+from risk_producer.transport.requests import TraderStream
 from tests.support.factory import snapshot
 from tests.support.redis import stream_of
 
@@ -30,7 +30,7 @@ HELD = "b"
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("save"), st.sampled_from(TRADERS)),
-        st.tuples(st.sampled_from(["send", "send", "lose the answer", "fail"]), st.none()),
+        st.tuples(st.sampled_from(["send", "send", "lose the answer", "lose one answer", "fail"]), st.none()),
         st.tuples(st.just("divide"), st.sampled_from([1, 2, 3, 4, 16, 64])),
         st.tuples(st.sampled_from(["fill", "drain", "spoil", "repair"]), st.none()),
     ),
@@ -75,19 +75,21 @@ class Trial:
             self.send(kind)
 
     def send(self, kind: str = "send") -> bool:
-        """One request. Returns whether there was one."""
+        """One round. Returns whether there was one."""
         self.now += 10.0
-        request = self.session.next_request(self.now)
-        if request is None:
+        requests = self.session.next_requests(self.now)
+        if not requests:
             return False
         if kind == "fail":
             self.session.on_error(StreamUnavailable("away"), self.now)
             return True
-        reply = self.stream.claim(request) if isinstance(request, Claim) else self.stream.admit(request)
+        replies = self.stream.ask(requests)
         if kind == "lose the answer":
             self.session.on_error(StreamUnavailable("away"), self.now)
-        else:
-            self.session.on_reply(request, reply, self.now)
+            return True
+        if kind == "lose one answer":
+            replies[len(replies) // 2] = StreamUnavailable("away")
+        self.session.on_replies(replies, self.now)
         return True
 
     def drain(self) -> None:

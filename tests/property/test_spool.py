@@ -9,7 +9,7 @@ import tempfile
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -80,15 +80,12 @@ class Crashes(RuleBasedStateMachine):
     def ask(self, lost: bool) -> None:
         self.now += 1
         sender = self.going._sender
-        call = sender.next_request(self.now)
-        if isinstance(call, Claim):
-            epochs = [self._claim() for _ in call.incarnations]
+        for call in sender.next_requests(self.now):
+            answer: Any = (
+                [self._claim() for _ in call.incarnations] if isinstance(call, Claim) else self._admit(call)
+            )
             if not lost:
-                sender.on_claimed(call, epochs, self.now)
-        elif isinstance(call, Admit):
-            answer = self._admit(call)
-            if not lost:
-                sender.on_admitted(call, answer, self.now)
+                sender.on_reply(call, answer, self.now)
 
     def _claim(self) -> int:
         self.epoch += 1

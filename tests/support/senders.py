@@ -14,6 +14,7 @@ from risk_producer.contract.wire import encode
 from risk_producer.errors import StreamUnavailable
 from risk_producer.transport.requests import Admit, Claim, OutgoingEntry, TraderStream
 from tests.support.factory import snapshot
+from tests.support.redis import ask_one
 
 
 class Sender:
@@ -47,7 +48,7 @@ class Sender:
     def claim(self) -> str | None:
         """Get an epoch. Returns why there is none."""
         try:
-            [answer] = self._stream.claim(Claim(self._keys, [(0, self.trader_id)]))
+            [answer] = ask_one(self._stream, Claim(self._keys, [(0, self.trader_id)]))
         except StreamUnavailable as error:
             return str(error)
         if not isinstance(answer, int):
@@ -74,7 +75,7 @@ class Sender:
                 return None
             call = self._last = Admit(self._keys, 1_000_000, [entry for _, entry in self._in_flight])
             try:
-                answer = self._stream.admit(call)
+                answer = ask_one(self._stream, call)
             except StreamUnavailable as error:
                 return str(error)
             skipped = answer.skipped.get((self.trader_id, self.epoch))
@@ -95,7 +96,7 @@ class Sender:
         if self._last is None or self._in_flight or self._last.entries[0].epoch != self.epoch:
             return False
         with suppress(StreamUnavailable):
-            self._stream.admit(self._last)
+            ask_one(self._stream, self._last)
         return True
 
     def _confirm(self, count: int) -> None:

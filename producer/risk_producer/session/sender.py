@@ -1,10 +1,10 @@
-"""Sender: the next request to Redis, and what replies mean. No I/O but the spool's, no threads, no waiting.
+"""Sender: the next requests to Redis, and what replies mean. No I/O but the spool's, no threads, no waiting.
 
-The flusher drives it:
+The flusher drives it, a round at a time:
 
-    request = sender.next_request(now)        a Claim, an Admit, or None
-    reply = stream.claim(request)             or admit()
-    sender.on_claimed(request, reply, now)    or on_admitted()
+    requests = sender.next_requests(now)      Claims and Admits, each of another partition
+    replies = stream.ask(requests)
+    sender.on_reply(request, reply, now)      for each that was answered
 
 A request that was not answered is sent again, with the same bytes: whatever it did, it did once. And
 whatever raises wherever: a snapshot stays in the buffer until Redis has it, and the request is sent again.
@@ -29,7 +29,15 @@ from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer, PartitionQueue
 from risk_producer.session.outages import Outages
 from risk_producer.spool.spool import Replay, Spool
-from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, OutgoingEntry, Unreadable
+from risk_producer.transport.requests import (
+    BATCH_MAX,
+    Admission,
+    Admit,
+    Claim,
+    OutgoingEntry,
+    Request,
+    Unreadable,
+)
 
 FULL_POLL_S = 0.02
 """How soon to look again whether a full stream has room; it doubles up to FULL_POLL_MAX_S."""
@@ -120,7 +128,11 @@ class Sender:
         self._lock = lock
         self._maxlen = maxlen
         self._batch_max = max(1, min(BATCH_MAX, buffer.size // 2))  # callers fill one half meanwhile
-        self._states = deque(PartitionState(queue) for queue in buffer.queues.values())
+        self._states: dict[int, PartitionState] = {}
+        """By partition."""
+        self._add_states()
+        self._first = 0
+        """Which of them comes first in the next round, by number from 0."""
         self._epochs: dict[tuple[int, str], EpochCounter] = {}
         """(incarnation, trader_id) -> its epoch; a trader that is not in it is unclaimed."""
         self._held: dict[str, _Hold] = {}
@@ -137,37 +149,57 @@ class Sender:
         self.notes: deque[Note] = deque()
         """Lines for the log."""
 
-    def next_request(self, now: float) -> Claim | Admit | None:
-        """The next request; now is monotonic, in seconds. None: nothing to send, or a stream is full."""
-        for _ in range(len(self._states)):
-            state = self._states[0]
-            self._states.rotate(-1)  # each in turn
+    def next_requests(self, now: float) -> list[Request]:
+        """The next round: at most one request of each partition; now is monotonic, in seconds.
+
+        Empty: nothing to send, or streams are full. All together have as many entries as one partition may
+        send at once. One that is away is asked alone, as the others would wait with it.
+        """
+        if len(self._states) < len(self._buffer.queues):  # divide() was interrupted
+            with self._lock():
+                self._add_states()
+        requests: list[Request] = []
+        room, first_left = self._batch_max, None
+        states = list(self._states.values())
+        for at, state in enumerate(states[self._first :] + states[: self._first], self._first):
             if state.reply is not None:  # applying it was interrupted
                 with self._lock():
                     self._apply_reply(state, now)
-            if now < self._not_before(state):
+            if now < self._not_before(state) or not (state.in_flight or state.queue.items):
                 continue
-            if state.request is None and not state.in_flight:
-                if not state.queue.items:
-                    continue
-                with self._lock():
-                    items = self._sendable(state.queue, now)
-                    keys = [(item.incarnation, item.snapshot.trader_id) for item in items]
-                    unclaimed = [key for key in keys if key not in self._epochs]
-                    if not items:
-                        continue
-                    if not unclaimed:
-                        for item in items:
-                            item.state = State.SENT
-                        state.in_flight = items
-                if unclaimed:
-                    return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)), self._buffer.partitioning)
-            if state.request is None:
-                self._make_request(state)
-            if state.request is not None:
-                state.sent = True
-                return state.request
-        return None
+            away = self._outages.is_away(state.queue.keys.partition)
+            if requests and (away or not room or len(state.in_flight) > room):
+                first_left = at if first_left is None else first_left
+                continue
+            request = self._request_of(state, room, now)
+            if request is None:
+                continue
+            requests.append(request)
+            room = max(0, room - len(request))
+            if away:
+                first_left = at + 1
+                break
+        if first_left is not None:  # each in turn
+            self._first = first_left % len(states)
+        return requests
+
+    def _request_of(self, state: PartitionState, room: int, now: float) -> Request | None:
+        """What this partition has to ask, with `room` entries at the most; None: nothing just now."""
+        if state.request is None and not state.in_flight:
+            with self._lock():
+                items = self._sendable(state.queue, room, now)
+                keys = [(item.incarnation, item.snapshot.trader_id) for item in items]
+                unclaimed = [key for key in keys if key not in self._epochs]
+                if not unclaimed:
+                    for item in items:
+                        item.state = State.SENT
+                    state.in_flight = items
+            if unclaimed:
+                return Claim(state.queue.keys, list(dict.fromkeys(unclaimed)), self._buffer.partitioning)
+        if state.request is None and state.in_flight:
+            self._make_request(state)
+        state.sent = state.request is not None
+        return state.request
 
     def divide(self, partitioning: Partitioning) -> None:
         """Divide the traders by another number of partitions; called with the lock held.
@@ -175,16 +207,19 @@ class Sender:
         A trader keeps its epoch, and its seq goes on: what of it is on its way arrives first, where it is.
         """
         self._buffer.divide(partitioning)
-        for state in self._states:  # what waited for room may be elsewhere now, and each cap is another one
+        self._add_states()
+        for state in self._states.values():  # what waited for room may be elsewhere now, and caps are others
             state.full_poll_s = state.not_before = 0.0
-        known = {state.queue for state in self._states}
-        self._states.extend(
-            PartitionState(queue) for queue in self._buffer.queues.values() if queue not in known
-        )
+
+    def _add_states(self) -> None:
+        """Called with the lock held."""
+        for number, queue in self._buffer.queues.items():
+            if number not in self._states:
+                self._states[number] = PartitionState(queue)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until it is worth to look again, after next_request() had nothing to send."""
-        starts = [self._not_before(state) for state in self._states if state.queue.items]
+        """Seconds until it is worth to look again, after next_requests() had nothing to send."""
+        starts = [self._not_before(state) for state in self._states.values() if state.queue.items]
         waits = [start - now for start in starts if start > now]
         if self._held:
             waits.append(min(hold.ask_at for hold in self._held.values()) - now)
@@ -200,9 +235,9 @@ class Sender:
         """Whether a snapshot that comes now could be sent at once, though others have to wait."""
         now = range(self._buffer.partitioning.partitions)  # a former one gets no snapshot that comes now
         return not all(
-            state.full_poll_s or self._outages.is_away(state.queue.keys.partition)
-            for state in self._states
-            if state.queue.keys.partition in now
+            state.full_poll_s or self._outages.is_away(number)
+            for number, state in self._states.items()
+            if number in now
         )
 
     def _not_before(self, state: PartitionState) -> float:
@@ -210,8 +245,19 @@ class Sender:
             return state.not_before
         return max(state.not_before, self._outages.not_before(state.queue.keys.partition))
 
-    def on_claimed(self, request: Claim, reply: Sequence[int | Unreadable], now: float) -> None:
-        """Apply the reply to a Claim."""
+    def on_reply(self, request: Request, reply: Sequence[int | Unreadable] | Admission, now: float) -> None:
+        """Apply the reply to a request."""
+        if isinstance(reply, Admission):
+            state = self._states[request.keys.partition]
+            if state.request is request:
+                state.reply = reply
+                with self._lock():
+                    self._apply_reply(state, now)
+        else:
+            assert isinstance(request, Claim)
+            self._on_claimed(request, reply, now)
+
+    def _on_claimed(self, request: Claim, reply: Sequence[int | Unreadable], now: float) -> None:
         replies = list(zip(request.incarnations, reply, strict=True))
         epochs = {key: each for key, each in replies if isinstance(each, int)}
         with self._lock():
@@ -229,14 +275,6 @@ class Sender:
         self._epochs.update((key, EpochCounter(epoch)) for key, epoch in replay.epochs.items())
         self._buffer.restore(replay.items)
 
-    def on_admitted(self, request: Admit, reply: Admission, now: float) -> None:
-        """Apply the reply to an Admit."""
-        for state in self._states:
-            if state.request is request:
-                state.reply = reply
-                with self._lock():
-                    self._apply_reply(state, now)
-
     def epoch(self, trader_id: str) -> int | None:
         """This producer's epoch for a trader; None: not claimed yet."""
         return self.epoch_of(self._buffer.incarnation, trader_id)
@@ -249,11 +287,12 @@ class Sender:
     @property
     def full(self) -> bool:
         """Whether a stream had no room when last asked."""
-        return any(state.full_poll_s for state in self._states)
+        return any(state.full_poll_s for state in self._states.values())
 
     def full_for(self, queue: PartitionQueue) -> bool:
         """Whether this partition's stream had no room when last asked."""
-        return any(state.full_poll_s for state in self._states if state.queue is queue)
+        state = self._states.get(queue.keys.partition)
+        return state is not None and state.full_poll_s > 0
 
     def outage_reason(self, trader_id: str) -> str | None:
         """Why Redis cannot be used for this trader; None: it can, as far as is known."""
@@ -271,19 +310,20 @@ class Sender:
 
     def in_flight(self) -> set[Item]:
         """The items that Redis may have, but has not confirmed."""
-        return {item for state in self._states if state.sent for item in state.in_flight}
+        return {item for state in self._states.values() if state.sent for item in state.in_flight}
 
-    def _sendable(self, queue: PartitionQueue, now: float) -> Sequence[Item]:
-        """The oldest items, without those of traders that are held back, or have some elsewhere still."""
+    def _sendable(self, queue: PartitionQueue, room: int, now: float) -> Sequence[Item]:
+        """The oldest items that there is room for, without those of traders that are held back, or have some
+        elsewhere still."""
         blocked = {trader_id for trader_id, hold in self._held.items() if hold.ask_at > now}
         if not blocked and not self._buffer.left:
-            return list(islice(queue.items, self._batch_max))
+            return list(islice(queue.items, room))
         free = (
             item
             for item in queue.items
             if item.snapshot.trader_id not in blocked and not self._buffer.must_wait(queue, item)
         )
-        return list(islice(free, self._batch_max))
+        return list(islice(free, room))
 
     def _make_request(self, state: PartitionState) -> None:
         """Make the request for the items in flight. Nothing is changed before all that may fail is done."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from types import MappingProxyType
 
 from risk_producer.contract.keys import Keys, Keyspace
 from risk_producer.contract.partitioning import Partitioning
@@ -31,7 +31,7 @@ from risk_producer.session.sender import Sender
 from risk_producer.session.waiters import Waiters
 from risk_producer.session.wakeup import NEVER, Wakeup
 from risk_producer.spool.spool import Spool
-from risk_producer.transport.requests import Admission, Admit, Claim, NotReplicated
+from risk_producer.transport.requests import Admission, NotReplicated, Reply, Request
 
 
 class ProducerSession:
@@ -57,12 +57,10 @@ class ProducerSession:
             self._buffer, lambda: self.section.lock, options.stream_maxlen, spool, self._outages
         )
         self._diagnosis = Diagnosis(options, self._sender, self._outages)
-        self._asked: tuple[Claim | Admit, float] | None = None
-        """The request that Redis has not answered, and when it was made; monotonic."""
+        self._asked: tuple[Sequence[Request], float] | None = None
+        """The round that Redis has not answered, and when it was made; monotonic."""
         self.asks_partitions = True
         """Whether the flusher asks how many partitions there are before it sends the first batch."""
-        self.unreachable: set[int] = set()
-        """Partitions of which the flusher knows that they are away with the one that it asked for."""
         self._wakeup = Wakeup(options.buffer_size)
         self._counts = Counts()
         self._in_memory = not options.persistent
@@ -298,13 +296,16 @@ class ProducerSession:
             return False
         return not self._buffer.depth or (self._close_by is not None and now >= self._close_by)
 
-    def next_request(self, now: float) -> Claim | Admit | None:
-        """The next request to Redis. None: nothing just now, see wait_s()."""
-        request = self._sender.next_request(now)
-        self._diagnosis.awaiting_reply = request is not None
-        self._asked = None if request is None else (request, now)
+    def next_requests(self, now: float) -> Sequence[Request]:
+        """The next round of requests to Redis, each of another partition; one that is away is alone.
+
+        Empty: nothing just now, see wait_s().
+        """
+        requests = self._sender.next_requests(now)
+        self._diagnosis.awaiting_reply = bool(requests)
+        self._asked = (requests, now) if requests else None
         self._log_notes()
-        return request
+        return requests
 
     def waiting_keys(self) -> list[Keys]:
         """The keys of the partitions that have something to send."""
@@ -316,18 +317,35 @@ class ProducerSession:
         return self._outages.is_away(partition)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until next_request() may have something, when it had nothing."""
+        """Seconds until next_requests() may have something, when it had nothing."""
         return self._sender.wait_s(now)
 
-    def on_reply(self, request: Claim | Admit, reply: Any, now: float) -> None:
-        """Redis answered."""
-        self._diagnosis.awaiting_reply, self._asked = False, None
-        if self.ended:
+    def on_replies(
+        self,
+        replies: Sequence[Reply | StreamUnavailable],
+        now: float,
+        away_too: Mapping[int, StreamUnavailable] = MappingProxyType({}),
+    ) -> None:
+        """Redis answered the round, or why not, request by request.
+
+        away_too: partitions that were not asked, and are on a server that did not answer.
+        """
+        asked, self._asked = self._asked, None
+        self._diagnosis.awaiting_reply = False
+        if self.ended or asked is None:
             return
-        if isinstance(request, Claim):
-            self._sender.on_claimed(request, reply, now)
-        else:
-            self._sender.on_admitted(request, reply, now)
+        requests, asked_at = asked
+        failures: dict[int | None, BaseException] = {}
+        for request, reply in zip(requests, replies, strict=True):
+            if isinstance(reply, StreamUnavailable):
+                failures[request.keys.partition] = reply
+            else:
+                self._on_reply(request, reply, now)
+        if failures:
+            self._record_failures(failures, asked_at, now, away_too)
+
+    def _on_reply(self, request: Request, reply: Reply, now: float) -> None:
+        self._sender.on_reply(request, reply, now)
         section = self.section
         with section.lock:
             self._record_success(request.keys.partition, now)
@@ -384,52 +402,65 @@ class ProducerSession:
             self.log_once(f"The producer does not follow a change of the number of partitions: {reason}")
 
     def on_error(self, error: BaseException, now: float) -> float:
-        """A request failed, or anything else in the flusher. Returns the seconds until the next attempt.
+        """A round failed, or anything else in the flusher. Returns the seconds until the next attempt.
 
-        Where it was a request, only its partition has to wait, which next_request() knows.
+        Where it was a round, only its partitions have to wait, which next_requests() knows.
         """
         self._diagnosis.awaiting_reply = False
         asked, self._asked = self._asked, None
         if self.ended:
             return 0.0
-        partition, asked_at = (None, now) if asked is None else (asked[0].keys.partition, asked[1])
+        if asked is None:
+            return self._record_failures({None: error}, now, now)
+        requests, asked_at = asked
+        self._record_failures({request.keys.partition: error for request in requests}, asked_at, now)
+        return 0.0
+
+    def _record_failures(
+        self,
+        failures: Mapping[int | None, BaseException],
+        asked_at: float,
+        now: float,
+        away_too: Mapping[int, BaseException] = MappingProxyType({}),
+    ) -> float:
+        """failures: by partition; None: of all. Returns the seconds until the next attempt."""
+        error = next(iter(failures.values()))
         expected = isinstance(error, StreamUnavailable)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
         section = self.section
         with section.lock:
             outages = self._outages
             begins = not outages.active
-            others, self.unreachable = self.unreachable - {partition}, set()
             for queue in self._buffer.queues.values():
                 each = queue.keys.partition
-                if not (partition is None or each == partition or each in others) or outages.is_away(each):
+                if outages.is_away(each) or not (each in failures or None in failures or each in away_too):
                     continue
                 for item in queue.items:
                     self._counts.add_in_memory(item.snapshot)
-                if each in others and queue.items:  # what has nothing to send would not be tried again
-                    outages.record_failure(each, reason, now, now)
+                if each in away_too and queue.items:  # what has nothing to send would not be tried again
+                    outages.record_failure(each, _reason(away_too[each]), now, now)
             self._in_memory = True
-            wait_s = outages.record_failure(partition, reason, asked_at, now)
-            self._counts.unreplicated += isinstance(error, NotReplicated)
+            for partition, each_error in failures.items():
+                wait_s = outages.record_failure(partition, _reason(each_error), asked_at, now)
+                self._counts.unreplicated += isinstance(each_error, NotReplicated)
             if begins and expected:
                 named = outages.named(outages.partitions)
                 section.log(
                     logging.CRITICAL,
                     "The producer cannot use Redis%s, its snapshots stay in memory: %s",
                     f" for {named}" if named else "",
-                    reason,
+                    error,
                 )
             elif begins:
                 section.log(
                     logging.CRITICAL,
                     "The producer failed to send, its snapshots stay in memory and are sent again: %s",
-                    reason,
+                    _reason(error),
                     exc_info=error,
                 )
             if section.deferred:
                 section.run_deferred()
         section.leave()
-        return wait_s if partition is None else 0.0
+        return wait_s
 
     def check_stall(self, now: float) -> None:
         """Log it, where the oldest snapshot has waited for too long."""
@@ -687,6 +718,10 @@ class ProducerSession:
             note = notes.popleft()
             self.section.log(logging.CRITICAL if note.critical else logging.WARNING, "%s", note.text)
         self.section.leave()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, StreamUnavailable) else f"{type(error).__name__}: {error}"
 
 
 def _no_flusher(_start: bool) -> None:

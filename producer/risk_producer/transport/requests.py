@@ -10,10 +10,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
-from redis.exceptions import NoPermissionError, NoScriptError
+from redis.exceptions import NoPermissionError
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.partitioning import Partitioning
@@ -29,7 +29,15 @@ from risk_producer.transport.connect import (
     redis_client,
     rehearse,
 )
-from risk_producer.transport.servers import ask_server, beside, probe, same_server, unreachable
+from risk_producer.transport.servers import (
+    Closing,
+    ScriptCall,
+    beside,
+    run_each,
+    same_server,
+    unreachable,
+)
+from risk_producer.transport.servers import probe as probe_server
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """How long to wait for an answer of Redis, and for a connection; of a node of a cluster for NODE_ANSWER_S."""
@@ -55,6 +63,9 @@ class Claim:
     """Its number and its trader; where a trader comes again, its older incarnation is first."""
     partitioning: Partitioning | None = None
     """As it is known; with more than one number, traders may have epochs in other partitions too."""
+
+    def __len__(self) -> int:
+        return len(self.incarnations)
 
     def arguments(self, floors: Mapping[str, int] | None = None) -> list[bytes]:
         """ARGV of claim.lua. floors: epochs of traders elsewhere, which the new ones have to exceed."""
@@ -250,6 +261,9 @@ class Admit:
             self._batch["partitioning"] = partitioning.text
         self._payloads = [each.payload for each in entries]
 
+    def __len__(self) -> int:
+        return len(self.entries)
+
     def arguments(self, *, replicated: bool = False) -> list[bytes]:
         """ARGV of admit.lua. replicated: WAIT follows on the same connection."""
         if self.accept_behind:
@@ -299,13 +313,28 @@ class Admission:
     """Why this user of Redis may not read the copy; None: it may."""
 
 
+Request: TypeAlias = Claim | Admit
+Reply: TypeAlias = Sequence[int | Unreadable] | Admission
+"""To a Claim: a new epoch for each of its incarnations, in their order; to an Admit: what became of it."""
+
+
 class NotReplicated(StreamUnavailable):
     """Fewer replicas than RISK_REPLICAS have confirmed in time what Redis took: the same is asked again."""
 
 
 def unavailable(error: Exception) -> StreamUnavailable:
     """The error for the trader."""
-    return StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    if isinstance(error, StreamUnavailable):
+        return error
+    made = StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    made.__cause__ = error
+    return made
+
+
+def _raise(answer: Any) -> None:
+    """An error among the answers of Redis."""
+    if isinstance(answer, Exception):
+        raise answer
 
 
 def _admit_keys(keys: Keys) -> list[str]:
@@ -407,26 +436,52 @@ class TraderStream:
         client = redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=ANSWER_TIMEOUT_S, retries=1)
         return cls(client, replicas)
 
-    def claim(self, call: Claim) -> list[int | Unreadable]:
-        """A new epoch for each of call.incarnations, in their order.
+    def ask(self, requests: Sequence[Request], *, probe: bool = False) -> list[Reply | StreamUnavailable]:
+        """The reply to each request, in their order, or why there is none. One pipeline a server.
+
+        probe: the server of the first did not answer before; see probe() of servers. The same may be asked
+        again, whatever became of it.
+        """
+        try:
+            if probe:
+                probe_server(self._client, requests[0].keys.snapshots)
+            answers = self._run([self._call(request) for request in requests])
+        except REDIS_ERRORS as error:
+            return [unavailable(error)] * len(requests)
+        return [self._reply(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _call(self, request: Request) -> ScriptCall:
+        if isinstance(request, Claim):
+            return self._claim, _claim_keys(request.keys), request.arguments()
+        arguments = request.arguments(replicated=self._replicas > 0)
+        return self._admit, _admit_keys(request.keys), arguments
+
+    def _reply(self, request: Request, answer: Any) -> Reply | StreamUnavailable:
+        try:
+            _raise(answer)
+            return self._claimed(request, answer) if isinstance(request, Claim) else request.admission(answer)
+        except (StreamUnavailable, *REDIS_ERRORS) as error:
+            return unavailable(error)
+
+    def _claimed(self, call: Claim, answer: Any) -> list[int | Unreadable]:
+        """A new epoch for each of call.incarnations, in their order; answer: of the script that claims.
 
         It is greater than the trader's in all partitions where it may have had one, and known there before it
         is used: what an older incarnation still sends there does not change the state any more.
         """
         floors: dict[str, int] = {}
-        try:
-            for _ in range(CLAIM_TRIES):
-                answer = self._ask(self._claim, _claim_keys(call.keys), call.arguments(floors))
-                epochs = call.epochs(answer)
-                greater, unreadable = self._announced(call, epochs)
-                if not greater:
-                    return [
-                        unreadable.get(trader_id, epoch)
-                        for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
-                    ]
-                floors |= greater
-        except REDIS_ERRORS as error:
-            raise unavailable(error) from error
+        for _ in range(CLAIM_TRIES):
+            if floors:
+                [answer] = self._run([(self._claim, _claim_keys(call.keys), call.arguments(floors))])
+                _raise(answer)
+            epochs = call.epochs(answer)
+            greater, unreadable = self._announced(call, epochs)
+            if not greater:
+                return [
+                    unreadable.get(trader_id, epoch)
+                    for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
+                ]
+            floors |= greater
         raise StreamUnavailable("other producers claim epochs for the same traders all the time")
 
     def _announced(
@@ -441,17 +496,17 @@ class TraderStream:
             for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
             if isinstance(epoch, int)
         }
+        asked = [
+            Supersede(Keys(partition, call.keys.namespace), theirs)
+            for partition, traders in call.elsewhere().items()
+            if (theirs := {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine})
+        ]
+        answers = self._run([(self._supersede, _claim_keys(each.keys), each.arguments()) for each in asked])
         greater: dict[str, int] = {}
         unreadable: dict[str, Unreadable] = {}
-        for partition, traders in call.elsewhere().items():
-            keys = Keys(partition, call.keys.namespace)
-            asked = Supersede(
-                keys, {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine}
-            )
-            if not asked.epochs:
-                continue
-            answer = self._ask(self._supersede, _claim_keys(keys), asked.arguments())
-            for trader_id, found in asked.answers(answer).items():
+        for each, answer in zip(asked, answers, strict=True):
+            _raise(answer)
+            for trader_id, found in each.answers(answer).items():
                 if isinstance(found, Unreadable):
                     unreadable[trader_id] = found
                 else:
@@ -498,38 +553,26 @@ class TraderStream:
             raise StreamUnavailable(_no_partitioning(keys, copy))
         return found
 
-    def admit(self, call: Admit) -> Admission:
-        """Put entries into the stream as far as there is room."""
-        try:
-            arguments = call.arguments(replicated=self._replicas > 0)
-            return call.admission(self._ask(self._admit, _admit_keys(call.keys), arguments))
-        except REDIS_ERRORS as error:
-            raise unavailable(error) from error
+    def _run(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """The answers of scripts that end with a write, errors included; with replicas, once enough of them
+        have confirmed it.
 
-    def _ask(self, script: Any, keys: list[str], arguments: list[bytes]) -> Any:
-        """The answer of a script that ends with a write; with replicas once enough have confirmed it.
-
-        WAIT is about the last write of its own connection, so both go over one, and what breaks is repeated
-        as a whole.
+        WAIT is about the last write of its own connection, so it goes behind the scripts over the same one,
+        and what breaks is repeated as a whole.
         """
         if not self._replicas:
-            return script(keys=keys, args=arguments)
+            return run_each(self._client, calls)
         wait_ms = NODE_REPLICAS_TIMEOUT_MS if is_cluster(self._client) else REPLICAS_TIMEOUT_MS
-        wait = ("WAIT", self._replicas, wait_ms)
-        for how in (("EVALSHA", script.sha), ("EVAL", script.script)):
-            words = (*how, len(keys), *keys, *arguments)
-            answer, confirmed = ask_server(self._client, keys[0], [words, wait])
-            if not isinstance(answer, NoScriptError):
-                break
-        for each in (answer, confirmed):
-            if isinstance(each, Exception):
-                raise each
-        if confirmed < self._replicas:
-            raise NotReplicated(
+
+        def problem(confirmed: int) -> Exception | None:
+            if confirmed >= self._replicas:
+                return None
+            return NotReplicated(
                 f"{confirmed} of {self._replicas} replicas have confirmed within "
                 f"{wait_ms / 1000:g} s what Redis took"
             )
-        return answer
+
+        return run_each(self._client, calls, Closing(("WAIT", self._replicas, wait_ms), problem))
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
@@ -545,21 +588,27 @@ class TraderStream:
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
-    def unreachable(self, keys: Keys, error: StreamUnavailable, others: Iterable[Keys]) -> set[int]:
-        """The partitions that are away too: on the server that did not answer about these keys."""
-        streams = {other.snapshots: other.partition for other in others}
-        if isinstance(error, NotReplicated):  # nor are the others of its server
-            away = same_server(self._client, keys.snapshots, streams)
-        else:
-            away = unreachable(self._client, error.__cause__, streams)
-        return {streams[stream] for stream in away}
-
-    def probe(self, keys: Keys) -> None:
-        """Before what did not answer is asked again: see probe() of servers."""
-        try:
-            probe(self._client, keys.snapshots)
-        except REDIS_ERRORS as error:
-            raise unavailable(error) from error
+    def unreachable(
+        self, failed: Iterable[tuple[Keys, StreamUnavailable]], waiting: Iterable[Keys]
+    ) -> dict[int, StreamUnavailable]:
+        """Of the partitions that wait and were not asked: which are on a server that did not answer, and its
+        error."""
+        failed = list(failed)
+        asked = {keys.partition for keys, _ in failed}
+        streams = {keys.snapshots: keys.partition for keys in waiting if keys.partition not in asked}
+        found: dict[int, StreamUnavailable] = {}
+        causes: set[int] = set()
+        for keys, error in failed if streams else ():
+            cause = error.__cause__
+            if isinstance(error, NotReplicated):  # nor are the others of its server
+                away = same_server(self._client, keys.snapshots, streams)
+            elif id(cause) in causes:  # what a server did not answer has one error
+                continue
+            else:
+                causes.add(id(cause))
+                away = unreachable(self._client, cause, streams)
+            found |= {streams[stream]: error for stream in away}
+        return found
 
     def rehearse(self) -> None:
         """Do all that comes before the first connection, so that what it needs is imported."""

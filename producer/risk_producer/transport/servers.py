@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import sleep
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from redis.exceptions import (
     AskError,
@@ -25,8 +25,26 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluste
 
 Question: TypeAlias = tuple[str, Sequence[Any]]
 """(a key, the command and its arguments): the server that holds the key is asked."""
-ScriptCall: TypeAlias = tuple[Sequence[str], Sequence[Any]]
-"""(KEYS, ARGV) of a script: the server that holds the first key runs it."""
+ScriptCall: TypeAlias = tuple[Any, Sequence[str], Sequence[Any]]
+"""(a script of register_script(), KEYS, ARGV): the server that holds the first key runs it."""
+
+
+class Closing(NamedTuple):
+    """What each server is asked behind its questions, over the same connection."""
+
+    words: Sequence[Any]
+    problem: Callable[[Any], Exception | None]
+    """Its answer -> the error that is the answer to all questions then, but those that have one; None: all is
+    well."""
+
+    def applied(self, answers: Sequence[Any]) -> list[Any]:
+        """The answers to the questions; the last one is to the closing."""
+        *answers, last = answers
+        problem = last if isinstance(last, Exception) else self.problem(last)
+        if problem is None:
+            return answers
+        return [answer if isinstance(answer, Exception) else problem for answer in answers]
+
 
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError)
 AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
@@ -47,7 +65,7 @@ def ask(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
     return answers
 
 
-def ask_each(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
+def ask_each(client: RedisClient, questions: Sequence[Question], closing: Closing | None = None) -> list[Any]:
     """The answers, in order; an error of the server is an answer too.
 
     One round trip for each server. Where a node of a cluster does not answer, that is the answer to all
@@ -56,20 +74,18 @@ def ask_each(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
     if not questions:
         return []
     if not is_cluster(client):
-        return _pipelined(client, [words for _, words in questions])
-    return _ask_cluster(client, questions)
+        return _pipelined(client, [words for _, words in questions], closing)
+    return _ask_cluster(client, questions, closing)
 
 
-def run_each(client: RedisClient, script: Any, calls: Sequence[ScriptCall]) -> list[Any]:
-    """The answers of a script to each call, as ask_each().
-
-    script: of register_script(). It is sent along where a server does not know it.
-    """
-    answers = ask_each(client, [_question("EVALSHA", script.sha, call) for call in calls])
+def run_each(client: RedisClient, calls: Sequence[ScriptCall], closing: Closing | None = None) -> list[Any]:
+    """The answers of scripts to each call, as ask_each(). Where a server does not know one, it gets it."""
+    answers = ask_each(client, [_evalsha(call) for call in calls], closing)
     unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    found = ask_each(client, [_question("EVAL", script.script, calls[at]) for at in unknown])
-    for at, answer in zip(unknown, found, strict=True):
-        answers[at] = answer
+    if unknown:
+        found = _run_unknown(client, [calls[at] for at in unknown], closing)
+        for at, answer in zip(unknown, found, strict=True):
+            answers[at] = answer
     return answers
 
 
@@ -79,41 +95,6 @@ def beside(client: Any, key: str) -> dict[str, Any]:
     Empty where there is one server. Raises one of REDIS_ERRORS.
     """
     return {"target_nodes": client.get_node_from_key(key)} if is_cluster(client) else {}
-
-
-def ask_server(client: Any, key: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The answers to commands that go over one connection, in order, to the server that holds this key.
-
-    An error of the server is an answer too. On a cluster a slot that has moved is followed. Raises one of
-    REDIS_ERRORS where the server does not answer.
-    """
-    if not is_cluster(client):
-        return _pipelined(client, commands)
-    try:
-        node = client.get_node_from_key(key)
-    except REDIS_ERRORS:  # no node has its slot, as far as is known
-        client.look_again()
-        raise
-    asking: list[Sequence[Any]] = []
-    for _ in range(_REDIRECTIONS):
-        try:
-            answers = _ask_node(client, node, [*asking, *commands])[len(asking) :]
-        except REDIS_ERRORS:
-            client.look_again(node.name)
-            raise
-        elsewhere = next((each for each in answers if isinstance(each, _ELSEWHERE)), None)
-        if elsewhere is None:
-            break
-        asking = []
-        if isinstance(elsewhere, MovedError):
-            _follow(client, elsewhere)
-            node = client.get_node_from_key(key)
-        elif isinstance(elsewhere, AskError):
-            node = client.get_node(elsewhere.host, elsewhere.port) or node
-            asking = [("ASKING",)]
-        else:
-            sleep(_MOVING_S)  # of the keys some are here and some there
-    return answers
 
 
 def server_of(client: Any, key: str) -> str:
@@ -189,12 +170,31 @@ def _on_server(client: Any, server: str, keys: Iterable[str]) -> list[str]:
     return found
 
 
-def _question(how: str, text: str, call: ScriptCall) -> Question:
-    keys, args = call
-    return keys[0], (how, text, len(keys), *keys, *args)
+def _evalsha(call: ScriptCall) -> Question:
+    script, keys, args = call
+    return keys[0], ("EVALSHA", script.sha, len(keys), *keys, *args)
 
 
-def _pipelined(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+def _eval(call: ScriptCall) -> Question:
+    script, keys, args = call
+    return keys[0], ("EVAL", script.script, len(keys), *keys, *args)
+
+
+def _run_unknown(client: Any, calls: Sequence[ScriptCall], closing: Closing | None) -> list[Any]:
+    """As run_each(), with the scripts. On a cluster each call takes its own along, to whatever node."""
+    if is_cluster(client):
+        return ask_each(client, [_eval(call) for call in calls], closing)
+    texts = {script.sha: script.script for script, _, _ in calls}
+    loads: list[Question] = [("", ("SCRIPT", "LOAD", text)) for text in texts.values()]
+    answers = ask_each(client, [*loads, *map(_evalsha, calls)], closing)
+    loaded, answers = answers[: len(loads)], answers[len(loads) :]
+    refused = next((each for each in loaded if isinstance(each, ResponseError)), None)
+    return [refused if refused and isinstance(each, NoScriptError) else each for each in answers]
+
+
+def _pipelined(client: Any, commands: Sequence[Sequence[Any]], closing: Closing | None = None) -> list[Any]:
+    if closing is not None:
+        return closing.applied(_pipelined(client, [*commands, closing.words]))
     if len(commands) == 1:
         try:
             return [client.execute_command(*commands[0])]
@@ -207,10 +207,12 @@ def _pipelined(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     return answers
 
 
-def _ask_node(client: Any, node: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+def _ask_node(
+    client: Any, node: Any, commands: Sequence[Sequence[Any]], closing: Closing | None
+) -> list[Any]:
     """The error tells which node it was: the next look may find another one in its place."""
     try:
-        return _pipelined(client.get_redis_connection(node), commands)
+        return _pipelined(client.get_redis_connection(node), commands, closing)
     except REDIS_ERRORS as error:
         cast("Any", error).connection = node
         raise
@@ -231,15 +233,24 @@ def _follow(client: Any, moved: MovedError) -> None:
     try:
         client.nodes_manager.move_slot(moved)
     except LookupError:  # a slot that no node had, as far as was known
-        client.look_again()
+        _look_again(client)
+
+
+def _look_again(client: Any, name: str | None = None) -> None:
+    """Ask which node has which slots; name: of one that did not answer. May raise one of REDIS_ERRORS."""
+    if hasattr(client, "look_again"):
+        client.look_again(name)
+    else:  # a client that riskstream did not make
+        client.nodes_manager.initialize()
 
 
 class _Asked:
     """Questions on their way to the nodes of a cluster; some have to be asked elsewhere again."""
 
-    def __init__(self, client: Any, questions: Sequence[Question]) -> None:
+    def __init__(self, client: Any, questions: Sequence[Question], closing: Closing | None) -> None:
         self._client = client
         self._questions = questions
+        self._closing = closing
         self._asking: dict[int, Any] = {}  # question -> the node that ASK names
         self.answers: list[Any] = [None] * len(questions)
         self.silent: dict[str, Exception] = {}
@@ -285,7 +296,7 @@ class _Asked:
         if node.name not in self.silent:
             commands = list(self._commands(asked))
             try:
-                answers = _ask_node(self._client, node, [words for _, words in commands])
+                answers = _ask_node(self._client, node, [words for _, words in commands], self._closing)
             except REDIS_ERRORS as error:
                 self.silent[node.name] = error
             else:
@@ -299,12 +310,12 @@ class _Asked:
             yield at, self._questions[at][1]
 
 
-def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
+def _ask_cluster(client: Any, questions: Sequence[Question], closing: Closing | None) -> list[Any]:
     """Each node in a pipeline of its own.
 
     redis-py's for all of them repeats each command by itself where a node is away, and waits each time.
     """
-    asked = _Asked(client, questions)
+    asked = _Asked(client, questions, closing)
     left = asked.ask(range(len(questions)))
     for _ in range(_REDIRECTIONS):
         if not left:
@@ -312,5 +323,5 @@ def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
         asked.follow(left)
         left = asked.ask(left)
     if asked.is_doubtful():
-        client.look_again(next(iter(asked.silent), None))
+        _look_again(client, next(iter(asked.silent), None))
     return asked.answers

@@ -30,7 +30,7 @@ from tests.conftest import MakeValkey
 from tests.support.factory import snapshot
 from tests.support.producers import Bench
 from tests.support.proxy import Proxy
-from tests.support.redis import stream_of
+from tests.support.redis import ask_one, stream_of
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)
@@ -78,7 +78,7 @@ def batch(epoch: int, *seqs: int) -> Admit:
 
 
 def epoch_of(stream: TraderStream) -> int:
-    [epoch] = stream.claim(Claim(KEYS, [(0, "t1")]))
+    [epoch] = ask_one(stream, Claim(KEYS, [(0, "t1")]))
     assert isinstance(epoch, int)
     return epoch
 
@@ -128,22 +128,22 @@ def test_a_repeat_on_a_new_connection_is_not_confirmed_by_a_frozen_replica(
     stream = TraderStream.connect(proxy.url, replicas=1)
     successor = TraderStream.connect(master.url, replicas=1)
     call = batch(epoch_of(stream), 1, 2)
-    stream.admit(batch(call.entries[0].epoch, 1))
+    ask_one(stream, batch(call.entries[0].epoch, 1))
     replica.pause()
     if spoilt.startswith("cut"):
         proxy.cut_behind = b'{"count":2}'
     else:
         proxy.question = b"WAIT"
     with pytest.raises(StreamUnavailable):  # NotReplicated, on a machine that answers within 2 s
-        stream.admit(call)  # the client itself repeats it once
+        ask_one(stream, call)  # the client itself repeats it once
     assert proxy.struck.is_set()
     with redis.Redis.from_url(master.url) as client:
         assert client.xlen(KEYS.snapshots) == 2
     for _ in range(2):
         with pytest.raises(StreamUnavailable):
-            successor.admit(call)
+            ask_one(successor, call)
     replica.resume()
-    assert successor.admit(call) == Admission(2, [])
+    assert ask_one(successor, call) == Admission(2, [])
     with redis.Redis.from_url(replica.url) as client:
         assert client.xlen(KEYS.snapshots) == 2
     stream.close()
@@ -156,15 +156,15 @@ def test_a_repeat_after_a_newer_producer_has_its_epoch_is_confirmed(
     """The state is the newer one's from then on, though it has sent nothing yet: that is no damage."""
     stream = TraderStream.connect(master.url, replicas=1)
     epoch = epoch_of(stream)
-    assert stream.admit(batch(epoch, 1)) == Admission(1, [])
+    assert ask_one(stream, batch(epoch, 1)) == Admission(1, [])
     newer = epoch_of(stream)
     replica.pause()
     with pytest.raises(StreamUnavailable):
-        stream.admit(batch(epoch, 2))
+        ask_one(stream, batch(epoch, 2))
     replica.resume()
     for _ in range(2):
-        assert stream.admit(batch(epoch, 2)) == Admission(1, [("t1", epoch)])
-    assert stream.admit(batch(newer, 1)) == Admission(1, [])
+        assert ask_one(stream, batch(epoch, 2)) == Admission(1, [("t1", epoch)])
+    assert ask_one(stream, batch(newer, 1)) == Admission(1, [])
     with redis.Redis.from_url(replica.url) as client:
         assert len(stream_of(client)) == 3
     stream.close()
@@ -192,7 +192,7 @@ def test_the_scripts_come_back_after_a_flush(master: EmbeddedValkey, replica: Em
     for seq in (1, 2):
         with redis.Redis.from_url(master.url) as client:
             client.script_flush()
-        assert stream.admit(batch(epoch, seq)) == Admission(1, [])
+        assert ask_one(stream, batch(epoch, seq)) == Admission(1, [])
     stream.close()
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from risk_producer.contract.keys import Keys
 from risk_producer.errors import StreamUnavailable
-from risk_producer.transport.requests import Admission, Admit
+from risk_producer.transport.requests import Admission, Request
 from tests.support.factory import snapshot
 from tests.support.producers import Bench
 from tests.support.wait import wait_until
@@ -46,19 +48,20 @@ def test_behind_after_a_lost_answer_stores_each_snapshot_once(
     producer = bench.producer()
     producer.push(snapshot("t1", 1), timeout=30)
     epoch = bench.stored()[0].epoch
-    admit = producer.stream.admit
+    ask = producer.stream.ask
     admissions: list[Admission] = []
 
-    def lose_the_answer(call: Admit) -> Admission:
+    def lose_the_answer(requests: Sequence[Request], **options: bool) -> list[Any]:
         """And Redis knows a greater epoch by the time at which the same is asked again."""
-        admissions.append(admit(call))
-        if len(admissions) == 1:
+        replies: list[Any] = ask(requests, **options)
+        admissions.extend(reply for reply in replies if isinstance(reply, Admission))
+        if admissions == replies and len(admissions) == 1:
             redis_client.hdel(KEYS.epochs, "t1")
             redis_client.hset(KEYS.floors, "t1", epoch + AHEAD_MS)
-            raise StreamUnavailable("the answer was lost")
-        return admissions[-1]
+            return [StreamUnavailable("the answer was lost")]
+        return replies
 
-    producer.stream.admit = lose_the_answer
+    producer.stream.ask = lose_the_answer
     assert producer.save(snapshot("t1", 2))
     wait_until(lambda: admissions)
     producer.push(snapshot("t1", 3), timeout=30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from risk_producer import (
     StreamUnavailable,
 )
 from risk_producer.contract.keys import Keys, partition_of
-from risk_producer.transport.requests import Admission, Admit
+from risk_producer.transport.requests import Admission, Admit, Request
 from tests.support.factory import snapshot
 from tests.support.producers import Bench, Producer
 from tests.support.redis import mark_restored
@@ -44,27 +44,25 @@ class Trouble:
         self.lose_answers = 0
         self.calls: list[Admit] = []
         stream = producer.stream
-        for name in ("claim", "admit", "latest"):
-            setattr(stream, name, self._before(getattr(stream, name)))
+        self._ask, self._latest = stream.ask, stream.latest
+        stream.ask, stream.latest = self.ask, self.latest
 
-    def _before(self, method: Any) -> Any:
-        def check(arguments: tuple[Any, ...]) -> None:
-            if isinstance(arguments[0], Admit):
-                self.calls.append(arguments[0])
-            if self.error is not None:
-                raise self.error
+    def ask(self, requests: Sequence[Request], **options: Any) -> list[Any]:
+        self.calls += [each for each in requests if isinstance(each, Admit)]
+        if self.error is not None:
+            return [self.error] * len(requests)
+        return [self._lose(reply) for reply in self._ask(requests, **options)]
 
-        def after(answer: Any) -> Any:
-            if isinstance(answer, Admission) and self.lose_answers:
-                self.lose_answers -= 1
-                raise StreamUnavailable("the answer was lost")
-            return answer
+    def latest(self, *arguments: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self._latest(*arguments)
 
-        def call(*arguments: Any) -> Any:
-            check(arguments)
-            return after(method(*arguments))
-
-        return call
+    def _lose(self, reply: Any) -> Any:
+        if isinstance(reply, Admission) and self.lose_answers:
+            self.lose_answers -= 1
+            return StreamUnavailable("the answer was lost")
+        return reply
 
 
 def metric(producer: Producer, name: str, **labels: str) -> float | None:

@@ -15,6 +15,7 @@ from tests.unit.risk_producer.session.test_conservation import (  # noqa: F401  
     no_long_waits,
     run,
     session_of,
+    stored,
 )
 
 
@@ -32,7 +33,7 @@ def test_a_fault_at_any_call_of_the_flusher(
         with Bench("threaded", redis_url) as bench:
             producer = run(bench, faults, spool_dir=tmp_path / str(number))
             where = f"{faults.kind.__name__} at call {at}"
-            assert sorted(wire.daily_pnl for wire in bench.stored()) == list(range(COUNT + 1)), where
+            assert sorted(wire.daily_pnl for wire in stored(bench)) == list(range(COUNT + 1)), where
             totals = session_of(producer).totals()
             assert totals.reconciled, where
             assert totals.confirmed == COUNT + 1, where

@@ -32,6 +32,7 @@ from risk_worker.stream.partitions import Known
 from tests.support.agreed import agreed_on
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
+from tests.support.redis import ask_one
 from tests.support.wait import slowness, wait_until
 
 KEYS = Keys(0)
@@ -68,7 +69,7 @@ class Trader:
         self.seq = 0
 
     def claim(self) -> int | Unreadable:
-        [answer] = self.stream.claim(Claim(KEYS, [(0, self.trader_id)]))
+        [answer] = ask_one(self.stream, Claim(KEYS, [(0, self.trader_id)]))
         if isinstance(answer, int):
             self.epoch, self.seq = answer, 0
         return answer
@@ -80,7 +81,7 @@ class Trader:
         return Admit(KEYS, 100_000, [entry], accept_behind=accept_behind)
 
     def send(self, **options: bool) -> Admission:
-        answer = self.stream.admit(self.call(**options))
+        answer = ask_one(self.stream, self.call(**options))
         if not answer.skipped:
             self.seq += 1
         return answer
@@ -220,9 +221,9 @@ def test_a_spool_may_send_what_is_behind_to_history_alone_and_the_state_is_unkno
     trader.claim()
     floors.compare()
     call = trader.call(paused=True)
-    assert trader.stream.admit(call).skipped
+    assert ask_one(trader.stream, call).skipped
     call.accept_behind = True
-    assert trader.stream.admit(call) == Admission(1, [("a", trader.epoch)])
+    assert ask_one(trader.stream, call) == Admission(1, [("a", trader.epoch)])
     with pytest.raises(StreamUnavailable, match="cannot be known"):
         trader.stream.latest(KEYS, "a")
     drain_all(redis_url, database_url)

@@ -18,6 +18,7 @@ from risk_worker.runtime import jobs
 from risk_worker.stream.source import FORGET_PAGE, StreamSource
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all
+from tests.support.redis import ask_one
 
 KEYS = Keys(0)
 DAY_MS = 24 * 3600 * 1000
@@ -70,8 +71,8 @@ def test_a_call_looks_at_one_page(client: Any) -> None:
 
 def test_a_claim_notes_the_epoch_that_it_follows(client: Any) -> None:
     stream = TraderStream(client)
-    [first, second] = stream.claim(Claim(KEYS, [(1, "a"), (2, "a")]))
-    [third] = stream.claim(Claim(KEYS, [(3, "a")]))
+    [first, second] = ask_one(stream, Claim(KEYS, [(1, "a"), (2, "a")]))
+    [third] = ask_one(stream, Claim(KEYS, [(3, "a")]))
     notes = [note.decode().split(" ") for note in client.lrange(KEYS.superseded, 0, -1)]
     assert [life for _, life in notes] == [f"{first}:a", f"{second}:a"]
     assert client.hget(KEYS.epochs, "a") == str(third).encode()
@@ -92,13 +93,12 @@ def test_a_shift_forgets(
 def test_a_new_producer_a_minute_leaves_a_bounded_trace(client: Any) -> None:
     """100 traders with a new producer each minute: what a day of it, which is remembered, takes."""
     stream = TraderStream(client)
-    admitted = stream.admit
     for _ in range(20):
         for trader in range(100):
-            [epoch] = stream.claim(Claim(KEYS, [(0, f"trader-{trader}")]))
+            [epoch] = ask_one(stream, Claim(KEYS, [(0, f"trader-{trader}")]))
             assert isinstance(epoch, int)
             entry = OutgoingEntry(f"trader-{trader}", epoch, 1, 0, b"{}")
-            admitted(Admit(KEYS, 10_000, [entry]))
+            ask_one(stream, Admit(KEYS, 10_000, [entry]))
     bytes_of_2000 = client.memory_usage(KEYS.admitted, samples=0) + client.memory_usage(
         KEYS.superseded, samples=0
     )
@@ -120,7 +120,7 @@ class Trader:
         return Admit(KEYS, 1_000, entries)
 
     def send(self, call: Admit) -> Admission:
-        return self._stream.admit(call)
+        return ask_one(self._stream, call)
 
 
 def test_the_books_balance_and_a_zombie_stores_nothing_twice(

@@ -56,13 +56,13 @@ def test_a_cancelled_push_that_was_accepted_goes_out() -> None:
         client = fakeredis.FakeRedis()
         async with producer(client) as traders:
             stream = traders._engine.flusher.transport.connected()
-            admit, held = stream.admit, threading.Event()
+            ask, held = stream.ask, threading.Event()
 
-            def hold(call: Any) -> Any:
+            def hold(requests: Any, **options: Any) -> Any:
                 held.wait(30)
-                return admit(call)
+                return ask(requests, **options)
 
-            stream.admit = hold  # type: ignore[method-assign]
+            stream.ask = hold  # type: ignore[method-assign]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await traders.push(snapshot("t1", 1))

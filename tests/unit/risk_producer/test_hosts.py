@@ -81,14 +81,14 @@ def test_a_loop_that_ends_with_snapshots_left_loses_none(client: fakeredis.FakeR
 
 def test_a_task_that_is_left_waiting_in_a_closed_loop_hinders_no_other(client: fakeredis.FakeRedis) -> None:
     producer = AsyncRiskProducer(client=client, registry=CollectorRegistry())
-    admit, away = producer._engine.flusher.transport.connected().admit, True
+    ask, away = producer._engine.flusher.transport.connected().ask, True
 
-    def maybe(call: Any) -> Any:
+    def maybe(requests: Any, **options: Any) -> Any:
         if away:
             raise OSError("away")
-        return admit(call)
+        return ask(requests, **options)
 
-    producer._engine.flusher.transport.connected().admit = maybe  # type: ignore[method-assign]
+    producer._engine.flusher.transport.connected().ask = maybe  # type: ignore[method-assign]
     loop = asyncio.new_event_loop()
     task = loop.create_task(producer.push(snapshot("t1", 0), timeout=60))
     loop.run_until_complete(asyncio.sleep(0))

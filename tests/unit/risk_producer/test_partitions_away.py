@@ -104,13 +104,14 @@ def test_the_others_go_on_and_the_log_says_it_once(bench: Bench, caplog: pytest.
 def test_what_is_on_the_server_that_does_not_answer_is_away_with_it() -> None:
     """To find out for each of them would cost a time-out each, in which the others wait."""
     session = ProducerSession(Options(partitions=PARTITIONS))
-    for partition in (0, 1, 3):
+    error = StreamUnavailable("away")
+    assert session.accept(snapshot(trader_of(0)))
+    [asked] = session.next_requests(1.0)
+    assert asked.keys.partition == 0
+    for partition in (1, 3):  # meanwhile
         assert session.accept(snapshot(trader_of(partition)))
-    assert session.next_request(1.0) is not None
-    session.unreachable = {0, 1, 2}  # 2 has nothing to send
-    assert session.on_error(StreamUnavailable("away"), 1.0) == 0
-    request = session.next_request(1.0)
-    assert request is not None
+    session.on_replies([error], 1.0, {1: error, 2: error})  # 2 has nothing to send
+    [request] = session.next_requests(1.0)
     assert request.keys.partition == 3
     assert session.health().away == (0, 1)
 
@@ -118,8 +119,8 @@ def test_what_is_on_the_server_that_does_not_answer_is_away_with_it() -> None:
 @pytest.mark.parametrize(
     ("cause", "away"),
     [
-        (redis.ConnectionError(), {1, 2}),
-        (redis.TimeoutError(), {1, 2}),
+        (redis.ConnectionError(), {2}),
+        (redis.TimeoutError(), {2}),
         (redis.ResponseError("WRONGTYPE"), set()),
         (None, set()),
     ],
@@ -128,7 +129,8 @@ def test_an_answer_concerns_its_own_partition_alone(cause: Exception | None, awa
     with fakeredis.FakeRedis() as client:
         error = StreamUnavailable("away")
         error.__cause__ = cause
-        assert TraderStream(client).unreachable(Keys(1), error, [Keys(1), Keys(2)]) == away
+        found = TraderStream(client).unreachable([(Keys(1), error)], [Keys(1), Keys(2)])
+        assert found == dict.fromkeys(away, error)
 
 
 def test_save_still_pushes_through_for_the_others(bench: Bench) -> None:

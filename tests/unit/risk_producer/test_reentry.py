@@ -28,7 +28,7 @@ def producer(client: fakeredis.FakeRedis) -> Iterator[RiskProducer]:
         yield made
 
 
-def fails(_call: Any) -> Any:
+def fails(_requests: Any, **_options: Any) -> Any:
     raise StreamUnavailable("away")
 
 
@@ -56,11 +56,11 @@ def test_a_log_handler_may_call_everything(producer: RiskProducer, client: faker
     logger.addHandler(handler)
     try:
         stream = producer._engine.flusher.transport.connected()
-        admit = stream.admit
-        stream.admit = fails  # type: ignore[method-assign,assignment,unused-ignore]
+        ask = stream.ask
+        stream.ask = fails  # type: ignore[method-assign,assignment,unused-ignore]
         assert producer.save(snapshot("t1", 1))
         wait_until(lambda: handler.called)
-        stream.admit = admit  # type: ignore[method-assign,assignment,unused-ignore]
+        stream.ask = ask  # type: ignore[method-assign,assignment,unused-ignore]
         assert producer.flush(30)
     finally:
         logger.removeHandler(handler)
@@ -79,7 +79,7 @@ def test_a_slow_log_handler_holds_up_no_save(producer: RiskProducer) -> None:
     handler = Slow()
     logger.addHandler(handler)
     try:
-        producer._engine.flusher.transport.connected().admit = fails  # type: ignore[method-assign,assignment,unused-ignore]
+        producer._engine.flusher.transport.connected().ask = fails  # type: ignore[method-assign,assignment,unused-ignore]
         producer.save(snapshot())
         wait_until(lambda: producer.health().backend == "memory")
         began = time.monotonic()
@@ -260,7 +260,7 @@ def test_the_age_of_the_oldest_and_why_it_waits(
 ) -> None:
     registry = CollectorRegistry()
     with RiskProducer(client=client, registry=registry, stall_s=0.05) as made:
-        made._engine.flusher.transport.connected().claim = fails  # type: ignore[method-assign,assignment,unused-ignore]
+        made._engine.flusher.transport.connected().ask = fails  # type: ignore[method-assign,assignment,unused-ignore]
         assert made.save(snapshot())
         words = "The oldest snapshot has waited for"
         wait_until(lambda: words in (made.health().reason or "") and words in caplog.text)

@@ -275,7 +275,7 @@ class Floors(ConnectionOwner):
         keys = self._keys
         names = [keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind]
         message = msgspec.json.encode(_Page(following, states))
-        [answer] = run_each(self._client, self._restore, [(names, [message, marker])])
+        [answer] = run_each(self._client, [(self._restore, names, [message, marker])])
         if isinstance(answer, Exception):
             raise answer
         return msgspec.json.decode(answer, type=_Restored)

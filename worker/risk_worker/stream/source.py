@@ -306,9 +306,8 @@ class StreamSource:
         """
         message = msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))
         answers = self._run(
-            self._forget,
             {
-                each: ([keys.superseded, keys.admitted, keys.epochs, keys.snapshots], [message])
+                each: (self._forget, [keys.superseded, keys.admitted, keys.epochs, keys.snapshots], [message])
                 for each in self._partitions
                 if each.number not in self._outages
                 for keys in (each.keys,)
@@ -483,8 +482,7 @@ class StreamSource:
     def _report(self, reports: Mapping[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
         """Run acknowledge.lua, once for each partition."""
         answers = self._run(
-            self._acknowledge,
-            {each: _arguments(each, report) for each, report in reports.items()},
+            {each: (self._acknowledge, *_arguments(each, report)) for each, report in reports.items()},
             "did not take the acknowledgement",
         )
         return {
@@ -500,11 +498,11 @@ class StreamSource:
         return self._bindings.problem(partition.keys.database, found.database.encode()) or found
 
     def _run(
-        self, script: Any, calls: Mapping[_Partition, ScriptCall], what: str = "did not answer"
+        self, calls: Mapping[_Partition, ScriptCall], what: str = "did not answer"
     ) -> dict[_Partition, Any]:
-        """The answers of a script, errors included. Raises SourceUnavailable where no server answers."""
+        """The answers of scripts, errors included. Raises SourceUnavailable where no server answers."""
         try:
-            return dict(zip(calls, run_each(self._client, script, list(calls.values())), strict=True))
+            return dict(zip(calls, run_each(self._client, list(calls.values())), strict=True))
         except REDIS_ERRORS as error:
             raise _unavailable(error, what) from error
 
@@ -517,7 +515,7 @@ def _needs_ids(answer: _Answer) -> bool:
     return isinstance(answer, Acknowledged) and answer.ids_needed
 
 
-def _arguments(partition: _Partition, report: Acknowledgement) -> ScriptCall:
+def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str], list[bytes]]:
     keys = partition.keys
     return [
         keys.snapshots,

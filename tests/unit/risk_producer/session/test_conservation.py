@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import risk_producer
+from risk_producer.contract.wire import WireSnapshot
 from risk_producer.session.options import Options
 from risk_producer.session.session import ProducerSession
 from risk_producer.spool.spool import Spool
@@ -32,6 +33,8 @@ KINDS = [ValueError, MemoryError, KeyboardInterrupt, SystemExit, FOREIGN, Recurs
 PACKAGE = str(Path(risk_producer.__file__).parent) + os.sep
 EACH = bool(os.environ.get("RISK_TEST_FAULTS"))
 COUNT = 12
+TRADERS = ("t0", "t4")
+"""Of two partitions: what is sent is a round of two requests."""
 
 Place = tuple[str, int]
 """A function of risk_producer, and the line in it that calls."""
@@ -88,15 +91,19 @@ def no_garbage_collection() -> Iterator[None]:
 def run(bench: Bench, faults: Faults, **options: Any) -> Producer:
     threading.setprofile(faults)
     try:
-        producer = bench.producer(**options)
+        producer = bench.producer(partitions=2, **options)
         for number in range(COUNT):
-            assert producer.save(snapshot(f"t{number % 2}", number))
+            assert producer.save(snapshot(TRADERS[number % 2], number))
         assert producer.flush(30)
-        assert producer.save(snapshot("t0", COUNT))
+        assert producer.save(snapshot(TRADERS[0], COUNT))
         assert producer.flush(30)
     finally:
         threading.setprofile(None)
     return producer
+
+
+def stored(bench: Bench) -> list[WireSnapshot]:
+    return [*bench.stored(0), *bench.stored(1)]
 
 
 def session_of(producer: Any) -> ProducerSession:
@@ -120,10 +127,9 @@ def test_a_fault_at_any_call_of_the_flusher(flavour: str, spooled: bool, tmp_pat
         with Bench(flavour, None) as bench:
             producer = run(bench, faults, **options)
             where = f"{faults.kind.__name__} at call {at}"
-            stored = bench.stored()
-            assert sorted(wire.daily_pnl for wire in stored) == list(range(COUNT + 1)), where
-            for trader_id in ("t0", "t1"):
-                mine = [wire for wire in stored if wire.trader_id == trader_id]
+            assert sorted(wire.daily_pnl for wire in stored(bench)) == list(range(COUNT + 1)), where
+            for partition in (0, 1):
+                mine = bench.stored(partition)
                 assert [wire.seq for wire in mine] == list(range(1, len(mine) + 1)), where
             totals = session_of(producer).totals()
             assert totals.reconciled, where
@@ -172,15 +178,15 @@ def test_a_fault_that_lasts_is_named_and_ends(flavour: str, kind: type[BaseExcep
     with Bench(flavour, None) as bench:
         producer = bench.producer()
         producer.push(snapshot("t0", 0), timeout=30)
-        admit, failing = producer.stream.admit, threading.Event()
+        ask, failing = producer.stream.ask, threading.Event()
         failing.set()
 
-        def fail(call: Any) -> Any:
+        def fail(requests: Any, **options: Any) -> Any:
             if failing.is_set():
                 raise kind("foreign trouble")
-            return admit(call)
+            return ask(requests, **options)
 
-        producer.stream.admit = fail
+        producer.stream.ask = fail
         assert producer.save(snapshot("t0", 1))
         assert not producer.flush(0.02)
         wait_until(lambda: producer.health().backend == "memory")

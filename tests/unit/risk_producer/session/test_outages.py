@@ -105,16 +105,16 @@ def test_the_sender_asks_for_the_others_meanwhile() -> None:
     sender = Sender(buffer, nullcontext, 100, None, outages)
     for name in ("t0", "t4"):  # of partitions 1 and 0
         buffer.put(snapshot(name))
-    first = sender.next_request(1.0)
-    assert first is not None
-    wait_s = outages.record_failure(first.keys.partition, AWAY, 1.0, 1.0)
-    others = [sender.next_request(1.0) for _ in range(3)]  # it is not answered, and so asked again
-    assert {each.keys.partition for each in others if each is not None} == {1 - first.keys.partition}
-    outages.record_failure(1 - first.keys.partition, AWAY, 1.0, 1.0)
-    assert sender.next_request(1.0) is None
+    assert len(sender.next_requests(1.0)) == 2
+    wait_s = outages.record_failure(0, AWAY, 1.0, 1.0)
+    for _ in range(3):  # it is not answered, and so asked again
+        [other] = sender.next_requests(1.0)
+        assert other.keys.partition == 1
+    outages.record_failure(1, AWAY, 1.0, 1.0)
+    assert sender.next_requests(1.0) == []
     assert not sender.open
     assert 0 < sender.wait_s(1.0) <= wait_s + TRY_EVERY_S
-    assert sender.next_request(1.0 + sender.wait_s(1.0) + 0.001) is not None
+    assert len(sender.next_requests(1.0 + sender.wait_s(1.0) + 0.001)) == 1
 
 
 def test_former_partitions_are_not_counted_among_those_that_there_are() -> None:

@@ -16,6 +16,7 @@ from risk_producer import ConfigurationError, RiskProducer, Settings, StreamUnav
 from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer
 from risk_producer.spool.spool import Spool
+from risk_producer.transport.requests import Admission
 from tests.support.factory import snapshot
 from tests.support.producers import Bench, Producer
 from tests.support.wait import wait_until
@@ -266,15 +267,15 @@ def test_what_is_no_folder_is_rejected(tmp_path: Path) -> None:
 def cut_off(producer: Producer) -> Any:
     """Redis is away. Returns what brings it back."""
     stream = producer.stream
-    admit, claim = stream.admit, stream.claim
+    ask = stream.ask
 
-    def fail(call: Any) -> Any:
-        raise StreamUnavailable("away")
+    def fail(requests: Any, **_options: Any) -> Any:
+        return [StreamUnavailable("away")] * len(requests)
 
-    stream.admit = stream.claim = fail
+    stream.ask = fail
 
     def back() -> None:
-        stream.admit, stream.claim = admit, claim
+        stream.ask = ask
 
     return back
 
@@ -317,17 +318,16 @@ def test_a_closed_producer_leaves_the_rest_to_the_next(
 def test_what_was_sent_and_not_answered_is_stored_once(bench: Bench, tmp_path: Path) -> None:
     first = bench.producer(spool_dir=tmp_path)
     stream = first.stream
-    admit, claim = stream.admit, stream.claim
+    ask = stream.ask
 
-    def lose(call: Any) -> Any:
-        admit(call)
-        raise StreamUnavailable("lost")
+    def lose(requests: Any, **options: Any) -> Any:
+        replies = ask(requests, **options)
+        return [StreamUnavailable("lost") if isinstance(reply, Admission) else reply for reply in replies]
 
     cut_off(first)
-    stream.admit = lose
     for number in range(5):
         assert first.save(snapshot("t1", number))
-    stream.claim = claim  # not before: what is sent first is all that goes out, again and again
+    stream.ask = lose  # not before: what is sent first is all that goes out, again and again
     wait_until(lambda: len(bench.stored()) == 5)
     assert not first.close(0.1)
     second = bench.producer(spool_dir=tmp_path)

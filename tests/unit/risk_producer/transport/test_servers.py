@@ -284,8 +284,8 @@ def test_a_script_is_sent_along_where_it_is_not_known(cluster: Any) -> None:
         return NoScriptError("No matching script") if words[0] == "EVALSHA" else tuple(words)
 
     cluster.nodes[1].answer = answer
-    calls = [([key, "more"], ["a"]) for key in ("k0", "k2", "k4", "k3")]
-    answers = run_each(cluster, Script, calls)
+    calls = [(Script, [key, "more"], ["a"]) for key in ("k0", "k2", "k4", "k3")]
+    answers = run_each(cluster, calls)
     assert answers[0] == (1, "a") and answers[2] == (3, "a")
     assert answers[1] == ("EVAL", "text", 2, "k2", "more", "a")
     assert answers[3] == ("EVAL", "text", 2, "k3", "more", "a")

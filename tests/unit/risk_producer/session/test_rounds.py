@@ -1,0 +1,271 @@
+"""Rounds: what a producer holds for all partitions goes out together, and each partition has its own outcome."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import fakeredis
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.partitioning import Partitioning
+from risk_producer.errors import StreamUnavailable
+from risk_producer.session.options import Options
+from risk_producer.session.session import ProducerSession
+from risk_producer.transport.requests import BATCH_MAX, Admission, Admit, Claim, Request, TraderStream
+from tests.support.factory import snapshot
+from tests.support.redis import stream_of
+
+PARTITIONS = 16
+AWAY = StreamUnavailable("away")
+
+
+def trader_of(partition: int, partitions: int = PARTITIONS) -> str:
+    return next(name for name in map("t{}".format, count()) if partition_of(name, partitions) == partition)
+
+
+def save(session: ProducerSession, partitions: Sequence[int] = range(PARTITIONS), each: int = 1) -> None:
+    for number in range(each):
+        for partition in partitions:
+            assert session.accept(snapshot(trader_of(partition), number)) is not None
+
+
+def partitions_of(requests: Sequence[Request]) -> list[int]:
+    return [each.keys.partition for each in requests]
+
+
+class Counting(TraderStream):
+    """On fakeredis; counts the pipelines, and what they have in them."""
+
+    def __init__(self, replicas: int = 0) -> None:
+        self.client = fakeredis.FakeRedis()
+        self.trips: list[list[str]] = []
+        super().__init__(self.client, replicas)
+        execute, pipeline = self.client.execute_command, self.client.pipeline
+
+        def execute_command(*words: Any, **options: Any) -> Any:
+            self.trips.append([words[0]])
+            return execute(*words, **options)
+
+        def pipelined(**options: Any) -> Any:
+            made = pipeline(**options)
+            run = made.execute
+
+            def execute_all(**options: Any) -> Any:
+                self.trips.append([words[0] for words, _ in made.command_stack])
+                return run(**options)
+
+            made.execute = execute_all
+            return made
+
+        self.client.execute_command = execute_command
+        self.client.pipeline = pipelined
+
+
+@pytest.fixture
+def stream() -> Iterator[Counting]:
+    made = Counting()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def session() -> ProducerSession:
+    return ProducerSession(Options(partitions=PARTITIONS, buffer_size=10_000))
+
+
+def claim_all(session: ProducerSession, stream: TraderStream) -> None:
+    save(session)
+    for _ in range(2):
+        session.on_replies(stream.ask(session.next_requests(1.0)), 1.0)
+    assert not session.depth
+
+
+def test_the_first_start_of_many_partitions_is_two_round_trips(
+    session: ProducerSession, stream: Counting
+) -> None:
+    claim_all(session, stream)
+    stream.client.flushdb()
+    stream.trips.clear()
+    fresh = ProducerSession(Options(partitions=PARTITIONS))
+    save(fresh, each=3)
+    for kind in (Claim, Admit):
+        requests = fresh.next_requests(1.0)
+        assert partitions_of(requests) == list(range(PARTITIONS))
+        assert {type(each) for each in requests} == {kind}
+        fresh.on_replies(stream.ask(requests), 1.0)
+    assert not fresh.depth
+    assert stream.trips == [["EVALSHA"] * PARTITIONS] * 2
+    assert all(len(stream_of(stream.client, each)) == 3 for each in range(PARTITIONS))
+
+
+def test_claims_and_batches_go_together(session: ProducerSession, stream: Counting) -> None:
+    claim_all(session, stream)
+    save(session, [0, 1])
+    other = next(name for name in map("n{}".format, count()) if partition_of(name, PARTITIONS) == 1)
+    assert session.accept(snapshot(other)) is not None
+    requests = session.next_requests(1.0)
+    assert [(type(each), each.keys.partition) for each in requests] == [(Admit, 0), (Claim, 1)]
+    stream.trips.clear()
+    session.on_replies(stream.ask(requests), 1.0)
+    assert stream.trips == [["EVALSHA"] * 2]
+
+
+def test_a_server_that_forgot_the_scripts_is_no_failure(session: ProducerSession, stream: Counting) -> None:
+    claim_all(session, stream)
+    save(session)
+    stream.client.script_flush()
+    stream.trips.clear()
+    replies = stream.ask(session.next_requests(1.0))
+    assert all(isinstance(each, Admission) for each in replies)
+    assert [words[0] for words in stream.trips] == ["EVALSHA", "SCRIPT"]
+
+
+@pytest.mark.parametrize("buffer_size", [10_000, 64, 3])
+def test_a_round_has_as_many_entries_as_a_batch(buffer_size: int, stream: Counting) -> None:
+    session = ProducerSession(Options(partitions=PARTITIONS, buffer_size=buffer_size))
+    bound, sizes = min(BATCH_MAX, buffer_size // 2), []
+    for number in range(min(buffer_size, 2_000)):
+        session.accept(snapshot(trader_of(number % PARTITIONS), number))
+    while session.depth:
+        requests = session.next_requests(1.0)
+        sizes.append(sum(map(len, requests)))
+        session.on_replies(stream.ask(requests), 1.0)
+    assert max(sizes) == bound
+    assert all(numbers == sorted(numbers) for numbers in map(numbers_in(stream), range(PARTITIONS)))
+
+
+def numbers_in(stream: Counting) -> Callable[[int], list[float]]:
+    return lambda partition: [wire.daily_pnl for wire in stream_of(stream.client, partition)]
+
+
+def test_each_partition_has_its_turn(session: ProducerSession, stream: Counting) -> None:
+    """With a backlog that fills a round, the next one begins with what had no room."""
+    claim_all(session, stream)
+    save(session, each=200)
+    served: list[int] = []
+    for _ in range(7):
+        requests = session.next_requests(1.0)
+        served += partitions_of(requests)
+        session.on_replies(stream.ask(requests), 1.0)
+    assert set(served) == set(range(PARTITIONS))
+
+
+def test_a_request_without_an_answer_keeps_its_turn_and_its_bytes(
+    session: ProducerSession, stream: Counting
+) -> None:
+    claim_all(session, stream)
+    save(session, [0], each=400)
+    save(session, [1], each=400)
+    first, second = session.next_requests(1.0)
+    assert (len(first), len(second)) == (400, 100)
+    session.on_replies([stream.ask([first])[0], AWAY], 1.0)
+    save(session, [0, 2], each=400)
+    others = session.next_requests(100.0)
+    assert partitions_of(others) == [0, 2]
+    session.on_replies(stream.ask(others), 100.0)
+    [again] = session.next_requests(100.0)
+    assert again is second, "alone, as its partition is away"
+    session.on_replies(stream.ask([again]), 100.0)
+    while session.depth:
+        session.on_replies(stream.ask(session.next_requests(100.0)), 100.0)
+    assert [len(stream_of(stream.client, each)) for each in range(3)] == [801, 401, 401]
+
+
+def test_an_error_of_one_partition_is_its_own(
+    session: ProducerSession, stream: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim_all(session, stream)
+    stream.client.rename(Keys(5).snapshots, "aside")
+    stream.client.set(Keys(5).snapshots, "x")
+    save(session)
+    requests = session.next_requests(1.0)
+    replies = stream.ask(requests)
+    assert [at for at, each in enumerate(replies) if isinstance(each, StreamUnavailable)] == [5]
+    session.on_replies(replies, 1.0)
+    assert session.health().away == (5,)
+    assert session.depth == 1
+    save(session)
+    assert partitions_of(session.next_requests(1.0)) == [each for each in range(PARTITIONS) if each != 5]
+    assert len(caplog.records) == 1
+
+
+def test_one_that_is_away_is_asked_alone_and_in_its_turn(session: ProducerSession, stream: Counting) -> None:
+    claim_all(session, stream)
+    now, seen = 1.0, []
+    for _ in range(7):
+        save(session)
+        requests = session.next_requests(now)
+        replies = [AWAY if each.keys.partition == 5 else stream.ask([each])[0] for each in requests]
+        session.on_replies(replies, now)
+        seen.append(partitions_of(requests))
+        now += 10.0
+    everything = list(range(PARTITIONS))
+    others = [each for each in everything if each != 5]
+    assert seen[0] == everything
+    assert [sorted(each) for each in seen[1:]] == [others, [5]] * 3
+
+
+def test_a_connection_that_fails_is_one_outage(
+    session: ProducerSession, stream: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim_all(session, stream)
+    save(session, each=2)
+    requests = session.next_requests(1.0)
+
+    def fails(**_options: Any) -> Any:
+        raise RedisConnectionError("refused")
+
+    pipeline, stream.client.pipeline = stream.client.pipeline, fails
+    replies = stream.ask(requests)
+    assert {str(each) for each in replies} == {"ConnectionError: refused"}
+    with caplog.at_level(logging.WARNING):
+        session.on_replies(replies, 1.0)
+        assert session.health().away == tuple(range(PARTITIONS))
+        assert session.sample().outages == 1
+        assert session.next_requests(1.0) == [], "the round waits once, and not each partition"
+        stream.client.pipeline = pipeline
+        now = 2.0
+        for _ in range(2 * PARTITIONS):
+            now += 0.01
+            session.on_replies(stream.ask(session.next_requests(now)), now)
+    assert not session.depth
+    first, last = [each.getMessage() for each in caplog.records]
+    assert first.startswith("The producer cannot use Redis, its snapshots stay in memory")
+    assert last.startswith("The producer can use Redis again")
+    for partition in range(PARTITIONS):
+        assert [wire.seq for wire in stream_of(stream.client, partition)] == [1, 2, 3]
+
+
+def test_an_exception_before_any_reply_is_of_all_that_was_asked(session: ProducerSession) -> None:
+    save(session, [0, 1])
+    assert partitions_of(session.next_requests(1.0)) == [0, 1]
+    assert session.on_error(ValueError("foreign"), 1.0) == 0.0
+    assert session.health().away == (0, 1)
+    save(session, [2])
+    assert partitions_of(session.next_requests(1.0)) == [2]
+
+
+def test_a_change_of_partitions_that_was_interrupted_leaves_none_unsent(
+    stream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ProducerSession(Options(partitions=1))
+    session.divide(Partitioning(1, 1), 1.0)
+    sender: Any = session._sender
+
+    def interrupted() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_add_states", interrupted)
+        with pytest.raises(MemoryError):
+            session.divide(Partitioning(1, 1).announced(4).changed(4), 1.0)
+    for partition in range(4):
+        assert session.accept(snapshot(trader_of(partition, 4))) is not None
+    for _ in range(10):
+        session.on_replies(stream.ask(session.next_requests(100.0)), 100.0)
+    assert not session.depth
