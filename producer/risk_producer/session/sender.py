@@ -39,6 +39,9 @@ from risk_producer.transport.requests import (
     Unreadable,
 )
 
+FULL_ROUND = 8
+"""Requests in a round, at the most, where more waits than one can carry: each call of a script has a price of
+its own, so there are few, and fuller."""
 FULL_POLL_S = 0.02
 """How soon to look again whether a full stream has room; it doubles up to FULL_POLL_MAX_S."""
 FULL_POLL_MAX_S = 0.25
@@ -161,6 +164,7 @@ class Sender:
         requests: list[Request] = []
         room, first_left = self._batch_max, None
         states = list(self._states.values())
+        most = len(states) if self._buffer.depth <= room else FULL_ROUND
         for at, state in enumerate(states[self._first :] + states[: self._first], self._first):
             if state.reply is not None:  # applying it was interrupted
                 with self._lock():
@@ -168,6 +172,8 @@ class Sender:
             if now < self._not_before(state) or not (state.in_flight or state.queue.items):
                 continue
             away = self._outages.is_away(state.queue.keys.partition)
+            if len(requests) == most:
+                room = 0
             if requests and (away or not room or len(state.in_flight) > room):
                 first_left = at if first_left is None else first_left
                 continue

@@ -111,7 +111,7 @@ def test_a_producer_needs_what_the_page_says_and_no_more(admin: Any, make: Calla
     assert producer.health().reason is None
 
 
-def test_with_replicas_it_needs_the_two_of_the_table(
+def test_with_replicas_it_needs_what_the_table_says(
     admin: Any, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "REPLICAS_TIMEOUT_MS", 20)  # there is none
