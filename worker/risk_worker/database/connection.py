@@ -64,6 +64,7 @@ SEAL: Final = Purpose(
         "lock_timeout": "500ms",
         "idle_in_transaction_session_timeout": "60s",
         "row_security": "off",
+        "work_mem": "64MB",  # a run's rows are sorted
     },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
