@@ -61,6 +61,11 @@ SEAL: Final = Purpose(
     "riskstream-seal",
     {"statement_timeout": "1h", "lock_timeout": "500ms", "idle_in_transaction_session_timeout": "60s"},
 )
+# The same holds for the locks on what is removed.
+RETAIN: Final = Purpose(
+    "riskstream-retain",
+    {"statement_timeout": "1h", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "60s"},
+)
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 
 _SQL: Final = statements(__package__, "connection.sql")
