@@ -16,7 +16,7 @@ WHERE pg_class.oid = 'risk_state_history'::regclass AND rolname <> current_user;
 
 -- name: last_expired
 -- The first UTC day that history still has of all traders; no row: nothing was removed.
-SELECT (to_jsonb(run)->>'expired_until')::date FROM risk_seal_run AS run WHERE kind = 'expired' ORDER BY number DESC LIMIT 1;
+SELECT expired_until FROM risk_seal_run WHERE kind = 'expired' ORDER BY number DESC LIMIT 1;
 
 -- name: hypertable
 -- requires: timescaledb
