@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "verify": "risk_worker.cli.audit:verify",
     "seal": "risk_worker.cli.seal:seal",
     "timescale": "risk_worker.cli.timescale:timescale",
+    "retain": "risk_worker.cli.retain:retain",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",

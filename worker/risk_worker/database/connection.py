@@ -66,10 +66,15 @@ SEAL: Final = Purpose(
         "row_security": "off",
     },
 )
-# The same holds for the locks on what is removed.
+# Whoever waits for a lock on history keeps those who come later waiting too.
 RETAIN: Final = Purpose(
     "riskstream-retain",
-    {"statement_timeout": "1h", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "60s"},
+    {
+        "statement_timeout": "1h",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "60s",
+        "row_security": "off",
+    },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 

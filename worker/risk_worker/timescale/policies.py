@@ -63,7 +63,7 @@ def apply(url: str, settings: Settings) -> Iterator[str]:
             prepare(connection)
             lines = [
                 _compress(connection, settings.compress_after_days),
-                *_refresh(connection, settings.retain_for_days),
+                *_refresh(connection),
             ]
         yield from lines
 
@@ -73,15 +73,12 @@ def jobs(connection: psycopg.Connection) -> list[Job]:
     return [Job(*row) for row in connection.execute(SQL["jobs"])]
 
 
-def start_offset(retain_for_days: int | None, expired_until: date | None, today: date) -> timedelta | None:
+def start_offset(expired_until: date | None) -> timedelta | None:
     """Up to which age aggregates are refreshed; None: from the beginning.
 
     Where rows were removed, a refresh would take them for none; the sums of their time have to stay.
     """
-    kept = [] if retain_for_days is None else [retain_for_days]
-    if expired_until is not None:
-        kept.append((today - expired_until).days)
-    return timedelta(days=min(kept)) if kept else None
+    return None if expired_until is None else datetime.now(UTC).date() - expired_until
 
 
 def require_hypertable(connection: psycopg.Connection) -> Extension:
@@ -127,9 +124,9 @@ def _compress(connection: psycopg.Connection, after_days: int | None) -> str:
     return f"Chunks are compressed once all of their rows are older than {after_days} days"
 
 
-def _refresh(connection: psycopg.Connection, retain_for_days: int | None) -> Iterator[str]:
+def _refresh(connection: psycopg.Connection) -> Iterator[str]:
     there = continuous(connection)
-    offset = start_offset(retain_for_days, last_expired(connection), datetime.now(UTC).date())
+    offset = start_offset(last_expired(connection))
     found = {job.of: job for job in jobs(connection)}
     for name, (bucket, every) in AGGREGATES.items():
         if name not in there:
@@ -153,9 +150,9 @@ def continuous(connection: psycopg.Connection) -> list[str]:
 
 def limit_refresh(connection: psycopg.Connection, expired_until: date) -> None:
     """In a prepared transaction: let no policy refresh what was recorded before a UTC day."""
-    offset = timedelta(days=(datetime.now(UTC).date() - expired_until).days)
+    offset = start_offset(expired_until)
     for job in jobs(connection):
-        if job.of != HISTORY and (job.offset is None or job.offset > offset):
+        if job.of != HISTORY and (job.offset is None or (offset is not None and job.offset > offset)):
             connection.execute(SQL["set_start_offset"], {"job": job.number, "offset": offset})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import psycopg
 
@@ -132,15 +132,15 @@ def _differences(status: Status) -> list[str]:
             + ("has no policy" if compress is None else f"compresses after {compress.offset}")
             + ": riskstream timescale policies"
         )
-    wanted = start_offset(status.retain_for_days, status.expired_until, datetime.now(UTC).date())
+    wanted = start_offset(status.expired_until)
     for name in status.continuous:
         job = by_name.get(name)
         if job is None:
             findings.append(f"Nothing refreshes {name}: riskstream timescale policies")
         elif wanted is not None and (job.offset is None or job.offset > wanted):
             findings.append(
-                f"{name} is refreshed further back than {wanted.days} days, which history is kept for, and "
-                "would lose what was removed: riskstream timescale policies"
+                f"{name} is refreshed further back than {status.expired_until}, before which rows were "
+                "removed, and would lose their sums: riskstream timescale policies"
             )
     for job in status.jobs:
         if not job.scheduled:
