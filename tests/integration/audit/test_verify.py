@@ -19,6 +19,7 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.threaded import RiskProducer
 from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit import verify as audit_verify
 from risk_worker.cli import cli
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.loop import drain
@@ -262,7 +263,11 @@ def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url
 
 
 @pytest.mark.parametrize("setting", ["REDIS_URL", "POSTGRES_URL"])
-def test_without_a_server_nothing_is_known(verify: Verify, setting: str) -> None:
+def test_without_a_server_nothing_is_known(
+    verify: Verify, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_verify, "REDIS_WAIT_S", 0.5)
+    monkeypatch.setattr(audit_verify, "MESSAGE_AFTER_S", 0.1)
     url = {"REDIS_URL": "redis://127.0.0.1:1/0", "POSTGRES_URL": "postgresql://x@127.0.0.1:1/x"}[setting]
     done = verify.run(**{setting: url})
     assert (done.exit_code, done.stdout) == (2, "")

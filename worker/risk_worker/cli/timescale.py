@@ -46,7 +46,7 @@ def enable() -> None:
 
 @timescale.command()
 def policies() -> None:
-    """Make TimescaleDB's policies what RISK_COMPRESS_AFTER and RISK_RETAIN_FOR say.
+    """Make TimescaleDB's policies what RISK_COMPRESS_AFTER says.
 
     The command may be repeated. It adds no retention policy of TimescaleDB, which would remove what is not
     sealed.

@@ -66,7 +66,7 @@ SEAL: Final = Purpose(
         "row_security": "off",
     },
 )
-# Whoever waits for a lock on history keeps those who come later waiting too.
+# A lock that is waited for keeps those who come later waiting too.
 RETAIN: Final = Purpose(
     "riskstream-retain",
     {
