@@ -210,6 +210,6 @@ def _drop_chunks(connection: database.Connection, entry: Expired, before: date) 
 
 def _reuse(connection: database.Connection, pages: set[int]) -> None:
     """Make the room of removed rows usable, and their place in the index by stored_at fit for new ones."""
-    connection.execute(SQL["give_space_back"])
+    connection.execute("VACUUM risk_state_history")  # in no transaction
     for name in ("summarize_again", "summarize"):
         connection.execute(SQL[name], {"pages": sorted(pages)})

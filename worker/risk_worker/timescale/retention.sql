@@ -33,9 +33,6 @@ WITH previous AS (
 )
 SELECT count(*), coalesce(array_agg(DISTINCT (ctid::text::point)[0]::bigint / 32 * 32), '{}') FROM gone;
 
--- name: give_space_back
-VACUUM risk_state_history;
-
 -- name: summarize_again
 -- New rows take the pages of the removed ones: the index by stored_at has to forget what lay there.
 SELECT count(brin_desummarize_range('risk_state_history_stored_at', page)) FROM unnest(%(pages)s::bigint[]) AS page;
