@@ -181,6 +181,8 @@ READERS: Final = {
         "workers",
     ),
     "RISK_SEAL_EVERY": "workers, seal run",
+    "RISK_COMPRESS_AFTER": "timescale",
+    "RISK_RETAIN_FOR": "workers, retain, timescale status",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

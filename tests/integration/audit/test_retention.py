@@ -141,3 +141,5 @@ def test_timescaledb_says_by_itself_what_is_retained(
         db.execute(f"DROP TABLE {chunks[1][0]}".encode())  # a real loss, in the midst
     said = verify(redis_url, timescale_url)
     assert (said["reconciled"], said["lost"]) == (False, 168)
+    [finding] = said["findings"]
+    assert "TimescaleDB's retention policy (job " in finding

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "push": "risk_worker.cli.push:push",
     "verify": "risk_worker.cli.audit:verify",
     "seal": "risk_worker.cli.seal:seal",
+    "timescale": "risk_worker.cli.timescale:timescale",
+    "retain": "risk_worker.cli.retain:retain",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",

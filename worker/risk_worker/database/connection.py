@@ -67,6 +67,16 @@ SEAL: Final = Purpose(
         "work_mem": "64MB",  # a run's rows are sorted
     },
 )
+# A lock that is waited for keeps those who come later waiting too.
+RETAIN: Final = Purpose(
+    "riskstream-retain",
+    {
+        "statement_timeout": "1h",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "60s",
+        "row_security": "off",
+    },
+)
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 
 _SQL: Final = statements(__package__, "connection.sql")
