@@ -155,6 +155,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["off", "10m", "1h", "6h", "1d"],
         env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),
     ] = "off"
+    query_timeout_s: Annotated[
+        float,
+        env("RISK_QUERY_TIMEOUT_S", "Seconds that Postgres may work on a question", gt=0, le=86_400),
+    ] = 60.0
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),

@@ -66,6 +66,19 @@ MIGRATE: Final = Purpose("riskstream-migrate", {})
 _SQL: Final = statements(__package__, "connection.sql")
 
 
+def reading(timeout_s: float) -> Purpose:
+    """For questions: they change nothing, and Postgres gives one up that takes longer than so many seconds."""
+    return Purpose(
+        "riskstream-query",
+        {
+            **COMMAND.settings,
+            "default_transaction_read_only": "on",
+            "statement_timeout": f"{max(1, round(timeout_s * 1000))}ms",
+            "timezone": "UTC",
+        },
+    )
+
+
 class Connection(psycopg.Connection[TupleRow]):
     """A connection with the settings of its purpose, in autocommit mode."""
 
