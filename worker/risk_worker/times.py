@@ -82,7 +82,7 @@ def day_of(text: str, *, now: datetime, zone: tzinfo = UTC) -> date:
 
 
 def start_of(day: date, zone: tzinfo) -> datetime:
-    """The first moment of a day, in UTC; a day may have 23 or 25 hours. Raises OverflowError in the year 1."""
+    """The first moment of a day, in UTC; a day may have 23 or 25 hours. OverflowError in the year 1."""
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 

@@ -18,8 +18,8 @@ from tests.support.servers import Databases
 
 START = datetime(2026, 11, 16, tzinfo=UTC)
 """A Monday."""
-# A row of each trader every two minutes, in the order of their arrival. A pause has 40 rows, of which the first
-# has the reason; epochs end in the midst of some. Row 2,300 and those after it are stored three hours late.
+# A row of each trader every two minutes, in the order of their arrival. A pause has 40 rows; the first has the
+# reason. Epochs end in the midst of some. Row 2,300 and those after it are stored three hours late.
 # trader-18 has one row, trader-19 is paused from the first on, trader-17 at the end. Every 500th row has the
 # recorded_at of the row before.
 FILL = """
@@ -29,13 +29,15 @@ FILL = """
     )
     SELECT 'trader-' || lpad(trader::text, 2, '0'), at, 1 + n / 777, 1 + n % 777,
            CASE WHEN paused AND (n + 60 * trader) % 280 = 120 THEN 'limit ' || n ELSE '' END, 'trace-' || n,
-           100 * sin(n / 50.0 + trader), 5 + 5 * cos(n / 70.0 + trader), 100000 + 100 * sin(n / 50.0 + trader),
-           101000, paused, CASE WHEN paused THEN at + interval '1 hour' END,
+           100 * sin(n / 50.0 + trader), 5 + 5 * cos(n / 70.0 + trader),
+           100000 + 100 * sin(n / 50.0 + trader), 101000, paused,
+           CASE WHEN paused THEN at + interval '1 hour' END,
            date_trunc('day', at, 'UTC'), 0,
            at + CASE WHEN n BETWEEN 2300 AND 2340 THEN interval '3 hours' ELSE interval '1 second' END
     FROM generate_series(0, 4999) AS n, generate_series(0, 19) AS trader,
     LATERAL (
-        SELECT timestamptz '2026-11-16Z' + interval '2 minutes' * (n - (n % 500 = 499)::int) + interval '1 ms' * trader AS at,
+        SELECT timestamptz '2026-11-16Z' + interval '2 minutes' * (n - (n % 500 = 499)::int)
+                   + interval '1 ms' * trader AS at,
                CASE trader WHEN 19 THEN true
                    WHEN 17 THEN n >= 4990 ELSE (n + 60 * trader) % 280 BETWEEN 120 AND 159 END AS paused
     ) AS more
@@ -82,6 +84,7 @@ def week(request: pytest.FixtureRequest) -> Iterator[Week]:
         db.execute("ANALYZE risk_state")
         with db.cursor(row_factory=namedtuple_row) as cursor:
             cursor.execute("SELECT * FROM risk_state_history ORDER BY trader_id, recorded_at, epoch, seq")
-            rows = {trader: list(each) for trader, each in groupby(cursor, key=lambda row: row.trader_id)}
+            found: list[Any] = list(cursor)
+        rows = {trader: list(each) for trader, each in groupby(found, key=lambda row: row.trader_id)}
     yield Week(url, rows)
     databases.drop(url)

@@ -110,8 +110,7 @@ def _export(out: Path | None, form: str | None, plain: bool, **given: Any) -> No
 
 _commands: Final = {name_of(question): _command(question) for question in QUESTIONS}
 state, history, asof, curve, drawdown, pauses, pnl, stale = (
-    _commands[name]
-    for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale")
+    _commands[name] for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale")
 )
 export = click.Command(
     "export",
@@ -132,8 +131,8 @@ export = click.Command(
         click.Option(
             ["--plain"],
             is_flag=True,
-            help="CSV for programs: texts as they are. Else one that a spreadsheet would run as a formula has "
-            "a ' before it, and a file begins with a byte order mark, by which Excel knows UTF-8.",
+            help="CSV for programs: texts as they are. Else a text that a spreadsheet would run as a "
+            "formula has a ' before it, and a file begins with a byte order mark, by which Excel knows UTF-8.",
         ),
     ],
     help=inspect.getdoc(Export),

@@ -67,7 +67,7 @@ _SQL: Final = statements(__package__, "connection.sql")
 
 
 def reading(timeout_s: float) -> Purpose:
-    """For questions: they change nothing, and Postgres gives one up that takes longer than so many seconds."""
+    """For questions, which change nothing; Postgres gives one up that takes longer than so many seconds."""
     return Purpose(
         "riskstream-query",
         {

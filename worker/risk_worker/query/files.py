@@ -28,7 +28,8 @@ def write(
 ) -> None:
     """Write rows into a file of a form in FORMS, in the place of one that is there.
 
-    spreadsheet: CSV is made for Excel, see as_csv(). Times in Parquet are in UTC. Raises OSError, MissingLibrary.
+    spreadsheet: CSV is made for Excel, see as_csv(). Times in Parquet are in UTC.
+    Raises OSError, MissingLibrary, and what reading the rows raises.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -39,7 +40,9 @@ def write(
         else:
             for_excel = form == "csv" and spreadsheet
             pieces = (
-                as_csv(rows, row, zone, spreadsheet=spreadsheet) if form == "csv" else FORMATS[form](rows, row, zone)
+                as_csv(rows, row, zone, spreadsheet=spreadsheet)
+                if form == "csv"
+                else FORMATS[form](rows, row, zone)
             )
             with part.open("w", encoding="utf-8", newline="") as file:
                 file.write(_BOM if for_excel else "")

@@ -23,9 +23,7 @@ Rows = Iterable[msgspec.Struct]
 
 def as_table(rows: Rows, row: type[msgspec.Struct], zone: tzinfo = UTC) -> Iterator[str]:
     """Aligned columns under their names, as wide as the first rows need. Nothing where there is no row."""
-    cells = (
-        [_cell(name, getattr(each, name), zone) for name in row.__struct_fields__] for each in rows
-    )
+    cells = ([_cell(name, getattr(each, name), zone) for name in row.__struct_fields__] for each in rows)
     first = list(islice(cells, _MEASURED))
     if not first:
         return
@@ -62,7 +60,7 @@ def as_csv(
 ) -> Iterator[str]:
     """RFC 4180 with a header row. Numbers are exact; nothing stands for None.
 
-    spreadsheet: a text that a spreadsheet would run as a formula gets a ' before it. Else texts are as they are.
+    spreadsheet: a text that a spreadsheet would run as a formula gets a ' before it.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
@@ -155,5 +153,3 @@ def _in_zone(value: datetime, zone: tzinfo) -> datetime:
 
 def _is_number(row: type[msgspec.Struct], name: str) -> bool:
     return str(row.__annotations__[name]) in ("float", "int")
-
-

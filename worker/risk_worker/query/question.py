@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -14,7 +13,7 @@ from risk_producer.contract.snapshot import RECORDED_AT_END, RECORDED_AT_MIN, TR
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_worker import times
 
-Row = TypeVar("Row", bound=msgspec.Struct)
+Row = TypeVar("Row", bound=msgspec.Struct, covariant=True)
 
 
 class BadQuestion(RiskError, ValueError):
@@ -88,12 +87,11 @@ class Question(Generic[Row]):
         return {}
 
 
-@cache
 def parameters(question: type[Question[Any]]) -> dict[str, tuple[Parameter, Any]]:
     """Field -> (its parameter, its default, or MISSING), in the order of declaration; tz is the last."""
     hints = get_type_hints(question, include_extras=True)
     found = {}
-    for each in sorted(fields(question), key=lambda each: each.kw_only):
+    for each in sorted(fields(question), key=lambda each: each.kw_only is True):
         for extra in get_args(hints[each.name])[1:]:
             if isinstance(extra, Parameter):
                 found[each.name] = (extra, each.default)

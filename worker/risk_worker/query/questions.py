@@ -193,9 +193,7 @@ class Pauses(Question[PauseRow]):
     """
 
     trader: Annotated[str | None, trader()] = None
-    since: Annotated[
-        datetime | str, moment("Pauses that had not ended at this time. Default: now.")
-    ] = "now"
+    since: Annotated[datetime | str, moment("Pauses that had not ended at this time. Default: now.")] = "now"
     until: Annotated[datetime | str | None, moment("Pauses that began before this time.")] = None
 
 
@@ -216,18 +214,22 @@ class PnlRow(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Pnl(Question[PnlRow]):
-    """Profit and loss of each day of a week, Monday to Sunday: the last daily_pnl of each trader, or TRADER."""
+    """Profit and loss of each day of a week, Monday to Sunday: the last daily_pnl of a trader in the day."""
 
     trader: Annotated[str | None, trader()] = None
-    week: Annotated[
-        date | str, day("The week with this day. Default: this week.", bare="today")
-    ] = "today"
+    week: Annotated[date | str, day("The week with this day. Default: this week.", bare="today")] = "today"
 
     def derived(self, values: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
         monday = values["week"] - timedelta(days=values["week"].weekday())
         days = [monday + timedelta(days=n) for n in range(8)]
         starts = [times.start_of(each, setting.zone) for each in days]
-        return {"days": days[:7], "starts": starts[:7], "ends": starts[1:], "since": starts[0], "until": starts[7]}
+        return {
+            "days": days[:7],
+            "starts": starts[:7],
+            "ends": starts[1:],
+            "since": starts[0],
+            "until": starts[7],
+        }
 
 
 class StaleRow(msgspec.Struct, frozen=True, gc=False):

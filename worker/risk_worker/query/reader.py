@@ -23,7 +23,7 @@ _SQL: Final = statements(__package__, "reader.sql")
 class RiskReader:
     """What is stored, for programs: `for row in RiskReader.from_env().ask(Pauses()): ...`.
 
-    Thread-safe: each answer that is being read has a connection of its own, in a transaction that is read-only.
+    Thread-safe: each answer that is being read has a connection of its own, which only reads.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
@@ -75,10 +75,12 @@ class Answer(Generic[Row]):
     def __iter__(self) -> Iterator[Row]:
         """Raises DatabaseUnavailable, and ConfigurationError for what an operator has to correct first."""
         kind = type(self.question)
-        return self._reader._rows(_query(name_of(kind)), self.question.values, row_factory=class_row(row_of(kind)))
+        return self._reader._rows(
+            _query(name_of(kind)), self.question.values, row_factory=class_row(row_of(kind))
+        )
 
     def to_frame(self, library: str = "pandas") -> Any:
-        """All rows as a pandas.DataFrame, a polars.DataFrame or a pyarrow.Table ("pandas", "polars", "arrow").
+        """All rows as a pandas.DataFrame, polars.DataFrame or pyarrow.Table: "pandas", "polars", "arrow".
 
         Times are in UTC. Raises as iterating does, and MissingLibrary.
         """
