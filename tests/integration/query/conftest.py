@@ -18,8 +18,8 @@ from tests.support.servers import Databases
 
 START = datetime(2026, 11, 16, tzinfo=UTC)
 """A Monday."""
-# A row of each trader every two minutes, in the order of their arrival. A pause has 40 rows; the first has the
-# reason. Epochs end in the midst of some. Row 2,300 and those after it are stored three hours late.
+# A row of each trader every two minutes, in the order of their arrival. A pause has 40 rows, of which the
+# first has the reason. Epochs end in the midst of some. Rows 2,300 to 2,340 are stored three hours late.
 # trader-18 has one row, trader-19 is paused from the first on, trader-17 at the end. Every 500th row has the
 # recorded_at of the row before.
 FILL = """

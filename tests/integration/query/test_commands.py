@@ -45,13 +45,18 @@ def url(database_url: str) -> str:
         entry(3, payload("a", 3, trading_paused=True)),
         entry(4, payload("a", 4, epoch=2, trading_paused=True)),
         entry(5, payload("a", 5, epoch=2)),
-        entry(6, payload("-ü\t", 9, trading_paused=True, reason="+1", trace_id="x,y", drawdown_pct=7.25)),
+        entry(6, payload("-ü", 9, trading_paused=True, reason="\t+1", trace_id="x,y", drawdown_pct=7.25)),
     )
     return database_url
 
 
 def run(url: str, *arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments, env={"POSTGRES_URL": url})
+
+
+def table(path: Path, encoding: str) -> list[dict[str, str]]:
+    with path.open(encoding=encoding, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
@@ -72,17 +77,17 @@ def test_each_format_has_the_same_rows(url: str, command: list[str]) -> None:
 def test_who_was_paused_and_why(url: str) -> None:
     done = run(url, "pauses", "--since", "2026-01-01", "--format", "json", "--tz", "Asia/Tokyo")
     still, over = json.loads(done.stdout)
-    assert (still["trader_id"], still["until"], still["reason"]) == ("-ü\t", None, "+1")
+    assert (still["trader_id"], still["until"], still["reason"]) == ("-ü", None, "\t+1")
     assert over["since"] == "2026-01-01T09:00:02+09:00"
     assert over["until"] == "2026-01-01T09:00:05+09:00"
     assert (over["lasted_s"], over["reason"], over["epoch"], over["seq"]) == (3, "=limit", 1, 2)
-    assert [row["trader_id"] for row in json.loads(run(url, "pauses", "--format", "json").stdout)] == ["-ü\t"]
+    assert [row["trader_id"] for row in json.loads(run(url, "pauses", "--format", "json").stdout)] == ["-ü"]
     assert "-ü" in run(url, "pauses").stdout
 
 
 def test_the_worst_drawdown(url: str) -> None:
     found = json.loads(run(url, "drawdown", "--day", "2026-01-01", "--top", "1", "--format", "json").stdout)
-    assert [(row["trader_id"], row["drawdown_pct"]) for row in found] == [("-ü\t", 7.25)]
+    assert [(row["trader_id"], row["drawdown_pct"]) for row in found] == [("-ü", 7.25)]
 
 
 def test_a_trader_that_is_unknown_is_exit_status_1(url: str) -> None:
@@ -105,7 +110,7 @@ def test_who_fell_silent(url: str) -> None:
         db.execute("UPDATE risk_state SET recorded_at = now() + interval '1 day' WHERE trader_id = 'a'")
         db.execute("UPDATE risk_state SET updated_at = now() - interval '1 hour' WHERE trader_id = 'a'")
     silent = json.loads(run(url, "stale", "--older-than", "10m", "--format", "json").stdout)
-    assert [row["trader_id"] for row in silent] == ["-ü\t", "a"]
+    assert [row["trader_id"] for row in silent] == ["-ü", "a"]
     assert 3_600 <= silent[1]["silent_s"] < 4_000
 
 
@@ -113,14 +118,14 @@ def test_an_export_is_harmless_for_a_spreadsheet_and_read_by_push(url: str, tmp_
     out = tmp_path / "out.csv"
     done = run(url, "export", "--out", str(out))
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"6 rows are in {out}\n")
-    rows = list(csv.DictReader(out.open(encoding="utf-8-sig", newline="")))
+    rows = table(out, "utf-8-sig")
     assert len(rows) == 6
-    assert (rows[0]["trader_id"], rows[0]["reason"], rows[2]["reason"]) == ("'-ü\t", "'+1", "'=limit")
+    assert (rows[0]["trader_id"], rows[0]["reason"], rows[2]["reason"]) == ("'-ü", "'\t+1", "'=limit")
     assert run(url, "push", "--dry-run", str(out)).exit_code == 0
     plain = tmp_path / "plain.csv"
     assert run(url, "export", "--plain", "--out", str(plain)).exit_code == 0
-    rows = list(csv.DictReader(plain.open(encoding="utf-8", newline="")))
-    assert (rows[0]["trader_id"], rows[0]["reason"]) == ("-ü\t", "+1")
+    rows = table(plain, "utf-8")
+    assert (rows[0]["trader_id"], rows[0]["reason"]) == ("-ü", "\t+1")
     assert run(url, "push", "--dry-run", str(plain)).exit_code == 0
     lines = run(url, "export", "a", "--format", "jsonl").stdout.splitlines()
     assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3, 4, 5]

@@ -131,8 +131,8 @@ export = click.Command(
         click.Option(
             ["--plain"],
             is_flag=True,
-            help="CSV for programs: texts as they are. Else a text that a spreadsheet would run as a "
-            "formula has a ' before it, and a file begins with a byte order mark, by which Excel knows UTF-8.",
+            help="CSV for programs: texts as they are. Else a text that a spreadsheet would run as a formula "
+            "has a ' before it, and a file begins with a byte order mark, by which Excel knows UTF-8.",
         ),
     ],
     help=inspect.getdoc(Export),
