@@ -1,7 +1,7 @@
 """How long the questions take in a history of 10 million rows: `python -m benchmarks.questions`.
 
-History is filled in the order in which the rows would arrive: 200 traders, a row of each every --every seconds, the
-newest now. Then each question is asked several times, as its command does.
+History is filled in the order in which the rows would arrive: 200 traders, a row of each every --every
+seconds, the newest now. Then each question is asked several times, as its command does.
 The goal is a second for each. It wants a quiet machine, and 3 GB of disk.
 
     python -m benchmarks.questions                                     an embedded Postgres: some 10 minutes

@@ -54,6 +54,13 @@ STATES = """
         peak_equity, trading_paused, paused_until, last_reset_time, stored_at
     FROM risk_state_history ORDER BY trader_id, epoch DESC, seq DESC
 """
+COMPRESS = """
+    ALTER TABLE risk_state_history SET (
+        timescaledb.compress, timescaledb.compress_segmentby = 'trader_id',
+        timescaledb.compress_orderby = 'recorded_at DESC, epoch DESC, seq DESC'
+    );
+    SELECT compress_chunk(show_chunks('risk_state_history'));
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Week:
     rows: dict[str, list[Any]]
 
 
-@pytest.fixture(scope="module", params=["plain", "hypertable"])
+@pytest.fixture(scope="module", params=["plain", "hypertable", "compressed"])
 def week(request: pytest.FixtureRequest) -> Iterator[Week]:
     if request.param == "plain":
         databases = request.getfixturevalue("databases")
@@ -80,6 +87,8 @@ def week(request: pytest.FixtureRequest) -> Iterator[Week]:
         db.execute("SET timezone = 'UTC'")
         db.execute(FILL.encode())
         db.execute(STATES.encode())
+        if request.param == "compressed":
+            db.execute(COMPRESS.encode())
         db.execute("VACUUM (ANALYZE) risk_state_history")
         db.execute("ANALYZE risk_state")
         with db.cursor(row_factory=namedtuple_row) as cursor:

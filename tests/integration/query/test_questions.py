@@ -266,7 +266,9 @@ def test_the_columns_are_those_of_the_row(week: Week, question: type[Question[An
 
 
 def test_nothing_can_be_written(week: Week, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(reader._SQL, "knows", "SELECT lo_create(0), %(trader)s::text")
+    monkeypatch.setitem(
+        reader._SQL, "knows", "SELECT FROM risk_state WHERE trader_id = %(trader)s FOR UPDATE"
+    )
     with pytest.raises(DatabaseUnavailable, match="read-only"):
         RiskReader(week.url).knows(T)
 
