@@ -8,7 +8,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-system check bench bench-large save-cost growth chaos soak reference clean
+.PHONY: help install demo test test-system check bench bench-large save-cost growth bounds chaos soak reference clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ save-cost: $(DEV) ## what save() costs the trader, idle and under load
 
 growth: $(DEV) ## rates, waits, processor time as things grow, into docs/growth.png and scale.md: 20 minutes
 	$(BIN)/python -m benchmarks.growth
+
+bounds: $(DEV) ## measure what docs/reliability.md promises, and write it beside the promises: 20 minutes
+	$(BIN)/python -m benchmarks.partitions
+	RISK_TEST_BOUNDS=1 $(BIN)/pytest -m bounds
 
 reference: $(DEV) ## write docs/reference from the code
 	$(BIN)/python -m docs.generate

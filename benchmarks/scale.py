@@ -15,12 +15,28 @@ BUSY: Final = 0.6
 _BLOCK: Final = re.compile(r"(<!-- growth\.json: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _GIB: Final = 2**30
 _DAY_S: Final = 86_400
+OUTAGE_S: Final = 600
+"""An outage of the workers or of Postgres that the streams are to hold."""
+FAILOVER_S: Final = 4
+"""What the buffers of the producers are to hold: a master of a cluster is replaced."""
 _PARTS: Final = {
     "producer": "producer: making a snapshot, `save()`, the flusher",
     "redis_admits": "Redis: admitting it",
     "redis_reads": "Redis: giving it out, and acknowledging it",
     "worker": "worker",
     "postgres": "Postgres, all of its processes",
+}
+_ONE: Final = {
+    "producer": "producer process",
+    "worker": "worker",
+    "redis": "server of Redis",
+    "postgres": "core of Postgres",
+}
+_HOW: Final = {
+    _ONE["producer"]: "measured",
+    _ONE["worker"]: "measured",
+    _ONE["redis"]: "from its processor time, as one thread runs the commands",
+    _ONE["postgres"]: "from its processor time",
 }
 _BYTES: Final = {
     "bytes_to_redis": "network, producers and Redis",
@@ -94,24 +110,22 @@ def _bytes(growth: Mapping[str, Any]) -> str:
 def _limits(growth: Mapping[str, Any]) -> str:
     """How much a single one of each part can do."""
     small, large = _small(growth), _large(growth)
-    redis = [
-        sum(mid(each, f"us_{part}") for part in ("redis_admits", "redis_reads")) for each in (small, large)
-    ]
     rows = [
-        ["a producer", *(f"{mid(each, 'push_per_s'):,.0f}" for each in (small, large)), "measured"],
-        ["a worker", *(f"{mid(each, 'drain_per_s'):,.0f}" for each in (small, large)), "measured"],
-        [
-            "a server of Redis, which has one thread for commands",
-            *(f"{_round(1e6 / us):,}" for us in redis),
-            "from its processor time",
-        ],
-        [
-            "a core of Postgres",
-            *(f"{_round(1e6 / mid(each, 'us_postgres')):,}" for each in (small, large)),
-            "from its processor time",
-        ],
+        [f"a {name}", *(f"{_round(_limits_of(each)[name]):,}" for each in (small, large)), how]
+        for name, how in _HOW.items()
     ]
     return _table(["at the most, snapshots/s", "one Redis, 1 partition", _name_of(large), ""], rows)
+
+
+def _limits_of(found: Found) -> dict[str, float]:
+    """What a single one can do -> snapshots a second."""
+    redis_us = sum(mid(found, f"us_{part}") for part in ("redis_admits", "redis_reads"))
+    return {
+        _ONE["producer"]: mid(found, "push_per_s"),
+        _ONE["worker"]: mid(found, "drain_per_s"),
+        _ONE["redis"]: 1e6 / redis_us,
+        _ONE["postgres"]: 1e6 / mid(found, "us_postgres"),
+    }
 
 
 def _sizes(growth: Mapping[str, Any]) -> str:
@@ -135,23 +149,41 @@ def _size(growth: Mapping[str, Any], rate: int) -> dict[str, str]:
     cores = {part: us[part] * rate / 1e6 for part in STEADY}
     size = {name: mid(of_bytes, f"bytes_{name}") for name in ("stream", "wal", "heap", "index")}
     network = sum(mid(of_bytes, name) for name in _BYTES if "_to_" in name or "_from_" in name)
+    limits = _limits_of(of_bytes)
+    used = {name: cores[part] if measured else rate / limits[name] for part, name in _ONE.items()}
+    needed = {name: ceil(each / BUSY) for name, each in used.items()}
     return {
         "": "measured at this rate" if measured else "extrapolated from the cost of a snapshot",
         **{
             f"{part}: cores": f"{cores[part]:.2g}" if cores[part] < 10 else f"{cores[part]:.0f}"
             for part in STEADY
         },
-        f"producer processes, {BUSY:.0%} busy": f"{ceil(cores['producer'] / BUSY)}",
-        f"servers of Redis, {BUSY:.0%} busy": f"{ceil(cores['redis'] / BUSY)}",
-        f"workers, {BUSY:.0%} busy": f"{ceil(cores['worker'] / BUSY)}",
-        f"cores for Postgres, {BUSY:.0%} busy": f"{ceil(cores['postgres'] / BUSY)}",
-        "Redis' memory for an outage of 10 min": f"{600 * rate * size['stream'] / _GIB:,.2g} GiB"
+        "a single one would be used to": ", ".join(f"{name} {each:.0%}" for name, each in used.items()),
+        **{f"{name}: how many, used to {BUSY:.0%}": f"{count}" for name, count in needed.items()},
+        **_of_many_traders(growth, rate, measured=measured),
+        f"`RISK_STREAM_MAXLEN` for an outage of {OUTAGE_S // 60} min": f"{OUTAGE_S * rate:,}",
+        "Redis' memory for it": f"{OUTAGE_S * rate * size['stream'] / _GIB:,.2g} GiB"
         if rate < 100_000
-        else f"{600 * rate * size['stream'] / _GIB:,.0f} GiB",
+        else f"{OUTAGE_S * rate * size['stream'] / _GIB:,.0f} GiB",
+        f"`RISK_BUFFER_SIZE` of each producer for a failover of {FAILOVER_S} s": (
+            f"{_round(FAILOVER_S * rate / needed[_ONE['producer']]):,}"
+        ),
         "network in all": f"{network * rate / 1e6:,.1f} MB/s",
         "WAL": f"{size['wal'] * rate / 1e6:,.1f} MB/s",
         "history, heap and index": f"{(size['heap'] + size['index']) * rate * _DAY_S / 1e9:,.0f} GB a day",
     }
+
+
+def _of_many_traders(growth: Mapping[str, Any], rate: int, *, measured: bool) -> dict[str, str]:
+    """How many of each are needed where as many traders take turns as were measured at the most."""
+    most = line(growth, "traders", "drain_per_s")[-1]
+    limits = _limits_of(most)
+    needed = []
+    for part in ("worker", "redis", "postgres"):
+        used = mid(most, f"steady_us_{part}") * rate / 1e6 if measured else rate / limits[_ONE[part]]
+        needed.append(f"{ceil(used / BUSY)}")
+    traders = most["setting"]["traders"]
+    return {f"… of each where {traders:,} traders take turns: worker, Redis, Postgres": ", ".join(needed)}
 
 
 def _curves(growth: Mapping[str, Any]) -> str:
@@ -236,7 +268,7 @@ def _spread(point: Found, measure: str) -> str:
 
 def _number(value: float) -> str:
     """With as many digits as mean something."""
-    return f"{_round(value):,}" if value >= 1_000 else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{_round(value):,}" if value >= 999.5 else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _round(value: float) -> int:

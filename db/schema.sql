@@ -102,7 +102,7 @@ CREATE FUNCTION public.risk_refuse_closed() RETURNS trigger
         DECLARE
             closed timestamptz;
         BEGIN
-            PERFORM pg_advisory_xact_lock_shared(8244247498213122412);
+            LOCK TABLE public.risk_seal_mark IN ROW SHARE MODE;
             IF current_setting('transaction_isolation') = 'read committed' THEN
                 SELECT closed_until INTO STRICT closed FROM public.risk_seal_mark;
             ELSE
@@ -282,14 +282,15 @@ CREATE TABLE public.risk_epoch_total (
     epoch bigint NOT NULL,
     rows bigint NOT NULL,
     merged bigint NOT NULL,
-    covered int8multirange NOT NULL
+    covered int8multirange NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL
 );
 
 --
 -- Name: TABLE risk_epoch_total; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, kept with each run';
+COMMENT ON TABLE public.risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, of all runs that are not undone';
 
 --
 -- Name: COLUMN risk_epoch_total.trader_id; Type: COMMENT; Schema: public; Owner: -
@@ -320,6 +321,12 @@ COMMENT ON COLUMN public.risk_epoch_total.merged IS 'Sum of their merged';
 --
 
 COMMENT ON COLUMN public.risk_epoch_total.covered IS 'Union of their covered';
+
+--
+-- Name: COLUMN risk_epoch_total.expired; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_epoch_total.expired IS 'How many of the rows retention has removed';
 
 --
 -- Name: risk_seal; Type: TABLE; Schema: public; Owner: -
@@ -404,7 +411,7 @@ CREATE TABLE public.risk_seal_mark (
 -- Name: TABLE risk_seal_mark; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.risk_seal_mark IS 'One row: how far history is closed';
+COMMENT ON TABLE public.risk_seal_mark IS 'One row: how far history is closed. Its locks tell who inserts and who seals';
 
 --
 -- Name: COLUMN risk_seal_mark.singleton; Type: COMMENT; Schema: public; Owner: -
@@ -428,13 +435,15 @@ CREATE TABLE public.risk_seal_run (
     kind text NOT NULL,
     from_at timestamp with time zone NOT NULL,
     until_at timestamp with time zone NOT NULL,
+    expired_until date,
     leaves bigint NOT NULL,
     rows bigint NOT NULL,
     digest bytea NOT NULL,
     previous bytea,
     head bytea NOT NULL,
     sealed_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT risk_seal_run_from_at_check CHECK ((from_at < until_at)),
+    CONSTRAINT risk_seal_run_expired_until_check CHECK (((kind = 'expired'::text) = (expired_until IS NOT NULL))),
+    CONSTRAINT risk_seal_run_kind_check CHECK ((((kind = 'sealed'::text) AND (from_at < until_at)) OR ((kind = 'expired'::text) AND (from_at = until_at)) OR ((kind = 'reopened'::text) AND (from_at > until_at)))),
     CONSTRAINT risk_seal_run_number_check CHECK ((number >= 1))
 );
 
@@ -442,13 +451,13 @@ CREATE TABLE public.risk_seal_run (
 -- Name: TABLE risk_seal_run; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.risk_seal_run IS 'The chain of seals, append-only: each run covers the rows of a span of stored_at, and names the head before it';
+COMMENT ON TABLE public.risk_seal_run IS 'The chain of seals, append-only: each entry names the head before it, and begins where that one ended';
 
 --
 -- Name: COLUMN risk_seal_run.number; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.number IS 'Counts the runs: 1, 2, 3, ...';
+COMMENT ON COLUMN public.risk_seal_run.number IS 'Counts the entries: 1, 2, 3, ...';
 
 --
 -- Name: COLUMN risk_seal_run.version; Type: COMMENT; Schema: public; Owner: -
@@ -460,43 +469,49 @@ COMMENT ON COLUMN public.risk_seal_run.version IS 'How the digests are made; doc
 -- Name: COLUMN risk_seal_run.kind; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: the rows of the span were sealed';
+COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: a run, the rows stored in a span of time; expired: retention removed rows, of the runs before it; reopened: the runs before it that begin at until_at or later are undone, because a clock ran ahead';
 
 --
 -- Name: COLUMN risk_seal_run.from_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.from_at IS 'Rows stored at this time or later; -infinity in the first run';
+COMMENT ON COLUMN public.risk_seal_run.from_at IS 'Where the entry before ended; -infinity in the first. A run has rows stored then or later';
 
 --
 -- Name: COLUMN risk_seal_run.until_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.until_at IS 'Rows stored before this time';
+COMMENT ON COLUMN public.risk_seal_run.until_at IS 'How far history is sealed. A run has rows stored before; expired: as before; reopened: earlier than before';
+
+--
+-- Name: COLUMN risk_seal_run.expired_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_run.expired_until IS 'expired: the leaves before it of an earlier UTC day have no rows any more; NULL: it is of another kind';
 
 --
 -- Name: COLUMN risk_seal_run.leaves; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many rows of risk_seal it has';
+COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many leaves were sealed, have expired or are undone';
 
 --
 -- Name: COLUMN risk_seal_run.rows; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history they stand for';
+COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history those stand for';
 
 --
 -- Name: COLUMN risk_seal_run.digest; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over its leaves';
+COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over the leaves of a run; of nothing in the other kinds';
 
 --
 -- Name: COLUMN risk_seal_run.previous; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.previous IS 'The head of the run before; NULL: it is the first';
+COMMENT ON COLUMN public.risk_seal_run.previous IS 'The head of the entry before; NULL: it is the first';
 
 --
 -- Name: COLUMN risk_seal_run.head; Type: COMMENT; Schema: public; Owner: -
@@ -836,6 +851,12 @@ ALTER TABLE ONLY public.schema_migrations
 --
 
 CREATE UNIQUE INDEX risk_deployment_one_row ON public.risk_deployment USING btree ((true));
+
+--
+-- Name: risk_seal_day; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX risk_seal_day ON public.risk_seal USING brin (day) WITH (autosummarize='on');
 
 --
 -- Name: risk_state_history_stored_at; Type: INDEX; Schema: public; Owner: -

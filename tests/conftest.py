@@ -3,8 +3,10 @@ TEST_DB_URL point at others. None skips because a server is missing; only Timesc
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,25 +15,30 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 import redis
-from hypothesis import settings
 
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, Value
 from risk_worker.database import migrations
 from risk_worker.database.store import PostgresStore
 from risk_worker.stream import source
+from tests.support import bounds
 from tests.support.producers import Bench
 from tests.support.servers import QUICK_POSTGRES, Databases, server_folder
 
-# How many examples a test makes by itself; docs/reliability.md has more.
-settings.register_profile(
-    "riskstream", max_examples=int(os.environ.get("RISK_TEST_EXAMPLES", "50")), deadline=None
-)
-settings.load_profile("riskstream")
+# What is compiled is kept, whatever the environment says: hundreds of processes that tests start import the
+# same modules, and pytest rewrites those of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell without job control starts what it runs in the background with SIGINT ignored. The commands that
 # tests start would inherit that, and none of them could be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of each look for garbage, which takes a tenth of a second with them."""
+    gc.collect()
+    gc.freeze()
 
 
 class MakeValkey(Protocol):
@@ -44,6 +51,42 @@ class MakePostgres(Protocol):
     """Starts a Postgres of the test's own; keywords are settings."""
 
     def __call__(self, **config: Value) -> EmbeddedPostgres: ...
+
+
+@pytest.fixture
+def bound(request: pytest.FixtureRequest) -> Iterator[bounds.Bound]:
+    """Holds how long something took against the promise in docs/reliability.md."""
+    made = bounds.Bound(request.node)
+    yield made
+    made.check()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for `bound` is chosen by -m bounds."""
+    for item in items:
+        if "bound" in getattr(item, "fixturenames", ()):
+            item.add_marker("bounds")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With RISK_TEST_BOUNDS the page gets what the tests have seen."""
+    seen: dict[str, list[float]] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, value in getattr(report, "user_properties", ()) if _is_call(report) else ():
+            if name == bounds.PROPERTY:
+                seen.setdefault(value[0], []).append(value[1])
+    if bounds.STRICT and seen:
+        page = bounds.PAGE.read_text()
+        terminalreporter.section("bounds")
+        for when, most_s in bounds.promises(page).items():
+            found = ", ".join(f"{each:.2f} s" for each in seen.get(when, ())) or "not measured"
+            terminalreporter.write_line(f"{when}: {most_s:g} s promised; {found}")
+        bounds.PAGE.write_text(bounds.written(page, seen))
+
+
+def _is_call(report: object) -> bool:
+    return getattr(report, "when", None) == "call"
 
 
 @pytest.fixture(autouse=True)

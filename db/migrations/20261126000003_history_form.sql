@@ -4,7 +4,8 @@
 -- table is made anew, and its rows are moved in the order in which they were stored, on which the index by stored_at
 -- depends. Names, types and key are those of before: workers and queries of the version before go on working.
 
-CREATE TEMP TABLE carried (statement text NOT NULL, before_rows boolean NOT NULL DEFAULT false) ON COMMIT DROP;
+CREATE TEMP TABLE carried (place integer NOT NULL, statement text NOT NULL) ON COMMIT DROP;
+COMMENT ON COLUMN carried.place IS '1: before the rows are moved; from 2 on: afterwards, in this order';
 
 LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE;
 
@@ -21,26 +22,36 @@ BEGIN
         END IF;
     END IF;
 
-    -- What this migration does not know it does not touch.
+    -- What this migration does not know it does not touch. Of what depends on the table, indexes, constraints, triggers,
+    -- defaults and statistics are carried over.
     SELECT string_agg(name, ', ' ORDER BY name) INTO hindrances
     FROM (
-        SELECT format('the column %s', attname) AS name
-        FROM pg_attribute
-        WHERE attrelid = history AND attnum > 0 AND NOT attisdropped AND attname NOT IN (
-            'trader_id', 'recorded_at', 'epoch', 'seq', 'trace_id', 'reason', 'daily_pnl', 'drawdown_pct',
-            'current_equity', 'peak_equity', 'trading_paused', 'paused_until', 'last_reset_time', 'merged', 'stored_at')
+        SELECT pg_describe_object(classid, objid, objsubid) AS name
+        FROM pg_depend
+        WHERE refclassid = 'pg_class'::regclass AND refobjid = history AND CASE classid
+            WHEN 'pg_class'::regclass THEN EXISTS (
+                SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                WHERE pg_class.oid = objid AND relkind NOT IN ('i', 't') AND nspname NOT LIKE '\_timescaledb\_%')
+            WHEN 'pg_constraint'::regclass THEN EXISTS (
+                SELECT FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+                    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                WHERE pg_constraint.oid = objid AND conrelid <> history AND nspname NOT LIKE '\_timescaledb\_%')
+            ELSE classid NOT IN (
+                'pg_attrdef'::regclass, 'pg_statistic_ext'::regclass, 'pg_trigger'::regclass, 'pg_type'::regclass)
+        END
         UNION
-        SELECT format('the view %s', ev_class::regclass)
-        FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid
-        WHERE pg_depend.classid = 'pg_rewrite'::regclass AND refobjid = history AND ev_class <> history
+        SELECT format('its inheritance from %s', inhparent::regclass) FROM pg_inherits WHERE inhrelid = history
         UNION
-        SELECT format('a foreign key of %s', conrelid::regclass)
-        FROM pg_constraint WHERE confrelid = history AND contype = 'f' AND conparentid = 0
+        SELECT format('a security label of %s', provider)
+        FROM pg_seclabel WHERE classoid = 'pg_class'::regclass AND objoid = history
         UNION
-        SELECT format('the publication %s', pubname)
-        FROM pg_publication_rel JOIN pg_publication ON pg_publication.oid = prpubid WHERE prrelid = history
-        UNION
-        SELECT format('the row security policy %s', polname) FROM pg_policy WHERE polrelid = history
+        SELECT unnest(array_remove(ARRAY[
+            CASE WHEN relrowsecurity OR relforcerowsecurity THEN 'row security' END,
+            CASE WHEN relpersistence <> 'p' THEN 'being unlogged' END,
+            CASE WHEN relam <> (SELECT oid FROM pg_am WHERE amname = 'heap') THEN 'an access method other than heap' END,
+            CASE WHEN reloftype <> 0 THEN 'being a table of a type' END
+        ], NULL))
+        FROM pg_class WHERE oid = history
     ) AS found;
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
         SELECT nspname INTO STRICT home
@@ -55,43 +66,76 @@ BEGIN
             FROM timescaledb_information.continuous_aggregates
             WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history')
             UNION
-            SELECT 'TimescaleDB''s compression'
+            SELECT unnest(array_remove(ARRAY[
+                CASE WHEN compression_enabled THEN 'TimescaleDB''s compression' END,
+                CASE WHEN tablespaces IS NOT NULL THEN format('TimescaleDB''s tablespaces %s', tablespaces) END
+            ], NULL))
             FROM timescaledb_information.hypertables
-            WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history') AND compression_enabled
+            WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history')
+            UNION
+            SELECT format('TimescaleDB''s dimension %s', column_name)
+            FROM timescaledb_information.dimensions
+            WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history')
+                AND (column_name <> 'recorded_at' OR time_interval IS NULL)
         ) AS found;
         INSERT INTO carried
-        SELECT
-            format('SELECT %I.set_chunk_time_interval(''risk_state_history'', interval %L)', nspname, time_interval),
-            true
+        SELECT 1, format(
+            'SELECT %I.set_chunk_time_interval(''risk_state_history'', interval %L)', nspname, time_interval)
         FROM timescaledb_information.dimensions, pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
-        WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history') AND extname = 'timescaledb';
+        WHERE (hypertable_schema, hypertable_name) = (home, 'risk_state_history') AND column_name = 'recorded_at'
+            AND extname = 'timescaledb';
     END IF;
     IF hindrances <> '' THEN
         RAISE EXCEPTION 'risk_state_history has what riskstream did not make, and would lose it: %', hindrances
             USING HINT = 'Remove it, migrate, and make it again.';
     END IF;
 
+    -- Of the table.
     INSERT INTO carried
-    SELECT format('ALTER TABLE risk_state_history OWNER TO %I', pg_get_userbyid(relowner))
-    FROM pg_class WHERE oid = history
-    UNION ALL
-    SELECT format('ALTER TABLE risk_state_history SET (%s)', array_to_string(reloptions, ', '))
-    FROM pg_class WHERE oid = history AND reloptions IS NOT NULL
-    UNION ALL
-    SELECT format(
+    SELECT place, format('ALTER TABLE risk_state_history %s', change)
+    FROM pg_class AS own, LATERAL (VALUES
+        (1, (SELECT 'SET TABLESPACE ' || quote_ident(spcname) FROM pg_tablespace WHERE oid = own.reltablespace)),
+        (1, 'SET (' || array_to_string(reloptions, ', ') || ')'),
+        (1, (
+            SELECT 'SET (' || string_agg('toast.' || option, ', ') || ')'
+            FROM pg_class AS toast, unnest(toast.reloptions) AS option WHERE toast.oid = own.reltoastrelid)),
+        (2, 'OWNER TO ' || quote_ident(pg_get_userbyid(relowner))),
+        (6, CASE relreplident WHEN 'n' THEN 'REPLICA IDENTITY NOTHING' WHEN 'f' THEN 'REPLICA IDENTITY FULL' END)
+    ) AS changes (place, change)
+    WHERE oid = history AND change IS NOT NULL;
+
+    -- Of its columns.
+    INSERT INTO carried
+    SELECT place, format('ALTER TABLE risk_state_history ALTER COLUMN %I %s', attname, change)
+    FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid, LATERAL (VALUES
+        (1, CASE WHEN attstorage <> typstorage THEN 'SET STORAGE ' || CASE attstorage
+            WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END),
+        (1, CASE attcompression WHEN 'p' THEN 'SET COMPRESSION pglz' WHEN 'l' THEN 'SET COMPRESSION lz4' END),
+        (1, CASE WHEN attstattarget >= 0 THEN 'SET STATISTICS ' || attstattarget END),
+        (1, 'SET (' || array_to_string(attoptions, ', ') || ')'),
+        (2, coalesce('SET DEFAULT ' || (
+            SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = history AND adnum = attnum
+        ), 'DROP DEFAULT'))
+    ) AS changes (place, change)
+    WHERE attrelid = history AND attnum > 0 AND NOT attisdropped AND change IS NOT NULL;
+
+    -- Privileges: these and no others, whatever the defaults for new tables are. (No list: the owner's, all of them.)
+    INSERT INTO carried
+    SELECT 4, format(
         'GRANT %s%s ON risk_state_history TO %s%s',
         acl.privilege_type,
         '(' || quote_ident(granted.attname) || ')',
         CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END,
         CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' END)
     FROM (
-        SELECT NULL AS attname, relacl AS acl FROM pg_class WHERE oid = history
+        SELECT NULL AS attname, coalesce(relacl, acldefault('r', relowner)) AS acl FROM pg_class WHERE oid = history
         UNION ALL
         SELECT attname, attacl FROM pg_attribute WHERE attrelid = history AND NOT attisdropped
-    ) AS granted, aclexplode(granted.acl) AS acl
-    WHERE acl.grantee <> (SELECT relowner FROM pg_class WHERE oid = history)
-    UNION ALL
-    SELECT format('ALTER TABLE risk_state_history ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid))
+    ) AS granted, aclexplode(granted.acl) AS acl;
+
+    -- Of what belongs to it.
+    INSERT INTO carried
+    SELECT 5, format('ALTER TABLE risk_state_history ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid))
     FROM pg_constraint
     WHERE conrelid = history AND contype IN ('c', 'f', 'u', 'x') AND conname NOT IN (
         'risk_state_history_trader_id_check', 'risk_state_history_epoch_check', 'risk_state_history_seq_check',
@@ -99,19 +143,43 @@ BEGIN
         'risk_state_history_drawdown_pct_check', 'risk_state_history_current_equity_check',
         'risk_state_history_peak_equity_check', 'risk_state_history_trace_id_check', 'risk_state_history_reason_check')
     UNION ALL
-    SELECT pg_get_indexdef(indexrelid)
+    SELECT 5, pg_get_indexdef(indexrelid)
     FROM pg_index
-    WHERE indrelid = history AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid);
-    INSERT INTO carried
-    SELECT pg_get_triggerdef(pg_trigger.oid)
+    WHERE indrelid = history AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+    UNION ALL
+    SELECT 5, pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = history
+    UNION ALL
+    SELECT 5, pg_get_triggerdef(pg_trigger.oid)
     FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_namespace ON pg_namespace.oid = pronamespace
     WHERE tgrelid = history AND NOT tgisinternal AND proname <> 'risk_refuse_change'
-        AND nspname NOT LIKE '\_timescaledb\_%';
-    INSERT INTO carried
-    SELECT format(
+        AND nspname NOT LIKE '\_timescaledb\_%'
+    UNION ALL
+    SELECT 6, format(
         'ALTER TABLE risk_state_history %s TRIGGER %I',
         CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, tgname)
-    FROM pg_trigger WHERE tgrelid = history AND NOT tgisinternal AND tgenabled <> 'O';
+    FROM pg_trigger WHERE tgrelid = history AND NOT tgisinternal AND tgenabled <> 'O'
+    UNION ALL
+    SELECT 6, change
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid LEFT JOIN pg_tablespace ON pg_tablespace.oid = reltablespace,
+        LATERAL (VALUES
+            (format('ALTER INDEX %I SET TABLESPACE ', relname) || quote_ident(spcname)),
+            (CASE WHEN EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid) THEN
+                format('ALTER INDEX %I SET (', relname) || array_to_string(reloptions, ', ') || ')' END),
+            (CASE WHEN indisclustered THEN format('ALTER TABLE risk_state_history CLUSTER ON %I', relname) END),
+            (CASE WHEN indisreplident THEN
+                format('ALTER TABLE risk_state_history REPLICA IDENTITY USING INDEX %I', relname) END)
+        ) AS changes (change)
+    WHERE indrelid = history AND change IS NOT NULL
+    UNION ALL
+    SELECT 7, format('COMMENT ON %s %s IS %L', CASE type
+        WHEN 'table constraint' THEN 'CONSTRAINT' WHEN 'statistics object' THEN 'STATISTICS' ELSE type END,
+        identity, description)
+    FROM pg_description, pg_identify_object(classoid, objoid, objsubid)
+    WHERE (classoid, objoid) IN (
+        SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = history
+        UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = history
+        UNION ALL SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = history AND NOT tgisinternal
+        UNION ALL SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid = history);
 END
 $$;
 
@@ -187,9 +255,44 @@ SELECT risk_history_to_hypertable();
 
 DO $$
 DECLARE
+    changed text;
     each record;
 BEGIN
-    FOR each IN SELECT statement FROM carried WHERE before_rows LOOP
+    -- What was changed of riskstream's own columns and constraints.
+    SELECT string_agg(name, ', ' ORDER BY name) INTO changed
+    FROM (
+        SELECT format('the column %s', attname) AS name
+        FROM (
+            SELECT attname, atttypid, atttypmod, attcollation, attnotnull, attidentity, attgenerated
+            FROM pg_attribute
+            WHERE attrelid = 'risk_state_history_before'::regclass AND attnum > 0 AND NOT attisdropped
+            EXCEPT
+            SELECT attname, atttypid, atttypmod, attcollation, attnotnull, attidentity, attgenerated
+            FROM pg_attribute WHERE attrelid = 'risk_state_history'::regclass
+        ) AS columns
+        UNION
+        SELECT format('the constraint %s', conname)
+        FROM (
+            SELECT conname, pg_get_constraintdef(oid)
+            FROM pg_constraint
+            WHERE conrelid = 'risk_state_history_before'::regclass AND conname IN (
+                SELECT conname FROM pg_constraint WHERE conrelid = 'risk_state_history'::regclass)
+            EXCEPT
+            SELECT conname, pg_get_constraintdef(oid)
+            FROM pg_constraint WHERE conrelid = 'risk_state_history'::regclass
+        ) AS constraints
+        UNION
+        SELECT 'the primary key'
+        FROM pg_constraint
+        WHERE conrelid = 'risk_state_history_before'::regclass AND contype = 'p'
+            AND pg_get_constraintdef(oid) <> 'PRIMARY KEY (trader_id, recorded_at, epoch, seq)'
+    ) AS found;
+    IF changed <> '' THEN
+        RAISE EXCEPTION 'risk_state_history is not as riskstream made it, and what was changed would be lost: %', changed
+            USING HINT = 'Take it back, migrate, and change it again.';
+    END IF;
+
+    FOR each IN SELECT statement FROM carried WHERE place = 1 LOOP
         EXECUTE each.statement;
     END LOOP;
 END
@@ -205,6 +308,17 @@ SELECT
 FROM risk_state_history_before
 ORDER BY stored_at;
 
+-- New tables get the default privileges of their owner, and here they are those of before.
+INSERT INTO carried
+SELECT 3, format(
+    'REVOKE ALL ON risk_state_history FROM %s',
+    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner)))
+WHERE oid = 'risk_state_history'::regclass
+UNION
+SELECT 3, format('REVOKE ALL ON risk_state_history FROM %I', pg_get_userbyid(relowner))
+FROM pg_class WHERE oid = 'risk_state_history_before'::regclass;
+
 DROP TABLE risk_state_history_before;
 
 -- Finds what was stored in a span of time. A B-tree is hardly quicker, and costs ingest a tenth more.
@@ -215,7 +329,7 @@ DO $$
 DECLARE
     each record;
 BEGIN
-    FOR each IN SELECT statement FROM carried WHERE NOT before_rows LOOP
+    FOR each IN SELECT statement FROM carried WHERE place > 1 ORDER BY place LOOP
         EXECUTE each.statement;
     END LOOP;
 END

@@ -6,7 +6,7 @@ CREATE TABLE risk_seal_mark (
     CONSTRAINT risk_seal_mark_pkey PRIMARY KEY (singleton),
     CONSTRAINT risk_seal_mark_singleton_check CHECK (singleton)
 );
-COMMENT ON TABLE risk_seal_mark IS 'One row: how far history is closed';
+COMMENT ON TABLE risk_seal_mark IS 'One row: how far history is closed. Its locks tell who inserts and who seals';
 COMMENT ON COLUMN risk_seal_mark.singleton IS 'true: there is one row';
 COMMENT ON COLUMN risk_seal_mark.closed_until IS 'No transaction that began earlier may insert into history any more';
 INSERT INTO risk_seal_mark DEFAULT VALUES;
@@ -17,6 +17,7 @@ CREATE TABLE risk_seal_run (
     kind text NOT NULL,
     from_at timestamptz NOT NULL,
     until_at timestamptz NOT NULL,
+    expired_until date,
     leaves bigint NOT NULL,
     rows bigint NOT NULL,
     digest bytea NOT NULL,
@@ -25,19 +26,28 @@ CREATE TABLE risk_seal_run (
     sealed_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT risk_seal_run_pkey PRIMARY KEY (number),
     CONSTRAINT risk_seal_run_number_check CHECK (number >= 1),
-    CONSTRAINT risk_seal_run_from_at_check CHECK (from_at < until_at)
+    CONSTRAINT risk_seal_run_kind_check CHECK (
+        kind = 'sealed' AND from_at < until_at OR kind = 'expired' AND from_at = until_at
+        OR kind = 'reopened' AND from_at > until_at
+    ),
+    CONSTRAINT risk_seal_run_expired_until_check CHECK ((kind = 'expired') = (expired_until IS NOT NULL))
 );
 COMMENT ON TABLE risk_seal_run IS
-    'The chain of seals, append-only: each run covers the rows of a span of stored_at, and names the head before it';
-COMMENT ON COLUMN risk_seal_run.number IS 'Counts the runs: 1, 2, 3, ...';
+    'The chain of seals, append-only: each entry names the head before it, and begins where that one ended';
+COMMENT ON COLUMN risk_seal_run.number IS 'Counts the entries: 1, 2, 3, ...';
 COMMENT ON COLUMN risk_seal_run.version IS 'How the digests are made; docs/audit.md has each version';
-COMMENT ON COLUMN risk_seal_run.kind IS 'sealed: the rows of the span were sealed';
-COMMENT ON COLUMN risk_seal_run.from_at IS 'Rows stored at this time or later; -infinity in the first run';
-COMMENT ON COLUMN risk_seal_run.until_at IS 'Rows stored before this time';
-COMMENT ON COLUMN risk_seal_run.leaves IS 'How many rows of risk_seal it has';
-COMMENT ON COLUMN risk_seal_run.rows IS 'How many rows of history they stand for';
-COMMENT ON COLUMN risk_seal_run.digest IS 'SHA-256 over its leaves';
-COMMENT ON COLUMN risk_seal_run.previous IS 'The head of the run before; NULL: it is the first';
+COMMENT ON COLUMN risk_seal_run.kind IS
+    'sealed: a run, the rows stored in a span of time; expired: retention removed rows, of the runs before it; reopened: '
+    'the runs before it that begin at until_at or later are undone, because a clock ran ahead';
+COMMENT ON COLUMN risk_seal_run.from_at IS 'Where the entry before ended; -infinity in the first. A run has rows stored then or later';
+COMMENT ON COLUMN risk_seal_run.until_at IS
+    'How far history is sealed. A run has rows stored before; expired: as before; reopened: earlier than before';
+COMMENT ON COLUMN risk_seal_run.expired_until IS
+    'expired: the leaves before it of an earlier UTC day have no rows any more; NULL: it is of another kind';
+COMMENT ON COLUMN risk_seal_run.leaves IS 'How many leaves were sealed, have expired or are undone';
+COMMENT ON COLUMN risk_seal_run.rows IS 'How many rows of history those stand for';
+COMMENT ON COLUMN risk_seal_run.digest IS 'SHA-256 over the leaves of a run; of nothing in the other kinds';
+COMMENT ON COLUMN risk_seal_run.previous IS 'The head of the entry before; NULL: it is the first';
 COMMENT ON COLUMN risk_seal_run.head IS 'SHA-256 over the other columns but sealed_at';
 COMMENT ON COLUMN risk_seal_run.sealed_at IS 'When it was sealed; not part of the head';
 
@@ -62,6 +72,8 @@ COMMENT ON COLUMN risk_seal.rows IS 'How many rows of history it stands for';
 COMMENT ON COLUMN risk_seal.merged IS 'Sum of their merged';
 COMMENT ON COLUMN risk_seal.covered IS 'The seq numbers that they stand for, with the merged ones';
 COMMENT ON COLUMN risk_seal.digest IS 'SHA-256 over the SHA-256 of each row, in the order of seq and recorded_at';
+-- Finds the leaves that expire: days come nearly in the order of the runs.
+CREATE INDEX risk_seal_day ON risk_seal USING brin (day) WITH (autosummarize = on);
 
 CREATE TABLE risk_epoch_total (
     trader_id text COLLATE "C" NOT NULL,
@@ -69,14 +81,16 @@ CREATE TABLE risk_epoch_total (
     rows bigint NOT NULL,
     merged bigint NOT NULL,
     covered int8multirange NOT NULL,
+    expired bigint NOT NULL DEFAULT 0,
     CONSTRAINT risk_epoch_total_pkey PRIMARY KEY (trader_id, epoch)
 );
-COMMENT ON TABLE risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, kept with each run';
+COMMENT ON TABLE risk_epoch_total IS 'The sum of the leaves of each epoch of a trader, of all runs that are not undone';
 COMMENT ON COLUMN risk_epoch_total.trader_id IS 'Of the leaves';
 COMMENT ON COLUMN risk_epoch_total.epoch IS 'Of the leaves';
 COMMENT ON COLUMN risk_epoch_total.rows IS 'Sum of their rows';
 COMMENT ON COLUMN risk_epoch_total.merged IS 'Sum of their merged';
 COMMENT ON COLUMN risk_epoch_total.covered IS 'Union of their covered';
+COMMENT ON COLUMN risk_epoch_total.expired IS 'How many of the rows retention has removed';
 
 CREATE TRIGGER risk_seal_run_append_only_row BEFORE UPDATE OR DELETE ON risk_seal_run
     FOR EACH ROW EXECUTE FUNCTION risk_refuse_change();
@@ -87,10 +101,10 @@ CREATE TRIGGER risk_seal_append_only_row BEFORE UPDATE OR DELETE ON risk_seal
 CREATE TRIGGER risk_seal_append_only_statement BEFORE UPDATE OR DELETE OR TRUNCATE ON risk_seal
     FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_change();
 
--- The lock first, the mark in a later statement, which sees what was committed before the lock was given. Closing
--- takes the same lock (8244247498213122412, "riskseal") exclusively: an insert before it is waited for, and
--- an insert after it sees the new mark. Above READ COMMITTED only a row's lock shows that it has changed.
--- A writer needs no privilege on the mark.
+-- The lock first, the mark in a later statement, which sees what was committed before the lock was given. Closing sets the
+-- mark, commits, and then waits until each transaction is over that has the lock: one that took it later has seen the new
+-- mark. So no writer waits. Above READ COMMITTED only a row's lock shows that the mark has changed. A writer
+-- needs no privilege on the mark, and one who has none cannot take a lock that matters.
 DO $do$
 BEGIN
     EXECUTE format($sql$
@@ -101,7 +115,7 @@ BEGIN
         DECLARE
             closed timestamptz;
         BEGIN
-            PERFORM pg_advisory_xact_lock_shared(8244247498213122412);
+            LOCK TABLE %1$I.risk_seal_mark IN ROW SHARE MODE;
             IF current_setting('transaction_isolation') = 'read committed' THEN
                 SELECT closed_until INTO STRICT closed FROM %1$I.risk_seal_mark;
             ELSE

@@ -163,7 +163,10 @@ class ValkeyCluster(Group):
         )
 
     def move_slot(self, key: str, to: EmbeddedValkey) -> None:
-        """Move the slot of a key, with all that is in it, to another master, while clients go on."""
+        """Move the slot of a key, with all that is in it, to another master, while clients go on.
+
+        May be repeated after it failed half-way: what the answer was lost of is on both masters then.
+        """
         source = self.master_of(key)
         with _client(source) as old, _client(to) as new:
             slot = old.execute_command("CLUSTER KEYSLOT", key)
@@ -171,7 +174,7 @@ class ValkeyCluster(Group):
             new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old_id)
             old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new_id)
             while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 10):
-                old.execute_command("MIGRATE", _HOST, to.port, "", 0, 5_000, "KEYS", *keys)
+                old.execute_command("MIGRATE", _HOST, to.port, "", 0, 5_000, "REPLACE", "KEYS", *keys)
             for client in (new, old):
                 client.execute_command("CLUSTER SETSLOT", slot, "NODE", new_id)
 

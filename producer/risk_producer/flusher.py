@@ -153,9 +153,12 @@ class Flusher:
         session.check_stall(monotonic())
         # An earlier reply, of which a fault left a part to be applied, is progress too.
         self._notify_due = True
-        if not session.partitioning.version:
+        if session.asks_partitions and not session.partitioning.version:
             wish, first = session.partitioning, session.keys(0)
-            session.divide(self.transport.connected().agree(wish, first), monotonic())
+            agreed = self.transport.connected().agree(wish, first)
+            session.asks_partitions = False
+            if agreed is not None:
+                session.divide(agreed, monotonic())
         request = session.next_request(monotonic())
         if request is not None:
             stream = self.transport.connected()

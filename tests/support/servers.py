@@ -36,11 +36,12 @@ def server_folder() -> Iterator[Path]:
 
 
 class Databases:
-    """Databases of a test's own on one Postgres server."""
+    """Databases of a test's own on one Postgres server. One connection makes and drops them all."""
 
     def __init__(self, admin_url: str) -> None:
         self._admin_url = admin_url
         self._made: list[str] = []
+        self._admin: psycopg.Connection | None = None
 
     def create(self, template: str | None = None) -> str:
         """Make a database, empty or as a copy of the one at URL `template`; returns its libpq URL."""
@@ -57,10 +58,9 @@ class Databases:
         """
         name = name_in(url)
         self._execute("ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
-        with psycopg.connect(self._admin_url, autocommit=True, connect_timeout=10) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,)
-            )
+        self._connected().execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,)
+        )
 
     def drop(self, url: str) -> None:
         """Drop a database made here, whoever is still connected to it."""
@@ -71,10 +71,17 @@ class Databases:
         """Drop whatever was made here and is still there."""
         for name in list(self._made):
             self.drop(with_name(self._admin_url, name))
+        if self._admin is not None:
+            self._admin.close()
+
+    def _connected(self) -> psycopg.Connection:
+        """The connection, made anew where a test has ended it."""
+        if self._admin is None or self._admin.closed:
+            self._admin = psycopg.connect(self._admin_url, autocommit=True, connect_timeout=10)
+        return self._admin
 
     def _execute(self, statement: str, *names: str) -> None:
-        with psycopg.connect(self._admin_url, autocommit=True, connect_timeout=10) as connection:
-            connection.execute(sql.SQL(statement).format(*(sql.Identifier(name) for name in names)))
+        self._connected().execute(sql.SQL(statement).format(*(sql.Identifier(name) for name in names)))
 
 
 def name_in(url: str) -> str:

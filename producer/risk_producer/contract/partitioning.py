@@ -60,7 +60,7 @@ class Partitioning:
 
     @property
     def width(self) -> int:
-        """The greatest number: no partition from it on is used, as far as is known here."""
+        """The greatest of all numbers: traders are, were or will be divided among partitions below it."""
         return max(self.numbers)
 
     def is_newer_than(self, other: Partitioning) -> bool:

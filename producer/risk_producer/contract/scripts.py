@@ -7,9 +7,12 @@ from importlib import resources
 from risk_producer.contract.wire import EPOCH_MAX
 
 
-def script(package: str, name: str) -> str:
-    """The text of a script beside a package's modules, with what all scripts have in common before it."""
-    return _text("risk_producer.contract", "reading") + _text(package, name)
+def script(package: str, *names: str) -> str:
+    """The text of a script beside a package's modules, with what all scripts have in common before it.
+
+    names: of the script, after those of the files that it shares with some others.
+    """
+    return _text("risk_producer.contract", "reading") + "".join(_text(package, name) for name in names)
 
 
 def number_in(raw: bytes | str | None) -> int | None:

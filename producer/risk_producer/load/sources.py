@@ -90,17 +90,23 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
     """Ask Redis, and Postgres where it may know a newer state."""
     answers = LoadAnswers()
     restored, in_redis = True, False
+    unread: str | None = None
     owners: dict[str, str] = {}
     try:
         for each, latest in _latest(flusher, trader_id):
             restored = restored and latest.restored
             in_redis = in_redis or latest.payload is not None
+            unread = unread or latest.unread
             if latest.database is not None:
                 owners[each.database] = latest.database
             if latest.payload is not None:
                 answers.states.append(_of_redis(latest.payload, trader_id, each))
     except Exception as error:  # noqa: BLE001  whatever the client raises: Redis has not answered
         answers.unanswered.append(("redis", _reason(error)))
+    else:
+        flusher.session.partitions_unread(unread)
+        if unread is not None:
+            answers.unanswered.append(("redis", unread))
     if database_url is None:
         if not restored:
             answers.unanswered.append(("postgres", NOT_RESTORED))

@@ -75,8 +75,8 @@ class Buffer:
         self._conflating = on_full == "conflate"
         self._traders: dict[str, Trader] = {}
         self._unmoved: dict[str, Trader] = {}
-        """Traders without items, as they were before the number of partitions changed: each moves when it is
-        needed, so that a change takes no time that grows with the traders."""
+        """Traders without items, as they were before the number of partitions changed: each gets its new
+        queue when it is needed. save() waits for a change, which copies no more of them than references."""
 
     def put(self, snapshot: RiskSnapshot, now: float = 0.0) -> Item | None:
         """Append a snapshot; None where there is no room. Conflates first, if that is the policy."""

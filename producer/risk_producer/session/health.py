@@ -18,7 +18,8 @@ class Health:
     backend: Literal["postgres", "memory"]
     """memory: Redis, or a part of it, is away, or persistence is off."""
     reason: str | None
-    """Why the backend is memory, a trader is held back, or the oldest snapshot has waited for too long."""
+    """Why the backend is memory, a trader is held back, the oldest snapshot has waited for too long, or a
+    change of the number of partitions would not be followed."""
     stream_full: bool
     buffered: int
     """Snapshots in memory that Redis has not confirmed."""
@@ -78,6 +79,8 @@ class Diagnosis:
         """Whether Redis has been asked and has not answered."""
         self.no_thread: str | None = None
         """Why there is no flusher; None: nothing prevents it."""
+        self.unread: str | None = None
+        """Why it cannot be seen how many partitions there are; None: it can."""
 
     def of_producer(self, oldest: Item | None, now: float) -> str | None:
         """Why this producer's health is not good; None: it is. oldest: the item that has waited longest."""
@@ -90,7 +93,7 @@ class Diagnosis:
         if self.no_thread is not None:
             return self.no_thread
         held = list(self._sender.held.items())
-        return f"trader {held[0][0]!r} is held back: {held[0][1]}" if held else None
+        return f"trader {held[0][0]!r} is held back: {held[0][1]}" if held else self.unread
 
     def of_item(self, item: Item) -> str:
         """Why this item waits."""

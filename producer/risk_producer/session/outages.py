@@ -75,10 +75,13 @@ class Outages:
 
     def named(self, partitions: tuple[int, ...]) -> str:
         """These partitions, for a person; empty: they are all that there are."""
-        if len(partitions) >= self._partitions:
+        if sum(each < self._partitions for each in partitions) >= self._partitions:
             return ""
         more = len(partitions) - _NAMED_MAX
-        shown = ", ".join(map(str, partitions[:_NAMED_MAX])) + (f" and {more} more" if more > 0 else "")
+        shown = ", ".join(
+            str(each) if each < self._partitions else f"{each} (a former one)"
+            for each in partitions[:_NAMED_MAX]
+        ) + (f" and {more} more" if more > 0 else "")
         return f"partition{'s' if len(partitions) > 1 else ''} {shown} of {self._partitions}"
 
     def not_before(self, partition: int) -> float:

@@ -59,6 +59,8 @@ class ProducerSession:
         self._diagnosis = Diagnosis(options, self._sender, self._outages)
         self._asked: tuple[Claim | Admit, float] | None = None
         """The request that Redis has not answered, and when it was made; monotonic."""
+        self.asks_partitions = True
+        """Whether the flusher asks how many partitions there are before it sends the first batch."""
         self.unreachable: set[int] = set()
         """Partitions of which the flusher knows that they are away with the one that it asked for."""
         self._wakeup = Wakeup(options.buffer_size)
@@ -331,8 +333,10 @@ class ProducerSession:
             self._record_success(request.keys.partition, now)
             if section.deferred:
                 section.run_deferred()
-        if isinstance(reply, Admission) and reply.partitioning is not None:
-            self.divide(reply.partitioning, now)
+        if isinstance(reply, Admission):
+            self.partitions_unread(reply.unread)
+            if reply.partitioning is not None:
+                self.divide(reply.partitioning, now)
         self._log_notes()
 
     def _record_success(self, partition: int, now: float) -> None:
@@ -372,6 +376,12 @@ class ProducerSession:
                 )
             section.log(logging.WARNING, text, before.partitions, partitioning.partitions)
         section.leave()
+
+    def partitions_unread(self, reason: str | None) -> None:
+        """Why Redis does not let this producer see how many partitions there are; None: it does."""
+        before, self._diagnosis.unread = self._diagnosis.unread, reason
+        if reason is not None and before is None:
+            self.log_once(f"The producer does not follow a change of the number of partitions: {reason}")
 
     def on_error(self, error: BaseException, now: float) -> float:
         """A request failed, or anything else in the flusher. Returns the seconds until the next attempt.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -35,12 +36,18 @@ def env(
     return Meta(description=description, extra=extra, **bounds)
 
 
+@cache
+def _types(struct: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """field -> its annotated type. msgspec evaluates all of them anew each time, which takes milliseconds."""
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
 def declared(struct: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
     """field -> the arguments of env(), by name, in order of declaration."""
     return {
-        field.name: {**(meta.extra or {}), "description": meta.description}
-        for field in msgspec.structs.fields(struct)
-        for meta in get_args(field.type)[1:]
+        name: {**(meta.extra or {}), "description": meta.description}
+        for name, annotated in _types(struct).items()
+        for meta in get_args(annotated)[1:]
     }
 
 
@@ -53,7 +60,7 @@ def read(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> tuple[dict
     origins: dict[str, str] = {}
     known = declared(struct)
     from_file = _read_file(environ.get(CONFIG_FILE), known)
-    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    types = _types(struct)
     for field, meta in known.items():
         variable = meta["env"]
         key = variable.lower()
@@ -147,14 +154,14 @@ def check(struct: type[msgspec.Struct], field: str, value: Any, origin: str, *, 
     strict: a text is no number. Raises ConfigurationError.
     """
     _check_text(value, origin)
-    struct_field = next(f for f in msgspec.structs.fields(struct) if f.name == field)
+    annotated = _types(struct)[field]
     try:
-        msgspec.convert(value, struct_field.type, strict=strict)
+        msgspec.convert(value, annotated, strict=strict)
     except msgspec.ValidationError:
         meta = declared(struct)[field]
         shown = "the value given" if meta["secret"] else repr(value)
         raise ConfigurationError(
-            f"{origin} expects {_expected(struct_field.type)}, got {shown}. {meta['description']}"
+            f"{origin} expects {_expected(annotated)}, got {shown}. {meta['description']}"
         ) from None
 
 

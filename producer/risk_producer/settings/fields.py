@@ -154,7 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seal_every: Annotated[
         Literal["off", "10m", "1h", "6h", "1d"],
         env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),
-    ] = "off"
+    ] = "1h"
     query_timeout_s: Annotated[
         float,
         env("RISK_QUERY_TIMEOUT_S", "Seconds that Postgres may work on a question", gt=0, le=86_400),

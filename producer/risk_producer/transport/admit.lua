@@ -13,7 +13,7 @@
 -- skipped = of each incarnation of which no entry was admitted {incarnation = its number, why, ...}: why = "behind",
 -- admitted = the last seq as a text, floor, where Postgres knows a newer epoch that this Redis had lost; or why =
 -- "unreadable", hash = its name, value}; partitioning = this partition's copy, where it is another than the producer
--- knows}. What is empty is missing.
+-- knows; unread = the error, where this user may not read the copy}. What is empty is missing.
 local snapshots, latest, epochs, admitted, counters, floors, behind, partitioning =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local PAYLOADS = 1
@@ -125,9 +125,11 @@ end
 if added > 0 then add('accepted', added + conflated) end
 if conflated > 0 then add('conflated', conflated) end
 local copy = batch.partitioning and redis.pcall('GET', partitioning) -- what is wrong with it hinders nothing
+local refused = type(copy) == 'table' and tostring(copy.err) or 'WRONGTYPE' -- which a worker sets right
 local differs = type(copy) == 'string' and copy ~= batch.partitioning and string.find(copy, '^[%d:,]+$')
 return cjson.encode({
   partitioning = differs and copy or nil,
+  unread = not string.find(refused, 'WRONGTYPE') and refused or nil,
   count = count,
   fenced = #fenced > 0 and fenced or nil,
   skipped = #skipped > 0 and skipped or nil,

@@ -6,17 +6,12 @@
 --          trader has elsewhere, and that a new one has to exceed too; may be missing
 -- Returns JSON of {claims = of each, in this order, {epoch = text}; or {hash = its name, value} where what is known of
 -- the trader cannot be read, and nothing was changed}.
-local epochs, floors, superseded = KEYS[1], KEYS[2], KEYS[3]
-local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, see admit'
 local message = cjson.decode(ARGV[1])
 local traders, elsewhere = message.traders, message.floors or {}
-local last = redis.pcall('HMGET', epochs, unpack(traders))
-local floor = redis.pcall('HMGET', floors, unpack(traders))
-if last.err or floor.err then return wrong_type(KEYS, { 'hash', 'hash' }) end
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local last, floor = known_of(traders)
+if last.err then return last end
 
-local claims, given, follows, written = {}, {}, {}, {}
+local claims, given = {}, {}
 for i, trader in ipairs(traders) do
   local before, least = given[trader] or number(last[i]), number(floor[i])
   if not before or before + 1 >= LIMIT then
@@ -28,12 +23,8 @@ for i, trader in ipairs(traders) do
     local text = string.format('%.0f', epoch)
     claims[i] = { epoch = text }
     given[trader] = epoch
-    written[#written + 1], written[#written + 2] = trader, text
-    if before > 0 then follows[#follows + 1] = string.format('%.0f %.0f:%s', now_ms, before, trader) end
+    follow(trader, text, before)
   end
 end
-if #written > 0 then
-  redis.call('HSET', epochs, '', QUICK, unpack(written))
-  if #follows > 0 then redis.pcall('RPUSH', superseded, unpack(follows)) end
-end
+write_epochs()
 return cjson.encode({ claims = claims })

@@ -154,6 +154,8 @@ class Latest:
     """False: this Redis may have lost data, and no worker has compared it with Postgres since."""
     partitioning: Partitioning | None = None
     """The partition's copy of it; None: there is none, or it cannot be read."""
+    unread: str | None = None
+    """Why the copy cannot be read: the trader's newest state may be in a partition that is not known here."""
     database: str | None = None
     """The identity of the database that the stream is stored in; None: no worker has written it yet."""
 
@@ -197,6 +199,8 @@ class _Admitted(msgspec.Struct):
     skipped: list[_Skip] = []
     partitioning: str = ""
     """The partition's copy, where it is another one than in the question."""
+    unread: str = ""
+    """The error with which Redis answered where this user may not read the copy."""
 
 
 _CLAIMS: Final = msgspec.json.Decoder(_Claims)
@@ -262,6 +266,7 @@ class Admit:
             [self._incarnations[number - 1] for number in admitted.fenced],
             dict(map(self._skipped, admitted.skipped)),
             Partitioning.read(admitted.partitioning),
+            _unread(admitted.unread) if admitted.unread else None,
         )
 
     def _skipped(self, skip: _Skip) -> tuple[tuple[str, int], Skipped]:
@@ -290,6 +295,8 @@ class Admission:
     """Traders and epochs whose entries among the first `count` were not admitted by this call, and why."""
     partitioning: Partitioning | None = None
     """The partition's copy of it; None: it is the one in the Admit, or there is none that can be read."""
+    unread: str | None = None
+    """Why this user of Redis may not read the copy; None: it may."""
 
 
 class NotReplicated(StreamUnavailable):
@@ -320,6 +327,16 @@ def _unreadable(keys: Keys, name: str, field_name: str, value: str, trader_id: s
     )
 
 
+def _unread(error: Exception | str) -> str:
+    """Why it cannot be read how many partitions there are, and what to do."""
+    cure = (
+        "a worker writes it anew"
+        if "WRONGTYPE" in str(error)
+        else "the user needs the permission for GET: ACL SETUSER USER +get"
+    )
+    return f"Redis does not tell how many partitions there are ({error}); {cure}"
+
+
 def _text(raw: bytes | str) -> str:
     """A client of the trader's may decode responses."""
     return raw if isinstance(raw, str) else raw.decode()
@@ -329,7 +346,14 @@ def _payload(raw: bytes | str | None) -> bytes | None:
     return raw.encode() if isinstance(raw, str) else raw
 
 
-def _latest(answer: Any, trader_id: str) -> Latest:
+def _no_partitioning(keys: Keys, copy: bytes | str) -> str:
+    return (
+        f"{keys.partitioning} in Redis holds {_text(copy)[:60]!r}, which does not say how many "
+        "partitions there are; a worker writes it anew"
+    )
+
+
+def _latest(answer: Any, keys: Keys, trader_id: str) -> Latest:
     """The answers to HGET latest, HGET floors of the marker, HGET behind, GET database, GET partitioning,
     INFO server."""
     payload, marker, behind, database, partitioning, server = answer
@@ -347,10 +371,16 @@ def _latest(answer: Any, trader_id: str) -> Latest:
         )
     # Where the user may not run INFO, or the server does not tell, any marker has to do.
     run_id = server.get("run_id") if isinstance(server, dict) else None
+    denied = isinstance(partitioning, Exception)
+    found = None if denied else Partitioning.read(partitioning)
+    unread = _unread(partitioning) if denied else None
+    if found is None and partitioning is not None and not denied:
+        unread = _no_partitioning(keys, partitioning)
     return Latest(
         payload,
         marker is not None and (run_id is None or _text(marker) == _text(run_id)),
-        None if isinstance(partitioning, Exception) else Partitioning.read(partitioning),
+        found,
+        unread,
         database.decode(errors="backslashreplace") if isinstance(database, bytes) else database,
     )
 
@@ -362,8 +392,8 @@ class TraderStream:
         """replicas: how many have to confirm a claim or an admission before it is one."""
         self._client = client
         self._replicas = replicas
-        self._claim = client.register_script(script(__package__, "claim"))
-        self._supersede = client.register_script(script(__package__, "supersede"))
+        self._claim = client.register_script(script(__package__, "epochs", "claim"))
+        self._supersede = client.register_script(script(__package__, "epochs", "supersede"))
         self._admit = client.register_script(script(__package__, "admit"))
 
     @classmethod
@@ -428,10 +458,10 @@ class TraderStream:
                     greater[trader_id] = max(found, greater.get(trader_id, 0))
         return greater, unreadable
 
-    def agree(self, wish: Partitioning, keys: Keys) -> Partitioning:
+    def agree(self, wish: Partitioning, keys: Keys) -> Partitioning | None:
         """What is agreed on about the number of partitions; where nothing is, the wish is from now on.
 
-        keys: of partition 0.
+        keys: of partition 0. None: this user of Redis may not ask.
         """
         try:
             pipeline: Any = self._client.pipeline(transaction=False)
@@ -440,15 +470,20 @@ class TraderStream:
             written, copy = pipeline.execute(raise_on_error=False)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+        if isinstance(copy, NoPermissionError):  # the permissions of a version before, which asked no GET
+            return None
+        if copy is None and isinstance(written, NoPermissionError):
+            raise StreamUnavailable(
+                "nothing is agreed on yet about the number of partitions, and this user may not do it "
+                f"({written}); start a worker, which does, or give the permission: ACL SETUSER USER +setnx"
+            )
         for each in (copy, None if copy else written):
-            if isinstance(each, NoPermissionError):  # those of a version before, which went by its own number
-                return wish.first()
             if isinstance(each, Exception):
                 raise unavailable(each) from each
         return self._readable(copy, keys) or wish.first()
 
     def agreed(self, keys: Keys) -> Partitioning | None:
-        """As agree(), but where nothing is agreed on that stays so: None."""
+        """As agree(), but where nothing is agreed on that stays so: None, as where this user may not ask."""
         try:
             return self._readable(self._client.get(keys.partitioning), keys)
         except NoPermissionError:
@@ -460,10 +495,7 @@ class TraderStream:
     def _readable(copy: Any, keys: Keys) -> Partitioning | None:
         found = Partitioning.read(copy)
         if copy is not None and found is None:
-            raise StreamUnavailable(
-                f"{keys.partitioning} in Redis holds {_text(copy)[:60]!r}, which does not say how many "
-                "partitions there are; a worker writes it anew"
-            )
+            raise StreamUnavailable(_no_partitioning(keys, copy))
         return found
 
     def admit(self, call: Admit) -> Admission:
@@ -509,7 +541,7 @@ class TraderStream:
             pipeline.get(keys.database)
             pipeline.get(keys.partitioning)
             pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
-            return _latest(pipeline.execute(raise_on_error=False), trader_id)
+            return _latest(pipeline.execute(raise_on_error=False), keys, trader_id)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 
@@ -519,7 +551,7 @@ class TraderStream:
         if isinstance(error, NotReplicated):  # nor are the others of its server
             away = same_server(self._client, keys.snapshots, streams)
         else:
-            away = unreachable(self._client, keys.snapshots, error.__cause__, streams)
+            away = unreachable(self._client, error.__cause__, streams)
         return {streams[stream] for stream in away}
 
     def probe(self, keys: Keys) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import sleep
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from redis.exceptions import (
     AskError,
     ClusterDownError,
     MovedError,
+    NoScriptError,
     RedisClusterException,
+    ResponseError,
     SlotNotCoveredError,
     TryAgainError,
 )
@@ -22,28 +25,52 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluste
 
 Question: TypeAlias = tuple[str, Sequence[Any]]
 """(a key, the command and its arguments): the server that holds the key is asked."""
+ScriptCall: TypeAlias = tuple[Sequence[str], Sequence[Any]]
+"""(KEYS, ARGV) of a script: the server that holds the first key runs it."""
 
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError)
 AWAY: Final = (*_NO_ANSWER, RedisClusterException, ClusterDownError)
 """Errors of a server or of the cluster. Others are of a key, or of what was asked."""
 _ELSEWHERE: Final = (AskError, TryAgainError)
 """MOVED (an AskError), ASK, or the slot moves right now."""
-_REDIRECTIONS: Final = 16
+_REDIRECTIONS: Final = 8
+"""How often what was asked of the wrong node is asked again at once."""
 _MOVING_S: Final = 0.05
 """Between two tries while a slot moves."""
 
 
 def ask(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
+    """As ask_each(), but raises one of REDIS_ERRORS where none of the servers that were asked answers."""
+    answers = ask_each(client, questions)
+    if answers and all(isinstance(answer, AWAY) for answer in answers):
+        raise answers[0]
+    return answers
+
+
+def ask_each(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
     """The answers, in order; an error of the server is an answer too.
 
     One round trip for each server. Where a node of a cluster does not answer, that is the answer to all
-    that it was asked. Raises one of REDIS_ERRORS where no server answers.
+    that it was asked, and is waited for once. Raises one of REDIS_ERRORS where no server answers at all.
     """
     if not questions:
         return []
     if not is_cluster(client):
         return _pipelined(client, [words for _, words in questions])
     return _ask_cluster(client, questions)
+
+
+def run_each(client: RedisClient, script: Any, calls: Sequence[ScriptCall]) -> list[Any]:
+    """The answers of a script to each call, as ask_each().
+
+    script: of register_script(). It is sent along where a server does not know it.
+    """
+    answers = ask_each(client, [_question("EVALSHA", script.sha, call) for call in calls])
+    unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    found = ask_each(client, [_question("EVAL", script.script, calls[at]) for at in unknown])
+    for at, answer in zip(unknown, found, strict=True):
+        answers[at] = answer
+    return answers
 
 
 def beside(client: Any, key: str) -> dict[str, Any]:
@@ -70,7 +97,7 @@ def ask_server(client: Any, key: str, commands: Sequence[Sequence[Any]]) -> list
     asking: list[Sequence[Any]] = []
     for _ in range(_REDIRECTIONS):
         try:
-            answers = _pipelined(client.get_redis_connection(node), [*asking, *commands])[len(asking) :]
+            answers = _ask_node(client, node, [*asking, *commands])[len(asking) :]
         except REDIS_ERRORS:
             client.look_again(node.name)
             raise
@@ -79,7 +106,7 @@ def ask_server(client: Any, key: str, commands: Sequence[Sequence[Any]]) -> list
             break
         asking = []
         if isinstance(elsewhere, MovedError):
-            client.nodes_manager.move_slot(elsewhere)
+            _follow(client, elsewhere)
             node = client.get_node_from_key(key)
         elif isinstance(elsewhere, AskError):
             node = client.get_node(elsewhere.host, elsewhere.port) or node
@@ -100,29 +127,79 @@ def is_of_all(error: BaseException) -> bool:
 
 
 def probe(client: Any, key: str) -> None:
-    """Try the server that holds this key, for PROBE_S, on a cluster. Raises one of REDIS_ERRORS.
+    """Try the server that holds this key, as probe_each(). Raises one of REDIS_ERRORS."""
+    for error in probe_each(client, [key]).values():
+        raise error
 
-    A server that says nothing would cost the time-out of the client, in which no other is asked.
+
+def probe_each(client: Any, keys: Iterable[str]) -> dict[str, Exception]:
+    """Which keys are on nodes of a cluster that do not answer within PROBE_S, and why; each is tried once.
+
+    A server that says nothing would cost the time-out of the client, in which no other is asked. Raises one
+    of REDIS_ERRORS where no node answers at all.
     """
-    if is_cluster(client):
-        client.probe(client.get_node_from_key(key))
+    if not hasattr(client, "probe"):  # one server, or a client that riskstream did not make
+        return {}
+    found: dict[str, Exception] = {}
+    tried: dict[str, Exception | None] = {}
+    uncovered: list[str] = []
+    for key in keys:
+        try:
+            node = client.get_node_from_key(key)
+        except SlotNotCoveredError as error:
+            found[key] = error
+            uncovered.append(key)
+            continue
+        if node.name not in tried:
+            tried[node.name] = _probed(client, node)
+        if (problem := tried[node.name]) is not None:
+            found[key] = problem
+    if uncovered:
+        client.look_again()  # the next try may find them
+    return found
 
 
-def unreachable(client: Any, key: str, error: BaseException | None, others: Iterable[str]) -> list[str]:
-    """Which other keys are on the server that did not answer about this one, as the error says."""
-    return same_server(client, key, others) if isinstance(error, _NO_ANSWER) else []
+def unreachable(client: Any, error: BaseException | None, others: Iterable[str]) -> list[str]:
+    """Which keys are on the server that did not answer, as the error says, or is of a cluster that is down.
+
+    As far as is known now: where a replica has followed the server since, they are on that one.
+    """
+    down = isinstance(error, ClusterDownError) and "cluster is down" in str(error)
+    if not down and not isinstance(error, _NO_ANSWER):
+        return []
+    if not is_cluster(client):
+        return list(others)
+    place = getattr(error, "connection", None)  # redis-py's name for it; a node, too, has host and port
+    return [] if place is None else _on_server(client, f"{place.host}:{place.port}", others)
 
 
 def same_server(client: Any, key: str, others: Iterable[str]) -> list[str]:
     """Which other keys are on the server of this one, as far as is known."""
-    try:
-        server = server_of(client, key)
-        return [other for other in others if server_of(client, other) == server]
-    except REDIS_ERRORS:
-        return []
+    with contextlib.suppress(*REDIS_ERRORS):
+        return _on_server(client, server_of(client, key), others)
+    return []
 
 
-def _pipelined(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
+def _on_server(client: Any, server: str, keys: Iterable[str]) -> list[str]:
+    found = []
+    for key in keys:
+        with contextlib.suppress(*REDIS_ERRORS):  # no node has its slot
+            if server_of(client, key) == server:
+                found.append(key)
+    return found
+
+
+def _question(how: str, text: str, call: ScriptCall) -> Question:
+    keys, args = call
+    return keys[0], (how, text, len(keys), *keys, *args)
+
+
+def _pipelined(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    if len(commands) == 1:
+        try:
+            return [client.execute_command(*commands[0])]
+        except ResponseError as error:
+            return [error]
     pipeline = client.pipeline(transaction=False)
     for words in commands:
         pipeline.execute_command(*words)
@@ -130,38 +207,110 @@ def _pipelined(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
     return answers
 
 
+def _ask_node(client: Any, node: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The error tells which node it was: the next look may find another one in its place."""
+    try:
+        return _pipelined(client.get_redis_connection(node), commands)
+    except REDIS_ERRORS as error:
+        cast("Any", error).connection = node
+        raise
+
+
+def _probed(client: Any, node: Any) -> Exception | None:
+    try:
+        client.probe(node)
+    except REDIS_ERRORS as error:
+        if is_of_all(error):
+            raise
+        cast("Any", error).connection = node
+        return error
+    return None
+
+
+def _follow(client: Any, moved: MovedError) -> None:
+    try:
+        client.nodes_manager.move_slot(moved)
+    except LookupError:  # a slot that no node had, as far as was known
+        client.look_again()
+
+
+class _Asked:
+    """Questions on their way to the nodes of a cluster; some have to be asked elsewhere again."""
+
+    def __init__(self, client: Any, questions: Sequence[Question]) -> None:
+        self._client = client
+        self._questions = questions
+        self._asking: dict[int, Any] = {}  # question -> the node that ASK names
+        self.answers: list[Any] = [None] * len(questions)
+        self.silent: dict[str, Exception] = {}
+        """Nodes that did not answer; nothing more is asked of them."""
+
+    def ask(self, numbers: Iterable[int]) -> list[int]:
+        """Ask these questions, each node once. Returns those that have to be asked again."""
+        of_node: dict[Any, list[int]] = defaultdict(list)
+        for at in numbers:
+            node = self._asking.get(at)
+            try:
+                of_node[node or self._client.get_node_from_key(self._questions[at][0])].append(at)
+            except SlotNotCoveredError as error:
+                self.answers[at] = error
+        for node, asked in of_node.items():
+            for at, answer in zip(asked, self._ask_node(node, asked), strict=True):
+                self.answers[at] = answer
+        return [at for at in numbers if isinstance(self.answers[at], _ELSEWHERE)]
+
+    def follow(self, numbers: Iterable[int]) -> None:
+        """Find out where to ask these."""
+        moves = False
+        for at in numbers:
+            answer = self.answers[at]
+            if isinstance(answer, TryAgainError):  # of the keys some are here and some there
+                moves = True
+                continue
+            self._asking.pop(at, None)
+            if isinstance(answer, MovedError):
+                _follow(self._client, answer)
+            elif (node := self._client.get_node(answer.host, answer.port)) is not None:
+                self._asking[at] = node
+            else:
+                moves = True  # to a node that is not known yet
+        if moves:
+            sleep(_MOVING_S)
+
+    def is_doubtful(self) -> bool:
+        """Whether which node has which slots may not be what is known."""
+        return any(isinstance(each, (*AWAY, *_ELSEWHERE)) for each in self.answers)
+
+    def _ask_node(self, node: Any, asked: Sequence[int]) -> list[Any]:
+        if node.name not in self.silent:
+            commands = list(self._commands(asked))
+            try:
+                answers = _ask_node(self._client, node, [words for _, words in commands])
+            except REDIS_ERRORS as error:
+                self.silent[node.name] = error
+            else:
+                return [answer for (at, _), answer in zip(commands, answers, strict=True) if at is not None]
+        return [self.silent[node.name]] * len(asked)
+
+    def _commands(self, asked: Iterable[int]) -> Iterator[tuple[int | None, Sequence[Any]]]:
+        for at in asked:
+            if at in self._asking:
+                yield None, ("ASKING",)
+            yield at, self._questions[at][1]
+
+
 def _ask_cluster(client: Any, questions: Sequence[Question]) -> list[Any]:
     """Each node in a pipeline of its own.
 
     redis-py's for all of them repeats each command by itself where a node is away, and waits each time.
     """
-    answers: list[Any] = [None] * len(questions)
-    of_node: dict[Any, list[int]] = defaultdict(list)
-    unknown = False
-    for at, (key, _) in enumerate(questions):
-        try:
-            of_node[client.get_node_from_key(key)].append(at)
-        except REDIS_ERRORS as error:  # no node has its slot, as far as is known
-            answers[at] = error
-            unknown = True
-    if unknown:
-        client.look_again()
-    for node, asked in of_node.items():
-        try:
-            found = _pipelined(client.get_redis_connection(node), [questions[at][1] for at in asked])
-        except REDIS_ERRORS as error:
-            found = [error] * len(asked)
-            client.look_again(node.name)
-        for at, answer in zip(asked, found, strict=True):
-            answers[at] = _again(client, *questions[at]) if isinstance(answer, _ELSEWHERE) else answer
-    if all(isinstance(answer, AWAY) for answer in answers):
-        raise answers[0]
-    return answers
-
-
-def _again(client: Any, key: str, words: Sequence[Any]) -> Any:
-    """By the client itself, which follows where the key went."""
-    try:
-        return client.execute_command(*words, **({} if key in words else beside(client, key)))
-    except REDIS_ERRORS as error:
-        return error
+    asked = _Asked(client, questions)
+    left = asked.ask(range(len(questions)))
+    for _ in range(_REDIRECTIONS):
+        if not left:
+            break
+        asked.follow(left)
+        left = asked.ask(left)
+    if asked.is_doubtful():
+        client.look_again(next(iter(asked.silent), None))
+    return asked.answers

@@ -6,16 +6,11 @@
 -- ARGV  1: JSON of {traders = {id...}, epochs = {text...}}
 -- Returns JSON of {claims = of each, in this order, {}; or {epoch = text}, where an epoch is here that is not smaller,
 -- and nothing was changed; or {hash = its name, value} where what is known of the trader cannot be read}.
-local epochs, floors, superseded = KEYS[1], KEYS[2], KEYS[3]
-local QUICK = 'A text of more than 64 bytes: with it Redis finds a field by its hash, see admit'
 local message = cjson.decode(ARGV[1])
-local last = redis.pcall('HMGET', epochs, unpack(message.traders))
-local floor = redis.pcall('HMGET', floors, unpack(message.traders))
-if last.err or floor.err then return wrong_type(KEYS, { 'hash', 'hash' }) end
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local last, floor = known_of(message.traders)
+if last.err then return last end
 
-local claims, follows, written = {}, {}, {}
+local claims = {}
 for i, trader in ipairs(message.traders) do
   local text = message.epochs[i]
   local before, least, epoch = number(last[i]), number(floor[i]), number(text)
@@ -27,12 +22,8 @@ for i, trader in ipairs(message.traders) do
     claims[i] = { epoch = string.format('%.0f', math.max(before, least)) }
   else
     claims[i] = { epoch = '' }
-    written[#written + 1], written[#written + 2] = trader, text
-    if before > 0 then follows[#follows + 1] = string.format('%.0f %.0f:%s', now_ms, before, trader) end
+    follow(trader, text, before)
   end
 end
-if #written > 0 then
-  redis.call('HSET', epochs, '', QUICK, unpack(written))
-  if #follows > 0 then redis.pcall('RPUSH', superseded, unpack(follows)) end
-end
+write_epochs()
 return cjson.encode({ claims = claims })

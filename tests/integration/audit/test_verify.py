@@ -19,9 +19,11 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.threaded import RiskProducer
 from risk_worker.audit import ledger as audit_ledger
+from risk_worker.audit import verify as audit_verify
 from risk_worker.cli import cli
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.loop import drain
+from risk_worker.seal.sealer import WINDOWS, Sealer
 from risk_worker.stream.source import StreamSource, connect
 from tests.support.factory import START, payload, snapshot
 from tests.support.servers import with_name
@@ -261,7 +263,11 @@ def test_a_database_that_is_missing_says_what_to_do(verify: Verify, database_url
 
 
 @pytest.mark.parametrize("setting", ["REDIS_URL", "POSTGRES_URL"])
-def test_without_a_server_nothing_is_known(verify: Verify, setting: str) -> None:
+def test_without_a_server_nothing_is_known(
+    verify: Verify, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_verify, "REDIS_WAIT_S", 0.5)
+    monkeypatch.setattr(audit_verify, "MESSAGE_AFTER_S", 0.1)
     url = {"REDIS_URL": "redis://127.0.0.1:1/0", "POSTGRES_URL": "postgresql://x@127.0.0.1:1/x"}[setting]
     done = verify.run(**{setting: url})
     assert (done.exit_code, done.stdout) == (2, "")
@@ -302,8 +308,14 @@ def test_on_a_live_system_there_is_no_false_alarm(
     )
 
 
-def test_what_the_database_finds_is_what_counting_finds(database_url: str, db: psycopg.Connection) -> None:
-    """Epochs with gaps and overlaps of every kind, some of which cancel each other out in simple sums."""
+@pytest.mark.parametrize("sealed", [0.0, 0.5, 0.9, 1.0])
+def test_what_the_database_finds_is_what_counting_finds(
+    database_url: str, db: psycopg.Connection, sealed: float
+) -> None:
+    """Epochs with gaps and overlaps of every kind, some of which cancel each other out in simple sums.
+
+    sealed: which part of the rows, in no order, is counted by the totals of its seals.
+    """
     chance = random.Random(1)
     expected, rows = {}, []
     for epoch in range(1, 481):
@@ -319,7 +331,7 @@ def test_what_the_database_finds_is_what_counting_finds(database_url: str, db: p
         if not pieces:
             continue
         rows += [
-            (epoch, last, last - first, START + timedelta(seconds=n))
+            (epoch, last, last - first, START + timedelta(seconds=n), 5 * (chance.random() < sealed))
             for n, (first, last) in enumerate(pieces)
         ]
         covered = [number for first, last in pieces for number in range(first, last + 1)]
@@ -328,10 +340,12 @@ def test_what_the_database_finds_is_what_counting_finds(database_url: str, db: p
     with db.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO risk_state_history (trader_id, epoch, seq, merged, recorded_at, daily_pnl,"
-            " drawdown_pct, current_equity, peak_equity, trading_paused, last_reset_time)"
-            " VALUES ('a', %s, %s, %s, %s, 0, 0, 0, 0, false, now())",
+            " drawdown_pct, current_equity, peak_equity, trading_paused, last_reset_time, stored_at)"
+            " VALUES ('a', %s, %s, %s, %s, 0, 0, 0, 0, false, now(), now() - %s * interval '1 hour')",
             rows,
         )
+    with Sealer(database_url, WINDOWS["1h"]) as sealer:
+        assert sum(run.rows for run in sealer.seal()) == sum(hours > 0 for *_, hours in rows)
     ledger = audit_ledger.read(database_url)
     found = {
         key: (

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from risk_worker.audit import verify
 from risk_worker.cli import cli
 
 COMMANDS = (
@@ -85,7 +86,10 @@ UNASKED: tuple[tuple[list[str], dict[str, str]], ...] = (
 )
 
 
-def test_what_cannot_be_asked_is_exit_status_2(shell_environ: dict[str, str]) -> None:
+def test_what_cannot_be_asked_is_exit_status_2(
+    shell_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "REDIS_WAIT_S", 0.1)
     for command, change in UNASKED:
         done = CliRunner().invoke(cli, command, env={**shell_environ, **change})
         assert (done.exit_code, done.stdout) == (2, ""), f"{command} {change}"

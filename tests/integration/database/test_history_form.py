@@ -8,14 +8,17 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from risk_devkit.embedded import EmbeddedPostgres
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Outcome, decode_entries
 from tests.support.database import HYPERTABLE, STREAM, migrate_down, migrate_up_to
 from tests.support.factory import entry, payload
+from tests.support.servers import Databases, name_in
 
 FORM = "20261126000003_history_form.sql"
+CHANGE = "ALTER TABLE risk_state_history"
 ROWS = "SELECT to_jsonb(h), daily_pnl::text FROM risk_state_history h ORDER BY trader_id, seq"
 FILL = """
     INSERT INTO risk_state_history (
@@ -28,6 +31,51 @@ FILL = """
         timestamptz '2026-03-01Z' - n * interval '1 microsecond'
     FROM generate_series(1, 100) AS n
 """
+
+SETTINGS = f"""
+    ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO ROOM_r1;
+    REVOKE ALL ON risk_state_history FROM PUBLIC, CURRENT_USER;
+    GRANT SELECT, INSERT, DELETE ON risk_state_history TO CURRENT_USER;
+    GRANT SELECT (seq) ON risk_state_history TO ROOM_r2;
+    {CHANGE} SET TABLESPACE ROOM;
+    {CHANGE} SET (fillfactor = 90, toast.autovacuum_enabled = off);
+    {CHANGE} ALTER reason SET STORAGE EXTERNAL, ALTER reason SET COMPRESSION pglz,
+        ALTER reason SET STATISTICS 7, ALTER trader_id SET (n_distinct = 42),
+        ALTER trace_id SET DEFAULT 'none', ALTER stored_at DROP DEFAULT;
+    ALTER INDEX risk_state_history_pkey SET (fillfactor = 80);
+    ALTER INDEX risk_state_history_pkey SET TABLESPACE ROOM;
+    {CHANGE} ADD CONSTRAINT once UNIQUE (trader_id, epoch, seq, recorded_at) WITH (fillfactor = 70);
+    COMMENT ON CONSTRAINT once ON risk_state_history IS 'why';
+    CREATE INDEX by_reason ON risk_state_history (reason) TABLESPACE ROOM;
+    COMMENT ON INDEX by_reason IS 'who asks';
+    {CHANGE} CLUSTER ON by_reason;
+    {CHANGE} REPLICA IDENTITY USING INDEX once;
+    CREATE STATISTICS together (dependencies) ON trader_id, reason FROM risk_state_history;
+    CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+    CREATE TRIGGER look BEFORE INSERT ON risk_state_history FOR EACH ROW EXECUTE FUNCTION look();
+    COMMENT ON TRIGGER look ON risk_state_history IS 'it looks';
+    {CHANGE} ENABLE ALWAYS TRIGGER look;
+    {CHANGE} DISABLE TRIGGER risk_state_history_append_only_row
+"""
+OWN = "'risk_state_history'::regclass"
+LOOKS = [
+    "SELECT relowner, reltablespace, relreplident, reloptions,"
+    " (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(relacl) x),"
+    " (SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid)"
+    f" FROM pg_class c WHERE oid = {OWN}",
+    "SELECT attname, attstorage, attcompression, attstattarget, attoptions, attacl,"
+    " pg_get_expr(adbin, adrelid)"
+    f" FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = {OWN}"
+    " AND attnum > 0 ORDER BY 1",
+    "SELECT relname, reltablespace, reloptions, indisclustered, indisreplident, obj_description(indexrelid)"
+    f" FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = {OWN}"
+    " AND relname <> 'risk_state_history_stored_at' ORDER BY 1",
+    "SELECT conname, pg_get_constraintdef(oid), obj_description(oid) FROM pg_constraint"
+    f" WHERE conrelid = {OWN} AND contype <> 'n' ORDER BY 1",
+    f"SELECT tgname, tgenabled, obj_description(oid) FROM pg_trigger WHERE tgrelid = {OWN}"
+    " AND tgname <> 'risk_state_history_closed' ORDER BY 1",
+    f"SELECT stxname, pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = {OWN}",
+]
 
 
 @pytest.fixture(params=["plain", "hypertable"])
@@ -109,10 +157,50 @@ def test_rows_lie_in_the_order_in_which_they_were_stored(older_url: str) -> None
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("ALTER TABLE risk_state_history ADD COLUMN desk text", "the column desk"),
-        ("CREATE VIEW pauses AS SELECT * FROM risk_state_history WHERE trading_paused", "the view pauses"),
-        ("CREATE PUBLICATION outwards FOR TABLE risk_state_history", "the publication outwards"),
-        ("CREATE POLICY own ON risk_state_history USING (true)", "the row security policy own"),
+        (f"{CHANGE} ADD COLUMN desk text", "the column desk"),
+        (f"{CHANGE} ALTER COLUMN reason TYPE varchar", "the column reason"),
+        (f"{CHANGE} ALTER COLUMN reason DROP NOT NULL", "the column reason"),
+        (
+            f"{CHANGE} DROP CONSTRAINT risk_state_history_reason_check,"
+            " ADD CONSTRAINT risk_state_history_reason_check CHECK (length(reason) < 2000)",
+            "the constraint risk_state_history_reason_check",
+        ),
+        (
+            f"{CHANGE} DROP CONSTRAINT risk_state_history_pkey,"
+            " ADD CONSTRAINT risk_state_history_pkey PRIMARY KEY (trader_id, epoch, seq)",
+            "the primary key",
+        ),
+        (f"{CHANGE} ENABLE ROW LEVEL SECURITY", "row security"),
+        (f"{CHANGE} FORCE ROW LEVEL SECURITY", "row security"),
+        (f"{CHANGE} SET UNLOGGED", "being unlogged"),
+        (
+            "CREATE VIEW pauses AS SELECT * FROM risk_state_history",
+            ".* on view pauses",
+        ),
+        (
+            "CREATE RULE quiet AS ON INSERT TO risk_state_history DO ALSO NOTHING",
+            "rule quiet on table risk_state_history",
+        ),
+        (
+            "CREATE PUBLICATION outwards FOR TABLE risk_state_history",
+            ".*publication outwards",
+        ),
+        (
+            "CREATE POLICY own ON risk_state_history USING (true)",
+            "policy own on table risk_state_history",
+        ),
+        ("CREATE SEQUENCE s OWNED BY risk_state_history.seq", "sequence s"),
+        ("CREATE TABLE child () INHERITS (risk_state_history)", "table child"),
+        (
+            "CREATE TABLE base (reason text); ALTER TABLE base ALTER reason SET NOT NULL;"
+            " ALTER TABLE risk_state_history INHERIT base",
+            "its inheritance from base",
+        ),
+        (
+            'CREATE TABLE other (t text COLLATE "C", a timestamptz, e bigint, s bigint,'
+            " FOREIGN KEY (t, a, e, s) REFERENCES risk_state_history)",
+            "constraint .* on table other",
+        ),
     ],
 )
 def test_what_it_would_lose_stops_it(
@@ -123,7 +211,7 @@ def test_what_it_would_lose_stops_it(
         db.execute(FILL)
         db.execute(statement.encode())
         before = db.execute(ROWS).fetchall()
-        with pytest.raises(MigrationError, match=rf"^{FORM}.*did not make, and would lose it: {named}"):
+        with pytest.raises(MigrationError, match=rf"^{FORM}.*(would lose it|would be lost): {named}"):
             migrations.up(empty_database_url)
         assert db.execute(ROWS).fetchall() == before
         assert db.execute("SELECT to_regclass('risk_state_history_before')").fetchone() == (None,)
@@ -142,6 +230,8 @@ def test_what_it_would_lose_stops_it(
             " time_bucket('1 day', recorded_at), count(*) FROM risk_state_history GROUP BY 1, 2 WITH NO DATA",
             "continuous aggregate daily",
         ),
+        ("SELECT add_dimension('risk_state_history', by_hash('trader_id', 4))", "dimension trader_id"),
+        ("SELECT attach_tablespace('pg_default', 'risk_state_history')", "tablespaces {pg_default}"),
     ],
 )
 def test_what_timescaledb_has_of_it_stops_it(
@@ -152,6 +242,30 @@ def test_what_timescaledb_has_of_it_stops_it(
         db.execute(statement.encode())
     with pytest.raises(MigrationError, match=rf"would lose it: .*TimescaleDB's {named}"):
         migrations.up(timescale_url)
+
+
+def test_what_was_set_of_it_is_kept(
+    postgres_server: EmbeddedPostgres, databases: Databases, tmp_path: Path
+) -> None:
+    """Of the table, its columns, indexes, triggers and privileges; on a plain table."""
+    url = databases.create()
+    migrate_up_to(url, HYPERTABLE, tmp_path)
+    space = f"space_{name_in(url)}"
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("SET allow_in_place_tablespaces = on")
+        db.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
+        for role in ("r1", "r2"):
+            db.execute(f"CREATE ROLE {space}_{role}".encode())
+        try:
+            db.execute(SETTINGS.replace("ROOM", space).encode())
+            before = [db.execute(question).fetchall() for question in LOOKS]
+            migrations.up(url)
+            assert [db.execute(question).fetchall() for question in LOOKS] == before
+        finally:
+            databases.drop(url)
+            with psycopg.connect(postgres_server.url, autocommit=True) as admin:
+                admin.execute(f"DROP TABLESPACE {space}".encode())
+                admin.execute(f"DROP ROLE {space}_r1, {space}_r2".encode())
 
 
 def test_the_length_of_a_chunk_is_kept(timescale_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from risk_producer.load import postgres as postgres_state
 from risk_worker.cli import cli
 from risk_worker.database import migrations
-from tests.unit.risk_producer.settings.test_urls import pieces
+from tests.property.test_urls import pieces
 
 # Letters that no message is made of.
 PASSWORDS = st.text(st.sampled_from("qzxjQZXJ/@#?%&=: []+,;'\"\\é"), min_size=6, max_size=24)

@@ -31,6 +31,7 @@ from risk_worker.recovery.floors import Floors
 from risk_worker.stream import source
 from risk_worker.stream.source import connect
 from tests.conftest import MakePostgres, MakeValkey
+from tests.support.agreed import agreed_on
 from tests.support.ledger import drain_all
 from tests.support.senders import Sender
 
@@ -68,7 +69,7 @@ class ShiftedSender(Sender):
         super().__init__(client, trader_id, **options)
         shifted = f"(function() local t = redis.call('TIME') return {{ t[1] + {offset_s}, t[2] }} end)()"
         self._stream._claim = client.register_script(
-            script("risk_producer.transport", "claim").replace("redis.call('TIME')", shifted)
+            script("risk_producer.transport", "epochs", "claim").replace("redis.call('TIME')", shifted)
         )
 
 
@@ -98,13 +99,14 @@ class Scenario:
 
     def run(self, before: str, after: str, *, shift: bool) -> None:
         """before, after: URLs of Redis. shift: whether the claims' clock has to be shifted here."""
+        agreed_on(self._database_url)
         with worker_clock(self._clocks.worker):
             with connect(before) as client:
                 first = self._start(client, self._clocks.redis_before if shift else 0, 1)
                 self._send(first, 3)
                 drain_all(before, self._database_url)
                 client.flushdb()
-            with connect(after) as client, Floors(client, self._database_url, 0, 1) as floors:
+            with connect(after) as client, Floors(client, self._database_url, 0) as floors:
                 client.flushdb()
                 shift_s = self._clocks.redis if shift else 0
                 self._load(client, certain=False)

@@ -23,12 +23,13 @@ from risk_worker.audit.reconcile import Report
 from risk_worker.audit.verify import verify
 from risk_worker.database import migrations
 from risk_worker.stream.source import connect
+from tests.support.bounds import Bound
 from tests.support.factory import snapshot
 from tests.support.ledger import KEYS, Ledger
 from tests.support.process import ChildProcess
 from tests.support.redis import drains
 from tests.support.servers import QUICK_POSTGRES, server_folder
-from tests.support.wait import slowness, wait_until
+from tests.support.wait import wait_until
 
 TABLES = ["risk_state_history", "risk_state"]
 """A worker that waits for the first has nothing in its transaction yet; for the second, all of history."""
@@ -169,7 +170,7 @@ def test_sigterm_amid_a_batch_that_hangs_leaves_it_untouched_in_time(
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_second_sigterm_leaves_at_once(site: Site, ledger: Ledger, table: str) -> None:
+def test_a_second_sigterm_leaves_at_once(site: Site, ledger: Ledger, table: str, bound: Bound) -> None:
     worker = draining(site, RISK_DRAIN_TIMEOUT_S="60")
     with site.batch_in_hand(ledger, table):
         worker.signal(signal.SIGTERM)
@@ -177,7 +178,9 @@ def test_a_second_sigterm_leaves_at_once(site: Site, ledger: Ledger, table: str)
         said = time.monotonic()
         # RQ takes no notice of a second signal within a second of the first: a pool may send both.
         wait_until(lambda: time.monotonic() - said > 1)
+        again = time.monotonic()
         worker.stop(timeout_s=3)
+        bound("a second SIGTERM, a second later or more", time.monotonic() - again)
         assert site.client.xlen(KEYS.snapshots) == 20
     site.worker()
     wait_until(ledger.is_stored, 20, "the next worker stores it")
@@ -231,7 +234,7 @@ def test_a_worker_frozen_amid_a_batch_for_longer_than_its_lease(site: Site, ledg
 )
 @pytest.mark.parametrize("which", ["redis", "postgres"])
 def test_workers_stop_in_time_while_a_server_is_away(
-    site: Site, ledger: Ledger, which: str, how: str, signals: int
+    site: Site, ledger: Ledger, which: str, how: str, signals: int, bound: Bound
 ) -> None:
     """The one that drains, one that stands by, and one that has only just begun."""
     server: EmbeddedServer = getattr(site, which)
@@ -254,7 +257,7 @@ def test_workers_stop_in_time_while_a_server_is_away(
             worker.signal(signal.SIGTERM)
     for worker in (holds, stands_by, begins):
         worker.wait(3)
-    assert time.monotonic() - said < 3 * slowness()
+    bound("SIGTERM", time.monotonic() - said)
     site.heal()
     ledger.report(20)
     site.worker()
@@ -267,7 +270,7 @@ def is_connected(worker: ChildProcess, server: EmbeddedServer) -> bool:
     return any(each.raddr and each.raddr.port == server.port for each in connections)
 
 
-def test_when_postgres_is_back_the_worker_goes_on_by_itself(site: Site, ledger: Ledger) -> None:
+def test_when_postgres_is_back_the_worker_goes_on_by_itself(site: Site, ledger: Ledger, bound: Bound) -> None:
     worker = draining(site)
     ledger.report(20)
     wait_until(ledger.is_stored)
@@ -276,7 +279,9 @@ def test_when_postgres_is_back_the_worker_goes_on_by_itself(site: Site, ledger: 
     ledger.poison(b"nonsense")
     wait_until(lambda: "The worker cannot store" in worker.log, 20, "the worker gives the batch back")
     site.postgres.start()
+    back = time.monotonic()
     wait_until(ledger.is_stored, 5, "the drain to go on")
+    bound("Postgres is back after an outage of any length", time.monotonic() - back)
     ledger.check()
 
 

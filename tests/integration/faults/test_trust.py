@@ -14,6 +14,7 @@ from risk_producer.settings import Settings
 from risk_worker.audit.verify import verify
 from risk_worker.cli import cli
 from risk_worker.recovery.floors import Floors
+from tests.support.agreed import agreed_on
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all
 from tests.support.wait import wait_until
@@ -53,6 +54,7 @@ def test_a_trader_whose_field_cannot_be_read_waits_and_the_others_go_on(
 def test_load_is_certain_again_when_a_worker_has_restored_what_redis_lost(
     client: Any, redis_url: str, database_url: str
 ) -> None:
+    agreed_on(database_url)
     client.hset(KEYS.epochs, "a", FAR)  # as a clock that was far ahead would have given out
     with RiskProducer(redis_url) as producer:
         producer.push(snapshot("a", 1), timeout=30)
@@ -67,7 +69,7 @@ def test_load_is_certain_again_when_a_worker_has_restored_what_redis_lost(
                 light.load("a")
         state = full.load("a")
         assert state is not None and state.snapshot.daily_pnl == 1 and not state.unanswered
-        with Floors(client, database_url, 0, 1) as floors:
+        with Floors(client, database_url, 0) as floors:
             floors.compare()
             state = light.load("a")
             assert state is not None and state.snapshot.daily_pnl == 1 and not state.unanswered
@@ -81,12 +83,13 @@ def test_load_is_certain_again_when_a_worker_has_restored_what_redis_lost(
 def test_a_producer_with_a_smaller_epoch_than_postgres_knows_claims_another_and_nothing_is_lost(
     client: Any, redis_url: str, database_url: str
 ) -> None:
+    agreed_on(database_url)
     client.hset(KEYS.epochs, "a", FAR)
     with RiskProducer(redis_url) as producer:
         producer.push(snapshot("a", 1), timeout=30)
     drain_all(redis_url, database_url)
     client.flushall()
-    with RiskProducer(redis_url) as producer, Floors(client, database_url, 0, 1) as floors:
+    with RiskProducer(redis_url) as producer, Floors(client, database_url, 0) as floors:
         producer.push(snapshot("a", 2), timeout=30)  # by the clock, which is behind
         floors.compare()
         with RiskProducer(redis_url) as other, pytest.raises(StateUnknown, match="cannot be known"):

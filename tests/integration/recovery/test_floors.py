@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from redis.exceptions import ResponseError
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.wire import decode, encode
 from risk_producer.errors import StreamUnavailable
 from risk_producer.settings import Settings
@@ -25,9 +25,11 @@ from risk_producer.transport.requests import (
     Unreadable,
 )
 from risk_worker.recovery import floors as module
-from risk_worker.recovery.floors import Floors, FloorsOfShare
+from risk_worker.recovery.floors import Floors, FloorsOfShare, NotAgreedOn
 from risk_worker.runtime import jobs
 from risk_worker.stream.outages import PartitionOutages
+from risk_worker.stream.partitions import Known
+from tests.support.agreed import agreed_on
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
 from tests.support.wait import slowness, wait_until
@@ -37,9 +39,22 @@ FAR = 2**52
 """An epoch that Redis gave out while its clock was far ahead."""
 
 
+@pytest.fixture(autouse=True)
+def agreed(database_url: str) -> None:
+    agreed_on(database_url, 1)
+
+
+@pytest.fixture
+def share(client: Any, redis_url: str, database_url: str) -> Iterator[FloorsOfShare]:
+    """Of the one partition that there is."""
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
+    with FloorsOfShare(settings, client, [0]) as made:
+        yield made
+
+
 @pytest.fixture
 def floors(client: Any, database_url: str) -> Iterator[Floors]:
-    with Floors(client, database_url, 0, 1) as made:
+    with Floors(client, database_url, 0) as made:
         yield made
 
 
@@ -280,7 +295,7 @@ def test_many_traders_are_restored_in_pages_also_by_two_workers_and_when_redis_l
                                 peak_equity, trading_paused, last_reset_time)
         SELECT 'trader-' || n, 7, n, now(), 0, 0, 1, 1, false, now() FROM generate_series(1, 100) n
     """)
-    with Floors(client, database_url, 0, 1) as one, Floors(client, database_url, 0, 1) as other:
+    with Floors(client, database_url, 0) as one, Floors(client, database_url, 0) as other:
         for _ in range(5):
             one.look()
             other.look()
@@ -305,8 +320,9 @@ def test_each_partition_restores_its_own_traders(
                                 peak_equity, trading_paused, last_reset_time)
         SELECT 'trader-' || n, 7, n, now(), 0, 0, 1, 1, false, now() FROM generate_series(1, 20) n
     """)
+    agreed_on(database_url, 3)
     for partition in range(3):
-        with Floors(client, database_url, partition, 3) as floors:
+        with Floors(client, database_url, partition) as floors:
             floors.compare()
     restored = [set(client.hkeys(Keys(partition).floors)) - {b""} for partition in range(3)]
     assert all(restored)
@@ -326,7 +342,7 @@ def test_a_share_asks_once_for_all_of_its_partitions_and_compares_those_that_nee
         return look(self)
 
     monkeypatch.setattr(Floors, "look", noted)
-    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url, "RISK_PARTITIONS": "3"})
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
     outages = PartitionOutages()
     outages.record_failure([1], ResponseError("WRONGTYPE"), alone=False)
     with FloorsOfShare(settings, client, range(3), outages) as floors:
@@ -351,10 +367,25 @@ def test_a_share_asks_once_for_all_of_its_partitions_and_compares_those_that_nee
         assert sorted(looked[5:]) == [0, 2], "one is not served any more since they were due"
 
 
-def test_a_database_that_is_away_hinders_nothing(client: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with Floors(client, "postgresql://nobody@127.0.0.1:1/none", 0, 1) as floors:
+def test_a_database_that_is_away_hinders_nothing_and_is_waited_for_once(
+    client: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": url})
+    monkeypatch.setattr(module, "BUDGET_S", 60.0)
+    looked = []
+    look = Floors.look
+
+    def noted(self: Floors) -> bool:
+        looked.append(self.partition)
+        return look(self)
+
+    monkeypatch.setattr(Floors, "look", noted)
+    with FloorsOfShare(settings, client, range(5)) as floors:
         floors.look()
-    assert "cannot compare partition 0" in caplog.text
+    assert looked == [0]
+    [message] = caplog.messages
+    assert message.startswith("The worker cannot compare partition 0 of Redis with Postgres")
     assert client.hgetall(KEYS.floors) == {}
 
 
@@ -366,14 +397,14 @@ def test_a_state_that_no_producer_can_exceed_is_named(
                                 peak_equity, trading_paused, last_reset_time)
         VALUES ('a', 9000000000000000000, 1, now(), 0, 0, 1, 1, false, now())
     """)
-    with Floors(client, database_url, 0, 1) as floors:
+    with Floors(client, database_url, 0) as floors:
         floors.compare()
     assert "'a'" in caplog.text and "no producer can exceed" in caplog.text
     assert isinstance(Trader(client).claim(), int)
 
 
 def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
-    client: Any, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+    client: Any, redis_url: str, database_url: str, share: FloorsOfShare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(module, "BUDGET_S", 60.0)
@@ -381,7 +412,7 @@ def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
     trader = Trader(client)
     trader.claim()
     trader.send()
-    with Floors(client, database_url, 0, 1) as floors, draining(redis_url, database_url, look=floors.look):
+    with draining(redis_url, database_url, look=share.look):
         wait_until(lambda: client.xlen(KEYS.snapshots) == 0)
         client.flushall()
         wait_until(lambda: client.hget(KEYS.floors, "a") == b"%d" % (FAR + 1))
@@ -394,13 +425,113 @@ def test_a_drain_job_compares_and_so_does_one_whose_redis_loses_its_data(
 
 
 def test_a_locked_table_does_not_hold_reading_up(
-    client: Any, floors: Floors, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+    client: Any, share: FloorsOfShare, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     with db.transaction():
         db.execute("LOCK TABLE risk_state")
         began = time.monotonic()
-        floors.look()
+        share.look()
         assert time.monotonic() - began < 3 * slowness()
     assert "cannot compare partition 0" in caplog.text
-    floors.compare()
+    share.compare()
     assert client.hget(KEYS.floors, "")
+
+
+def test_a_partition_is_not_compared_before_its_traders_are_known(
+    client: Any, share: FloorsOfShare, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose RISK_PARTITIONS is another one would take traders for another partition's."""
+    known = Known()
+    monkeypatch.setattr(share, "_known", known)
+    db.execute("UPDATE risk_deployment SET partitions = NULL")
+    share.look()
+    assert client.hgetall(KEYS.floors) == {}
+    assert not known.in_postgres
+    with pytest.raises(NotAgreedOn):
+        share.compare()
+
+
+def is_over(share: FloorsOfShare) -> bool:
+    """After another look."""
+    share.look()
+    return not share._left
+
+
+def insert_states(db: psycopg.Connection, count: int, seq: int = 5) -> None:
+    db.execute(
+        """
+        INSERT INTO risk_state (trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity,
+                                peak_equity, trading_paused, last_reset_time)
+        SELECT 'trader-' || n, 7, %s, now(), 0, 0, 1, 1, false, now() FROM generate_series(1, %s) n
+        """,
+        (seq, count),
+    )
+
+
+def test_what_a_share_had_lost_is_one_line(
+    client: Any,
+    redis_url: str,
+    database_url: str,
+    db: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agreed_on(database_url, 4, version=2)
+    insert_states(db, 20)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
+    with caplog.at_level(logging.WARNING), FloorsOfShare(settings, client, (0, 1, 3)) as floors:
+        for _ in range(2):
+            wait_until(lambda: is_over(floors), what="all are compared")
+        expected = sum(partition_of(f"trader-{n}", 4) != 2 for n in range(1, 21))
+        assert caplog.messages == [
+            f"Partitions 0, 1, 3 in Redis, which is new or had lost data, got {expected} traders back from "
+            "Postgres"
+        ]
+        for partition in (0, 1, 3):
+            client.hset(Keys(partition).behind, f"trader-{partition}", "8")
+        wait_until(lambda: is_over(floors), what="all are looked at")
+        assert len(caplog.messages) == 2
+        assert "3 traders got an epoch smaller than Postgres knows" in caplog.messages[1]
+
+
+def test_a_trader_that_has_moved_is_no_loss_of_its_former_partition(
+    client: Any,
+    redis_url: str,
+    database_url: str,
+    db: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nor of one that it never was in; but it is one where the partition that has it lost its data."""
+    agreed_on(database_url, 4, 1, 9, version=2)
+    insert_states(db, 40)
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
+
+    def compare() -> list[str]:
+        """As after a restart of Redis."""
+        caplog.clear()
+        for partition in range(9):
+            client.hset(Keys(partition).floors, "", "another run")
+        with caplog.at_level(logging.WARNING), FloorsOfShare(settings, client, range(9)) as floors:
+            floors.compare()
+        return caplog.messages
+
+    for number in range(1, 41):
+        trader, own = f"trader-{number}", Keys(partition_of(f"trader-{number}", 4))
+        for keys, seq in ((KEYS, 3), (own, 5)):  # own may be the former one too
+            client.hset(keys.epochs, trader, 7)
+            client.hset(keys.latest, trader, encode(snapshot(trader), 7, seq))
+            client.hset(keys.admitted, f"7:{trader}", seq)
+    assert compare() == []
+    db.execute("UPDATE risk_state SET seq = seq + 1")
+    for number in range(1, 41):
+        own = Keys(partition_of(f"trader-{number}", 4))
+        client.hset(own.admitted, f"7:trader-{number}", 6)
+        client.hset(own.latest, f"trader-{number}", encode(snapshot(f"trader-{number}"), 7, 6))
+    assert compare() == []
+    lost = sum(partition_of(f"trader-{number}", 4) == 2 for number in range(1, 41))
+    client.delete(Keys(2).epochs, Keys(2).latest, Keys(2).admitted)
+    [message] = compare()
+    assert message == (
+        f"Partition 2 in Redis, which is new or had lost data, got {lost} traders back from Postgres"
+    )

@@ -73,7 +73,7 @@ def test_a_comparison_with_postgres_brings_it_back_first(
 ) -> None:
     repartition.change(settings, 16)
     client.flushdb()
-    with Floors(client, database_url, 5, 1) as floors:
+    with Floors(client, database_url, 5) as floors:
         floors.compare()
     assert client.get(Keys(5).partitioning) == b"3:16,4"
     assert client.hget(Keys(5).floors, "") is not None
@@ -154,6 +154,36 @@ def test_a_change_that_another_one_overtakes_ends_with_an_error(
         repartition.change(settings, 16)
     agreed = partitions.look(client, NO_NAMESPACE, 1).agreed
     assert agreed is not None and set(agreed.numbers) == {4, 5, 16}
+
+
+@pytest.mark.parametrize("newer", ["9:5,4", "2:7,4", "no copy"])
+def test_a_partition_that_does_not_take_the_change_ends_it(
+    client: Any, settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch, newer: str
+) -> None:
+    """Another change has come there between its look and its write."""
+    agree(client, database_url, NO_NAMESPACE, 4)
+    look = partitions.look
+
+    def looked(*arguments: Any) -> partitions.InUse:
+        seen = look(*arguments)
+        if seen.agreed is not None and stored_text(database_url) == "2:4,16":
+            client.set(Keys(3).partitioning, newer)
+        return seen
+
+    def wrong(*_: Any) -> list[object]:
+        return [newer.encode()] * 16
+
+    monkeypatch.setattr(partitions, "look", looked)
+    if newer == "no copy":
+        monkeypatch.setattr(repartition, "write", wrong)
+    with pytest.raises(repartition.NotChanged, match=f"has {newer} instead of 2:4,16: another change"):
+        repartition.change(settings, 16)
+
+
+def stored_text(database_url: str) -> str:
+    with psycopg.connect(database_url) as db:
+        found = stored(db)
+    return "" if found is None else found.text
 
 
 def test_the_command(client: Any, environ: Environ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from risk_worker.audit.verify import verify
 from risk_worker.runtime.scheduler import process_host
 from risk_worker.stream.source import connect
 from tests.conftest import MakeValkey
+from tests.support.bounds import Bound
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.redis import drains
@@ -146,12 +148,13 @@ BAD: dict[str, Callable[[Any, str], Any]] = {
 @pytest.mark.system
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["string", "list", "hash"])
-def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str) -> None:
+def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str, bound: Bound) -> None:
     """Two partitions and a worker; each key that RQ has then becomes something else, one after the other."""
     worker = site.worker(RISK_PARTITIONS="2")
     site.report(0, 1)
     wait_until(site.all_is_stored, 20, "it drains")
     seen: set[bytes] = set()
+    longest_s = 0.0
     while True:
         keys = sorted(
             key for key in site.client.scan_iter("r*", count=1_000) if not key.startswith(b"risk:{")
@@ -162,8 +165,11 @@ def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str) -> No
         seen.add(_kind_of(fresh[0]))
         site.client.delete(fresh[0])
         BAD[kind](site.client, fresh[0].decode())
+        spoilt = time.monotonic()
         site.report(0, 1)
         wait_until(site.all_is_stored, 18, f"both are drained although {fresh[0]!r} became a {kind}")
+        longest_s = max(longest_s, time.monotonic() - spoilt)
+    bound("a key of RQ is lost, or is something else", longest_s)
     assert len(seen) > 6, seen
     assert worker.running
     assert worker.log.count("Traceback") <= 2 * len(seen)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import pytest
 from rq.exceptions import NoSuchJobError
 
 from risk_producer.contract.keys import Keys
+from risk_producer.settings import Settings
+from risk_worker.recovery import repartition
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.scheduler import WORKERS_KEY
+from tests.support.bounds import Bound
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.proxy import Proxy
@@ -27,6 +32,15 @@ commit_watch.NAMED_AFTER_S, commit_watch.LOST_AFTER_S = 0.5, 1.0
 cli(["worker"])
 """
 """A worker that gives its share away a second after it lost Postgres, and not after ten."""
+
+ON_ITS_HOST = """
+import sys
+from risk_worker.cli import cli
+from risk_worker.runtime import scheduler
+scheduler.process_host = lambda: sys.argv[1]
+cli(["worker"])
+"""
+"""A worker as on a host of its own: the others cannot see whether its process is there."""
 
 NewWorker = Callable[..., ChildProcess]
 
@@ -85,26 +99,32 @@ def held(client: Any) -> list[list[int]]:
 
 
 def test_a_worker_that_joins_takes_a_share_and_the_others_take_it_back_when_it_dies(
-    new_worker: NewWorker, client: Any, traders: Traders
+    new_worker: NewWorker, client: Any, traders: Traders, bound: Bound
 ) -> None:
     first = new_worker()
     wait_until(lambda: held(client) == [[0, 1]], 20, "the first has all partitions")
     traders.report()
     wait_until(traders.are_stored, 5, "it drains all")
+    began = time.monotonic()
     second = new_worker()
     wait_until(lambda: held(client) == [[0, 2], [1, 2]], 10, "each has a half")
+    bound("a worker joins", time.monotonic() - began)
     traders.report()
     wait_until(traders.are_stored, 5, "both drain")
     second.kill()
+    killed = time.monotonic()
     traders.report()
     wait_until(traders.are_stored, 10, "the first drains all")
+    bound("a worker is killed, others run on the same host", time.monotonic() - killed)
     wait_until(lambda: held(client) == [[0, 1]], 5, "it has all partitions again")
     assert set(client.keys("rq:job:*")) == {b"rq:job:drain-0"}
     third = new_worker()
     wait_until(lambda: held(client) == [[0, 2], [1, 2]], 10, "each has a half")
     assert third.stop() == 0
+    stopped = time.monotonic()
     traders.report()
     wait_until(traders.are_stored, 5, "the first drains all when one stops in good order")
+    bound("a worker ends in good order, others run", time.monotonic() - stopped)
     assert first.stop() == 0
     assert "Traceback" not in first.log
 
@@ -137,8 +157,55 @@ def test_a_worker_that_loses_postgres_leaves_its_share_to_one_that_has_not(
 
 
 @pytest.mark.system
+def test_a_worker_whose_host_is_gone_is_replaced_when_its_lease_is_over(
+    new_worker: NewWorker, client: Any, traders: Traders, bound: Bound
+) -> None:
+    gone, other = (new_worker(sys.executable, "-c", ON_ITS_HOST, host) for host in ("host-1", "host-2"))
+    wait_until(lambda: held(client) == [[0, 2], [1, 2]], 20, "each has a half")
+    traders.report()
+    wait_until(traders.are_stored, 5, "both drain")
+    gone.kill()
+    killed = time.monotonic()
+    traders.report()
+    wait_until(traders.are_stored, 18, "the other one drains all")
+    bound("a worker's host is gone, others run elsewhere", time.monotonic() - killed)
+    assert not re.search(r"rq:worker:\S+ is dead", other.log), "nothing but its lease showed it"
+
+
+@pytest.mark.system
+def test_a_worker_that_loses_postgres_is_replaced_in_time(
+    new_worker: NewWorker, client: Any, traders: Traders, database_url: str, bound: Bound
+) -> None:
+    with Proxy(database_url) as proxy:
+        new_worker(POSTGRES_URL=proxy.url)
+        new_worker()
+        wait_until(lambda: held(client) == [[0, 2], [1, 2]], 20, "each has a half")
+        traders.report()
+        wait_until(traders.are_stored, 5, "both drain")
+        proxy.swallowing = proxy.refusing = True
+        cut = time.monotonic()
+        traders.report()
+        wait_until(traders.are_stored, 18, "the other one drains all")
+        bound("a worker loses Postgres, another has not", time.monotonic() - cut)
+
+
+@pytest.mark.system
+def test_new_partitions_are_drained_soon(
+    new_worker: NewWorker, client: Any, environ: dict[str, str], db: psycopg.Connection, bound: Bound
+) -> None:
+    new_worker()
+    wait_until(lambda: held(client) == [[0, 1]], 20, "it drains")
+    repartition.change(Settings.load(environ), 4 * PARTITIONS)
+    changed = time.monotonic()
+    client.xadd(Keys(3 * PARTITIONS).snapshots, {b"s": payload("new", 1)})
+    stored = "SELECT FROM risk_state_history WHERE trader_id = 'new'"
+    wait_until(lambda: db.execute(stored).rowcount, 5, "what is in a new partition is stored")
+    bound("the number of partitions grows", time.monotonic() - changed)
+
+
+@pytest.mark.system
 def test_when_all_lost_postgres_the_first_that_sees_it_again_begins(
-    new_worker: NewWorker, client: Any, traders: Traders, database_url: str
+    new_worker: NewWorker, client: Any, traders: Traders, database_url: str, bound: Bound
 ) -> None:
     with Proxy(database_url) as proxy:
         workers = [new_worker(sys.executable, "-c", SOON_LOST, POSTGRES_URL=proxy.url) for _ in range(2)]
@@ -148,7 +215,9 @@ def test_when_all_lost_postgres_the_first_that_sees_it_again_begins(
         wait_until(lambda: client.scard(WORKERS_KEY) == 0, 15, "both leave the list")
         wait_until(lambda: client.lrange("rq:queue:risk-drain", 0, -1) == [b"drain-0"], 5, "the job waits")
         proxy.heal()
+        healed = time.monotonic()
         wait_until(traders.are_stored, 5, "the drain goes on")
+        bound("all workers had lost Postgres, and it is back", time.monotonic() - healed)
         wait_until(lambda: held(client) == [[0, 2], [1, 2]], 10, "each has a half again")
         for worker in workers:
             assert worker.stop() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from rq import Queue
 from risk_producer.contract.keys import Keys
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.stream.workers import QUEUE
+from tests.support.bounds import Bound
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.redis import drains
@@ -121,13 +123,16 @@ def test_a_restart_after_kill_9_goes_on_at_once(
     client: Any,
     trader: Trader,
     stored: Callable[[], tuple[int, int, int]],
+    bound: Bound,
 ) -> None:
     first = new_worker()
     wait_until(lambda: drains(client), 20, "the first worker drains")
     first.kill()
     trader.reports(10)
+    started = time.monotonic()
     restarted = new_worker()
     wait_until(lambda: stored() == (10, 10, 10), 5, "the restarted worker drains")
+    bound("a worker is killed and started again on the same host", time.monotonic() - started)
     assert re.search(r"rq:worker:\S+ is dead", restarted.log), (
         "it saw that the process is gone, and waited for no lease"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_worker.database import migrations
+from risk_worker.seal.chain import SQL
 from risk_worker.seal.sealer import Sealer
 from tests.support.servers import with_name
 
@@ -64,6 +66,14 @@ def seal(url: str, window: timedelta = HOUR, now: datetime | None = None) -> int
     clock = {} if now is None else {"clock": lambda: now}
     with Sealer(url, window, **clock) as sealer:
         return len(list(sealer.seal()))
+
+
+@contextmanager
+def clocks_ahead(hours: int) -> Iterator[datetime]:
+    """The database's clock, as far as sealing asks it, is so many hours ahead; yields what it shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SQL, "clock", f"SELECT clock_timestamp() + interval '{hours} h'")
+        yield datetime.now(UTC) + hours * HOUR
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from risk_producer.errors import ConfigurationError
 from risk_worker.seal import verify as module
 from risk_worker.seal.render import head_line
 from risk_worker.seal.verify import Finding, Report, last_run, read_heads
@@ -91,16 +92,48 @@ def test_rows(url: str, connection: psycopg.Connection, change: str, kind: str) 
 
 
 @pytest.mark.parametrize(
-    ("stored_at", "run"), [("1999-01-01", 1), ("-infinity", 1), ("0044-03-15 BC", 1), (f"{SECOND_HOUR}", 2)]
+    ("stored_at", "kind", "run"),
+    [
+        ("1999-01-01", "added", 1),
+        ("-infinity", "added", 1),
+        ("0044-03-15 BC", "added", 1),
+        (f"{SECOND_HOUR}", "added", 2),
+        (f"{SECOND_HOUR + timedelta(days=2)}", "clock", None),
+        ("3000-01-01", "clock", None),
+        ("20000-01-01", "clock", None),
+        ("infinity", "clock", None),
+    ],
 )
-def test_a_row_of_a_new_trader(url: str, connection: psycopg.Connection, stored_at: str, run: int) -> None:
+def test_a_row_of_a_new_trader(
+    url: str, connection: psycopg.Connection, stored_at: str, kind: str, run: int | None
+) -> None:
     connection.execute(
         "INSERT INTO risk_state_history SELECT"
         f' (jsonb_populate_record(h, \'{{"trader_id": "new", "stored_at": "{stored_at}"}}\')).*'
         f" FROM risk_state_history h WHERE {ROW}".encode()
     )
     [found] = findings(url)
-    assert (found.kind, found.trader_id, found.run) == ("added", "new", run)
+    assert (found.kind, found.trader_id, found.run) == (kind, "new", run)
+    if kind == "clock":
+        assert "1 rows have a stored_at of a time to come" in found.message
+        assert verify(url, trader="a", deep=False).intact
+        assert verify(url, trader="new", deep=False).findings == [found]
+
+
+def test_a_policy_hides_no_row(url: str, connection: psycopg.Connection) -> None:
+    role = f"auditor_{connection.info.dbname}"
+    connection.execute(f"CREATE ROLE {role}; GRANT pg_read_all_data TO {role}".encode())
+    try:
+        own = f"{url}{'&' if '?' in url else '?'}options=-crole%3D{role}"
+        assert verify(own).rows_read == 105
+        connection.execute(
+            "ALTER TABLE risk_state_history ENABLE ROW LEVEL SECURITY;"
+            f" CREATE POLICY hide ON risk_state_history TO {role} USING (trader_id <> 'b')".encode()
+        )
+        with pytest.raises(ConfigurationError, match="affected by row-level security policy"):
+            verify(own)
+    finally:
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_rows_moved_between_windows(url: str, connection: psycopg.Connection) -> None:
@@ -167,15 +200,18 @@ def test_the_mark(url: str, connection: psycopg.Connection, mark: str) -> None:
 def test_a_mark_beyond_all_times(url: str, connection: psycopg.Connection) -> None:
     connection.execute("UPDATE risk_seal_mark SET closed_until = 'infinity'")
     report = verify(url, deep=False)
-    assert report.intact
+    [found] = report.findings
+    assert (found.kind, "run riskstream seal reopen" in found.message) == ("clock", True)
     assert report.closed_until is not None
     assert report.closed_until.year == 9999
 
 
-def test_a_running_total(url: str, connection: psycopg.Connection) -> None:
-    connection.execute("UPDATE risk_epoch_total SET covered = '{[1,1000)}' WHERE trader_id = 'b'")
-    [found] = verify(url, deep=False).findings
-    assert (found.kind, found.trader_id, found.epoch) == ("total", "b", 7)
+@pytest.mark.parametrize("change", ["covered = '{[1,1000)}'", "rows = rows + 1", "merged = 0", "expired = 1"])
+def test_a_running_total(url: str, connection: psycopg.Connection, change: str) -> None:
+    connection.execute(f"UPDATE risk_epoch_total SET {change} WHERE trader_id = 'b'".encode())
+    for since in (None, BEGIN + 3 * HOUR):
+        [found] = module.verify(url, since=since).findings
+        assert (found.kind, found.trader_id, found.epoch) == ("total", "b", 7)
 
 
 def cut_off(db: psycopg.Connection, last: int) -> None:
@@ -193,7 +229,8 @@ def test_the_end_of_the_chain_is_cut_off(url: str, connection: psycopg.Connectio
     # One who also corrects the totals, and seals again, is found by the head alone.
     connection.execute("DELETE FROM risk_epoch_total")
     connection.execute(
-        "INSERT INTO risk_epoch_total SELECT trader_id, epoch, sum(rows), sum(merged),"
+        "INSERT INTO risk_epoch_total (trader_id, epoch, rows, merged, covered)"
+        " SELECT trader_id, epoch, sum(rows), sum(merged),"
         " (SELECT range_agg(part) FROM risk_seal s, unnest(s.covered) AS part"
         "  WHERE (s.trader_id, s.epoch) = (risk_seal.trader_id, risk_seal.epoch))"
         " FROM risk_seal GROUP BY trader_id, epoch"

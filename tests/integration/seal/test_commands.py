@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from risk_producer.settings import Settings
 from risk_worker.cli import cli
-from risk_worker.runtime.sealing import LOG_AGAIN, Sealing
+from risk_worker.runtime.sealing import Sealing
+from risk_worker.seal.chain import SQL
 from risk_worker.seal.verify import verify
 from tests.integration.seal.conftest import fill
 
@@ -109,10 +110,32 @@ def test_a_worker_seals_and_logs_the_heads(filled: str, caplog: pytest.LogCaptur
     assert run(filled, "head").stdout.strip() in caplog.text
 
 
-def test_a_worker_logs_once_that_it_cannot_seal(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_logs_once_that_it_cannot_seal(
+    filled: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once when it begins, though the message has other times at each look, and once when it has ended."""
+    caplog.set_level(logging.INFO)
+    sealing = Sealing(Settings(postgres_url=filled, seal_every="1h"))
+    with monkeypatch.context() as patch:
+        patch.setitem(SQL, "clock", "SELECT clock_timestamp() + interval '1 h'")
+        for _ in range(3):
+            sealing.look()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "could not seal history, and tries again: the database's clock shows" in caplog.text
+    for _ in range(2):
+        sealing.look()
+    assert caplog.messages[-1] == "The worker can seal history again"
+    assert caplog.text.count("again") == 2
+
+
+def test_another_error_is_another_condition(filled: str, caplog: pytest.LogCaptureFixture) -> None:
     sealing = Sealing(Settings(postgres_url="postgresql://u:secret@127.0.0.1:1/x", seal_every="1h"))
-    for _ in range(LOG_AGAIN + 1):
+    for _ in range(2):
+        sealing.look()
+    with psycopg.connect(filled) as db:
+        db.execute("DROP TABLE risk_seal_run")
+    sealing._sealer = Sealing(Settings(postgres_url=filled, seal_every="1h"))._sealer
+    for _ in range(2):
         sealing.look()
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
-    assert "could not seal history, and tries again" in caplog.text
     assert "secret" not in caplog.text

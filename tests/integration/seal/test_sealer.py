@@ -168,7 +168,7 @@ def test_seals_of_a_newer_version_are_not_judged(url: str) -> None:
         db.execute(
             "SET session_replication_role = replica; UPDATE risk_seal_run SET version = 2 WHERE number = 2"
         )
-    with pytest.raises(SealsNewer, match="run 2 was sealed in version 2"):
+    with pytest.raises(SealsNewer, match="entry 2 was sealed in version 2"):
         verify(url)
 
 

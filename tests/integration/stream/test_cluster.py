@@ -5,7 +5,9 @@ Acknowledgements and counts are exact whatever happens; and the partitions of th
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +16,15 @@ import pytest
 
 from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.monitor import exporter
-from risk_worker.stream import progress
+from risk_worker.stream import partitions, progress
 from risk_worker.stream import source as streams
+from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
 from tests.support.clock import FakeClock
 from tests.support.factory import payload
@@ -57,8 +60,9 @@ class Drain:
         self.had: Counter[int] = Counter()
 
     def read(self, *, wait: bool = False) -> list[Batch]:
-        batches = [decode_entries(stream, entries) for stream, entries in self.source.read(wait=wait)]
-        return [batch for batch in batches if self.source.examine(batch)]
+        return self.source.examine(
+            [decode_entries(stream, entries) for stream, entries in self.source.read(wait=wait)]
+        )
 
     def acknowledge(self, batches: list[Batch]) -> None:
         self.source.acknowledge(batches, [Outcome(batch.dead, duplicates=0) for batch in batches])
@@ -192,7 +196,7 @@ def test_a_batch_whose_epochs_cannot_be_asked_for_comes_again(
     batches = [decode_entries(stream, entries) for stream, entries in drain.source.read()]
     node.kill()
     try:
-        known = [batch for batch in batches if drain.source.examine(batch)]
+        known = drain.source.examine(batches)
         assert {number_of(batch) for batch in known} == others
         drain.acknowledge(known)
     finally:
@@ -243,27 +247,144 @@ def test_a_slot_that_moves_costs_nothing(
     assert caplog.messages == []
 
 
-def test_a_share_of_one_partition_waits_for_its_node(cluster: ValkeyCluster, client: RedisClient) -> None:
-    node = cluster.master_of(Keys(5).snapshots)
-    drain = Drain(client, [5])
-    add(client, 5, 1)
+def test_a_slot_that_stays_half_moved_holds_up_its_own_partition_alone(
+    cluster: ValkeyCluster, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some of its keys are on either node, which scripts answer with TRYAGAIN; the move is made later."""
+    node = cluster.master_of(Keys(4).snapshots)
+    other = next(each for each in cluster.nodes if each is not node)
+    others = set(range(PARTITIONS)) - {4}
+    drain = Drain(client)
+    drain.source._count = 100
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    drain.until(set(range(PARTITIONS)), 1)
+    keys = Keys(4)
+    with (
+        caplog.at_level(logging.WARNING),
+        redis_client(node.url, answer_timeout_s=5, connect_timeout_s=5) as old,
+        redis_client(other.url, answer_timeout_s=5, connect_timeout_s=5) as new,
+    ):
+        slot = old.execute_command("CLUSTER KEYSLOT", keys.snapshots)
+        old_id, new_id = (each.execute_command("CLUSTER MYID").decode() for each in (old, new))
+        new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old_id)
+        old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new_id)
+        to = ("MIGRATE", "127.0.0.1", other.port)
+        old.execute_command(*to, keys.counters, 0, 5_000)
+        old.execute_command(*to, keys.epochs, 0, 5_000, "COPY")  # as where the answer was lost
+        old.xadd(keys.snapshots, {b"s": payload("t4", 2)})
+        old.hset(keys.admitted, "1:t4", 2)
+        for seq in range(2, 6):
+            for partition in others:
+                add(client, partition, seq)
+            drain.until(others, seq)
+        assert old.xlen(keys.snapshots) == 1
+        cluster.move_slot(keys.snapshots, other)
+        drain.until({4}, 2)
+        wait_until(drain.is_done, 10, "the rest")
+    is_exact(drain, {4: 2} | dict.fromkeys(others, 5))
+    assert len(caplog.messages) == 2, caplog.messages
+    assert caplog.messages[0].startswith("The worker cannot store partition 4, as Redis does not serve it:")
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["one partition", "all of its node"])
+def test_a_share_whose_node_is_away_waits_for_it_as_partitions_do(
+    cluster: ValkeyCluster, client: RedisClient, one: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no outage of all of Redis, for which the drain waits much longer between its tries."""
+    node, own, _ = parts(cluster)
+    share = [0] if one else sorted(own)
+    drain = Drain(client, share)
+    drain.source._count = 100
+    for partition in share:
+        add(client, partition, 1)
     batches = drain.read(wait=True)
-    for frozen in (True, False):
-        node.pause() if frozen else node.kill()
-        try:
-            with pytest.raises(SourceUnavailable):
-                drain.read(wait=True)
-            with pytest.raises(SourceUnavailable):
+    with caplog.at_level(logging.WARNING):
+        for frozen in (True, False):
+            node.pause() if frozen else node.kill()
+            try:
+                assert drain.read(wait=True) == []
                 drain.acknowledge(batches)
-        finally:
-            node.resume() if frozen else node.start()
-        drain.source.rewind()
-        cluster.wait_until_whole()
-        add(client, 5, 2 if frozen else 3)
-        batches = drain.read(wait=True)
-    drain.acknowledge(batches)
-    wait_until(drain.is_done, 10, "the rest")
-    is_exact(drain, {5: 3})
+                assert drain.source._outages.next_due_s() <= LONGEST_WAIT_S
+            finally:
+                node.resume() if frozen else node.start()
+            cluster.wait_until_whole()
+            for partition in share:
+                add(client, partition, 2 if frozen else 3)
+            drain.had.clear()
+            drain.until(set(share), 1)
+            wait_until(drain.is_done, 10, "the rest")
+    is_exact(drain, dict.fromkeys(share, 3))
+    assert len(caplog.messages) == 4
+    assert "it goes on with the other partitions" not in caplog.text
+
+
+def test_slots_that_no_node_serves_cost_one_wait_for_the_share(
+    cluster: ValkeyCluster,
+    client: RedisClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """redis-py's client sleeps for 0.25 s before and after each command that is answered with CLUSTERDOWN."""
+    node, own, others = parts(cluster)
+    drain = Drain(client)
+    drain.source._count = 100
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    batches = [decode_entries(stream, entries) for stream, entries in drain.source.read()]
+    assert len(batches) == PARTITIONS
+    with redis_client(node.url, answer_timeout_s=5, connect_timeout_s=5) as one:
+        slots = [one.execute_command("CLUSTER KEYSLOT", Keys(each).snapshots) for each in own]
+        one.execute_command("CLUSTER DELSLOTS", *slots)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", lambda _: pytest.fail("redis-py waits by itself"))
+            known = drain.source.examine(batches)
+            assert {number_of(batch) for batch in known} == others
+            drain.source.acknowledge(batches, [Outcome((), 0) for _ in batches])
+            assert drain.source.forget() == 0
+            assert drain.source.read(wait=False) == []
+        assert all(stored(client, each) == 1 for each in others)
+        for seq in (2, 3):
+            for partition in others:
+                add(client, partition, seq)
+            drain.until(others, seq - 1)
+        one.execute_command("CLUSTER ADDSLOTS", *slots)
+    cluster.wait_until_whole()
+    drain.until(own, 1)
+    is_exact(drain, dict.fromkeys(own, 1) | dict.fromkeys(others, 3))
+    assert len(caplog.messages) == 2, caplog.messages
+
+
+def test_a_cluster_that_is_down_is_the_partitions_outage(
+    cluster: ValkeyCluster, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All nodes answer, and all say that the cluster is down, as no node has one of the slots."""
+    node, *_ = parts(cluster)
+    drain = Drain(client)
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    with contextlib.ExitStack() as stack:
+        for each in (*(other for other in cluster.nodes if other is not node), node):
+            one = stack.enter_context(redis_client(each.url, answer_timeout_s=5, connect_timeout_s=5))
+            one.config_set("cluster-require-full-coverage", "yes")
+            stack.callback(one.config_set, "cluster-require-full-coverage", "no")
+            slot = one.execute_command("CLUSTER KEYSLOT", Keys(0).snapshots)
+            one.execute_command("CLUSTER DELSLOTS", slot)
+
+        def is_down() -> bool:
+            drain.source.read(wait=True)
+            drain.source.rewind()
+            return all(each in drain.source._outages for each in range(PARTITIONS))
+
+        with caplog.at_level(logging.WARNING):
+            wait_until(is_down, 10, "the cluster to be down")
+            assert drain.source.read(wait=True) == []
+            assert drain.source._outages.next_due_s() <= LONGEST_WAIT_S
+            one.execute_command("CLUSTER ADDSLOTS", slot)
+            cluster.wait_until_whole()
+            drain.until(set(range(PARTITIONS)), 1)
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
+    assert len(caplog.messages) == 2, caplog.messages
 
 
 def test_the_whole_cluster_away_is_the_whole_source_away(cluster: ValkeyCluster, client: RedisClient) -> None:
@@ -282,6 +403,32 @@ def test_the_whole_cluster_away_is_the_whole_source_away(cluster: ValkeyCluster,
     drain.source.rewind()
     drain.until(set(range(PARTITIONS)), 1)
     is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
+
+
+def test_a_node_that_is_away_leaves_the_agreement_and_the_shares_as_they_are(
+    cluster: ValkeyCluster, client: RedisClient
+) -> None:
+    """Else each look of each worker would agree with Postgres anew, and cut the shares anew."""
+    node, own, _ = parts(cluster)
+    more = next(each for each in range(PARTITIONS, 256) if cluster.master_of(Keys(each).snapshots) is node)
+    known = partitions.Known()
+    for partition in range(PARTITIONS):
+        client.set(Keys(partition).partitioning, f"1:{PARTITIONS}")
+    client.set(Keys(more).partitioning, f"1:{PARTITIONS}")
+    client.set(Keys(more).admitted, "held more once")
+    assert known.look(client, NO_NAMESPACE, 3).uniform
+    assert known.width(3) == 1 + more
+    node.kill()
+    try:
+        seen = known.look(client, NO_NAMESPACE, 3)
+        assert seen.uniform
+        assert seen.away >= {*own, more}
+        assert known.width(3) == 1 + more
+    finally:
+        node.start()
+    cluster.wait_until_whole()
+    client.set(Keys(min(own)).partitioning, "another")
+    assert not known.look(client, NO_NAMESPACE, 3).uniform
 
 
 def test_a_node_that_is_away_is_no_stall_before_a_minute(

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from risk_producer.contract.keys import Keys
+from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.wire import WireSnapshot
 from risk_worker.drain.batch import Outcome, decode_entries
 from risk_worker.recovery import floors as module
@@ -37,11 +38,11 @@ class Restored(Floors):
     """Floors on the model's states instead of Postgres'."""
 
     def __init__(self, client: Any, states: dict[str, WireSnapshot]) -> None:
-        super().__init__(client, "", 0, 1)
+        super().__init__(client, "", 0)
         self._states = states
 
     def _announce_partitioning(self) -> None:
-        pass
+        self._partitioning = Partitioning(1, 1)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         names = sorted(name for name in self._states if name > after)[: module.PAGE]
@@ -184,7 +185,7 @@ class Scripts(RuleBasedStateMachine):
 
     def _store(self, *, acknowledged: bool = True) -> int:
         batch = decode_entries(KEYS.snapshots, read(self.source, wait=False))
-        self.source.examine(batch)
+        self.source.examine([batch])
         self.dead += len(batch.dead)
         duplicates = 0
         for each in (row.snapshot for row in batch.rows):

@@ -163,7 +163,7 @@ def test_what_no_producer_admitted_is_counted_as_foreign_and_the_totals_balance(
     sender.add(1)
     assert sender.send() is None
     batch = read_batch(source)
-    source.examine(batch)
+    source.examine([batch])
     for _ in range(2):
         source.acknowledge([batch], [Outcome(batch.dead, duplicates=0)])
     counters = counted(client)

@@ -54,7 +54,17 @@ def test_a_size_is_a_cost_times_a_rate(growth: dict[str, Any]) -> None:
     assert rows["snapshots a second"] == "1,000 | 100,000 | 1,000,000"
     assert rows["producer: cores"] == "0.1 | 1 | 10"  # 100 us at 1,000/s; 10 us where batches are full
     assert rows["redis: cores"] == "0.1 | 2 | 20"  # it takes in, and gives out
-    assert rows["workers, 60% busy"] == "1 | 2 | 17"
+    assert rows["worker: how many, used to 60%"] == "1 | 2 | 17"  # 100,000 a second each
+    assert rows["producer process: how many, used to 60%"] == "1 | 4 | 31"  # 55,000 a second each
+    assert rows["server of Redis: how many, used to 60%"] == "1 | 4 | 34"  # 20 us
+    assert rows["a single one would be used to"].startswith(
+        "producer process 10%, worker 10%, server of Redis 10%"
+    )
+    assert rows["… of each where 100,000 traders take turns: worker, Redis, Postgres"] == (
+        "1, 1, 1 | 2, 4, 2 | 17, 34, 17"
+    )
+    assert rows["`RISK_STREAM_MAXLEN` for an outage of 10 min"] == "600,000 | 60,000,000 | 600,000,000"
+    assert rows["`RISK_BUFFER_SIZE` of each producer for a failover of 4 s"] == "4,000 | 100,000 | 129,000"
     assert rows["WAL"] == "0.3 MB/s | 30.0 MB/s | 300.0 MB/s"
     assert rows["history, heap and index"] == "52 GB a day | 5,184 GB a day | 51,840 GB a day"
 

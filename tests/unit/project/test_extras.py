@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ BRINGING = packages_distributions()
 EXTRAS = {name: declared(texts) for name, texts in PROJECT["optional-dependencies"].items()}
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> set[str]:
     """The packages of others that a module imports, wherever in it."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        yield from {name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names
 
 
 def distributions(package: str) -> set[str]:

@@ -3,15 +3,20 @@
 Within an epoch, seq runs 1, 2, 3 ... without gaps; a stored row stands for its own seq and for the `merged`
 ones just before it, a dead letter likewise. So the ledger shows by itself whether something is missing or
 duplicated, even where Redis no longer knows how much was accepted.
+
+What is sealed is not read again: of each epoch the seals have a running total, with the seq numbers that
+are covered. So what is read grows with the epochs and with what was stored since the last run. Whether the
+rows are those that were sealed, `riskstream seal verify --deep` reads.
 """
 
 from __future__ import annotations
 
 import heapq
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -26,8 +31,15 @@ from risk_worker.database.reader import as_of_one_moment, connected
 EpochKey = tuple[str, int]
 """(trader_id, epoch)"""
 
+BEGINNING: Final = "-infinity"
+"""From here on history is read where nothing is sealed."""
+
 PIECE_BITS: Final = 14
 """An epoch is looked at in pieces of 2^14 seq numbers, see the statement `pieces`."""
+
+_RANGE: Final = re.compile(r"\[(\d+),(\d+)\)")
+_LATER: Final = datetime.max.replace(tzinfo=UTC)
+"""Stands for when the rows of a sealed range were recorded, which is not asked: a gap beside it is a loss."""
 
 _SQL: Final = statements(__package__, "ledger.sql")
 
@@ -40,6 +52,7 @@ class EpochTotals:
     """What the database knows of the snapshots of one epoch. All are numbers of snapshots."""
 
     stored: int
+    """Rows in history, and those that have expired."""
     dead: int
     conflated: int
     missing: int
@@ -54,6 +67,8 @@ class EpochTotals:
     """The highest seq of its rows in history."""
     foreign: int = 0
     """Dead letters in its name that no producer put into the stream."""
+    gone: int = 0
+    """How many of the rows have expired: retention has removed them, as the chain of seals says."""
 
 
 NOTHING: Final = EpochTotals(0, 0, 0, 0, 0)
@@ -67,6 +82,8 @@ class State:
     epoch: int
     seq: int
     recorded_at: datetime
+    expired: bool = False
+    """Whether its row of history may have expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +101,8 @@ class Ledger:
     horizon: datetime | None = None
     """What was recorded before it may be gone from history; None: nothing may."""
     states: Mapping[str, State] = field(default_factory=dict)
+    sealed_until: str = field(default=BEGINNING, compare=False)
+    """What was stored earlier is not read: the seals have its totals. As Postgres writes it."""
 
     @property
     def foreign(self) -> int:
@@ -92,7 +111,7 @@ class Ledger:
 
 
 class _Piece(msgspec.Struct, frozen=True, gc=False):
-    """A part of an epoch: the rows whose seq have the same upper bits."""
+    """A part of an epoch: the rows whose seq have the same upper bits; or a range that is sealed."""
 
     number: int
     rows: int
@@ -101,6 +120,7 @@ class _Piece(msgspec.Struct, frozen=True, gc=False):
     high: int
     recorded_at: datetime
     sound: bool
+    gone: int = 0
 
 
 _Pieces = Mapping[EpochKey, Sequence[_Piece]]
@@ -120,15 +140,27 @@ def read(
     """
     with connected(url) as connection, as_of_one_moment(connection):
         # No trader has the name "": of one that the encoding cannot hold there are dead letters alone.
-        asked = {"trader": trader if trader is None or _can_hold(connection, trader) else ""}
+        [(sealed_until, expired_until)] = connection.execute(_SQL["sealed"])
+        asked = {
+            "trader": trader if trader is None or _can_hold(connection, trader) else "",
+            "since": sealed_until,
+            "expired": expired_until,
+        }
         pieces = _read_pieces(connection, asked)
         dead_letters, unreadable = _read_dead_letters(connection, asked, trader)
         [(unidentified,)] = connection.execute(_SQL["unidentified"], asked)
-        if horizon is None and connection.execute(_SQL["has_timescaledb"]).fetchone() == (True,):
+        # Where riskstream's own retention is at work, the totals know what has expired.
+        if (
+            horizon is None
+            and expired_until is None
+            and connection.execute(_SQL["has_timescaledb"]).fetchone() == (True,)
+        ):
             [(horizon,)] = connection.execute(_SQL["horizon"])
         states = {
-            trader_id: (State(epoch, seq, recorded_at), there, same)
-            for trader_id, epoch, seq, recorded_at, there, same in connection.execute(_SQL["states"], asked)
+            trader_id: (State(epoch, seq, recorded_at, expired), there, same)
+            for trader_id, epoch, seq, recorded_at, there, expired, same in connection.execute(
+                _SQL["states"], asked
+            )
         }
         connection.execute(_SQL["no_nested_loops"])
         gaps, expired = _read_gaps(connection, asked, pieces, horizon)
@@ -145,20 +177,30 @@ def read(
         dead_but_stored += len(mine) - totals.dead
     return Ledger(
         epochs,
-        sum(totals.stored for totals in epochs.values()),
+        sum(totals.stored - totals.gone for totals in epochs.values()),
         _stale(pieces, states, horizon),
         int(unidentified) + unreadable,
         dead_but_stored,
         horizon,
         {trader_id: state for trader_id, (state, _, _) in states.items()},
+        sealed_until,
     )
 
 
-def found_since(url: str, missing: Mapping[EpochKey, Sequence[Range]], trader: str | None = None) -> bool:
-    """Whether the database has by now any of the seq numbers that were missing. Raises as read() does."""
+def found_since(
+    url: str,
+    missing: Mapping[EpochKey, Sequence[Range]],
+    trader: str | None = None,
+    since: str = BEGINNING,
+) -> bool:
+    """Whether the database has by now any of the seq numbers that were missing. Raises as read() does.
+
+    since: sealed_until of the ledger in which they were missing.
+    """
     spans = {key: (gaps[0][0], gaps[-1][1]) for key, gaps in missing.items() if gaps}
     arrays = {
         "trader": trader,
+        "since": since,
         "traders": [trader_id for trader_id, _ in spans],
         "epochs": [epoch for _, epoch in spans],
         "firsts": [first for first, _ in spans.values()],
@@ -195,15 +237,20 @@ class _Wire(msgspec.Struct):
 
 
 def _read_pieces(connection: psycopg.Connection, asked: Mapping[str, Any]) -> dict[EpochKey, list[_Piece]]:
-    """The pieces of each epoch, in order."""
+    """The pieces of each epoch, in the order of their beginnings."""
     pieces: dict[EpochKey, list[_Piece]] = defaultdict(list)
+    for trader_id, epoch, rows, merged, gone, covered in connection.execute(_SQL["totals"], asked):
+        for number, (first, end) in enumerate(_RANGE.findall(covered)):
+            total = (0, 0, 0) if number else (rows, int(merged), gone)  # of all ranges together
+            low, high = int(first) - 1, int(end) - 1
+            pieces[trader_id, epoch].append(_Piece(-1, total[0], total[1], low, high, _LATER, True, total[2]))
     wanted = {**asked, "piece_bits": PIECE_BITS}
     found = connection.execute(_SQL["pieces"], wanted)
     for trader_id, epoch, number, rows, merged, low, high, recorded_at, sound in found:
         pieces[trader_id, epoch].append(_Piece(number, rows, int(merged), low, high, recorded_at, sound))
     for each in pieces.values():
         if len(each) > 1:
-            each.sort(key=lambda piece: piece.number)
+            each.sort(key=lambda piece: piece.low)
     return pieces
 
 
@@ -256,7 +303,7 @@ def _read_gaps(
     expired: dict[EpochKey, list[Range]] = {}
 
     def look(key: EpochKey, rows: Iterable[Segment]) -> None:
-        sound = sorted((part.low, part.high, part.recorded_at) for part in suspects[key] if part.sound)
+        sound = ((part.low, part.high, part.recorded_at) for part in suspects[key] if part.sound)
         began = horizon is not None and key[1] < horizon.timestamp() * 1000
         gaps[key], expired[key] = [], []
         for first, last, above in gaps_between(heapq.merge(sound, rows)):
@@ -308,7 +355,7 @@ def _foreign(
 
 
 def _highest(pieces: Sequence[_Piece]) -> int:
-    return pieces[-1].high if pieces else 0
+    return max((piece.high for piece in pieces), default=0)
 
 
 def _totals(
@@ -324,8 +371,9 @@ def _totals(
     top = max([highest, *(last for _, last in dead_letters)])
     open_end = [(highest + 1, top)] if top > highest else []
     left, dead, filled = subtract([*gaps, *open_end], dead_letters)
+    gone = sum(piece.gone for piece in pieces)
     return EpochTotals(
-        rows, dead, merged + filled - dead, size(left), duplicates, left, top, expired, highest, foreign
+        rows, dead, merged + filled - dead, size(left), duplicates, left, top, expired, highest, foreign, gone
     )
 
 
@@ -334,7 +382,7 @@ def _stale(
 ) -> tuple[str, ...]:
     """Traders whose state is not the newest of their history, or that have only one of the two.
 
-    What a state was made from may be before the horizon, and retained no longer.
+    What a state was made from may be before the horizon, and retained no longer, or have expired.
     """
     newest: dict[str, tuple[int, int]] = {}
     for (trader_id, epoch), parts in pieces.items():
@@ -346,7 +394,10 @@ def _stale(
             stale.append(trader_id)
             continue
         stored, shown = newest.get(trader_id, (0, 0)), (state.epoch, state.seq)
-        gone = not there and horizon is not None and state.recorded_at < horizon and shown > stored
+        gone = not there and (
+            (horizon is not None and state.recorded_at < horizon and shown > stored)
+            or (state.expired and shown == stored)
+        )
         if not (gone or (same and there and stored == shown)):
             stale.append(trader_id)
     return tuple(sorted(stale))

@@ -1,7 +1,17 @@
--- What the ledger asks of Postgres. trader: of one trader alone; NULL: of all.
+-- What the ledger asks of Postgres. trader: of one trader alone; NULL: of all. Of what is sealed the running totals are
+-- read and no row; since: from when on history is read.
+
+-- name: sealed
+-- (how far history is sealed, before which time of recording rows have expired), as texts that Postgres reads.
+SELECT to_json(coalesce((SELECT until_at FROM risk_seal_run ORDER BY number DESC LIMIT 1), '-infinity')) #>> '{}',
+       to_json((SELECT max(expired_until)::timestamp AT TIME ZONE 'UTC' FROM risk_seal_run)) #>> '{}';
+
+-- name: totals
+SELECT trader_id, epoch, rows, merged, expired, covered::text FROM risk_epoch_total
+WHERE rows > 0 AND (%(trader)s::text IS NULL OR trader_id = %(trader)s);
 
 -- name: pieces
--- One pass over history, without sorting it. A row covers the seq numbers (seq - merged - 1, seq]. Seen as a
+-- One pass over what is not sealed, without sorting it. A row covers the seq numbers (seq - merged - 1, seq]. Seen as a
 -- step upwards from seq - merged - 1 to seq, the rows of a sound piece are one staircase from its lowest
 -- beginning to its highest seq: each end but the highest is another's beginning. So the hashes of all ends
 -- less those of all beginnings make hash(highest) - hash(lowest); a gap or an overlap, or many of both, leave
@@ -12,7 +22,7 @@ SELECT trader_id, epoch, seq >> %(piece_bits)s::int, count(*), sum(merged), min(
        sum(hashint8extended(seq, 0)) - sum(hashint8extended(seq - merged - 1, 0))
        = hashint8extended(max(seq), 0)::numeric - hashint8extended(min(seq - merged - 1), 0)
 FROM risk_state_history
-WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s
+WHERE stored_at >= %(since)s::timestamptz AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 GROUP BY 1, 2, 3;
 
 -- name: no_nested_loops
@@ -25,7 +35,8 @@ SELECT trader_id, epoch, seq - merged - 1, seq, recorded_at
 FROM risk_state_history
 JOIN unnest(%(traders)s::text[], %(epochs)s::bigint[], %(pieces)s::bigint[])
     AS wanted (trader_id, epoch, piece) USING (trader_id, epoch)
-WHERE seq >> %(piece_bits)s::int = piece AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+WHERE seq >> %(piece_bits)s::int = piece AND stored_at >= %(since)s::timestamptz
+  AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 ORDER BY trader_id, epoch, seq - merged;
 
 -- name: found_since
@@ -37,7 +48,8 @@ WITH missing AS (
 )
 SELECT trader_id, epoch, seq - merged, seq
 FROM risk_state_history JOIN missing USING (trader_id, epoch)
-WHERE seq >= first AND seq - merged <= last AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+WHERE seq >= first AND seq - merged <= last AND stored_at >= %(since)s::timestamptz
+  AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 UNION ALL
 SELECT trader_id, epoch, seq, seq
 FROM risk_dead_letter JOIN missing USING (trader_id, epoch)
@@ -57,6 +69,7 @@ WHERE (epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL;
 -- name: states
 -- Each state beside the row of history that it claims to be: one look at the key each.
 SELECT trader_id, epoch, seq, recorded_at, history.stored_at IS NOT NULL,
+       recorded_at < %(expired)s::timestamptz IS TRUE,
        (state.daily_pnl, state.drawdown_pct, state.current_equity, state.peak_equity,
         state.trading_paused, state.paused_until, state.last_reset_time, state.trace_id, state.reason)
        IS NOT DISTINCT FROM

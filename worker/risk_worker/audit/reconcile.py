@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from risk_producer.contract import counters as names
-from risk_worker.audit.ledger import NOTHING, EpochKey, Ledger
+from risk_worker.audit.ledger import BEGINNING, NOTHING, EpochKey, Ledger
 from risk_worker.audit.ranges import Range, size, split, subtract
 
 
@@ -32,7 +32,7 @@ class EpochReport:
     gaps: Sequence[Range] = ()
     """The seq numbers that are lost."""
     not_retained: int = 0
-    """What is gone from history and was recorded before the horizon."""
+    """What has expired, as the seals say, or is gone from history and was recorded before the horizon."""
     foreign: int = 0
     """Dead letters and entries in its name that no producer sent; they count as dead or in flight."""
 
@@ -80,6 +80,12 @@ class Report:
     partitions that are not drained."""
     retained_since: datetime | None = None
     """The horizon: what was recorded before it may be gone from history."""
+    sealed_until: str = BEGINNING
+    """What was stored earlier is counted by the seals' totals, as Postgres writes it."""
+    rows_read: int | None = None
+    """How many sealed rows were read again, and compared with the seals. None: that was not asked for."""
+    seconds: float = 0.0
+    """That reading took."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -138,14 +144,14 @@ def reconcile(
                 trader_id=key[0],
                 epoch=key[1],
                 accepted=accepted,
-                stored=totals.stored,
+                stored=totals.stored - totals.gone,
                 dead=totals.dead + totals.foreign,
                 conflated=totals.conflated + filled - in_flight,
                 in_flight=in_flight + in_its_name,
                 lost=size(gaps),
                 duplicates=totals.duplicates,
                 gaps=gaps,
-                not_retained=size(gone),
+                not_retained=size(gone) + totals.gone,
                 foreign=totals.foreign + in_its_name,
             )
         )
@@ -158,6 +164,7 @@ def reconcile(
         foreign,
         ledger.dead_but_stored,
         retained_since=ledger.horizon,
+        sealed_until=ledger.sealed_until,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from risk_producer.contract.counters import FOREIGN
+from risk_worker.audit.ledger import BEGINNING
 from risk_worker.audit.reconcile import Report
 
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
@@ -22,6 +23,8 @@ def as_json(report: Report) -> Iterator[str]:
         "dead_but_stored": report.dead_but_stored,
         "epochs": len(report.epochs),
         "retained_since": report.retained_since,
+        "sealed_until": None if report.sealed_until == BEGINNING else report.sealed_until,
+        "rows_read": report.rows_read,
     }
     yield msgspec.json.format(msgspec.json.encode(first)).decode().removesuffix("\n}")
     gaps = (
@@ -53,6 +56,13 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
     if report.retained_since is not None:
         since = report.retained_since.astimezone(UTC)
         lines.append(f"History is retained since {since:%Y-%m-%dT%H:%M:%SZ}; what was before is not lost.")
+    if report.rows_read is not None:
+        rate = report.rows_read / max(report.seconds, 1e-9)
+        lines.append(f"{report.rows_read:,} sealed rows read, {rate:,.0f} rows/s")
+    elif report.sealed_until != BEGINNING:
+        lines.append(
+            f"What was stored until {report.sealed_until} is counted by its seals; --deep reads it again."
+        )
     if each_epoch:
         older = len(report.epochs) - SHOWN_MAX
         if older > 0:

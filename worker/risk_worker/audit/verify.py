@@ -43,7 +43,9 @@ from risk_worker.audit.ranges import Range, touches
 from risk_worker.audit.reconcile import Report, reconcile
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.reader import connected
-from risk_worker.stream import progress, scan
+from risk_worker.seal import verify as seals
+from risk_worker.stream import progress as partitions_progress
+from risk_worker.stream import scan
 from risk_worker.stream.bindings import Bindings
 
 REDIS_WAIT_S: Final = 8.0
@@ -61,11 +63,17 @@ class TraderUnknown(RiskError):
 
 
 def verify(
-    settings: Settings, trader: str | None = None, retained_since: datetime | timedelta | None = None
+    settings: Settings,
+    trader: str | None = None,
+    retained_since: datetime | timedelta | None = None,
+    *,
+    deep: bool = False,
+    progress: seals.Progress | None = None,
 ) -> Report:
     """Reconcile one trader, or all. What seems lost is looked for once more.
 
-    retained_since: what was recorded before it, or longer ago, may be gone from history.
+    retained_since: what was recorded before it, or longer ago, may be gone from history. deep: read again
+    what is sealed too, run by run, and compare it with the seals, by whose totals it is counted.
     Raises RedisUnavailable, DatabaseUnavailable, TraderUnknown, ConfigurationError (OtherDatabase where Redis
     and Postgres are not of one deployment), or MigrationError.
     """
@@ -81,10 +89,14 @@ def verify(
         asked = (client, database_url, settings.partitions, settings.keyspace)
         report = look(*asked, trader, horizon)
         missing = {(epoch.trader_id, epoch.epoch): epoch.gaps for epoch in report.epochs if epoch.gaps}
-        if missing and _found_since(*asked, missing, trader):
+        if missing and _found_since(*asked, missing, trader, report.sealed_until):
             report = look(*asked, trader, horizon)
     if trader is not None and not report.epochs and not report.states_behind and not report.findings:
         raise TraderUnknown(f"neither Redis nor Postgres knows a snapshot of {trader!r}")
+    if deep:
+        read = seals.verify(database_url, deep=True, trader=trader, progress=progress)
+        findings = [*report.findings, *(finding.message for finding in read.findings)]
+        report = replace(report, findings=findings, rows_read=read.rows_read, seconds=read.seconds)
     return report
 
 
@@ -114,7 +126,11 @@ def look(
     foreign = waiting.take_foreign(admitted)
     ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
     report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign)
-    findings = [*admitted.findings, *waiting.findings, *progress.problems(client, len(in_use), keyspace)]
+    findings = [
+        *admitted.findings,
+        *waiting.findings,
+        *partitions_progress.problems(client, len(in_use), keyspace),
+    ]
     return replace(report, findings=findings)
 
 
@@ -125,11 +141,12 @@ def _found_since(
     keyspace: Keyspace,
     missing: Mapping[EpochKey, Sequence[Range]],
     trader: str | None,
+    since: str,
 ) -> bool:
     """Whether any of what was missing is in a stream or the database by now."""
     waiting = _Waiting(client, scan.partitions_in_use(client, partitions, keyspace), trader).epochs
     return any(touches(missing[key], waiting[key]) for key in missing.keys() & waiting.keys()) or (
-        audit_ledger.found_since(database_url, missing, trader)
+        audit_ledger.found_since(database_url, missing, trader, since)
     )
 
 

@@ -16,11 +16,13 @@ from risk_worker import times
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
     from risk_producer.settings.pairs import Role
+    from risk_worker.seal.verify import Progress
 
 EXIT_BAD: Final = 1
 """The command was carried out, and what it found is not good."""
 EXIT_UNASKED: Final = 2
 """It was asked wrongly, or what it needs could not be asked."""
+PROGRESS_EVERY_S: Final = 5.0
 
 
 def settings(role: Role | None = None) -> Settings:
@@ -62,6 +64,19 @@ def echo_pieces(pieces: Iterable[str]) -> None:
     for piece in pieces:
         click.echo(piece, nl=False)
     click.echo()
+
+
+def progress_on_stderr() -> Progress:
+    """Shows every PROGRESS_EVERY_S how far reading is."""
+    shown = 0.0
+
+    def show(done: int, runs: int, rows: int, seconds: float) -> None:
+        nonlocal shown
+        if seconds - shown >= PROGRESS_EVERY_S:
+            shown = seconds
+            click.echo(f"{done:,} of {runs:,} runs, {rows:,} rows, {rows / seconds:,.0f} rows/s", err=True)
+
+    return show
 
 
 class Age(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
-from risk_worker.cli.options import EXIT_BAD, Moment, echo_pieces, settings
+from risk_worker.cli.options import EXIT_BAD, Moment, echo_pieces, progress_on_stderr, settings
 
-if TYPE_CHECKING:
-    from risk_worker.seal.verify import Progress
-
-PROGRESS_EVERY_S = 5.0
-NO_SEALS = "nothing is sealed yet; with RISK_SEAL_EVERY=1h a worker seals each hour a minute after its end"
+NO_SEALS = "nothing is sealed yet; a worker seals each hour a minute after its end (RISK_SEAL_EVERY)"
 
 
 @click.group()
@@ -74,7 +70,7 @@ def verify(
         since=moment,
         trader=trader,
         heads=kept,
-        progress=_progress() if deep else None,
+        progress=progress_on_stderr() if deep else None,
     )
     echo_pieces([render.as_json(report) if as_json else render.as_text(report)])
     sys.exit(0 if report.intact else EXIT_BAD)
@@ -111,22 +107,19 @@ def show(number: int, trader: str | None, as_json: bool) -> None:
 
 @seal.command()
 def reopen() -> None:
-    """Take the closing of history back to the end of the last run: after a database clock that ran ahead."""
+    """Undo what a clock that ran ahead has closed and sealed, once it is right again.
+
+    It is for when nothing can be stored because history is closed until a time to come. Runs that end later
+    than now are undone by an entry of the chain, which seal verify shows from then on; their rows stay, and
+    are verified.
+    """
     from risk_worker.seal.chain import show_time
+    from risk_worker.seal.render import head_line
     from risk_worker.seal.sealer import WINDOWS, Sealer
 
     with Sealer(settings().require_database_url(), WINDOWS["1h"]) as sealer:
-        until = sealer.reopen()
+        done = sealer.reopen()
+    if done.entry is not None:
+        click.echo(head_line(done.entry))
+    until = done.closed_until
     click.echo("History is open" if until is None else f"History is closed until {show_time(until)}")
-
-
-def _progress() -> Progress:
-    shown = 0.0
-
-    def show(done: int, runs: int, rows: int, seconds: float) -> None:
-        nonlocal shown
-        if seconds - shown >= PROGRESS_EVERY_S:
-            shown = seconds
-            click.echo(f"{done:,} of {runs:,} runs, {rows:,} rows, {rows / seconds:,.0f} rows/s", err=True)
-
-    return show

@@ -56,10 +56,15 @@ COMMAND: Final = Purpose(
         "client_connection_check_interval": "2s",
     },
 )
-# Waiting for the lock that closes history keeps the writers that come later waiting too: so it is brief.
+# What a policy hides cannot be sealed: it is an error.
 SEAL: Final = Purpose(
     "riskstream-seal",
-    {"statement_timeout": "1h", "lock_timeout": "500ms", "idle_in_transaction_session_timeout": "60s"},
+    {
+        "statement_timeout": "1h",
+        "lock_timeout": "500ms",
+        "idle_in_transaction_session_timeout": "60s",
+        "row_security": "off",
+    },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 

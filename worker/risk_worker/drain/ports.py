@@ -29,10 +29,10 @@ class Source(Protocol):
     def read(self, *, wait: bool = True) -> Sequence[Piece]:
         """What comes next, from each stream's beginning; empty if nothing came (with wait: for a while)."""
 
-    def examine(self, batch: Batch) -> bool:
+    def examine(self, batches: Sequence[Batch]) -> list[Batch]:
         """Make dead letters of rows that are well-formed, but that no producer sent.
 
-        False: that cannot be known now; the batch is not to be stored, and comes again.
+        Returns the batches of which that is known; the others are not to be stored, and come again.
         """
 
     def rewind(self) -> None:

@@ -55,8 +55,9 @@ class Prefetcher:
             acknowledging.result()
 
     def _read(self, *, wait: bool) -> list[Batch]:
-        batches = [decode_entries(stream, entries) for stream, entries in self._source.read(wait=wait)]
-        return [batch for batch in batches if self._source.examine(batch)]
+        return self._source.examine(
+            [decode_entries(stream, entries) for stream, entries in self._source.read(wait=wait)]
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -102,10 +102,6 @@ MEANING: Final = {
         "Keys and fields of the counters that hold no number, and are not shown. Above 0: the exporter's log "
         "names them; delete them with HDEL or DEL, and find out which program wrote them."
     ),
-    "risk_unserved_partition_entries": (
-        "Always 0, as workers drain every partition that holds something, whatever RISK_PARTITIONS says. "
-        "It stays for dashboards of versions before."
-    ),
     "risk_partitions": (
         "How many partitions traders are divided into, as is agreed on in Redis. "
         "`riskstream partitions` changes it."
@@ -215,14 +211,12 @@ class RedisCollector(Collector):
         metrics: list[Metric] = [attempts, failures, latest, *counters.values(), latency]
         metrics += self._progress(unreadable)
         metrics += self._workers(unreadable)
-        beyond = _gauge("risk_unserved_partition_entries")
-        beyond.add_metric([], 0)
         agreed = _gauge("risk_partitions")
         agreed.add_metric([], self._wish if seen.agreed is None else seen.agreed.partitions)
         fields = _gauge("risk_unreadable_fields")
         fields.add_metric([], len(unreadable))
         self._name(unreadable)
-        return [*metrics, beyond, agreed, fields]
+        return [*metrics, agreed, fields]
 
     def _progress(self, unreadable: list[str]) -> list[Metric]:
         length = _gauge("risk_stream_length", "partition")

@@ -9,6 +9,7 @@ floors, says how far the comparison has come, and at its end which run of the se
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC
@@ -26,13 +27,14 @@ from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import EPOCH_MAX, VERSION, WireSnapshot, encode, epoch_in
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
-from risk_producer.transport.servers import AWAY, Question, ask
+from risk_producer.transport.servers import AWAY, Question, ask, ask_each, run_each, unreachable
 from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery import partitioning
 from risk_worker.stream.bindings import Bindings
-from risk_worker.stream.outages import PartitionOutages
+from risk_worker.stream.outages import PartitionOutages, named
+from risk_worker.stream.partitions import Known
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,17 +56,22 @@ _COMPARING: Final = "comparing "
 
 _SQL: Final = statements(__package__, "floors.sql")
 
+ERRORS: Final = (*REDIS_ERRORS, psycopg.Error, RiskError)
+"""What a comparison raises."""
+
 _named: Final[set[tuple[int, str]]] = set()
 """(partition, trader) that this process has logged as behind."""
 
 
-class _State(msgspec.Struct):
+class _State(msgspec.Struct, omit_defaults=True):
     """A trader's state in Postgres."""
 
     trader: str
     epoch: str
     seq: int
     payload: str
+    elsewhere: bool = False
+    """Whether it came by another partition."""
 
 
 class _Page(msgspec.Struct):
@@ -80,71 +87,95 @@ class _Restored(msgspec.Struct):
     """The answer of restore.lua."""
 
     restored: int = 0
-    """How many traders."""
+    """How many traders the partition had lost something of."""
     overtaken: bool = False
     """Nothing was done: another worker was quicker, or Redis lost its data meanwhile."""
 
 
+class NotAgreedOn(RiskError):
+    """Postgres does not know the number of partitions, so which traders belong to one cannot be known."""
+
+
+class Findings:
+    """What comparisons found that a person should know: a line of each kind for all partitions of a share."""
+
+    def __init__(self) -> None:
+        self._restored: dict[int, int] = {}  # partition -> traders
+        self._behind: list[str] = []
+
+    def add_restored(self, partition: int, traders: int) -> None:
+        """A partition of Redis lacked the newest of some traders, and has it again."""
+        if traders:
+            self._restored[partition] = self._restored.get(partition, 0) + traders
+
+    def add_behind(self, traders: Iterable[str]) -> None:
+        """The newest snapshot of these traders is not known, and that was not logged yet."""
+        self._behind += traders
+
+    def log(self) -> None:
+        """Log what was added since the last time."""
+        if self._restored:
+            log.warning(
+                "%s in Redis, which is new or had lost data, got %d traders back from Postgres",
+                named(self._restored).capitalize(),
+                sum(self._restored.values()),
+            )
+        if self._behind:
+            more = ", ..." if len(self._behind) > _NAMED_MAX else ""
+            log.critical(
+                "After Redis lost its data %d traders got an epoch smaller than Postgres knows, so their "
+                "newest state cannot be known until they send another snapshot: %s. "
+                "`riskstream repair TRADER` decides for the state in Postgres",
+                len(self._behind),
+                ", ".join(map(repr, self._behind[:_NAMED_MAX])) + more,
+            )
+        self._restored, self._behind = {}, []
+
+
 class Floors(ConnectionOwner):
-    """Compares one partition of a Redis with Postgres. Not thread-safe."""
+    """Compares one partition of a Redis with Postgres. Not thread-safe.
+
+    All methods raise one of ERRORS where that is not possible now.
+    """
 
     def __init__(
         self,
         client: RedisClient,
         database_url: str,
         partition: int,
-        partitions: int,
         keyspace: Keyspace = NO_NAMESPACE,
         identity: str | None = None,
+        findings: Findings | None = None,
     ) -> None:
         """identity: of the database; nothing is restored where Redis names another one. None: not asked.
 
-        partitions: how many there are, where nothing is agreed on.
+        findings: gets what compare() would log.
         """
         super().__init__(database_url, database.STORE)
         self._client = client
         self.partition = partition
+        self._keyspace = keyspace
         self._keys = keyspace.keys(partition)
-        self._partitioning = Partitioning.wished(partitions)
+        self._partitioning: Partitioning | None = None
         self._identity = identity
+        self._findings = Findings() if findings is None else findings
         self._restore = client.register_script(script(__package__, "restore"))
-        self._logged_at = 0.0
-        self._restored = 0
-
-    @classmethod
-    def from_settings(
-        cls, settings: Settings, client: RedisClient, partition: int, identity: str | None = None
-    ) -> Floors:
-        url = settings.require_database_url()
-        return cls(client, url, partition, settings.partitions, settings.keyspace, identity)
 
     def look(self) -> bool:
         """Go on with the comparison where one is due, for BUDGET_S at the most.
 
-        Returns whether nothing is left to be done now. Raises nothing: what cannot be compared now is logged,
-        and never hinders storing.
+        Returns whether nothing is left to be done now.
         """
-        try:
-            done = self._compare(monotonic() + BUDGET_S)
-            self._name_behind()
-        except (*REDIS_ERRORS, psycopg.Error, RiskError) as error:
-            self.close()
-            done = True
-            # That a server is away is logged where the streams are read.
-            if monotonic() >= self._logged_at and not isinstance(error, AWAY):
-                self._logged_at = monotonic() + _REPEAT_EVERY_S
-                log.error(
-                    "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
-                    self._keys.partition,
-                    classify_error(error) if isinstance(error, psycopg.Error) else error,
-                )
+        done = self._compare(monotonic() + BUDGET_S)
+        self._look_behind()
         return done
 
     def compare(self) -> None:
-        """The whole comparison at once. Raises one of REDIS_ERRORS or psycopg.Error."""
+        """The whole comparison at once; logs what it found."""
         while not self._compare(monotonic() + BUDGET_S):
             pass
-        self._name_behind()
+        self._look_behind()
+        self._findings.log()
 
     def _compare(self, until: float) -> bool:
         """Go on with a comparison until a moment (monotonic). Returns whether none is left to be done."""
@@ -156,17 +187,23 @@ class Floors(ConnectionOwner):
             rows = self._page(text.removeprefix(comparing) if text.startswith(comparing) else "")
             following = f"{comparing}{rows[-1]['trader_id']}" if rows else run_id
             answer = self._restored_page(marker, following, rows)
-            self._restored += answer.restored
+            self._findings.add_restored(self.partition, answer.restored)
             if answer.overtaken:
                 marker, run_id = self._marker()
             else:
                 marker = following.encode()
-            if not rows and not answer.overtaken:
-                self._log_restored()
-            elif monotonic() >= until:
+            if (rows or answer.overtaken) and monotonic() >= until:
                 return False
         self.close()
         return True
+
+    def _ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """The answers of this partition's server. Raises the first error that is one."""
+        answers = ask(self._client, [(self._keys.floors, words) for words in commands])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _marker(self) -> tuple[bytes, str]:
         """(the marker that is there, empty for none; the one of a whole comparison)."""
@@ -179,6 +216,11 @@ class Floors(ConnectionOwner):
             bindings = Bindings(self._client, self._identity)
             bindings.require_own({owner: held} if held is not None else bindings.write([owner]))
         return marker or b"", _run_id(server)
+
+    @property
+    def key(self) -> str:
+        """A key of the partition, which shows its server."""
+        return self._keys.floors
 
     def questions(self) -> list[Question]:
         """What shows whether there is anything to do: is_done() reads the answers."""
@@ -199,10 +241,10 @@ class Floors(ConnectionOwner):
     def _announce_partitioning(self) -> None:
         """See which traders may be here, and let those know that look here: before the comparison is over, so
         that load() never takes for complete what is in another partition too."""
-        found = partitioning.stored(self._connected())
-        if found is not None:
-            self._partitioning = found
-            partitioning.announce_to(self._client, self._keys, found)
+        self._partitioning = partitioning.stored(self._connected())
+        if self._partitioning is None:
+            raise NotAgreedOn("Postgres does not know yet how many partitions there are")
+        partitioning.announce_to(self._client, self._keys, self._partitioning)
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
@@ -212,10 +254,10 @@ class Floors(ConnectionOwner):
 
     def _restored_page(self, marker: bytes, following: str, rows: Sequence[dict[str, Any]]) -> _Restored:
         """Restore what this Redis lost of a page, and set the marker to `following`."""
+        own = [row for row in rows if self.partition in self._places(row["trader_id"])]
+        elsewhere = self._admitted_elsewhere(own)
         states: list[_State] = []
-        for row in rows:
-            if self._keys.partition not in self._partitioning.places(row["trader_id"]):
-                continue
+        for row in own:
             if row["epoch"] > EPOCH_MAX or row["seq"] > EPOCH_MAX:
                 log.critical(
                     "risk_state of trader %r has epoch %d and seq %d, which no producer can exceed: its "
@@ -225,49 +267,61 @@ class Floors(ConnectionOwner):
                     row["seq"],
                 )
                 continue
-            states.append(_State(row["trader_id"], str(row["epoch"]), row["seq"], payload_of(row).decode()))
+            trader_id = row["trader_id"]
+            payload = payload_of(row).decode()
+            states.append(
+                _State(trader_id, str(row["epoch"]), row["seq"], payload, elsewhere=trader_id in elsewhere)
+            )
         keys = self._keys
-        answer: Any = self._restore(
-            keys=[keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind],
-            args=[msgspec.json.encode(_Page(following, states)), marker],
-        )
+        names = [keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind]
+        message = msgspec.json.encode(_Page(following, states))
+        [answer] = run_each(self._client, self._restore, [(names, [message, marker])])
+        if isinstance(answer, Exception):
+            raise answer
         return msgspec.json.decode(answer, type=_Restored)
 
-    def _log_restored(self) -> None:
-        if self._restored:
-            log.warning(
-                "Partition %d in Redis, which is new or had lost data, got %d traders back from Postgres",
-                self._keys.partition,
-                self._restored,
-            )
-        self._restored = 0
+    def _places(self, trader_id: str) -> tuple[int, ...]:
+        return () if self._partitioning is None else self._partitioning.places(trader_id)
 
-    def _name_behind(self) -> None:
-        """Log once which traders' newest snapshot is not known; clear those that have sent a newer one."""
-        behind = cast("dict[bytes, bytes]", self._client.hgetall(self._keys.behind))
+    def _admitted_elsewhere(self, rows: Iterable[dict[str, Any]]) -> set[str]:
+        """The traders whose state in Postgres came by another partition: that it is not here is no loss."""
+        rows_in: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            for partition in self._places(row["trader_id"]):
+                if partition != self.partition:
+                    rows_in.setdefault(partition, []).append(row)
+        questions: list[Question] = []
+        for partition, of in rows_in.items():
+            admitted = self._keyspace.keys(partition).admitted
+            fields = [f"{row['epoch']}:{row['trader_id']}" for row in of]
+            questions.append((admitted, ("HMGET", admitted, *fields)))
+        return {
+            row["trader_id"]
+            for of, answer in zip(rows_in.values(), ask_each(self._client, questions), strict=True)
+            if not isinstance(answer, Exception)  # then it is taken for a loss
+            for row, seq in zip(of, answer, strict=True)
+            if (number_in(seq) or 0) >= row["seq"]
+        }
+
+    def _look_behind(self) -> None:
+        """See which traders' newest snapshot is not known; clear those that have sent a newer one."""
+        [behind] = self._ask(("HGETALL", self._keys.behind))
         if not behind:
             return
         traders = list(behind)
-        states = cast("list[bytes | None]", self._client.hmget(self._keys.latest, traders))
-        left = []
+        [states] = self._ask(("HMGET", self._keys.latest, *traders))
+        left, over = [], []
         for trader, state in zip(traders, states, strict=True):
             epoch = number_in(behind[trader])
             if epoch is not None and (epoch_in(state) or 0) >= epoch:
-                self._client.hdel(self._keys.behind, trader)
+                over.append(trader)
             else:
                 left.append(_text(trader))
-        new = [trader for trader in left if (self._keys.partition, trader) not in _named]
-        _named.difference_update([(self._keys.partition, _text(trader)) for trader in traders])
-        _named.update((self._keys.partition, trader) for trader in left)
-        if new:
-            shown = ", ".join(map(repr, new[:_NAMED_MAX])) + (", ..." if len(new) > _NAMED_MAX else "")
-            log.critical(
-                "After Redis lost its data %d traders got an epoch smaller than Postgres knows, so their "
-                "newest state cannot be known until they send another snapshot: %s. "
-                "`riskstream repair TRADER` decides for the state in Postgres",
-                len(new),
-                shown,
-            )
+        if over:
+            self._ask(("HDEL", self._keys.behind, *over))
+        self._findings.add_behind(each for each in left if (self.partition, each) not in _named)
+        _named.difference_update([(self.partition, _text(trader)) for trader in traders])
+        _named.update((self.partition, trader) for trader in left)
 
 
 class FloorsOfShare:
@@ -280,20 +334,28 @@ class FloorsOfShare:
         partitions: Iterable[int],
         outages: PartitionOutages | None = None,
         identity: str | None = None,
+        known: Known | None = None,
     ) -> None:
-        """identity: of the database. outages: the partitions that Redis does not serve now, left out here."""
+        """identity: of the database. outages: the partitions that Redis does not serve now, left out here.
+
+        known: learns whether Postgres knows the number of partitions.
+        """
         self._client = client
+        self._findings = Findings()
+        url, keyspace = settings.require_database_url(), settings.keyspace
         self._floors = [
-            Floors.from_settings(settings, client, partition, identity) for partition in partitions
+            Floors(client, url, partition, keyspace, identity, self._findings) for partition in partitions
         ]
         self._outages = PartitionOutages() if outages is None else outages
+        self._known = Known() if known is None else known
         self._left: deque[Floors] = deque()
         self._look_at = 0.0
+        self._logged_at = -math.inf
 
     def look(self) -> None:
         """Every LOOK_EVERY_S see where there is something to do; do it, for BUDGET_S with each call.
 
-        Raises nothing.
+        Raises nothing: what cannot be compared now is logged, and never hinders storing.
         """
         now = monotonic()
         if now >= self._look_at:
@@ -301,15 +363,48 @@ class FloorsOfShare:
             self._left = deque(self._not_done())
         while self._left and monotonic() < now + BUDGET_S:
             first = self._left[0]
-            if first.partition in self._outages or first.look():
+            if first.partition in self._outages or self._is_done(first):
                 self._left.popleft()
+        if not self._left:
+            self._findings.log()
+
+    def compare(self) -> None:
+        """All of them at once; logs what was found. Raises one of ERRORS."""
+        for each in self._floors:
+            while not each.look():
+                pass
+        self._findings.log()
+
+    def _is_done(self, floors: Floors) -> bool:
+        """After another look. What fails is not tried again before the next time: it would cost as long for
+        each partition."""
+        try:
+            return floors.look()
+        except ERRORS as error:
+            floors.close()
+            if isinstance(error, NotAgreedOn):
+                self._known.in_postgres = False
+            if isinstance(error, (psycopg.Error, NotAgreedOn)):  # Postgres is one for all of them
+                self._left = deque([floors])
+            else:
+                away = unreachable(self._client, error, [each.key for each in self._left])
+                self._left = deque(each for each in self._left if each is floors or each.key not in away)
+            # That a server is away is logged where the streams are read.
+            if monotonic() >= self._logged_at and not isinstance(error, AWAY):
+                self._logged_at = monotonic() + _REPEAT_EVERY_S
+                log.error(
+                    "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
+                    floors.partition,
+                    classify_error(error) if isinstance(error, psycopg.Error) else error,
+                )
+            return True
 
     def _not_done(self) -> list[Floors]:
         served = [each for each in self._floors if each.partition not in self._outages]
         try:
-            answers = ask(self._client, [question for each in served for question in each.questions()])
+            answers = ask_each(self._client, [question for each in served for question in each.questions()])
         except REDIS_ERRORS:
-            return served  # looking at one of them logs it
+            return []  # it is logged where the streams are read
         found = [(each, answers[4 * at : 4 * at + 4]) for at, each in enumerate(served)]
         # A node of a cluster that does not answer is asked again when its streams can be read.
         return [each for each, of in found if not isinstance(of[0], AWAY) and not each.is_done(*of)]
@@ -320,6 +415,7 @@ class FloorsOfShare:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._findings.log()
         for each in self._floors:
             each.close()
 

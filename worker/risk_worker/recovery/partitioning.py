@@ -58,8 +58,8 @@ def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int)
 
 
 def announce(client: RedisClient, keyspace: Keyspace, found: Partitioning, seen: InUse) -> None:
-    """Write the copies that differ. Raises one of REDIS_ERRORS where no server answers."""
-    places = {*range(found.width), *seen.copies}
+    """Write the copies that differ, where a node answers. Raises one of REDIS_ERRORS where none does."""
+    places = {*range(found.width), *seen.copies} - seen.away
     write(client, found, (keyspace.keys(each) for each in places if seen.copies.get(each) != found))
 
 

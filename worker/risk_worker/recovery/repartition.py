@@ -12,7 +12,7 @@ from risk_producer.errors import RiskError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
-from risk_worker.recovery.floors import Floors
+from risk_worker.recovery.floors import FloorsOfShare
 from risk_worker.recovery.partitioning import agree, join_stored, write
 from risk_worker.stream import partitions
 
@@ -81,13 +81,17 @@ def _announce(client: RedisClient, settings: Settings, found: Partitioning) -> N
                 f"partition {partition} could not take the change: {answer}. Producers that do not "
                 "know of it go on as they are, and nothing is lost; run the command again once Redis answers"
             )
+        if answer != found.text.encode():  # a newer one is there, or another one of the same version
+            raise NotChanged(
+                f"partition {partition} has {_shown(answer)} instead of {found.text}: another change was "
+                "quicker; run the command again"
+            )
 
 
 def _compare(client: RedisClient, settings: Settings, found: Partitioning) -> None:
     """Compare all with Postgres, where that is not done: load() can rely at once on what they hold."""
-    for partition in range(found.width):
-        with Floors.from_settings(settings, client, partition) as floors:
-            floors.compare()
+    with FloorsOfShare(settings, client, range(found.width)) as floors:
+        floors.compare()
 
 
 @contextlib.contextmanager
@@ -97,6 +101,10 @@ def _client(settings: Settings) -> Iterator[RedisClient]:
             yield client
     except REDIS_ERRORS as error:
         raise NotChanged(f"Redis did not answer; the command may be run again: {error}") from error
+
+
+def _shown(copy: object) -> str:
+    return copy.decode(errors="backslashreplace") if isinstance(copy, bytes) else str(copy)
 
 
 def _as_text(seen: InUse, wish: int) -> str:

@@ -3,9 +3,10 @@
 -- one than expected nothing is done: another worker was quicker, or Redis lost its data meanwhile.
 --
 -- KEYS  floors, epochs, latest, admitted, behind
--- ARGV  1: JSON of {following = the marker after this page, states = {{trader, epoch = text, seq, payload}...}}
+-- ARGV  1: JSON of {following = the marker after this page, states = {{trader, epoch = text, seq, payload,
+--          elsewhere = true where that state came by another partition, which may be missing}...}}
 --       2: the marker that is expected, "": none; it may be any bytes
--- Returns JSON of {restored = how many traders}, or {overtaken = true}: the marker is another one.
+-- Returns JSON of {restored = how many traders something was lost of}, or {overtaken = true}: the marker is another one.
 local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local page = cjson.decode(ARGV[1])
 local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
@@ -48,7 +49,7 @@ for _, each in ipairs(page.states) do
   elseif not state then
     redis.call('HSET', behind, trader, text) -- the newest is neither in Postgres yet nor known here
   end
-  if lost then restored = restored + 1 end
+  if lost and not each.elsewhere then restored = restored + 1 end
 end
 redis.call('HSET', floors, '', page.following)
 return cjson.encode({ restored = restored })

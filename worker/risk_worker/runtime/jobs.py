@@ -126,7 +126,7 @@ def _drain(
     )
     with (
         client,
-        FloorsOfShare(settings, client, partitions, _partition_outages, identity) as floors,
+        FloorsOfShare(settings, client, partitions, _partition_outages, identity, known) as floors,
         PostgresStore(database_url, identity) as store,
         CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
     ):

@@ -154,9 +154,9 @@ class DrainScheduler:
 
         Returns the ids of those that were enqueued. Raises OtherDatabase.
         """
+        self._claim()  # it may ask Postgres, which may not answer
         with self._lock:
             self.check_types()
-            self._claim()
             self.remove_dead_workers()
             shares = self.shares()
             numbers = sorted({*range(self.partitions), *self._queued()})

@@ -15,8 +15,6 @@ log = logging.getLogger("riskstream.seal")
 
 LOOK_S: Final = 30.0
 """How often a worker looks whether a window is over."""
-LOG_AGAIN: Final = 60
-"""After so many looks an error that stays the same is logged again."""
 
 
 class Sealing(threading.Thread):
@@ -26,14 +24,14 @@ class Sealing(threading.Thread):
         super().__init__(name="sealing", daemon=True)
         self._sealer = Sealer(settings.require_database_url(), WINDOWS[settings.seal_every])
         self._over = threading.Event()
-        self._failed, self._failures = "", 0
+        self._failed: type[Exception] | None = None
 
     def run(self) -> None:
         while not self._over.wait(LOOK_S):
             self.look()
 
     def look(self) -> None:
-        """Seal what is over. An error is logged, and tried again at the next look."""
+        """Seal what is over. An error is logged once, and tried again at each look until it has ended."""
         try:
             for sealed in self._sealer.seal():
                 log.info(
@@ -44,11 +42,13 @@ class Sealing(threading.Thread):
                 )
                 if self._over.is_set():
                     break
-            self._failed = ""
+            if self._failed is not None:
+                self._failed = None
+                log.info("The worker can seal history again")
         except RiskError as error:
-            self._fail(str(error))
+            self._fail(error, str(error))
         except Exception as error:  # noqa: BLE001
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(error, f"{type(error).__name__}: {error}")
         finally:
             self._sealer.close()  # a window is long, and a connection is one of few
 
@@ -56,8 +56,8 @@ class Sealing(threading.Thread):
         """The thread ends after the run that it is making."""
         self._over.set()
 
-    def _fail(self, message: str) -> None:
-        self._failures = self._failures + 1 if message == self._failed else 0
-        self._failed = message
-        if self._failures % LOG_AGAIN == 0:
+    def _fail(self, error: Exception, message: str) -> None:
+        """Log it when it begins: the message of the next look may have other times in it."""
+        if type(error) is not self._failed:
+            self._failed = type(error)
             log.warning("The worker could not seal history, and tries again: %s", message)

@@ -438,7 +438,7 @@ class _Supervisor(threading.Thread):
         settings = self._settings
         seen = jobs.known.look(client, settings.keyspace, settings.partitions)
         self._scheduler.partitions = seen.width
-        if not seen.uniform:
+        if not seen.uniform or not jobs.known.in_postgres:
             _agree(settings, self._scheduler, client)
 
     def stop(self) -> None:
@@ -498,6 +498,7 @@ def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -
     found = partitioning.agree(
         client, settings.require_database_url(), settings.keyspace, settings.partitions
     )
+    jobs.known.in_postgres = True
     seen = jobs.known.look(client, settings.keyspace, settings.partitions)
     scheduler.partitions = seen.width
     if before is None and found.partitions != settings.partitions:

@@ -1,22 +1,33 @@
-"""The chain of seals as it is stored: runs and their leaves."""
+"""The chain of seals as it is stored: runs and their leaves, and the entries between them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
 
 from risk_producer.contract.statements import statements
+from risk_producer.errors import RiskError
 
 SQL: Final = statements(__package__, "seal.sql")
 VERSION: Final = 1
 """Of how the digests are made."""
 
+AT_ONCE: Final = 1_000
+"""How many entries are read from the server at once."""
+SEALED: Final = "sealed"
+EXPIRED: Final = "expired"
+REOPENED: Final = "reopened"
+
 LeafKey = tuple[str, int, str]
 """(trader_id, epoch, UTC day of recorded_at)"""
+
+
+class ChainBusy(RiskError):
+    """Another process adds to the chain at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,13 @@ class Leaf:
     covered: str
     """The seq numbers of its rows and of those that they stand for, like {[1,8),[9,10)}."""
     digest: bytes
+    expired: bool = field(default=False, compare=False)
+    """Whether retention has removed its rows since it was sealed."""
+
+    @property
+    def columns(self) -> tuple[str, int, str, int, int, str, bytes]:
+        """As they are stored."""
+        return self.trader_id, self.epoch, self.day, self.rows, self.merged, self.covered, self.digest
 
     @property
     def key(self) -> LeafKey:
@@ -41,35 +59,71 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The rows of a span of stored_at, sealed."""
+    """An entry of the chain: the rows of a span of stored_at, sealed; or what became of earlier runs."""
 
     number: int
     version: int
     kind: str
+    """sealed: a run. expired: retention removed rows. reopened: runs before it are undone."""
     since: datetime | None
     """None: from the very first."""
-    until: datetime
+    until: datetime | None
+    """How far history is sealed. None: not at all, after an entry that undid all runs."""
+    expired_until: str | None
+    """Of kind expired: the leaves before it of an earlier UTC day have no rows any more."""
     leaves: int
+    """How many were sealed, have expired or are undone."""
     rows: int
     digest: bytes
     previous: bytes | None
-    """The head of the run before; None: this is the first."""
+    """The head of the entry before; None: this is the first."""
     head: bytes
     fits: bool
     """Whether the head is that of the other columns."""
+    undone_by: int | None
+    """The entry that undid the run."""
 
     @property
-    def window(self) -> str:
+    def name(self) -> str:
         """For a person."""
-        since = "the beginning" if self.since is None else show_time(self.since)
-        return f"run {self.number}, stored from {since} until {show_time(self.until)}"
+        if self.kind == EXPIRED:
+            return f"entry {self.number}, what was recorded before {self.expired_until} has expired"
+        if self.kind == REOPENED:
+            return f"entry {self.number}, sealed from {_shown(self.until)} on anew"
+        undone = "" if self.undone_by is None else f", undone by entry {self.undone_by}"
+        return f"run {self.number}, stored from {_shown(self.since)} until {_shown(self.until)}{undone}"
+
+
+def lock(connection: psycopg.Connection) -> None:
+    """Until this transaction ends, no one else adds to the chain. Raises ChainBusy, which ends it."""
+    try:
+        connection.execute(SQL["lock_chain"])
+    except psycopg.errors.LockNotAvailable as error:
+        raise ChainBusy(
+            "another process is sealing, reopening or removing what has expired; try it again"
+        ) from error
+
+
+def end_of_chain(
+    connection: psycopg.Connection,
+) -> tuple[int | None, datetime | None, datetime | None]:
+    """(number of the last entry, how far history is sealed, how far it is closed). None: not at all."""
+    [(last, sealed_until, closed_until)] = connection.execute(SQL["end_of_chain"]).fetchall()
+    return last, sealed_until, closed_until
 
 
 def runs(connection: psycopg.Connection, first: int = 1) -> Iterator[Run]:
-    """The runs from a number on, in order."""
+    """The entries from a number on, in order."""
     with connection.cursor("runs") as cursor:
-        for row in cursor.execute(SQL["runs"], {"first": first}):
+        cursor.itersize = AT_ONCE
+        for row in cursor.execute(SQL["runs"], {"first": first, "limit": None}):
             yield Run(*row)
+
+
+def run_of(connection: psycopg.Connection, number: int) -> Run | None:
+    """The entry of a number. None: there is none."""
+    row = connection.execute(SQL["runs"], {"first": number, "limit": 1}).fetchone()
+    return None if row is None or row[0] != number else Run(*row)
 
 
 def sealed_leaves(connection: psycopg.Connection, number: int, trader: str | None = None) -> list[Leaf]:
@@ -79,10 +133,18 @@ def sealed_leaves(connection: psycopg.Connection, number: int, trader: str | Non
 
 
 def leaves_of_rows(
-    connection: psycopg.Connection, since: datetime | None, until: datetime, trader: str | None = None
+    connection: psycopg.Connection,
+    since: datetime | None,
+    until: datetime | None,
+    trader: str | None = None,
+    *,
+    undone: int | None = None,
 ) -> list[Leaf]:
-    """The leaves that the rows stored in a span come to. since: None: from the very first."""
-    asked = {"from": since, "until": until, "trader": trader, **encoding(connection)}
+    """The leaves that the rows stored in a span come to. since: None: from the very first.
+
+    undone: the number of a run: of those rows alone that it had.
+    """
+    asked = {"from": since, "until": until, "trader": trader, "undone": undone, **encoding(connection)}
     return [Leaf(*row) for row in connection.execute(SQL["leaves"], asked)]
 
 
@@ -90,6 +152,10 @@ def encoding(connection: psycopg.Connection) -> dict[str, Any]:
     """In which text is hashed. In SQL_ASCII the bytes are whatever was stored, and taken as they are."""
     name = connection.info.parameter_status("server_encoding")
     return {"encoding": "SQL_ASCII" if name == "SQL_ASCII" else "UTF8"}
+
+
+def _shown(moment: datetime | None) -> str:
+    return "the beginning" if moment is None else show_time(moment)
 
 
 def show_time(moment: datetime) -> str:

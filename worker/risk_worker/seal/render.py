@@ -16,7 +16,7 @@ SHOWN_MAX: Final = 50  # lines for a person; JSON has all
 
 def head_line(run: Run) -> str:
     """What is kept elsewhere: number, head, and until when its rows were stored."""
-    return f"{run.number} {run.head.hex()} {show_time(run.until)}"
+    return f"{run.number} {run.head.hex()} {'-' if run.until is None else show_time(run.until)}"
 
 
 def as_text(report: Report) -> str:
@@ -34,6 +34,9 @@ def as_text(report: Report) -> str:
     if report.rows_read:
         rate = report.rows_read / max(report.seconds, 1e-9)
         lines.append(f"{report.rows_read:,} rows read, {rate:,.0f} rows/s")
+    if report.expired:
+        lines.append(f"{report.expired:,} rows have expired; their seals stay.")
+    lines += report.notes
     lines += [f"✗ {finding.message}" for finding in report.findings[:SHOWN_MAX]]
     more = len(report.findings) - SHOWN_MAX
     if more > 0:
@@ -54,11 +57,13 @@ def as_json(report: Report) -> str:
         "runs": report.runs,
         "leaves": report.leaves,
         "rows": report.rows,
+        "expired": report.expired,
         "head": None if report.head is None else report.head.hex(),
         "sealed_until": report.sealed_until,
         "closed_until": report.closed_until,
         "deep": report.deep,
         "rows_read": report.rows_read,
+        "notes": report.notes,
         "findings": report.findings,
     }
     return _json(found)
@@ -68,7 +73,7 @@ def run_as_text(run: Run, leaves: Sequence[Leaf]) -> str:
     """A run, and its leaves."""
     lines = [
         head_line(run),
-        f"{run.window}: {run.rows:,} rows in {run.leaves:,} leaves; digest {run.digest.hex()}",
+        f"{run.name}: {run.rows:,} rows in {run.leaves:,} leaves; digest {run.digest.hex()}",
         f"previous head {'none: it is the first' if run.previous is None else run.previous.hex()}",
     ]
     lines += [

@@ -5,19 +5,27 @@
 SELECT clock_timestamp();
 
 -- name: end_of_chain
--- (last number, its end, how far history is closed). NULL: there is none. A time that no sealer writes, which Python
--- does not have either, is the last that it has.
+-- (last number, how far history is sealed, how far it is closed). NULL: not at all. A time that no sealer writes, which
+-- Python does not have either, is the next that it has.
 SELECT (SELECT max(number) FROM risk_seal_run),
-       (SELECT least(until_at, '9999-12-30Z') FROM risk_seal_run ORDER BY number DESC LIMIT 1),
-       (SELECT NULLIF(least(closed_until, '9999-12-30Z'), '-infinity') FROM risk_seal_mark);
+       (SELECT CASE WHEN until_at > '-infinity' THEN least(greatest(until_at, '2000-01-01Z'), '9999-12-30Z') END
+        FROM risk_seal_run ORDER BY number DESC LIMIT 1),
+       (SELECT CASE WHEN closed_until > '-infinity' THEN least(greatest(closed_until, '2000-01-01Z'), '9999-12-30Z') END
+        FROM risk_seal_mark);
 
 -- name: first_stored
 -- A time that no calendar has is that of no worker; such a row is the first run's, or never sealed.
 SELECT min(stored_at) FROM risk_state_history WHERE stored_at >= '2000-01-01Z' AND stored_at < %(until)s;
 
--- name: lock_writers
--- The lock of risk_refuse_closed(): waits for the transactions that are inserting.
-SELECT pg_advisory_xact_lock(8244247498213122412);
+-- name: lock_chain
+-- For who closes, seals, reopens or lets rows expire: one at a time. It is in no writer's way.
+LOCK TABLE risk_seal_mark IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+
+-- name: writers
+-- The transactions that have inserted: risk_refuse_closed() gave each this lock.
+SELECT virtualtransaction, pid FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'risk_seal_mark'::regclass AND mode = 'RowShareLock' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
 
 -- name: close
 UPDATE risk_seal_mark SET closed_until = greatest(closed_until, %(until)s);
@@ -25,11 +33,94 @@ UPDATE risk_seal_mark SET closed_until = greatest(closed_until, %(until)s);
 -- name: reopen
 UPDATE risk_seal_mark
 SET closed_until = coalesce((SELECT until_at FROM risk_seal_run ORDER BY number DESC LIMIT 1), '-infinity')
-RETURNING NULLIF(least(closed_until, '9999-12-30Z'), '-infinity');
+RETURNING CASE WHEN closed_until > '-infinity' THEN least(greatest(closed_until, '2000-01-01Z'), '9999-12-30Z') END;
 
--- name: lock_chain
--- Whether this transaction alone adds to the chain ("sealruns").
-SELECT pg_try_advisory_xact_lock(8315159405414149747);
+-- name: undo_runs
+-- Adds the entry that undoes the runs which end after a time; no row: there are none.
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+), undone AS (
+    SELECT min(from_at) AS until_at, sum(leaves)::bigint AS leaves, sum(rows)::bigint AS rows
+    FROM risk_seal_run AS run
+    WHERE kind = 'sealed' AND until_at > %(now)s
+      AND NOT EXISTS (SELECT FROM reopened WHERE reopened.number > run.number AND reopened.until_at <= run.from_at)
+    HAVING count(*) > 0
+), run AS (
+    SELECT %(version)s::int AS version, number + 1 AS number, 'reopened'::text AS kind, last.until_at AS from_at,
+           undone.until_at, NULL::date AS expired_until, undone.leaves, undone.rows, sha256('') AS digest,
+           head AS previous
+    FROM undone, (SELECT number, until_at, head FROM risk_seal_run ORDER BY number DESC LIMIT 1) AS last
+)
+INSERT INTO risk_seal_run (version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, head)
+SELECT version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, sha256(record_send(ROW(
+           version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous
+       )))
+FROM run
+RETURNING number;
+
+-- name: total_anew
+-- The totals of each epoch of which a run was undone by an entry: the sum of the leaves that count.
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+), run AS (
+    SELECT number,
+           max(expired_until) OVER (ORDER BY number DESC) AS expired_until,
+           (SELECT min(reopened.number) FROM reopened
+            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at) AS undone_by
+    FROM risk_seal_run AS run
+), concerned AS (
+    SELECT DISTINCT trader_id, epoch FROM risk_seal JOIN run ON number = run WHERE undone_by = %(number)s
+), leaf AS (
+    SELECT trader_id, epoch, day, rows, merged, covered, day < expired_until AS gone
+    FROM risk_seal JOIN concerned USING (trader_id, epoch) JOIN run ON number = run
+    WHERE undone_by IS NULL
+), sums AS (
+    SELECT trader_id, epoch, sum(rows) AS rows, sum(merged) AS merged, sum(rows) FILTER (WHERE gone) AS expired
+    FROM leaf GROUP BY trader_id, epoch
+), covers AS (
+    SELECT trader_id, epoch, range_agg(part) AS covered FROM leaf, unnest(covered) AS part GROUP BY trader_id, epoch
+)
+UPDATE risk_epoch_total AS total
+SET rows = coalesce(sums.rows, 0), merged = coalesce(sums.merged, 0), expired = coalesce(sums.expired, 0),
+    covered = coalesce(covers.covered, '{}')
+FROM concerned LEFT JOIN sums USING (trader_id, epoch) LEFT JOIN covers USING (trader_id, epoch)
+WHERE (total.trader_id, total.epoch) = (concerned.trader_id, concerned.epoch);
+
+-- name: expire
+-- Adds to the totals what of the leaves was recorded before a day and has not expired yet. Returns how many leaves, and
+-- how many rows.
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+), run AS (
+    SELECT number,
+           max(expired_until) OVER (ORDER BY number DESC) AS expired_until,
+           (SELECT min(reopened.number) FROM reopened
+            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at) AS undone_by
+    FROM risk_seal_run AS run
+), gone AS (
+    SELECT trader_id, epoch, count(*) AS leaves, sum(rows) AS rows
+    FROM risk_seal JOIN run ON number = run
+    WHERE day < %(before)s::date AND undone_by IS NULL AND (expired_until IS NULL OR day >= expired_until)
+    GROUP BY trader_id, epoch
+), added AS (
+    UPDATE risk_epoch_total AS total SET expired = expired + gone.rows
+    FROM gone WHERE (total.trader_id, total.epoch) = (gone.trader_id, gone.epoch)
+)
+SELECT coalesce(sum(leaves), 0)::bigint, coalesce(sum(rows), 0)::bigint FROM gone;
+
+-- name: add_expiry
+WITH run AS (
+    SELECT %(version)s::int AS version, number + 1 AS number, 'expired'::text AS kind, until_at AS from_at, until_at,
+           %(before)s::date AS expired_until, %(leaves)s::bigint AS leaves, %(rows)s::bigint AS rows,
+           sha256('') AS digest, head AS previous
+    FROM risk_seal_run ORDER BY risk_seal_run.number DESC LIMIT 1
+)
+INSERT INTO risk_seal_run (version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, head)
+SELECT version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, sha256(record_send(ROW(
+           version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous
+       )))
+FROM run
+RETURNING number;
 
 -- name: row_beyond
 -- When the row after the first so many of a span was stored; no row: there are not so many.
@@ -42,7 +133,7 @@ SELECT greatest(min(stored_at), '2000-01-01Z') FROM risk_state_history
 WHERE stored_at >= coalesce(%(from)s::timestamptz, '-infinity') AND stored_at < %(until)s;
 
 -- name: leaves
--- The leaves of a span of stored_at, from the rows. Text goes through convert_to, because what record_send writes of a
+-- The leaves of a span of stored_at, from the rows; of a run that was undone, from those alone that it had. Text goes through convert_to, because what record_send writes of a
 -- text follows the client's encoding. encoding: UTF8; SQL_ASCII in a database of that name, which may hold any bytes.
 SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), count(*), sum(merged)::bigint, range_agg(covered)::text,
        sha256(string_agg(digest, ''::bytea ORDER BY seq, recorded_at))
@@ -57,6 +148,12 @@ FROM (
     FROM risk_state_history
     WHERE stored_at >= coalesce(%(from)s::timestamptz, '-infinity') AND stored_at < %(until)s
       AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+      AND (%(undone)s::bigint IS NULL OR EXISTS (
+          SELECT FROM risk_seal AS sealed
+          WHERE run = %(undone)s AND sealed.trader_id = risk_state_history.trader_id
+            AND sealed.epoch = risk_state_history.epoch AND day = (recorded_at AT TIME ZONE 'UTC')::date
+            AND least(seq, 9223372036854775806) <@ sealed.covered
+      ))
 ) AS history
 GROUP BY trader_id, epoch, day;
 
@@ -90,28 +187,41 @@ WITH leaf AS (
     FROM risk_seal WHERE run = %(number)s
 ), run AS (
     SELECT %(version)s::int AS version, %(number)s::bigint AS number, 'sealed'::text AS kind,
-           coalesce(%(from)s::timestamptz, '-infinity') AS from_at, %(until)s::timestamptz AS until_at, leaves, rows,
-           digest, (SELECT head FROM risk_seal_run WHERE number = %(number)s - 1) AS previous
+           coalesce(%(from)s::timestamptz, '-infinity') AS from_at, %(until)s::timestamptz AS until_at,
+           NULL::date AS expired_until, leaves, rows, digest,
+           (SELECT head FROM risk_seal_run WHERE number = %(number)s - 1) AS previous
     FROM leaf
 )
-INSERT INTO risk_seal_run (version, number, kind, from_at, until_at, leaves, rows, digest, previous, head)
-SELECT version, number, kind, from_at, until_at, leaves, rows, digest, previous,
-       sha256(record_send(ROW(version, number, kind, from_at, until_at, leaves, rows, digest, previous)))
+INSERT INTO risk_seal_run (version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, head)
+SELECT version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, sha256(record_send(ROW(
+           version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous
+       )))
 FROM run
 RETURNING head;
 
 -- name: runs
--- Each run of the chain, and whether its head is that of its columns.
+-- Each entry of the chain, whether its head is that of its columns, and which entry undid it.
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+)
 SELECT number, version, kind, CASE WHEN from_at BETWEEN '2000-01-01Z' AND '9999-12-30Z' THEN from_at END,
-       least(greatest(until_at, '2000-01-01Z'), '9999-12-30Z'), leaves, rows, digest, previous, head,
-       head = sha256(record_send(ROW(version, number, kind, from_at, until_at, leaves, rows, digest, previous)))
-FROM risk_seal_run
+       CASE WHEN until_at > '-infinity' THEN least(greatest(until_at, '2000-01-01Z'), '9999-12-30Z') END,
+       expired_until::text, leaves, rows, digest, previous, head,
+       head = sha256(record_send(ROW(
+           version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous
+       ))),
+       CASE WHEN kind = 'sealed' THEN (
+           SELECT min(reopened.number) FROM reopened
+           WHERE reopened.number > run.number AND reopened.until_at <= run.from_at
+       ) END
+FROM risk_seal_run AS run
 WHERE number >= %(first)s
-ORDER BY number;
+ORDER BY number
+LIMIT %(limit)s;
 
 -- name: run_at
 -- The run that a moment falls into, or the next one.
-SELECT min(number) FROM risk_seal_run WHERE until_at > %(since)s;
+SELECT min(number) FROM risk_seal_run WHERE kind = 'sealed' AND until_at > %(since)s;
 
 -- name: sums_of_leaves
 -- What the leaves of each run come to.
@@ -127,8 +237,9 @@ GROUP BY run
 ORDER BY run;
 
 -- name: sealed_leaves
--- The leaves of a run, as they were sealed.
-SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest
+-- The leaves of a run, as they were sealed, and whether they have expired since.
+SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest,
+       coalesce(day < (SELECT max(expired_until) FROM risk_seal_run WHERE number > %(number)s), false)
 FROM risk_seal
 WHERE run = %(number)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 ORDER BY trader_id, epoch, day;
@@ -137,15 +248,48 @@ ORDER BY trader_id, epoch, day;
 -- What of some seq numbers is not among others.
 SELECT (%(some)s::int8multirange - %(others)s::int8multirange)::text;
 
+-- name: rows_to_come
+-- Rows of a time that has not come, which no run has, or has had before it was undone: (trader, epoch, rows, first and
+-- last time). sealed_until: how far history is sealed.
+WITH undone AS MATERIALIZED (
+    SELECT number, from_at, until_at FROM risk_seal_run
+    WHERE kind = 'sealed' AND rows > 0 AND until_at > greatest(%(now)s, %(sealed_until)s::timestamptz)
+)
+SELECT trader_id, epoch, count(*), to_json(min(stored_at) AT TIME ZONE 'UTC') #>> '{}',
+       to_json(max(stored_at) AT TIME ZONE 'UTC') #>> '{}'
+FROM risk_state_history AS history
+WHERE stored_at >= greatest(%(now)s, %(sealed_until)s::timestamptz)
+  AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+  AND NOT EXISTS (
+      SELECT FROM undone JOIN risk_seal ON run = number
+      WHERE stored_at >= from_at AND stored_at < until_at AND risk_seal.trader_id = history.trader_id
+        AND risk_seal.epoch = history.epoch AND day = (recorded_at AT TIME ZONE 'UTC')::date
+        AND least(seq, 9223372036854775806) <@ covered
+  )
+GROUP BY trader_id, epoch
+ORDER BY trader_id, epoch;
+
 -- name: wrong_totals
 -- Where the running totals are not the sum of the leaves: (trader, epoch, rows of the total, rows of the leaves).
-WITH sums AS (
-    SELECT trader_id, epoch, sum(rows) AS rows, sum(merged) AS merged
-    FROM risk_seal WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s GROUP BY trader_id, epoch
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+), run AS (
+    SELECT number,
+           max(expired_until) OVER (ORDER BY number DESC) AS expired_until,
+           (SELECT min(reopened.number) FROM reopened
+            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at) AS undone_by
+    FROM risk_seal_run AS run
+), part AS (
+    SELECT trader_id, epoch, rows, merged, covered, day < expired_until AS gone
+    FROM risk_seal JOIN run ON number = run
+    WHERE undone_by IS NULL AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+), sums AS (
+    SELECT trader_id, epoch, sum(rows) AS rows, sum(merged) AS merged,
+           coalesce(sum(rows) FILTER (WHERE gone), 0) AS expired
+    FROM part GROUP BY trader_id, epoch
 ), covers AS (
-    SELECT trader_id, epoch, range_agg(part) AS covered
-    FROM risk_seal, unnest(covered) AS part
-    WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s GROUP BY trader_id, epoch
+    SELECT trader_id, epoch, range_agg(piece) AS covered
+    FROM part, unnest(covered) AS piece GROUP BY trader_id, epoch
 ), leaf AS (
     SELECT * FROM sums LEFT JOIN covers USING (trader_id, epoch)
 )
@@ -153,5 +297,7 @@ SELECT trader_id, epoch, coalesce(total.rows, 0), coalesce(leaf.rows, 0)::bigint
 FROM (
     SELECT * FROM risk_epoch_total WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s
 ) AS total FULL JOIN leaf USING (trader_id, epoch)
-WHERE (total.rows, total.merged, total.covered) IS DISTINCT FROM (leaf.rows, leaf.merged, leaf.covered)
+WHERE (coalesce(total.rows, 0), coalesce(total.merged, 0), coalesce(total.expired, 0), coalesce(total.covered, '{}'))
+      IS DISTINCT FROM
+      (coalesce(leaf.rows, 0), coalesce(leaf.merged, 0), coalesce(leaf.expired, 0), coalesce(leaf.covered, '{}'))
 ORDER BY trader_id, epoch;

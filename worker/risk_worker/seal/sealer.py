@@ -1,15 +1,17 @@
 """Seals history: closes a span of time, then adds a run with its leaves to the chain.
 
 A run ends with a window of the clock (an hour, say), or after ROWS_MAX rows. What it takes in is final: once
-a time is closed, no transaction that began before it can insert (risk_refuse_closed() in the migrations).
+a time is closed, no transaction that began before it can insert (risk_refuse_closed() in the migrations). Who
+inserts never waits for a sealer: the sealer waits for those that have inserted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
 from typing import Final
 
 import psycopg
@@ -19,7 +21,18 @@ from risk_worker.database import connection as database
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.sqlstate import Disposition, classify_error
-from risk_worker.seal.chain import SQL, VERSION, Run, encoding, leaves_of_rows, runs, show_time
+from risk_worker.seal.chain import (
+    SQL,
+    VERSION,
+    ChainBusy,
+    Run,
+    encoding,
+    end_of_chain,
+    leaves_of_rows,
+    lock,
+    run_of,
+    show_time,
+)
 
 ROWS_MAX: Final = 1_000_000
 """Of a run, where they were stored at different times."""
@@ -33,12 +46,29 @@ WINDOWS: Final = {
 DELAY: Final = timedelta(minutes=1)
 """How long ago a window must have ended; transactions that insert for longer are tried again."""
 CLOCKS_APART_MAX: Final = timedelta(minutes=1)
+WRITERS_S: Final = 2.0
+"""How long a sealer waits for the transactions that are inserting; then it tries again later."""
+WRITERS_EVERY_S: Final = 0.02
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ClocksDiffer(RiskError):
     """The clocks of this machine and of the database differ, so nothing is closed; the message has both."""
+
+
+class WritersBusy(DatabaseUnavailable):
+    """A transaction that has inserted goes on for long, so that its time cannot be sealed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """What Sealer.reopen() did."""
+
+    closed_until: datetime | None
+    """None: history is open."""
+    entry: Run | None
+    """The one that undoes the runs of a clock that ran ahead. None: there were none."""
 
 
 class Sealer(ConnectionOwner):
@@ -53,55 +83,76 @@ class Sealer(ConnectionOwner):
         self._clock = clock
 
     def seal(self) -> Iterator[Run]:
-        """Seal what is over by both clocks, run by run.
+        """Seal what is over by both clocks, run by run; nothing, where another sealer is at it.
 
         Raises DatabaseUnavailable, ClocksDiffer, ConfigurationError.
         """
         with _explained():
             connection = self._connected()
-            limit = self._limit(connection)
-            [(_, sealed_until, closed_until)] = connection.execute(SQL["end_of_chain"]).fetchall()
+            limit = _window_end(self._now(connection) - DELAY, self._window) - self._window
+            _, sealed_until, _ = end_of_chain(connection)
             if sealed_until is not None and _window_end(sealed_until, self._window) > limit:
                 return
-            if closed_until is None or closed_until < limit:
-                with connection.transaction():
-                    connection.execute(SQL["lock_writers"])
-                    connection.execute(SQL["close"], {"until": limit})
-            while (run := self._add_run(connection, limit)) is not None:
-                yield run
+            try:
+                self._close(connection, limit)
+                while (run := self._add_run(connection, limit)) is not None:
+                    yield run
+            except ChainBusy:
+                return
 
-    def reopen(self) -> datetime | None:
-        """Take the closing back to the end of the last run, after a clock that ran ahead. Returns it."""
+    def reopen(self) -> Reopened:
+        """Undo what a clock that ran ahead has closed and sealed.
+
+        Runs that end later than now are undone by an entry of the chain: they stay, and their rows can be
+        verified, and what is stored from now on is sealed in new ones. The closing is taken back to the
+        end of the last run that counts.
+        Raises DatabaseUnavailable, ClocksDiffer, ConfigurationError, and ChainBusy while a sealer is at work.
+        """
         with _explained():
-            [(closed_until,)] = self._connected().execute(SQL["reopen"]).fetchall()
-            found: datetime | None = closed_until
-            return found
+            connection = self._connected()
+            now = self._now(connection)
+            with connection.transaction():
+                lock(connection)
+                undone = connection.execute(SQL["undo_runs"], {"now": now, "version": VERSION}).fetchone()
+                if undone is not None:
+                    connection.execute(SQL["total_anew"], {"number": undone[0]})
+                [(closed_until,)] = connection.execute(SQL["reopen"]).fetchall()
+                return Reopened(closed_until, None if undone is None else run_of(connection, undone[0]))
 
-    def _limit(self, connection: database.Connection) -> datetime:
-        """The end of the last window that is over by both clocks."""
+    def _now(self, connection: database.Connection) -> datetime:
+        """The earlier of the times that the two clocks show."""
+        theirs: datetime
         [(theirs,)] = connection.execute(SQL["clock"]).fetchall()
         ours = self._clock()
         if abs(theirs - ours) > CLOCKS_APART_MAX:
             raise ClocksDiffer(
-                f"nothing is sealed, because the database's clock shows {show_time(theirs)} and this "
-                f"machine's {show_time(ours)}: a time that is closed too early could not be written "
-                "to. Set the clocks"
+                f"the database's clock shows {show_time(theirs)} and this machine's {show_time(ours)}: a "
+                "time that is closed too early could not be written to. Set the clocks"
             )
-        return _window_end(min(theirs, ours) - DELAY, self._window) - self._window
+        return min(theirs, ours)
+
+    def _close(self, connection: database.Connection, limit: datetime) -> None:
+        """From now on no transaction that began before the limit can insert."""
+        with connection.transaction():
+            lock(connection)
+            _, _, closed_until = end_of_chain(connection)
+            if closed_until is None or closed_until < limit:
+                _wait_for_writers(connection)  # one that goes on for long would be refused its next insert
+                connection.execute(SQL["close"], {"until": limit})
 
     def _add_run(self, connection: database.Connection, limit: datetime) -> Run | None:
-        """None: everything before the limit is sealed, or another sealer is at it."""
+        """None: everything before the limit is sealed, or history was reopened meanwhile."""
         with connection.transaction():
-            if connection.execute(SQL["lock_chain"]).fetchone() != (True,):
-                return None
-            [(last, since, closed_until)] = connection.execute(SQL["end_of_chain"]).fetchall()
-            until = self._until(connection, since, min(limit, closed_until))
+            lock(connection)
+            last, since, closed_until = end_of_chain(connection)
+            until = None if closed_until is None else self._until(connection, since, min(limit, closed_until))
             if until is None:
                 return None
+            _wait_for_writers(connection)  # those that have seen an earlier mark
             number = 1 if last is None else last + 1
             leaves = leaves_of_rows(connection, since, until)
             with connection.cursor() as cursor:
-                cursor.executemany(SQL["add_leaf"], [(number, *astuple(each)) for each in leaves])
+                cursor.executemany(SQL["add_leaf"], [(number, *leaf.columns) for leaf in leaves])
             connection.execute(SQL["add_to_totals"], {"number": number})
             words = {
                 "number": number,
@@ -111,8 +162,7 @@ class Sealer(ConnectionOwner):
                 **encoding(connection),
             }
             connection.execute(SQL["add_run"], words)
-            [run] = runs(connection, number)
-            return run
+            return run_of(connection, number)
 
     def _until(
         self, connection: database.Connection, since: datetime | None, limit: datetime
@@ -135,13 +185,34 @@ class Sealer(ConnectionOwner):
         return cut
 
 
+def _wait_for_writers(connection: database.Connection) -> None:
+    """Until each transaction is over that has inserted by now. Later ones wait for nothing meanwhile."""
+    deadline = monotonic() + WRITERS_S
+    writers = _writers(connection)
+    while writers:
+        if monotonic() > deadline:
+            pids = ", ".join(f"with the pid {pid}" if pid else "that is prepared" for pid in writers.values())
+            raise WritersBusy(
+                f"a transaction {pids} has been inserting into history for long, so its time cannot be "
+                "sealed now; sealing is tried again"
+            )
+        sleep(WRITERS_EVERY_S)
+        now = _writers(connection)
+        writers = {transaction: pid for transaction, pid in writers.items() if transaction in now}
+
+
+def _writers(connection: database.Connection) -> dict[str, int | None]:
+    """The transactions that have inserted, and the pid of each; None: it is a prepared one."""
+    return dict(connection.execute(SQL["writers"]).fetchall())
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
-        raise DatabaseUnavailable(
-            "a transaction has been inserting into history for long, so the time cannot be closed now; "
+        raise WritersBusy(
+            "a transaction above READ COMMITTED is inserting into history, so the time cannot be closed now; "
             "sealing is tried again"
         ) from error
     except psycopg.Error as error:

@@ -6,7 +6,7 @@ of runs whose seals do not fit. With it, the leaves of every run are made again 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -15,14 +15,22 @@ from typing import Final
 import psycopg
 
 from risk_producer.errors import RiskError
+from risk_worker.database import connection as database
 from risk_worker.database.reader import as_of_one_moment, connected
 from risk_worker.seal.chain import (
+    AT_ONCE,
+    EXPIRED,
+    REOPENED,
+    SEALED,
     SQL,
     VERSION,
     Leaf,
+    LeafKey,
     Run,
     encoding,
+    end_of_chain,
     leaves_of_rows,
+    run_of,
     runs,
     sealed_leaves,
     show_time,
@@ -47,7 +55,7 @@ class Finding:
     """Something that is not as it was sealed."""
 
     kind: str
-    """added, removed, changed: rows; seal, leaf, total, head: what was sealed."""
+    """added, removed, changed: rows; seal, leaf, total, head: what was sealed; clock: of a time to come."""
     message: str
     run: int | None = None
     since: datetime | None = None
@@ -64,8 +72,10 @@ class Report:
     runs: int = 0
     leaves: int = 0
     rows: int = 0
+    expired: int = 0
+    """How many of the rows retention has removed."""
     head: bytes | None = None
-    """Of the last run."""
+    """Of the last entry."""
     sealed_until: datetime | None = None
     closed_until: datetime | None = None
     deep: bool = False
@@ -73,6 +83,8 @@ class Report:
     seconds: float = 0.0
     """Of reading rows."""
     findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What an auditor has to know, and is not wrong: which runs were undone."""
 
     @property
     def intact(self) -> bool:
@@ -98,40 +110,38 @@ def verify(
     report = Report(deep=deep)
     with connected(url) as connection:
         with as_of_one_moment(connection):
+            [(now,)] = connection.execute(SQL["clock"]).fetchall()
             first = _first(connection, since)
-            before = next(runs(connection, first - 1), None) if first > 1 else None
-            chain = list(runs(connection, first))
-            suspects = _check_chain(connection, report, chain, before, first)
+            suspects, last = _check_chain(connection, report, first)
             _check_heads(connection, report, heads)
-            if since is None:
-                _check_totals(connection, report, trader)
-        wanted = chain if deep else [run for run in chain if run.number in suspects]
+            _check_totals(connection, report, trader)
+            _check_times(connection, report, now, trader)
+        wanted = range(first, last + 1) if deep else sorted(suspects)
         began = monotonic()
-        for number, run in enumerate(wanted, start=1):
-            sealed = sealed_leaves(connection, run.number, trader)
-            found = leaves_of_rows(connection, run.since, run.until, trader)
-            report.findings += _differences(connection, run, sealed, found)
-            report.rows_read += sum(leaf.rows for leaf in found)
+        for done, number in enumerate(wanted, start=1):
+            found, rows = _look(connection, number, trader)
+            if found:  # rows may have expired, or a run may have been undone, since it was asked for
+                found, rows = _look(connection, number, trader)
+            report.findings += found
+            report.rows_read += rows
             report.seconds = monotonic() - began
             if progress is not None:
-                progress(number, len(wanted), report.rows_read, report.seconds)
+                progress(done, len(wanted), report.rows_read, report.seconds)
     return report
 
 
 def last_run(url: str) -> Run | None:
     """The last of the chain. Raises as verify() does."""
     with connected(url) as connection, connection.transaction():
-        [(last, _, _)] = connection.execute(SQL["end_of_chain"]).fetchall()
-        return None if last is None else next(runs(connection, last))
+        last, _, _ = end_of_chain(connection)
+        return None if last is None else run_of(connection, last)
 
 
 def run_with_leaves(url: str, number: int, trader: str | None = None) -> tuple[Run, list[Leaf]] | None:
     """A run as it was sealed. None: there is none of that number. Raises as verify() does."""
     with connected(url) as connection, as_of_one_moment(connection):
-        run = next(runs(connection, number), None)
-        if run is None or run.number != number:
-            return None
-        return run, sealed_leaves(connection, number, trader)
+        run = run_of(connection, number)
+        return None if run is None else (run, sealed_leaves(connection, number, trader))
 
 
 def read_heads(lines: Sequence[str]) -> list[tuple[int, bytes]]:
@@ -162,59 +172,78 @@ def _first(connection: psycopg.Connection, since: datetime | None) -> int:
         return 1
     [(number,)] = connection.execute(SQL["run_at"], {"since": since}).fetchall()
     if number is None:
-        [(last, _, _)] = connection.execute(SQL["end_of_chain"]).fetchall()
-        return 1 if last is None else int(last) + 1
+        last, _, _ = end_of_chain(connection)
+        return 1 if last is None else last + 1
     return int(number)
 
 
-def _check_chain(
-    connection: psycopg.Connection, report: Report, chain: Sequence[Run], before: Run | None, first: int
-) -> set[int]:
-    """Returns the numbers of the runs whose leaves are not those that were sealed."""
-    asked = {"first": first, **encoding(connection)}
-    sums = {
-        number: (count, rows, digest)
-        for number, count, rows, digest in connection.execute(SQL["sums_of_leaves"], asked)
-    }
+def _check_chain(connection: psycopg.Connection, report: Report, first: int) -> tuple[set[int], int]:
+    """Returns the numbers of the runs whose leaves are not those that were sealed, and of the last entry."""
+    before = run_of(connection, first - 1) if first > 1 else None
+    with connection.cursor("sums") as cursor:
+        cursor.itersize = AT_ONCE
+        asked = {"first": first, **encoding(connection)}
+        sums = cursor.execute(SQL["sums_of_leaves"], asked)
+        return _check_entries(report, runs(connection, first), iter(sums), before, first)
+
+
+def _check_entries(
+    report: Report,
+    chain: Iterable[Run],
+    sums: Iterator[tuple[int, int, int, bytes]],
+    before: Run | None,
+    first: int,
+) -> tuple[set[int], int]:
+    """sums: of the leaves of each run: (run, leaves, rows, digest), in order."""
     suspects = set()
+    undone: dict[int, tuple[int, int]] = {}  # by an entry: the first and the last run
+    rest = next(sums, None)
     for run in chain:
         if run.version > VERSION:
             raise SealsNewer(
-                f"run {run.number} was sealed in version {run.version} of the digests, and this "
+                f"entry {run.number} was sealed in version {run.version} of the digests, and this "
                 f"riskstream knows {VERSION}: verify it with a newer one"
             )
         report.findings += _link_findings(run, before, first)
         if not run.fits:
             report.findings.append(
-                _of_run("seal", run, "the run was changed: its head is not that of its columns")
+                _of_run("seal", run, "it was changed: its head is not that of its columns")
             )
-        leaves = sums.pop(run.number, (0, 0, None))
-        if leaves[:2] != (run.leaves, run.rows) or (leaves[2] is not None and leaves[2] != run.digest):
-            suspects.add(run.number)
-            report.findings.append(
-                _of_run(
-                    "leaf",
-                    run,
-                    f"its leaves were changed: {run.leaves:,} leaves of {run.rows:,} rows were sealed, "
-                    f"there are {leaves[0]:,} of {leaves[1]:,}",
+        while rest is not None and rest[0] < run.number:
+            report.findings.append(_without_run(*rest[:3]))
+            rest = next(sums, None)
+        leaves: tuple[int, int, bytes | None] = (0, 0, None)
+        if rest is not None and rest[0] == run.number:
+            leaves, rest = rest[1:], next(sums, None)
+        if run.kind == SEALED:
+            if leaves[:2] != (run.leaves, run.rows) or (leaves[2] is not None and leaves[2] != run.digest):
+                suspects.add(run.number)
+                report.findings.append(
+                    _of_run(
+                        "leaf",
+                        run,
+                        f"its leaves were changed: {run.leaves:,} leaves of {run.rows:,} rows were sealed, "
+                        f"there are {leaves[0]:,} of {leaves[1]:,}",
+                    )
                 )
-            )
+            report.runs += 1
+            report.leaves += run.leaves
+            report.rows += run.rows
+            if run.undone_by is not None:
+                undone[run.undone_by] = undone.get(run.undone_by, (run.number, 0))[0], run.number
+        elif leaves[0]:
+            report.findings.append(_of_run("leaf", run, f"{leaves[0]:,} leaves were added to it"))
+        if run.kind == EXPIRED:
+            report.expired += run.rows
+        elif run.kind == REOPENED:
+            report.notes.append(_undone(run, undone.get(run.number)))
         before = run
-        report.runs += 1
-        report.leaves += run.leaves
-        report.rows += run.rows
-    for number, (count, rows, _) in sorted(sums.items()):
-        report.findings.append(
-            Finding("seal", f"run {number} was removed: {count:,} leaves of {rows:,} rows have none", number)
-        )
-    [(_, _, report.closed_until)] = connection.execute(SQL["end_of_chain"]).fetchall()
+    while rest is not None:
+        report.findings.append(_without_run(*rest[:3]))
+        rest = next(sums, None)
     if before is not None:
         report.head, report.sealed_until = before.head, before.until
-        if report.closed_until is None or report.closed_until < before.until:
-            report.findings.append(
-                _of_run("seal", before, "history is not closed as far as it is sealed: the mark was changed")
-            )
-    return suspects
+    return suspects, 0 if before is None else before.number
 
 
 def _link_findings(run: Run, before: Run | None, first: int) -> Iterator[Finding]:
@@ -232,10 +261,26 @@ def _link_findings(run: Run, before: Run | None, first: int) -> Iterator[Finding
         yield _of_run("seal", run, "it does not begin where the run before ends")
 
 
+def _undone(entry: Run, runs: tuple[int, int] | None) -> str:
+    which = "runs"
+    if runs is not None:
+        which = f"run {runs[0]}" if runs[0] == runs[1] else f"runs {runs[0]} to {runs[1]}"
+    since = "the beginning" if entry.until is None else show_time(entry.until)
+    return (
+        f"Entry {entry.number} undid {which}, of {entry.rows:,} rows, because a clock had run ahead: what "
+        f"was stored from {since} on is sealed anew. The rows that were sealed then are verified as before; "
+        "rows may have been added to them."
+    )
+
+
+def _without_run(number: int, leaves: int, rows: int) -> Finding:
+    return Finding("seal", f"run {number} was removed: {leaves:,} leaves of {rows:,} rows have none", number)
+
+
 def _check_heads(connection: psycopg.Connection, report: Report, heads: Sequence[tuple[int, bytes]]) -> None:
     for number, head in sorted(heads):
-        run = next(runs(connection, number), None)
-        if run is None or run.number != number:
+        run = run_of(connection, number)
+        if run is None:
             ends = "there are no seals"
             if report.sealed_until is not None:
                 ends = f"the chain ends at {show_time(report.sealed_until)}"
@@ -271,27 +316,81 @@ def _check_totals(connection: psycopg.Connection, report: Report, trader: str | 
         )
 
 
+def _check_times(connection: psycopg.Connection, report: Report, now: datetime, trader: str | None) -> None:
+    """now: by the database's clock."""
+    _, sealed_until, report.closed_until = end_of_chain(connection)
+    if sealed_until is not None and (report.closed_until is None or report.closed_until < sealed_until):
+        what = f"history is not closed as far as it is sealed, until {show_time(sealed_until)}"
+        report.findings.append(Finding("seal", f"{what}: the mark was changed"))
+    if report.closed_until is not None and report.closed_until > now:
+        report.findings.append(
+            Finding(
+                "clock",
+                f"history is closed until {show_time(report.closed_until)}, and the database's clock shows "
+                f"{show_time(now)}: nothing can be stored until then. A clock has run ahead: set it, then "
+                "run riskstream seal reopen",
+            )
+        )
+    asked = {"now": now, "sealed_until": sealed_until, "trader": trader}
+    for trader_id, epoch, rows, first, last in connection.execute(SQL["rows_to_come"], asked):
+        report.findings.append(
+            Finding(
+                "clock",
+                f"{trader_id}, epoch {epoch}: {rows:,} rows have a stored_at of a time to come ({first} to "
+                f"{last}, UTC), so no run has them: they were written by hand, or by a database whose clock "
+                "ran ahead",
+                trader_id=trader_id,
+                epoch=epoch,
+            )
+        )
+
+
+def _look(connection: database.Connection, number: int, trader: str | None) -> tuple[list[Finding], int]:
+    """Make the leaves of a run again. Returns where they differ, and how many rows were read."""
+    with as_of_one_moment(connection):
+        run = run_of(connection, number)
+        if run is None or run.kind != SEALED:
+            return [], 0
+        undone = None if run.undone_by is None else number
+        sealed = sealed_leaves(connection, number, trader)
+        found = leaves_of_rows(connection, run.since, run.until, trader, undone=undone)
+        return list(_differences(connection, run, sealed, found)), sum(leaf.rows for leaf in found)
+
+
 def _differences(
     connection: psycopg.Connection, run: Run, sealed: Sequence[Leaf], found: Sequence[Leaf]
 ) -> Iterator[Finding]:
     """Where the rows of a run are not those that were sealed."""
     leaves, rows = {leaf.key: leaf for leaf in sealed}, {leaf.key: leaf for leaf in found}
     for key in sorted(leaves.keys() | rows.keys()):
-        leaf, row = leaves.get(key), rows.get(key)
-        if leaf == row:
-            continue
-        if leaf is None and row is not None:
-            kind, what = (
-                "added",
-                f"{row.rows:,} rows were added, of which none was sealed (seq {_shown(row.covered)})",
-            )
-        elif row is None and leaf is not None:
-            kind, what = "removed", f"all {leaf.rows:,} rows were removed (seq {_shown(leaf.covered)})"
-        elif leaf is not None and row is not None:
-            kind, what = _explain(connection, leaf, row)
-        trader_id, epoch, day = key
-        message = f"{run.window}: {trader_id}, epoch {epoch}, recorded on {day}: {what}"
-        yield Finding(kind, message, run.number, run.since, run.until, trader_id, epoch, day)
+        difference = _difference(connection, run, leaves.get(key), rows.get(key))
+        if difference is not None:
+            yield _of_leaf(run, key, *difference)
+
+
+def _difference(
+    connection: psycopg.Connection, run: Run, leaf: Leaf | None, row: Leaf | None
+) -> tuple[str, str] | None:
+    """(kind, what) of a leaf, and of the rows."""
+    if leaf is not None and leaf.expired:
+        # What an undone run has of a time to come is not sealed yet, and does not expire.
+        if row is None or run.undone_by is not None:
+            return None
+        return "added", f"{row.rows:,} rows are there (seq {_shown(row.covered)}), though they have expired"
+    if leaf == row:
+        return None
+    if leaf is None:
+        assert row is not None
+        return "added", f"{row.rows:,} rows were added, of which none was sealed (seq {_shown(row.covered)})"
+    if row is None:
+        return "removed", f"all {leaf.rows:,} rows were removed (seq {_shown(leaf.covered)})"
+    return _explain(connection, leaf, row)
+
+
+def _of_leaf(run: Run, key: LeafKey, kind: str, what: str) -> Finding:
+    trader_id, epoch, day = key
+    message = f"{run.name}: {trader_id}, epoch {epoch}, recorded on {day}: {what}"
+    return Finding(kind, message, run.number, run.since, run.until, trader_id, epoch, day)
 
 
 def _explain(connection: psycopg.Connection, leaf: Leaf, row: Leaf) -> tuple[str, str]:
@@ -324,4 +423,4 @@ def _shown(covered: str) -> str:
 
 
 def _of_run(kind: str, run: Run, what: str) -> Finding:
-    return Finding(kind, f"{run.window}: {what}", run.number, run.since, run.until)
+    return Finding(kind, f"{run.name}: {what}", run.number, run.since, run.until)

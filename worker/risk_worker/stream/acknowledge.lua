@@ -6,15 +6,19 @@
 -- another worker has taken off some of it, Redis has lost its data, or entries were added by hand, the
 -- entries' ids are needed, to see which are there and which are foreign.
 --
--- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted
+-- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database
 -- ARGV  1: JSON of an Acknowledgement (acknowledgement.py): first, last, listed,
 --          stored = {{trader, count, latency_ms, entries}...}, dead = {{trader, count, entries}...}, duplicates,
---          buckets = {bound = count}, incarnations = {{field, highest}...}, unidentified;
+--          buckets = {bound = count}, incarnations = {{field, highest}...}, unidentified,
+--          database = the identity of the one in which it is committed, "" where that is not compared;
 --          entries = {{id, seq, incarnation, bound}...} only where listed; what is 0 or empty may be missing
--- Returns JSON of {taken_off = how many entries this call took off}, or {ids_needed = true}: ask again, listed.
-local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+-- Returns JSON of {taken_off = how many entries this call took off}; or {ids_needed = true}: ask again, listed; or
+-- {database = the identity that is there}: the stream is another database's, and nothing was done.
+local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local batch = cjson.decode(ARGV[1])
+local owner = batch.database ~= '' and redis.call('GET', database)
+if owner and owner ~= batch.database then return cjson.encode({ database = shown(owner) }) end
 local AGAIN = cjson.encode({ ids_needed = true })
 local SLICE = 1000 -- unpack() has a limit of some thousands
 local unreadable = 0

@@ -59,6 +59,8 @@ class Acknowledgement(msgspec.Struct):
     incarnations: list[Admitted]
     unidentified: int
     """Entries that name no incarnation."""
+    database: str = ""
+    """The identity of the database in which the batch is committed; empty: it is not compared."""
 
 
 class Acknowledged(msgspec.Struct):
@@ -68,10 +70,15 @@ class Acknowledged(msgspec.Struct):
     """Entries that this call took off the stream."""
     ids_needed: bool = False
     """Nothing was done: the stream is not as the batch was read, so each entry has to be listed."""
+    database: str = ""
+    """Nothing was done: the stream is this other database's."""
 
 
-def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
-    """The message for a batch that is cut off the stream as one piece."""
+def whole(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> Acknowledgement:
+    """The message for a batch that is cut off the stream as one piece.
+
+    database: the identity of the one in which it is committed; empty: it is not compared.
+    """
     rows, of_stored = _stored(batch, outcome)
     dead: dict[str, int] = defaultdict(int)
     for dead_letter in outcome.dead:
@@ -91,12 +98,13 @@ def whole(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
             Admitted(f"{epoch}:{trader}", seq) for (trader, epoch), seq in _highest(batch, outcome).items()
         ],
         unidentified=sum(dead_letter.identity is None for dead_letter in outcome.dead),
+        database=database,
     )
 
 
-def listed(batch: Batch, outcome: Outcome, now: datetime) -> Acknowledgement:
+def listed(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> Acknowledgement:
     """The same with each entry, for a batch of which the stream may have only a part, or foreign entries."""
-    message = whole(batch, outcome, now)
+    message = whole(batch, outcome, now, database)
     numbers = {each: number for number, each in enumerate(_highest(batch, outcome), 1)}
 
     def entry(entry_id: str, identity: Identity | None, bound: str = "") -> TakenOff:

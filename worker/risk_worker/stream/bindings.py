@@ -12,7 +12,7 @@ from risk_producer.contract.identity import difference
 from risk_producer.contract.keys import Keys, Keyspace
 from risk_producer.errors import ConfigurationError
 from risk_producer.transport.connect import RedisClient
-from risk_producer.transport.servers import Question, ask
+from risk_producer.transport.servers import Question, ask_each
 
 
 class OtherDatabase(ConfigurationError):
@@ -27,9 +27,12 @@ class Bindings:
         self.identity = identity
 
     def held(self, names: Iterable[str]) -> dict[str, Any]:
-        """What each key holds: bytes, None, or the error that Redis answers. Raises one of REDIS_ERRORS."""
+        """What each key holds: bytes, None, or the error.
+
+        Raises one of REDIS_ERRORS where no server answers.
+        """
         keys = list(names)
-        return dict(zip(keys, ask(self._client, [(key, ("GET", key)) for key in keys]), strict=True))
+        return dict(zip(keys, ask_each(self._client, [(key, ("GET", key)) for key in keys]), strict=True))
 
     def write(self, names: Iterable[str]) -> dict[str, Any]:
         """Write the identity where there is none. Returns what each key holds then, as held().
@@ -41,7 +44,7 @@ class Bindings:
         questions: list[Question] = []
         for key in keys:
             questions += [(key, ("SET", key, self.identity, "NX")), (key, ("GET", key))]
-        return dict(zip(keys, ask(self._client, questions)[1::2], strict=True))
+        return dict(zip(keys, ask_each(self._client, questions)[1::2], strict=True))
 
     def problems(self, names: Iterable[str]) -> dict[str, Exception]:
         """Which keys name another database, or cannot be read, and why; writes ours where there is none.
@@ -52,7 +55,7 @@ class Bindings:
         missing = [key for key, value in found.items() if value is None]
         if missing:
             found |= self.write(missing)
-        return {key: error for key, value in found.items() if (error := self._problem(key, value))}
+        return {key: error for key, value in found.items() if (error := self.problem(key, value))}
 
     def claim(self, partitions: Iterable[Keys]) -> None:
         """Write the identity beside each stream that has none, where none of them is another database's.
@@ -75,7 +78,8 @@ class Bindings:
         if others:
             raise OtherDatabase(others[0] + (f" ({len(others)} keys differ)" if len(others) > 1 else ""))
 
-    def _problem(self, key: str, value: Any) -> Exception | None:
+    def problem(self, key: str, value: Any) -> Exception | None:
+        """Why a key that holds this, or the error, is not this database's; None: it is, or holds nothing."""
         if value is None or isinstance(value, Exception):
             return value
         text = difference(key, value, self.identity)

@@ -64,7 +64,7 @@ class PartitionOutages:
             log.critical(
                 "The worker cannot store %s, as %s: %s. The snapshots wait in the stream, and the worker "
                 "tries again%s.",
-                _named(partitions),
+                named(partitions),
                 _why(error, len(partitions)),
                 error,
                 "" if alone else "; it goes on with the other partitions",
@@ -81,7 +81,7 @@ class PartitionOutages:
         if outage is not None and not self._outages:
             log.warning(
                 "The worker stores all partitions again: %s answered after %.1f s.",
-                _named(self._named),
+                named(self._named),
                 self._clock() - self._began,
             )
 
@@ -97,6 +97,7 @@ def _why(error: Exception, partitions: int) -> str:
     return "Redis does not serve " + ("it" if partitions == 1 else "them")
 
 
-def _named(partitions: Iterable[int]) -> str:
+def named(partitions: Iterable[int]) -> str:
+    """For a person: partition 3, or partitions 0, 3."""
     shown = [str(each) for each in sorted(partitions)]
     return f"partition {shown[0]}" if len(shown) == 1 else f"partitions {', '.join(shown)}"

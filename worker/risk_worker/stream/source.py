@@ -7,13 +7,13 @@ starts at the stream's beginning, and a successor of a dead worker finds everyth
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from risk_producer.contract import counters
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
@@ -27,7 +27,16 @@ from risk_producer.transport.connect import (
     is_cluster,
     redis_client,
 )
-from risk_producer.transport.servers import AWAY, Question, ask, is_of_all, probe, unreachable
+from risk_producer.transport.servers import (
+    AWAY,
+    Question,
+    ScriptCall,
+    ask,
+    ask_each,
+    probe_each,
+    run_each,
+    unreachable,
+)
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.drain.ports import Piece
@@ -92,13 +101,13 @@ class _Partition:
 
     __slots__ = ("after", "clocks", "epochs", "keys", "name", "number", "stream")
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, keys: Keys) -> None:
         self.number = keys.partition
         self.keys = keys
         self.stream = self.keys.snapshots
         self.name = self.stream.encode()
         self.after = _BEGINNING
-        self.epochs = Epochs(client, self.keys)
+        self.epochs = Epochs(keys)
         self.clocks = Clocks()
 
     def rewind(self) -> None:
@@ -141,7 +150,7 @@ class StreamSource:
         self._client = client
         self._of_cluster = is_cluster(client)
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
-        self._partitions = [_Partition(client, keyspace.keys(number)) for number in sorted(partitions)]
+        self._partitions = [_Partition(keyspace.keys(number)) for number in sorted(partitions)]
         self._of = {each.stream: each for each in self._partitions}
         self._outages = PartitionOutages() if outages is None else outages
         self._outages.keep(each.number for each in self._partitions)
@@ -205,20 +214,32 @@ class StreamSource:
             self._count = min(self._batch_size, 4 * count)
         return pieces
 
-    def examine(self, batch: Batch) -> bool:
+    def examine(self, batches: Sequence[Batch]) -> list[Batch]:
         """Make dead letters of snapshots whose epoch Redis did not give out to their trader.
 
-        False: that cannot be known now, and the batch is read again later.
+        Returns the batches of which that is known; the others are read again later.
         """
-        partition = self._of[batch.stream]
+        unknown = {
+            self._of[batch.stream]: traders
+            for batch in batches
+            if (traders := self._of[batch.stream].epochs.unknown(batch))
+        }
         try:
-            partition.epochs.examine(batch)
+            answers = ask_each(
+                self._client,
+                [(each.stream, ("HMGET", each.keys.epochs, *traders)) for each, traders in unknown.items()],
+            )
         except REDIS_ERRORS as error:
-            if not self._has_others:
-                raise _unavailable(error) from error
-            self._fails(partition, error)
-            return False
-        return True
+            raise _unavailable(error) from error
+        answer_of = dict(zip(unknown, answers, strict=True))
+        self._served({each: answer for each, answer in answer_of.items() if isinstance(answer, AWAY)})
+        for each, answer in answer_of.items():
+            if not isinstance(answer, AWAY):
+                each.epochs.learn(unknown[each], answer)
+        known = [batch for batch in batches if not isinstance(answer_of.get(self._of[batch.stream]), AWAY)]
+        for batch in known:
+            self._of[batch.stream].epochs.reject(batch)
+        return known
 
     def length(self) -> int:
         """Entries that wait; in a key that is no stream there are none. Raises one of REDIS_ERRORS."""
@@ -248,14 +269,17 @@ class StreamSource:
         }
         for partition, (batch, outcome) in committed.items():
             partition.clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
-        answers = self._report({each: acknowledgement.whole(*of, now) for each, of in committed.items()})
+        database = "" if self._bindings is None else self._bindings.identity
+        answers = self._report(
+            {each: acknowledgement.whole(*of, now, database) for each, of in committed.items()}
+        )
         again = {each: of for each, of in committed.items() if _needs_ids(answers[each])}
         if again:
-            answers |= self._report({each: acknowledgement.listed(*of, now) for each, of in again.items()})
-        for partition, answer in answers.items():
-            if isinstance(answer, Exception):
-                self._fails(partition, answer)
-            elif self._outages:
+            answers |= self._report(
+                {each: acknowledgement.listed(*of, now, database) for each, of in again.items()}
+            )
+        for partition in self._served(answers):
+            if self._outages:
                 self._outages.record_success(partition.number)
 
     def failed(self, batches: Sequence[Batch]) -> None:
@@ -271,10 +295,8 @@ class StreamSource:
                 counts += [(keys.attempts, trader_id, count), (keys.failures, trader_id, count)]
             questions += [(keys.snapshots, ("HINCRBY", *of)) for of in counts]
         try:
-            ask(self._client, questions)  # a counter that cannot be counted is no reason to wait
+            ask_each(self._client, questions)  # a counter that cannot be counted is no reason to wait
         except REDIS_ERRORS as error:
-            if self._has_others:
-                return
             raise _unavailable(error) from error
 
     def forget(self) -> int:
@@ -282,28 +304,23 @@ class StreamSource:
 
         Returns how many it dropped.
         """
-        dropped = 0
-        for each in self._partitions:
-            if each.number in self._outages:
-                continue
-            keys = each.keys
-            try:
-                answer: Any = self._forget(
-                    keys=[keys.superseded, keys.admitted, keys.epochs, keys.snapshots],
-                    args=[msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))],
-                )
-            except REDIS_ERRORS as error:
-                if not self._has_others:
-                    raise _unavailable(error) from error
-                self._fails(each, error)
-            else:
-                dropped += msgspec.json.decode(answer, type=Forgotten).forgotten
-        return dropped
-
-    @property
-    def _has_others(self) -> bool:
-        """Whether there are other partitions, and they go on where the server of one does not answer."""
-        return self._of_cluster and len(self._partitions) > 1
+        message = msgspec.json.encode(Forget(FORGET_AFTER_MS, FORGET_PAGE))
+        answers = self._run(
+            self._forget,
+            {
+                each: ([keys.superseded, keys.admitted, keys.epochs, keys.snapshots], [message])
+                for each in self._partitions
+                if each.number not in self._outages
+                for keys in (each.keys,)
+            },
+        )
+        away = {each: answer for each, answer in answers.items() if isinstance(answer, AWAY)}
+        self._served(away)  # a key of another type hinders nothing else
+        return sum(
+            msgspec.json.decode(answer, type=Forgotten).forgotten
+            for answer in answers.values()
+            if not isinstance(answer, Exception)
+        )
 
     def _read(self, count: int, found: _Found, *, wait: bool) -> bool:
         """Add what comes next, of all streams together no more than `count` entries.
@@ -313,9 +330,8 @@ class StreamSource:
         self.more = False
         sound = self._partitions
         if self._outages:
-            for each in sound:
-                if each.number in self._outages and self._may_answer(each):
-                    self._ask([each], 1, found)
+            due = self._reachable([each for each in sound if each.number in self._outages])[:count]
+            self._ask(due, len(due), found)
             sound = [each for each in sound if each.number not in self._outages]
             wait = wait and not found
             if not sound:
@@ -385,30 +401,18 @@ class StreamSource:
         if self._bindings is None or not partitions:
             return partitions
         of = {each.keys.database: each for each in partitions}
-        try:
-            problems = self._bindings.problems(of)
-        except REDIS_ERRORS as error:
-            if len(partitions) == len(self._partitions):
-                raise
-            problems = dict.fromkeys(of, error)
-        for name, problem in problems.items():
-            self._fails(of[name], problem)
-        return [each for name, each in of.items() if name not in problems]
+        problems = self._bindings.problems(of)
+        return self._served({each: problems.get(name) for name, each in of.items()})
 
-    def _may_answer(self, partition: _Partition) -> bool:
-        """Whether it is time to try a partition in an outage, and its node answers at all."""
-        if not self._outages.is_due(partition.number):
-            return False
-        try:
-            probe(self._client, partition.stream)
-        except REDIS_ERRORS as error:
-            self._fails(partition, error)
-            return False
-        return True
+    def _reachable(self, partitions: list[_Partition]) -> list[_Partition]:
+        """Those in an outage that it is time to try, and whose node answers at all."""
+        due = {each.stream: each for each in partitions if self._outages.is_due(each.number)}
+        problems = probe_each(self._client, due)
+        return self._served({each: problems.get(stream) for stream, each in due.items()})
 
     def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
         """What each of the streams has; without those that Redis answers with an error for."""
-        if self._has_others:
+        if self._of_cluster:
             return self._poll(partitions, count, block_s or 0.0)
         try:
             return self._xread(partitions, count, block_s)
@@ -416,7 +420,7 @@ class StreamSource:
             if isinstance(error, AWAY):
                 raise
             if len(partitions) == 1:
-                self._fails(partitions[0], error)
+                self._served({partitions[0]: error})
                 return {}
         # One of them is at fault, or more are, and the answer does not say which.
         found: _Found = {}
@@ -435,80 +439,74 @@ class StreamSource:
 
     def _poll(self, partitions: list[_Partition], count: int, wait_s: float) -> _Found:
         """Ask a cluster again and again until a stream has something, for so many seconds at the most."""
+        block = ("BLOCK", max(1, round(wait_s * 1000))) if wait_s and len(partitions) == 1 else ()
         until = monotonic() + wait_s
         pause_s, longest_s = _POLL_S
         while True:
+            answers = ask_each(
+                self._client,
+                [
+                    (each.stream, ("XREAD", "COUNT", count, *block, "STREAMS", each.stream, each.after))
+                    for each in partitions
+                ],
+            )
+            answer_of = dict(zip(partitions, answers, strict=True))
             found: _Found = {}
-            questions: list[Question] = [
-                (each.stream, ("XREAD", "COUNT", count, "STREAMS", each.stream, each.after))
-                for each in partitions
-            ]
-            answers = self._ask_each(questions)
-            for each, answer in zip(partitions, answers, strict=True):
-                if not isinstance(answer, Exception):
-                    [rows] = dict(answer).values() if answer else [()]
-                    found[each] = _entries(rows)
-                elif self._outages.is_due(each.number):
-                    self._fails(each, answer)
+            for each in self._served(answer_of):
+                [rows] = dict(answer_of[each]).values() if answer_of[each] else [()]
+                found[each] = _entries(rows)
             left_s = until - monotonic()
             if any(found.values()) or len(found) < len(partitions) or left_s <= 0:
                 return found
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, longest_s)
 
-    def _ask_each(self, questions: Sequence[Question]) -> list[Any]:
-        """ask(), one question of each partition; that none of these answers says nothing of the others."""
-        try:
-            return ask(self._client, questions)
-        except REDIS_ERRORS as error:
-            if not self._has_others or len(questions) == len(self._partitions) or is_of_all(error):
-                raise
-            return [error] * len(questions)
+    def _served(self, answers: Mapping[_Partition, Any]) -> list[_Partition]:
+        """Those of which the answer is no error; the others are in an outage from now on, and read again."""
+        for each, answer in answers.items():
+            # With the first one that fails, all others on its server do.
+            if isinstance(answer, Exception) and self._outages.is_due(each.number):
+                streams = unreachable(self._client, answer, self._of)
+                self._fail(answer, {each, *(self._of[stream] for stream in streams)})
+        return [each for each, answer in answers.items() if not isinstance(answer, Exception)]
 
-    def _fails(self, partition: _Partition, error: Exception) -> None:
-        """Redis answers with an error for one partition, or does not answer for all of its node."""
-        of = {each.stream: each for each in self._partitions}
-        failed = [of[stream] for stream in unreachable(self._client, partition.stream, error, of)]
-        for each in failed or [partition]:
+    def _fail(self, error: Exception, partitions: set[_Partition]) -> None:
+        for each in partitions:
             each.rewind()
+        numbers = {each.number for each in partitions}
         self._outages.record_failure(
-            [each.number for each in failed or [partition]],
+            sorted(numbers),
             error,
-            alone=len(failed or [partition]) == len(self._partitions),
+            alone=all(each.number in numbers or each.number in self._outages for each in self._partitions),
         )
 
-    def _report(self, reports: dict[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
-        """Ask acknowledge.lua, once for each partition."""
-        try:
-            if len(reports) == 1:
-                return {each: self._report_one(each, report) for each, report in reports.items()}
-            questions: list[Question] = []
-            for each, report in reports.items():
-                keys, args = _arguments(each, report)
-                questions.append((each.stream, ("EVALSHA", self._acknowledge.sha, len(keys), *keys, *args)))
-            found = dict(zip(reports, self._ask_each(questions), strict=True))
-            return {each: self._answer_of(each, reports[each], answer) for each, answer in found.items()}
-        except REDIS_ERRORS as error:
-            raise _unavailable(error, "did not take the acknowledgement") from error
+    def _report(self, reports: Mapping[_Partition, Acknowledgement]) -> dict[_Partition, _Answer]:
+        """Run acknowledge.lua, once for each partition."""
+        answers = self._run(
+            self._acknowledge,
+            {each: _arguments(each, report) for each, report in reports.items()},
+            "did not take the acknowledgement",
+        )
+        return {
+            each: answer if isinstance(answer, Exception) else self._answer_of(each, answer)
+            for each, answer in answers.items()
+        }
 
-    def _answer_of(self, partition: _Partition, report: Acknowledgement, answer: Any) -> _Answer:
-        if isinstance(answer, NoScriptError):
-            return self._report_one(partition, report)
-        if isinstance(answer, Exception):
-            return answer
-        return msgspec.json.decode(answer, type=Acknowledged)
+    def _answer_of(self, partition: _Partition, answer: bytes) -> _Answer:
+        found = msgspec.json.decode(answer, type=Acknowledged)
+        if not found.database:
+            return found
+        assert self._bindings is not None
+        return self._bindings.problem(partition.keys.database, found.database.encode()) or found
 
-    def _report_one(self, partition: _Partition, report: Acknowledgement) -> _Answer:
-        keys, args = _arguments(partition, report)
+    def _run(
+        self, script: Any, calls: Mapping[_Partition, ScriptCall], what: str = "did not answer"
+    ) -> dict[_Partition, Any]:
+        """The answers of a script, errors included. Raises SourceUnavailable where no server answers."""
         try:
-            answer: Any = self._acknowledge(keys=keys, args=args)
-        except ResponseError as error:
-            return error
+            return dict(zip(calls, run_each(self._client, script, list(calls.values())), strict=True))
         except REDIS_ERRORS as error:
-            if self._has_others:
-                return error
-            raise
-        return msgspec.json.decode(answer, type=Acknowledged)
+            raise _unavailable(error, what) from error
 
 
 def _unavailable(error: Exception, what: str = "did not answer") -> SourceUnavailable:
@@ -519,8 +517,7 @@ def _needs_ids(answer: _Answer) -> bool:
     return isinstance(answer, Acknowledged) and answer.ids_needed
 
 
-def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str], list[bytes]]:
-    """Of acknowledge.lua: its keys, and what follows."""
+def _arguments(partition: _Partition, report: Acknowledgement) -> ScriptCall:
     keys = partition.keys
     return [
         keys.snapshots,
@@ -530,6 +527,7 @@ def _arguments(partition: _Partition, report: Acknowledgement) -> tuple[list[str
         keys.latency_ms,
         keys.latency_buckets,
         keys.admitted,
+        keys.database,
     ], [msgspec.json.encode(report)]
 
 

@@ -76,7 +76,7 @@ def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("risk_producer.session.backoff._WAIT_S", 0.001)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_garbage_collection() -> Iterator[None]:
     """A fault in a finalizer that the collector happens to run is no fault of the call that was meant."""
     gc.collect()

@@ -115,3 +115,14 @@ def test_the_sender_asks_for_the_others_meanwhile() -> None:
     assert not sender.open
     assert 0 < sender.wait_s(1.0) <= wait_s + TRY_EVERY_S
     assert sender.next_request(1.0 + sender.wait_s(1.0) + 0.001) is not None
+
+
+def test_former_partitions_are_not_counted_among_those_that_there_are() -> None:
+    outages = Outages(16)
+    for partition in (0, 9, 12, 13, 14):
+        outages.record_failure(partition, "away", 0.0, 0.0)
+    outages.divide(4)
+    assert outages.named(outages.partitions) == (
+        "partitions 0, 9 (a former one), 12 (a former one), 13 (a former one), 14 (a former one) of 4"
+    )
+    assert outages.named((0, 1, 2, 3, 12)) == "", "all that there are"

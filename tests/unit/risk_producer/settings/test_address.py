@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from risk_producer import AsyncRiskProducer, RiskProducer
@@ -129,38 +127,6 @@ def test_as_whom_and_how_securely() -> None:
     }
     assert address.sentinel_options == {"username": "s", "password": "q&", "ssl_ca_certs": "/ca.pem"}
     assert not any(secret in repr(address) for secret in ("p/w", "q&"))
-
-
-SECRETS = st.text(st.sampled_from("abcXYZ0159/@#?%&=:+,;'"), min_size=6, max_size=24)
-
-
-@given(
-    SECRETS,
-    st.sampled_from(
-        [
-            "redis+sentinel://:{}@h1,h2:1/name/0",
-            "rediss+sentinel://u:{}@h1,[::1]/name?ssl_cert_reqs=none",
-            "redis+sentinel://h1,h2/name?sentinel_password={}",
-            "redis+sentinel://h1,h2/name?sentinel_username=u&sentinel_password={}&db=1",
-            "redis+sentinel://:{0}@h1,:{0}@h2/name",
-            "redis+cluster://u:{}@h1,h2",
-            "redis+cluster://h1,u:{}@h2",
-        ]
-    ),
-)
-def test_no_message_shows_a_part_of_a_secret(secret: str, form: str) -> None:
-    url = form.format(secret)
-    pieces = [secret]
-    for sign in "/@#?&=:,;+":
-        pieces = [part for piece in pieces for part in piece.split(sign)]
-    shown = [mask(url)]
-    try:
-        shown.append(repr(redis_address(url)))
-    except ConfigurationError as error:
-        shown.append(str(error))
-    for piece in pieces:
-        if len(piece) >= 5:
-            assert not any(piece in text for text in shown), shown
 
 
 @pytest.mark.parametrize(

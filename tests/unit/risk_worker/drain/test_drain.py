@@ -44,8 +44,8 @@ class ScriptedSource:
         self.more = len(entries) == 2
         return [("risk:{0}:snapshots", entries)] if entries else []
 
-    def examine(self, batch: Batch) -> bool:
-        return True
+    def examine(self, batches: Sequence[Batch]) -> list[Batch]:
+        return list(batches)
 
     def rewind(self) -> None:
         self.steps.append("rewind")

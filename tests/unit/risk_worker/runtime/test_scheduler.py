@@ -13,6 +13,7 @@ import pytest
 from rq import Queue
 from rq.utils import now, utcformat
 
+from risk_producer.contract.keys import Keyspace
 from risk_worker.runtime import jobs
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob
 from risk_worker.runtime.scheduler import (
@@ -25,6 +26,7 @@ from risk_worker.runtime.scheduler import (
     DrainScheduler,
     process_host,
 )
+from risk_worker.stream.bindings import OtherDatabase
 from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
 from tests.support.clock import FakeClock
 
@@ -381,3 +383,22 @@ def test_a_repair_that_fails_is_loud_and_counted(
         scheduler.ensure_enqueued()
     assert "Drain job drain-0 could not be enqueued: " in caplog.text
     assert client.hget("risk:drain-jobs", "failed") == b"1"
+
+
+def test_no_lock_is_held_while_postgres_is_asked_whose_the_jobs_are(client: Any) -> None:
+    """It may not answer, and the other threads of the worker look after the jobs meanwhile."""
+    keyspace = Keyspace()
+    client.set(keyspace.database, "other")
+    seen: list[bool] = []
+
+    def read() -> str:
+        seen.append(made._lock.acquire(blocking=False))
+        made._lock.release()
+        return "other"
+
+    made = DrainScheduler(client, 1, keyspace=keyspace, identity="mine", read_identity=read)
+    assert made.ensure_enqueued() == ["drain-0"]
+    assert seen == [True]
+    client.set(keyspace.database, "a third")
+    with pytest.raises(OtherDatabase):
+        made.ensure_enqueued()

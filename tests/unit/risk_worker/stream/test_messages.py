@@ -99,11 +99,17 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "claim": lambda: CLAIM.arguments()[0],
     "claim-floors": lambda: CLAIM.arguments({"größer": BIG - 2, "b": 7})[0],
     "supersede": lambda: SUPERSEDE.arguments()[0],
-    "acknowledge-whole": lambda: msgspec.json.encode(acknowledgement.whole(*batch(), NOW)),
+    "acknowledge-whole": lambda: msgspec.json.encode(acknowledgement.whole(*batch(), NOW, "own")),
     "acknowledge-listed": lambda: msgspec.json.encode(acknowledgement.listed(*batch(), NOW)),
     "forget": lambda: msgspec.json.encode(Forget(86_400_000, 1_000)),
     "restore": lambda: msgspec.json.encode(
-        floors._Page("comparing run ", [floors._State("größer", "7", 3, payload("größer", 7, 3).decode())])
+        floors._Page(
+            "comparing run ",
+            [
+                floors._State("größer", "7", 3, payload("größer", 7, 3).decode()),
+                floors._State("moved", "7", 3, payload("moved", 7, 3).decode(), elsewhere=True),
+            ],
+        )
     ),
     "rebind": lambda: msgspec.json.encode(rebind._Message(1_000, "me@here", "the database was restored")),
     "repair": lambda: repairs.repair_arguments("me@here", "größer", CHANGES)[0],
@@ -143,6 +149,17 @@ ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
         admit(accept_behind=True).admission,
         Admission(3, [], {}, Partitioning(4, 64, (16, 4))),
     ),
+    "admit-unread": (
+        admit(accept_behind=True).admission,
+        Admission(
+            3,
+            [],
+            unread=(
+                "Redis does not tell how many partitions there are (NOPERM User t has no permissions to run "
+                "the 'get' command); the user needs the permission for GET: ACL SETUSER USER +get"
+            ),
+        ),
+    ),
     "supersede": (
         SUPERSEDE.answers,
         {
@@ -172,6 +189,10 @@ ANSWERS: dict[str, tuple[Callable[[bytes], object], object]] = {
     "acknowledge-ids-needed": (
         msgspec.json.Decoder(Acknowledged).decode,
         Acknowledged(ids_needed=True),
+    ),
+    "acknowledge-other-database": (
+        msgspec.json.Decoder(Acknowledged).decode,
+        Acknowledged(database=r'\xff\x00"{}'),
     ),
     "forget": (msgspec.json.Decoder(Forgotten).decode, Forgotten(1)),
     "restore": (msgspec.json.Decoder(floors._Restored).decode, floors._Restored(1)),
@@ -209,7 +230,7 @@ class Scripts:
         self._client = client
 
     def check(self, answer: str, package: str, name: str, keys: Sequence[str], *arguments: bytes) -> None:
-        said = self._client.register_script(script(package, name))(keys=keys, args=arguments)
+        said = self._client.register_script(script(package, *name.split()))(keys=keys, args=arguments)
         assert msgspec.json.decode(said) == msgspec.json.decode(golden(f"{answer}.answer"))
 
     def admit(self, answer: str, message: bytes) -> None:
@@ -226,11 +247,11 @@ class Scripts:
 
     def claim(self, answer: str, message: str = "claim") -> None:
         keys = (KEYS.epochs, KEYS.floors, KEYS.superseded)
-        self.check(answer, "risk_producer.transport", "claim", keys, golden(message))
+        self.check(answer, "risk_producer.transport", "epochs claim", keys, golden(message))
 
     def supersede(self, answer: str) -> None:
         keys = (KEYS.epochs, KEYS.floors, KEYS.superseded)
-        self.check(answer, "risk_producer.transport", "supersede", keys, golden("supersede"))
+        self.check(answer, "risk_producer.transport", "epochs supersede", keys, golden("supersede"))
 
     def acknowledge(self, answer: str, message: bytes) -> None:
         keys = (KEYS.snapshots, KEYS.counters, KEYS.attempts, KEYS.failures, KEYS.latency_ms)
@@ -238,7 +259,7 @@ class Scripts:
             answer,
             "risk_worker.stream",
             "acknowledge",
-            (*keys, KEYS.latency_buckets, KEYS.admitted),
+            (*keys, KEYS.latency_buckets, KEYS.admitted, KEYS.database),
             message,
         )
 
@@ -365,6 +386,18 @@ def test_acknowledge_takes_the_golden_message(client: Any, scripts: Scripts, nam
 
 
 def test_acknowledge_asks_for_ids_where_the_stream_is_another(scripts: Scripts) -> None:
+    scripts.acknowledge("acknowledge-ids-needed", golden("acknowledge-whole"))
+
+
+def test_acknowledge_takes_nothing_off_the_stream_of_another_database(client: Any, scripts: Scripts) -> None:
+    """The ids may be equal by chance."""
+    for entry_id in ("5-0", "5-1", "6-0", "7-0", "8-0"):
+        client.xadd(KEYS.snapshots, {"s": "{}"}, id=entry_id)
+    client.set(KEYS.database, NOISE)
+    before = {key: client.dump(key) for key in client.scan_iter()}
+    scripts.acknowledge("acknowledge-other-database", golden("acknowledge-whole"))
+    assert {key: client.dump(key) for key in client.scan_iter()} == before
+    client.set(KEYS.database, "own")
     scripts.acknowledge("acknowledge-ids-needed", golden("acknowledge-whole"))
 
 

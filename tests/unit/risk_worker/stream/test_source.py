@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -12,9 +13,11 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import identity_of
 from risk_worker.drain.batch import DeadLetter, Outcome, StreamEntry, decode_entries
 from risk_worker.stream import source as module
+from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.source import StreamSource
 from tests.support.factory import payload
 from tests.support.reads import read, read_batch
+from tests.support.wait import wait_until
 
 KEYS = Keys(0)
 
@@ -153,7 +156,7 @@ def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
             for at, epoch in enumerate(epochs, 1)
         ]
         batch = decode_entries(KEYS.snapshots, entries)
-        source.examine(batch)
+        source.examine([batch])
         return [row.snapshot.epoch for row in batch.rows]
 
     client.hset(KEYS.epochs, "t", b"\xff")
@@ -191,8 +194,31 @@ def test_the_bytes_of_all_streams_together_are_bounded(
         for _ in range(max(2, 20 // partitions)):
             client.xadd(Keys(partition).snapshots, {b"s": b"x" * 8 * kib})
     source = StreamSource(client, range(partitions), batch_size=5_000, block_s=0.01)
-    while not source.is_empty():
+    waiting = partitions * max(2, 20 // partitions)
+    while waiting:
         pieces = source.read()
         assert 0 < sum(len(each.payload) for _, entries in pieces for each in entries) <= 32 * kib
         for stream, entries in pieces:
-            client.xdel(stream, *(each.id for each in entries))
+            waiting -= client.xdel(stream, *(each.id for each in entries))
+    assert source.is_empty()
+
+
+def test_a_batch_in_hand_is_not_acknowledged_to_the_stream_of_another_database(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is replaced by another deployment's file meanwhile, and its ids are equal by chance."""
+    own, other = str(UUID(int=1)), str(UUID(int=2))
+    source = StreamSource(client, [0], block_s=0.01, bindings=Bindings(client, own))
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    batch = read_batch(source)
+    client.set(KEYS.database, other)
+    source.acknowledge([batch], [Outcome((), duplicates=0)])
+    assert client.xlen(KEYS.snapshots) == 1
+    assert counters(client) == {}
+    [message] = [each for each in caplog.messages if "cannot store" in each]
+    assert message.startswith("The worker cannot store partition 0, as it is another database's")
+    assert f"{KEYS.database} names the database {other}, and this database is {own}" in message
+    client.set(KEYS.database, own)
+    [again] = wait_until(lambda: source.read(), what="it is read again")
+    source.acknowledge([decode_entries(*again)], [Outcome((), duplicates=1)])
+    assert counters(client) == {"batches": 1, "stored": 1, "duplicates": 1}
