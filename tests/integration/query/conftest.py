@@ -29,7 +29,7 @@ FILL = """
     )
     SELECT 'trader-' || lpad(trader::text, 2, '0'), at, 1 + n / 777, 1 + n % 777,
            CASE WHEN paused AND (n + 60 * trader) % 280 = 120 THEN 'limit ' || n ELSE '' END, 'trace-' || n,
-           100 * sin(n / 50.0 + trader), 5 + 5 * cos(n / 70.0 + trader),
+           100 * sin(n / 50.0 + trader), round((5 + 5 * cos(n / 70.0 + trader))::numeric, 1),
            100000 + 100 * sin(n / 50.0 + trader), 101000, paused,
            CASE WHEN paused THEN at + interval '1 hour' END,
            date_trunc('day', at, 'UTC'), 0,

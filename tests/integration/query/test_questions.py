@@ -58,7 +58,7 @@ def test_history(week: Week) -> None:
     assert ask(week, History(T)) == newest_first[:20]
     assert ask(week, History(T, last=4_000)) == newest_first[:4_000]
     assert ask(week, History(T, last="10000")) == newest_first
-    since, until = hours(20), hours(30)
+    since, until = week.rows[T][600].recorded_at, week.rows[T][900].recorded_at
     within = [row for row in newest_first if since <= row.recorded_at < until]
     assert len(within) == 300
     assert ask(week, History(T, since=since, until=until)) == within
@@ -205,7 +205,7 @@ def test_pnl(week: Week) -> None:
 def test_export(week: Week) -> None:
     kind = row_of(Export)
     assert ask(week, Export()) == [as_row(kind, row) for rows in week.rows.values() for row in rows]
-    since, until = hours(20), hours(30)
+    since, until = week.rows[T][600].recorded_at, week.rows[T][900].recorded_at
     assert ask(week, Export(T, since, until)) == [
         as_row(kind, row) for row in week.rows[T] if since <= row.recorded_at < until
     ]
