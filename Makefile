@@ -52,7 +52,7 @@ save-cost: $(DEV) ## what save() costs the trader, idle and under load
 growth: $(DEV) ## rates, waits, processor time as things grow, into docs/growth.png and scale.md: 20 minutes
 	$(BIN)/python -m benchmarks.growth
 
-bounds: $(DEV) ## measure what docs/reliability.md promises, and write it beside the promises: 20 minutes
+bounds: $(DEV) ## measure what docs/reliability.md promises, and write it beside the promises: 25 minutes
 	$(BIN)/python -m benchmarks.partitions
 	RISK_TEST_BOUNDS=1 $(BIN)/pytest -m bounds
 

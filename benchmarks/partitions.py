@@ -102,10 +102,12 @@ def goals(trial: Trial, found: Waits, of_one: float, of_many: float) -> str:
     if trial.longest_ms is not None:
         return _goal("longest", found.longest, trial.longest_ms)
     if trial.event is not None:
-        return _goal("p99", found.p99, P99_MS, "; ") + _goal("of all", found.p99 / of_many, 2, unit=" ×")
+        return _goal("p99", found.p99, P99_MS, "; ") + _goal(
+            "p99 beside all", found.p99 / of_many, 2, unit=" ×"
+        )
     if trial.partitions == 1:
         return ""
-    times = _goal("of one partition", found.p99 / of_one, 2, unit=" ×")
+    times = _goal("p99 beside one partition", found.p99 / of_one, 2, unit=" ×")
     return _goal("p50", found.p50, P50_MS, "; ") + _goal("p99", found.p99, P99_MS, "; ") + times
 
 

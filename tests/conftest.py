@@ -165,9 +165,8 @@ def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
     if url is None:
         server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
         url = server.url
-    made = Databases(url)
-    yield made
-    made.drop_all()
+    with Databases(url) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -189,10 +188,10 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(databases: Databases, migrated_template: str) -> Iterator[str]:
-    """A fresh database with the project's tables."""
-    url = databases.create(migrated_template)
+    """A database of the test's own with the project's tables, as new."""
+    url = databases.take(migrated_template)
     yield url
-    databases.drop(url)
+    databases.give_back(url)
 
 
 @pytest.fixture

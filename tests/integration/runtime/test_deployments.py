@@ -94,7 +94,7 @@ class Site:
 
     def deployment(self, name: str = "") -> Deployment:
         """One with a database and an identity of its own; a copy of the template has the template's."""
-        url = self._databases.create(self._template)
+        url = self._databases.take(self._template)
         with psycopg.connect(url, autocommit=True) as db:
             db.execute("UPDATE risk_deployment SET id = gen_random_uuid()")
         folder = self._folder / str(len(self.made))
@@ -111,7 +111,7 @@ def site(
     yield made
     for each in made.made:
         each.stop()
-        databases.drop(each.database_url)
+        databases.give_back(each.database_url)
 
 
 def test_with_namespaces_all_rows_are_in_the_right_database(site: Site, client: Any) -> None:

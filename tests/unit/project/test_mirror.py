@@ -111,6 +111,16 @@ def test_the_folders_of_unit_tests_are_those_of_the_code() -> None:
     assert folders - code == {Path("project"), Path("benchmarks")}
 
 
+def test_properties_are_in_their_tier() -> None:
+    """hypothesis takes long to be imported, and has its number of examples from tests/property."""
+    found = [
+        path
+        for path in (TESTS / "unit").rglob("*.py")
+        if re.search(r"^(import|from) hypothesis", path.read_text(), re.M)
+    ]
+    assert found == []
+
+
 README = (TESTS / "README.md").read_text()
 TABLE = README.partition("## To test a new")[2].partition("\n## ")[0].replace("tests/", "")
 PATHS = sorted({path for path in re.findall(r"\b[a-z_]+/[\w/.]*\w", TABLE) if not path.startswith("docs/")})

@@ -367,7 +367,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """RQ's thread waits for a minute at its connection; closing that wakes it, and it ends."""
         if self.pubsub_thread:
             self.pubsub_thread.stop()
-            with contextlib.suppress(*REDIS_ERRORS, OSError):
+            # AttributeError: the thread closes it at the same moment, which redis-py does not expect.
+            with contextlib.suppress(*REDIS_ERRORS, OSError, AttributeError):
                 self.pubsub.close()
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:

@@ -68,3 +68,21 @@ def test_a_job_that_another_worker_removed_meanwhile_is_done_all_the_same(
     assert "Drain job drain-0 is done, and another worker has removed it meanwhile" in caplog.messages
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
     assert not redis.keys("rq:execution*")
+
+
+def test_a_subscription_that_its_own_thread_closes_at_the_same_moment_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended the process, where RQ's loop had ended with an error."""
+
+    class Subscription:
+        def stop(self) -> None:
+            pass
+
+        def close(self) -> None:
+            raise AttributeError("'NoneType' object has no attribute 'deregister_connect_callback'")
+
+    worker: Any = DrainWorker(connection=fakeredis.FakeRedis())
+    monkeypatch.setattr(worker, "pubsub_thread", Subscription())
+    monkeypatch.setattr(worker, "pubsub", Subscription(), raising=False)
+    worker._close_subscription()
