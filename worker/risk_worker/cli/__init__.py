@@ -34,6 +34,10 @@ COMMANDS: Final = {
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",
     "rebind": "risk_worker.cli.rebind:rebind",
+    **{
+        name: f"risk_worker.cli.query:{name}"
+        for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale", "export")
+    },
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

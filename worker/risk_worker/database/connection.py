@@ -82,6 +82,24 @@ MIGRATE: Final = Purpose("riskstream-migrate", {})
 _SQL: Final = statements(__package__, "connection.sql")
 
 
+def reading(timeout_s: float) -> Purpose:
+    """For questions, which change nothing; Postgres gives one up that takes longer than so many seconds."""
+    return Purpose(
+        "riskstream-query",
+        {
+            **COMMAND.settings,
+            "default_transaction_read_only": "on",
+            "statement_timeout": f"{max(1, round(timeout_s * 1000))}ms",
+            "timezone": "UTC",
+            # By the key always, which gives a trader's rows in order: a bitmap of them takes half as long
+            # again, and no estimate makes the planner read all of history. What is off seems dear, so no JIT.
+            "enable_bitmapscan": "off",
+            "enable_seqscan": "off",
+            "jit": "off",
+        },
+    )
+
+
 class Connection(psycopg.Connection[TupleRow]):
     """A connection with the settings of its purpose, in autocommit mode."""
 
