@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from risk_worker.times import day_of, length_of, moment_of, start_of, zone_of
 
@@ -91,24 +88,6 @@ def test_what_the_clock_shows_twice_or_never_is_said() -> None:
         moment_of("2026-03-29 02:30", now=NOW, zone=BERLIN)
     with pytest.raises(ValueError, match="comes twice in America/New_York"):
         moment_of("2026-11-01 01:30", now=NOW, zone=NEW_YORK)
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    for read in (
-        lambda: moment_of(text, now=NOW, zone=NEW_YORK),
-        lambda: day_of(text, now=NOW, zone=NEW_YORK),
-        lambda: length_of(text),
-        lambda: zone_of(text),
-    ):
-        with suppress(ValueError):
-            read()
-
-
-@given(st.datetimes(datetime(2000, 1, 2), datetime(2199, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_what_is_shown_is_read_again(moment: datetime) -> None:
-    for zone in (BERLIN, NEW_YORK, UTC):
-        assert moment_of(moment.astimezone(zone).isoformat(), now=NOW, zone=UTC) == moment
 
 
 def test_days_have_their_own_length() -> None:
