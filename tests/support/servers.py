@@ -75,7 +75,7 @@ class Databases:
         self._free: list[Copied] = []
 
     def take(self, template: str) -> str:
-        """A database that is like a copy of `template`, the last that was given back; returns its libpq URL."""
+        """A database like a copy of `template`, the last that was given back; returns its libpq URL."""
         fitting = [copied for copied in self._free if copied.template == template]
         if fitting:
             self._free.remove(fitting[-1])
