@@ -32,7 +32,8 @@ class DatabaseUnavailable(RiskError):
 def connected(url: str, purpose: database.Purpose | None = None) -> Iterator[database.Connection]:
     """A connection in autocommit mode; what goes wrong comes out in one line, without the URL's password.
 
-    purpose: default: a command's. Raises DatabaseUnavailable, and ConfigurationError for what an operator has to change before it can work.
+    purpose: default: a command's. Raises DatabaseUnavailable, and ConfigurationError for what an operator
+    has to change before it can work.
     """
     try:
         with _terminates_queries(), database.connect(url, purpose or database.COMMAND) as connection:
