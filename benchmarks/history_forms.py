@@ -112,7 +112,7 @@ _CLOSING: Final = (
     _BRIN + "CREATE TABLE mark (closed_until timestamptz NOT NULL); INSERT INTO mark VALUES ('-infinity');"
     "CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
     " SET search_path = pg_catalog, pg_temp AS $$ DECLARE closed timestamptz; BEGIN"
-    " PERFORM pg_advisory_xact_lock_shared(8244247498213122412);"
+    " LOCK TABLE public.mark IN ROW SHARE MODE;"
     " IF current_setting('transaction_isolation') = 'read committed' THEN"
     " SELECT closed_until INTO STRICT closed FROM public.mark; ELSE"
     " SELECT closed_until INTO STRICT closed FROM public.mark FOR SHARE; END IF;"

@@ -106,6 +106,10 @@ EXIT_1: Final = {
     "riskstream dead drop": "there is no such dead letter, or the question was answered with no",
     "riskstream verify": "something is off, and it is named; or the trader is unknown",
     "riskstream push": "at least one record is not a snapshot, or was not sent",
+    **dict.fromkeys(
+        (f"riskstream {name}" for name in ("state", "history", "asof", "curve", "pauses", "pnl", "export")),
+        "nothing is stored of that trader",
+    ),
     "riskstream demo": "the totals do not reconcile, or a process of the demo failed",
 }
 """What exit status 1 means, where a command has an answer that can be bad."""
@@ -181,6 +185,9 @@ READERS: Final = {
         "workers",
     ),
     "RISK_SEAL_EVERY": "workers, seal run",
+    "RISK_COMPRESS_AFTER": "timescale",
+    "RISK_RETAIN_FOR": "workers, retain, timescale status",
+    "RISK_QUERY_TIMEOUT_S": "questions",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

@@ -75,11 +75,11 @@ class Databases:
         self._free: list[Copied] = []
 
     def take(self, template: str) -> str:
-        """A database that is like a copy of the one at URL `template`; returns its libpq URL."""
+        """A database like a copy of `template`, the last that was given back; returns its libpq URL."""
         fitting = [copied for copied in self._free if copied.template == template]
         if fitting:
-            self._free.remove(fitting[0])
-        copied = fitting[0] if fitting else Copied(template, self.create(template))
+            self._free.remove(fitting[-1])
+        copied = fitting[-1] if fitting else Copied(template, self.create(template))
         self._taken[copied.url] = copied
         return copied.url
 

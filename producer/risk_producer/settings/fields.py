@@ -155,6 +155,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["off", "10m", "1h", "6h", "1d"],
         env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),
     ] = "1h"
+    compress_after: Annotated[
+        str,
+        env(
+            "RISK_COMPRESS_AFTER",
+            "Age in days at which TimescaleDB compresses a part of history, as `riskstream timescale "
+            "policies` sets it; off: never",
+            pattern=r"^([1-9]\d{0,4}d|off)$",
+            expects="a number of days like 7d, or off",
+        ),
+    ] = "7d"
+    retain_for: Annotated[
+        str,
+        env(
+            "RISK_RETAIN_FOR",
+            "Age in days, at least 7, from which history is removed once it is sealed; forever: never",
+            pattern=r"^(([7-9]|[1-9]\d{1,4})d|forever)$",
+            expects="a number of days from 7d, like 90d, or forever",
+        ),
+    ] = "forever"
+    query_timeout_s: Annotated[
+        float,
+        env("RISK_QUERY_TIMEOUT_S", "Seconds that Postgres may work on a question", gt=0, le=86_400),
+    ] = 60.0
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
@@ -243,6 +266,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def persistent(self) -> bool:
         """Whether snapshots leave the trader's memory at all."""
         return self.enable_persistence and self.persistence_backend == "postgres"
+
+    @property
+    def compress_after_days(self) -> int | None:
+        """RISK_COMPRESS_AFTER; None: never."""
+        return None if self.compress_after == "off" else int(self.compress_after.removesuffix("d"))
+
+    @property
+    def retain_for_days(self) -> int | None:
+        """RISK_RETAIN_FOR; None: for ever."""
+        return None if self.retain_for == "forever" else int(self.retain_for.removesuffix("d"))
 
     @property
     def keyspace(self) -> Keyspace:

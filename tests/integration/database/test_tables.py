@@ -208,7 +208,8 @@ class TestTheDeployment:
 
 def test_readers_page_by_that_index(db: psycopg.Connection) -> None:
     """As docs/migrating.md shows to those that paged by `id`."""
-    [page] = re.findall(r"```sql\n(.*?)```", MIGRATING.read_text(), re.DOTALL)
+    blocks = re.findall(r"```sql\n(.*?)```", MIGRATING.read_text(), re.DOTALL)
+    [page] = [each for each in blocks if "LIMIT 100" in each]
     for seq in range(16, 20):
         insert(
             db,

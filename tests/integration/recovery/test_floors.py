@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 import pytest
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.wire import decode, encode
@@ -24,6 +25,7 @@ from risk_producer.transport.requests import (
     TraderStream,
     Unreadable,
 )
+from risk_producer.transport.servers import Question, ask_each
 from risk_worker.recovery import floors as module
 from risk_worker.recovery.floors import Floors, FloorsOfShare, NotAgreedOn
 from risk_worker.runtime import jobs
@@ -535,4 +537,33 @@ def test_a_trader_that_has_moved_is_no_loss_of_its_former_partition(
     [message] = compare()
     assert message == (
         f"Partition 2 in Redis, which is new or had lost data, got {lost} traders back from Postgres"
+    )
+
+
+def test_a_node_that_says_nothing_is_waited_for_once_and_left_out_of_the_next_read_too(
+    client: Any,
+    redis_url: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    silent = RedisTimeoutError("Timeout reading from h:1")
+
+    def ask(asked: Any, questions: Sequence[Question]) -> list[Any]:
+        own = tuple(Keys(partition).floors for partition in (1, 2))
+        return [
+            silent if key in own else answer
+            for (key, _), answer in zip(questions, ask_each(asked, questions), strict=True)
+        ]
+
+    monkeypatch.setattr(module, "ask_each", ask)
+    settings = Settings.load({"REDIS_URL": redis_url, "POSTGRES_URL": database_url})
+    outages = PartitionOutages()
+    with FloorsOfShare(settings, client, range(4), outages) as floors:
+        wait_until(lambda: is_over(floors), what="the others are compared")
+    assert [partition in outages for partition in range(4)] == [False, True, True, False]
+    assert all(client.hget(Keys(partition).floors, "") for partition in (0, 3))
+    [message] = caplog.messages
+    assert message.startswith(
+        "The worker cannot store partitions 1, 2, as Redis does not serve them: Timeout"
     )

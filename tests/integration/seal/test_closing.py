@@ -72,8 +72,9 @@ def test_a_transaction_that_goes_on_for_long(url: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "WRITERS_S", 0)
     with psycopg.connect(url) as writer:
         insert(writer)
-        with pytest.raises(WritersBusy, match=rf"the pid {writer.info.backend_pid} has been inserting"):
-            seal(url)
+        busy = rf"the pid {writer.info.backend_pid} has been inserting"
+        with clocks_ahead(2) as now, pytest.raises(WritersBusy, match=busy):
+            seal(url, now=now)
         insert_select(writer)
         writer.commit()
         assert seal(url) >= 4

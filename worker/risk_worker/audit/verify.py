@@ -41,6 +41,7 @@ from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
 from risk_worker.audit.reconcile import Report, reconcile
+from risk_worker.database import extension
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.reader import connected
 from risk_worker.seal import verify as seals
@@ -131,6 +132,8 @@ def look(
         *waiting.findings,
         *partitions_progress.problems(client, len(in_use), keyspace),
     ]
+    with connected(database_url) as connection:
+        findings += extension.retention_policies(connection)
     return replace(report, findings=findings)
 
 

@@ -28,10 +28,16 @@ COMMANDS: Final = {
     "push": "risk_worker.cli.push:push",
     "verify": "risk_worker.cli.audit:verify",
     "seal": "risk_worker.cli.seal:seal",
+    "timescale": "risk_worker.cli.timescale:timescale",
+    "retain": "risk_worker.cli.retain:retain",
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",
     "rebind": "risk_worker.cli.rebind:rebind",
+    **{
+        name: f"risk_worker.cli.query:{name}"
+        for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale", "export")
+    },
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

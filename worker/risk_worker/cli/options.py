@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
+
+from risk_worker import times
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
@@ -82,31 +83,25 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic in the newest c
     """A length of time: 90s, 15m, 2h, 7d."""
 
     name = "age"
-    _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}  # noqa: RUF012
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        found = re.fullmatch(r"(\d{1,6})([smhd])", value)
-        if found is None:
-            self.fail(f"{value!r} is not a length of time like 90s, 15m, 2h or 7d", param, ctx)
-        return timedelta(**{self._UNITS[found[2]]: int(found[1])})
+        try:
+            return times.length_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class Moment(Age):
-    """A length of time before now, or a moment."""
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
+    """A moment, or a length of time before now; in UTC where it names no zone."""
 
     name = "age or time"
 
-    def convert(  # type: ignore[override]
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta | datetime:
-        if isinstance(value, datetime) or re.fullmatch(r"\d{1,6}[smhd]", value):
-            return value if isinstance(value, datetime) else super().convert(value, param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
         try:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except ValueError:
-            self.fail(
-                f"{value!r} is neither a length of time like 90d nor a time like 2026-01-31", param, ctx
-            )
+            return times.moment_of(value, now=datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

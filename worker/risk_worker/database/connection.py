@@ -64,11 +64,40 @@ SEAL: Final = Purpose(
         "lock_timeout": "500ms",
         "idle_in_transaction_session_timeout": "60s",
         "row_security": "off",
+        "work_mem": "64MB",  # a run's rows are sorted
+    },
+)
+# A lock that is waited for keeps those who come later waiting too.
+RETAIN: Final = Purpose(
+    "riskstream-retain",
+    {
+        "statement_timeout": "1h",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "60s",
+        "row_security": "off",
     },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
 
 _SQL: Final = statements(__package__, "connection.sql")
+
+
+def reading(timeout_s: float) -> Purpose:
+    """For questions, which change nothing; Postgres gives one up that takes longer than so many seconds."""
+    return Purpose(
+        "riskstream-query",
+        {
+            **COMMAND.settings,
+            "default_transaction_read_only": "on",
+            "statement_timeout": f"{max(1, round(timeout_s * 1000))}ms",
+            "timezone": "UTC",
+            # By the key always, which gives a trader's rows in order: a bitmap of them takes half as long
+            # again, and no estimate makes the planner read all of history. What is off seems dear, so no JIT.
+            "enable_bitmapscan": "off",
+            "enable_seqscan": "off",
+            "jit": "off",
+        },
+    )
 
 
 class Connection(psycopg.Connection[TupleRow]):

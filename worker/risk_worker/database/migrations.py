@@ -28,6 +28,7 @@ from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
 from risk_worker.database import connection as database
+from risk_worker.database.extension import look
 from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_of
 
 log = logging.getLogger("riskstream.migrations")
@@ -186,12 +187,7 @@ def _pause(remaining_s: float) -> None:
 
 def _history_kind(connection: psycopg.Connection) -> str:
     """Whether the migrations found TimescaleDB: dbmate does not show their notices."""
-
-    def holds(name: str) -> bool:
-        return connection.execute(_SQL[name]).fetchone() == (True,)
-
-    kind = "a hypertable" if holds("has_timescaledb") and holds("is_hypertable") else "a plain table"
-    return f"risk_state_history is {kind}"
+    return f"risk_state_history is {'a hypertable' if look(connection).hypertable else 'a plain table'}"
 
 
 @contextlib.contextmanager

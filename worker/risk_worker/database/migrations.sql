@@ -13,12 +13,3 @@ WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v
 
 -- name: applied
 SELECT version::text FROM schema_migrations;
-
--- name: has_timescaledb
-SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb');
-
--- name: is_hypertable
--- requires: timescaledb
-SELECT EXISTS (
-    SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'risk_state_history'
-);

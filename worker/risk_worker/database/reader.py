@@ -29,13 +29,14 @@ class DatabaseUnavailable(RiskError):
 
 
 @contextlib.contextmanager
-def connected(url: str) -> Iterator[database.Connection]:
+def connected(url: str, purpose: database.Purpose | None = None) -> Iterator[database.Connection]:
     """A connection in autocommit mode; what goes wrong comes out in one line, without the URL's password.
 
-    Raises DatabaseUnavailable, and ConfigurationError for what an operator has to change before it can work.
+    purpose: default: a command's. Raises DatabaseUnavailable, and ConfigurationError for what an operator
+    has to change before it can work.
     """
     try:
-        with _terminates_queries(), database.connect(url, database.COMMAND) as connection:
+        with _terminates_queries(), database.connect(url, purpose or database.COMMAND) as connection:
             yield connection
     except psycopg.Error as error:
         found = classify_error(error)

@@ -336,7 +336,8 @@ class FloorsOfShare:
         identity: str | None = None,
         known: Known | None = None,
     ) -> None:
-        """identity: of the database. outages: the partitions that Redis does not serve now, left out here.
+        """identity: of the database. outages: the partitions that Redis does not serve now, left out here;
+        gets those whose node does not answer.
 
         known: learns whether Postgres knows the number of partitions.
         """
@@ -406,8 +407,14 @@ class FloorsOfShare:
         except REDIS_ERRORS:
             return []  # it is logged where the streams are read
         found = [(each, answers[4 * at : 4 * at + 4]) for at, each in enumerate(served)]
-        # A node of a cluster that does not answer is asked again when its streams can be read.
-        return [each for each, of in found if not isinstance(of[0], AWAY) and not each.is_done(*of)]
+        away: dict[Exception, list[int]] = {}
+        for each, of in found:
+            if isinstance(of[0], AWAY):
+                away.setdefault(of[0], []).append(each.partition)
+        for error, numbers in away.items():  # else the next read would wait for the same node once more
+            alone = len(away) == 1 and len(numbers) == len(self._floors)
+            self._outages.record_failure(numbers, error, alone=alone)
+        return [each for each, of in found if each.partition not in self._outages and not each.is_done(*of)]
 
     def __enter__(self) -> Self:
         return self

@@ -41,6 +41,7 @@ from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.recovery import partitioning
 from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
+from risk_worker.runtime.retention import Retention
 from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
@@ -109,6 +110,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._scheduler: DrainScheduler | None = None
         self._supervisor: _Supervisor | None = None
         self._sealing: Sealing | None = None
+        self._retention: Retention | None = None
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
@@ -147,6 +149,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 self._supervisor.stop()
             if self._sealing is not None:
                 self._sealing.stop()
+            if self._retention is not None:
+                self._retention.stop()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
@@ -276,6 +280,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             if settings.seal_every != "off":
                 self._sealing = Sealing(settings)
                 self._sealing.start()
+            if settings.retain_for_days is not None:
+                self._retention = Retention(settings)
+                self._retention.start()
         return self._scheduler
 
     def _claim(self, settings: Settings, identity: str) -> None:

@@ -463,8 +463,10 @@ class StreamSource:
     def _served(self, answers: Mapping[_Partition, Any]) -> list[_Partition]:
         """Those of which the answer is no error; the others are in an outage from now on, and read again."""
         for each, answer in answers.items():
-            # With the first one that fails, all others on its server do.
-            if isinstance(answer, Exception) and self._outages.is_due(each.number):
+            if not isinstance(answer, Exception):
+                continue
+            each.rewind()
+            if self._outages.is_due(each.number):  # with the first one that fails all others on its server do
                 streams = unreachable(self._client, answer, self._of)
                 self._fail(answer, {each, *(self._of[stream] for stream in streams)})
         return [each for each, answer in answers.items() if not isinstance(answer, Exception)]

@@ -42,11 +42,12 @@ def partitions_of(requests: Sequence[Request]) -> list[int]:
 class Counting(TraderStream):
     """On fakeredis; counts the pipelines, and what they have in them."""
 
-    def __init__(self, replicas: int = 0) -> None:
-        self.client: Any = fakeredis.FakeRedis()
+    def __init__(self) -> None:
+        client: Any = fakeredis.FakeRedis()
+        self.client = client
         self.trips: list[list[str]] = []
-        super().__init__(self.client, replicas)
-        execute, pipeline = self.client.execute_command, self.client.pipeline
+        super().__init__(client)
+        execute, pipeline = client.execute_command, client.pipeline
 
         def execute_command(*words: Any, **options: Any) -> Any:
             self.trips.append([words[0]])
@@ -63,8 +64,8 @@ class Counting(TraderStream):
             made.execute = execute_all
             return made
 
-        self.client.execute_command = execute_command
-        self.client.pipeline = pipelined
+        client.execute_command = execute_command
+        client.pipeline = pipelined
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""state, history, asof, curve, drawdown, pauses, pnl, stale, export: made of the declarations in query."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from risk_worker.cli.options import EXIT_BAD, settings
+from risk_worker.query import files
+from risk_worker.query.formats import FORMATS, as_csv
+from risk_worker.query.question import Question, name_of, parameters, row_of
+from risk_worker.query.questions import QUESTIONS, Export
+from risk_worker.times import zone_of
+
+if TYPE_CHECKING:
+    from risk_worker.query.reader import RiskReader
+
+_PIECE: Final = 32_768
+"""Characters that are printed at once."""
+
+
+class _Rows:
+    """The rows of the answer to a question, counted as they are read."""
+
+    def __init__(self, question: type[Question[Any]], given: dict[str, Any]) -> None:
+        from risk_worker.query.reader import RiskReader
+
+        self._asked = question(**{name: value for name, value in given.items() if value is not None})
+        self._reader: RiskReader = RiskReader.from_settings(settings())
+        self.row = row_of(question)
+        self.zone = zone_of(self._asked.tz)
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._reader.ask(self._asked):
+            self.count += 1
+            yield row
+
+    def end(self) -> None:
+        """Say on stderr that there was none. Where the trader is unknown, the exit status is 1."""
+        if self.count:
+            return
+        trader = self._asked.values.get("trader")
+        if trader is not None and not self._reader.knows(trader):
+            click.echo(f"riskstream: nothing is stored of a trader {trader!r}", err=True)
+            sys.exit(EXIT_BAD)
+        click.echo("There is none.", err=True)
+
+
+def _print(pieces: Iterable[str]) -> None:
+    waiting, length = [], 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= _PIECE:
+            click.echo("".join(waiting), nl=False)
+            waiting, length = [], 0
+    click.echo("".join(waiting), nl=False)
+
+
+def _params(question: type[Question[Any]]) -> Iterator[click.Parameter]:
+    for name, (parameter, default) in parameters(question).items():
+        if parameter.positional:
+            yield click.Argument([name], required=default is MISSING)
+            continue
+        bare: dict[str, Any] = {"is_flag": False, "flag_value": parameter.bare} if parameter.bare else {}
+        yield click.Option(
+            [f"--{name.replace('_', '-')}", name], help=parameter.help, metavar=parameter.metavar, **bare
+        )
+
+
+def _command(question: type[Question[Any]]) -> click.Command:
+    """The command that asks a question and prints the answer."""
+
+    def ask(form: str, **given: Any) -> None:
+        rows = _Rows(question, given)
+        _print(FORMATS[form](rows, rows.row, rows.zone))
+        rows.end()
+
+    form = click.Option(
+        ["--format", "form"], type=click.Choice(list(FORMATS)), default="table", show_default=True
+    )
+    return click.Command(
+        name_of(question), callback=ask, params=[*_params(question), form], help=inspect.getdoc(question)
+    )
+
+
+def _export(out: Path | None, form: str | None, plain: bool, **given: Any) -> None:
+    if form is None:
+        ending = "" if out is None else out.suffix.lower().removeprefix(".")
+        form = ending if ending in files.FORMS else "csv"
+    if form == "parquet" and out is None:
+        raise click.UsageError("A file of Parquet needs a name: --out FILE")
+    rows = _Rows(Export, given)
+    if out is not None:
+        files.write(rows, rows.row, out, form, rows.zone, spreadsheet=not plain)
+        click.echo(f"{rows.count:,} rows are in {out}", err=True)
+    elif form == "csv":
+        _print(as_csv(rows, rows.row, rows.zone, spreadsheet=not plain))
+    else:
+        _print(FORMATS[form](rows, rows.row, rows.zone))
+    rows.end()
+
+
+_commands: Final = {name_of(question): _command(question) for question in QUESTIONS}
+state, history, asof, curve, drawdown, pauses, pnl, stale = (
+    _commands[name] for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale")
+)
+export = click.Command(
+    "export",
+    callback=_export,
+    params=[
+        *_params(Export),
+        click.Option(
+            ["--out"],
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write into this file, in the place of one that is there. Default: print.",
+        ),
+        click.Option(
+            ["--format", "form"],
+            type=click.Choice(files.FORMS),
+            help="Default: by the ending of FILE, else csv. Parquet needs pyarrow.",
+        ),
+        click.Option(
+            ["--plain"],
+            is_flag=True,
+            help="CSV for programs: texts as they are. Else a text that a spreadsheet would run as a formula "
+            "has a ' before it, and a file begins with a byte order mark, by which Excel knows UTF-8.",
+        ),
+    ],
+    help=inspect.getdoc(Export),
+)

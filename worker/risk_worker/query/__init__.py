@@ -1,0 +1,1 @@
+"""Questions about what is stored: as commands and from Python. Reads only."""

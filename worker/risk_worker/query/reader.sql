@@ -1,0 +1,2 @@
+-- name: knows
+SELECT FROM risk_state WHERE trader_id = %(trader)s;
