@@ -287,3 +287,17 @@ def test_a_change_of_partitions_that_was_interrupted_leaves_none_unsent(
     for _ in range(10):
         session.on_replies(stream.ask(session.next_requests(100.0)), 100.0)
     assert not session.depth
+
+
+def test_what_is_asked_again_counts_among_the_entries_of_a_round(
+    session: ProducerSession, stream: Counting
+) -> None:
+    """A fault left the request of one partition made and not sent."""
+    claim_all(session, stream)
+    save(session, [1], each=400)
+    [made] = session.next_requests(1.0)
+    save(session, [0], each=400)
+    [other] = session.next_requests(1.0)
+    assert (other.keys.partition, len(other)) == (0, 400)
+    session.on_replies(stream.ask([other]), 1.0)
+    assert session.next_requests(1.0) == [made]

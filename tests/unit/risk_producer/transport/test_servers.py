@@ -21,7 +21,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from risk_producer.transport import servers
-from risk_producer.transport.servers import ask, ask_each, probe_each, run_each, same_server, unreachable
+from risk_producer.transport.servers import (
+    Closing,
+    ask,
+    ask_each,
+    probe_each,
+    run_each,
+    same_server,
+    unreachable,
+)
 
 KEYS = [f"k{number}" for number in range(6)]
 Answer = Callable[[Sequence[Any]], Any]
@@ -290,3 +298,24 @@ def test_a_script_is_sent_along_where_it_is_not_known(cluster: Any) -> None:
     assert answers[1] == ("EVAL", "text", 2, "k2", "more", "a")
     assert answers[3] == ("EVAL", "text", 2, "k3", "more", "a")
     assert [len(node.asked) for node in cluster.nodes] == [1, 2, 1]
+
+
+def test_each_node_is_asked_the_closing_behind_its_questions(cluster: Any) -> None:
+    """And where it is not met, nothing that the node was asked is; also what is asked there after a MOVED."""
+    problem, wrong = ValueError("too few"), ResponseError("WRONGTYPE")
+    closing = Closing(("WAIT", 1), lambda answer: problem if answer < 1 else None)
+    met = {1: 1, 2: 0, 3: 1}
+
+    def answers(node: Node) -> Answer:
+        return lambda words: met[node.port] if words[0] == "WAIT" else words[-1]
+
+    for node in cluster.nodes:
+        node.answer = answers(node)
+    second = cluster.nodes[1].answer
+    cluster.nodes[1].answer = lambda words: wrong if words[-1] == "k2" else second(words)
+    assert ask_each(cluster, questions(), closing) == ["k0", "k1", wrong, problem, "k4", "k5"]
+    assert all([asked[-1] for asked in node.asked] == [("WAIT", 1)] for node in cluster.nodes)
+    first = cluster.nodes[0].answer
+    cluster.nodes[0].answer = lambda words: MovedError("0 h:2") if words[-1] == "k0" else first(words)
+    assert ask_each(cluster, questions(["k0", "k1"]), closing) == [problem, "k1"]
+    assert cluster.nodes[1].asked[-1] == [("GET", "k0"), ("WAIT", 1)]
