@@ -332,17 +332,23 @@ class ProducerSession:
         """
         asked, self._asked = self._asked, None
         self._diagnosis.awaiting_reply = False
-        if self.ended or asked is None:
+        if asked is None:
             return
         requests, asked_at = asked
-        failures: dict[int | None, BaseException] = {}
+        failures: dict[int, BaseException] = {}
         for request, reply in zip(requests, replies, strict=True):
+            if self.ended:  # end() has counted what is left
+                return
             if isinstance(reply, StreamUnavailable):
                 failures[request.keys.partition] = reply
             else:
                 self._on_reply(request, reply, now)
-        if failures:
-            self._record_failures(failures, asked_at, now, away_too)
+        # What another reply's number of partitions has moved elsewhere meanwhile is asked for there.
+        left: dict[int | None, BaseException] = {
+            number: error for number, error in failures.items() if self._buffer.queues[number].items
+        }
+        if left:
+            self._record_failures(left, asked_at, now, away_too)
 
     def _on_reply(self, request: Request, reply: Reply, now: float) -> None:
         self._sender.on_reply(request, reply, now)

@@ -448,7 +448,15 @@ class TraderStream:
             answers = self._run([self._call(request) for request in requests])
         except REDIS_ERRORS as error:
             return [unavailable(error)] * len(requests)
-        return [self._reply(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        replies: list[Reply | StreamUnavailable] = []
+        silent: StreamUnavailable | None = None
+        for request, answer in zip(requests, answers, strict=True):
+            claimed = isinstance(request, Claim) and not isinstance(answer, Exception)
+            reply = silent if claimed and silent is not None else self._reply(request, answer)
+            if claimed and isinstance(reply, StreamUnavailable):
+                silent = reply  # of the other partitions: they are not waited for once more by each claim
+            replies.append(reply)
+        return replies
 
     def _call(self, request: Request) -> ScriptCall:
         if isinstance(request, Claim):

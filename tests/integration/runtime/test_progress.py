@@ -180,9 +180,11 @@ def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str, bound
         if not fresh:
             break
         seen.add(_kind_of(fresh[0]))
-        site.client.delete(fresh[0])
         before, spoilt = slices(), time.monotonic()
-        BAD[kind](site.client, fresh[0].decode())
+        with site.client.pipeline(transaction=True) as at_once:  # the worker may write it anew in between
+            at_once.delete(fresh[0])
+            BAD[kind](at_once, fresh[0].decode())
+            at_once.execute()
         while slices() < before + 2 and time.monotonic() - spoilt < 20:
             sent = time.monotonic()
             site.report(0, 1)

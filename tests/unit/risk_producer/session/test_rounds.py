@@ -301,3 +301,45 @@ def test_what_is_asked_again_counts_among_the_entries_of_a_round(
     assert (other.keys.partition, len(other)) == (0, 400)
     session.on_replies(stream.ask([other]), 1.0)
     assert session.next_requests(1.0) == [made]
+
+
+def test_a_failure_of_what_has_moved_meanwhile_is_no_outage(
+    session: ProducerSession, stream: Counting
+) -> None:
+    """A reply of the same round names fewer partitions: what waited in the others is sent elsewhere."""
+    save(session)
+    requests = session.next_requests(1.0)
+    replies: list[Any] = list(stream.ask(requests))
+    replies[-1] = AWAY
+    last = requests[-1].keys.partition
+    agreed = session.partitioning.announced(1).changed(1)
+    on_reply = session._on_reply
+
+    def changing(request: Request, reply: Any, now: float) -> None:
+        on_reply(request, reply, now)
+        session.divide(agreed, now)
+
+    session._on_reply = changing  # type: ignore[method-assign]
+    session.on_replies(replies, 2.0)
+    assert not session.is_away(last)
+    assert session.health().backend == "postgres"
+
+
+def test_claims_wait_once_for_other_partitions_that_do_not_answer(
+    session: ProducerSession, stream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change of the number of partitions each new epoch is made known in others too."""
+    session.divide(session.partitioning.announced(4).changed(4), 0.0)
+    save(session)
+    requests = session.next_requests(1.0)
+    assert len(requests) > 1
+    asked = []
+
+    def announced(*_: Any) -> Any:
+        asked.append(1)
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(stream, "_announced", announced)
+    replies = stream.ask(requests)
+    assert len(asked) == 1
+    assert [type(each) for each in replies] == [StreamUnavailable] * len(requests)
