@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar, cast
 
 import redis
 
@@ -26,6 +26,14 @@ CONFIRM_MS: Final = 2_000
 
 def nothing() -> None:
     """Undoes what needs no undoing."""
+
+
+class Begun(NamedTuple):
+    """A fault that happens now."""
+
+    undo: Undo = nothing
+    partitions: frozenset[int] = frozenset()
+    """Those that it concerns; empty: all."""
 
 
 class Engine(ABC):
@@ -47,8 +55,6 @@ class Engine(ABC):
         """linked: by ways that can be cut; otherwise the servers are reached directly."""
         self._linked = linked
         self._links: dict[str, Link] = {}
-        self.hit: frozenset[int] = frozenset()
-        """The partitions that the latest fault concerns; empty: all."""
         self.postgres: EmbeddedPostgres
 
     @contextlib.contextmanager
@@ -70,15 +76,14 @@ class Engine(ABC):
     def targets(self) -> set[str]:
         """What this engine hits by itself, links included."""
 
-    def begin(self, fault: Fault) -> Undo:
-        """Let it happen to one of `targets`. Returns what undoes it."""
-        self.hit = frozenset()
+    def begin(self, fault: Fault) -> Begun:
+        """Let it happen to one of `targets`."""
         if fault.target in self.links:
-            return self._hit_link(fault)
+            return Begun(self._hit_link(fault))
         return self._hit(fault)
 
     @abstractmethod
-    def _hit(self, fault: Fault) -> Undo:
+    def _hit(self, fault: Fault) -> Begun:
         """A fault of the engine's own."""
 
     def environment(self, role: Role) -> dict[str, str]:

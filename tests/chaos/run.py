@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import json
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count, pairwise
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 import redis
 
 from risk_devkit.embedded import EmbeddedServerError
 from risk_producer.contract.keys import partition_of
-from tests.chaos.engine import Engine, Undo
+from tests.chaos.engine import Begun, Engine, Undo
 from tests.chaos.oracle import Answers, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.system import System
 
 DRAIN_TIMEOUT_S: Final = 90.0
+UNDO_TIMEOUT_S: Final = 60.0
+UNDO_AGAIN_S: Final = 0.5
+PREVENTED: Final = (psycopg.Error, redis.RedisError, EmbeddedServerError)
+"""What is raised where another fault is in the way."""
 QUIET: Final = (
     "calm",
     "verify",
@@ -52,6 +58,14 @@ class Happened:
     ended: float = 0.0
 
 
+class Store(NamedTuple):
+    """Something of one partition was stored; seconds since 1970."""
+
+    at: float
+    first_recorded_at: float
+    """When the first of it was recorded, by the clock of its trader."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alone:
     """What followed from a fault that came alone."""
@@ -59,7 +73,7 @@ class Alone:
     back_s: float
     """Until all partitions stored again after it was undone; below 0: they did before."""
     own_s: float
-    """The longest time in which a partition that it concerns stored nothing."""
+    """The longest time in which a partition that it concerns stood still."""
     others_s: float
     """The same of the others."""
     lines: int
@@ -110,10 +124,11 @@ def run(
         system.stop_producers()
         stopped = time.time()
         result.wrong += wait_for_empty_streams(system)
-        result.drained_after_s = time.time() - stopped
+        drained = time.time()
+        result.drained_after_s = drained - stopped
         result.faults.update(f"{each.fault.target}: {each.fault.kind}" for each in happened)
         _check(system, result)
-        measure(system, result, happened, began, stopped)
+        measure(system, result, happened, began, drained)
         system.stop_workers()
         _check_leftovers(system, result)
         result.seen = system.seen
@@ -123,52 +138,84 @@ def run(
 
 def let_happen(
     system: System,
-    faults: list[Fault],
+    faults: Sequence[Fault],
     say: Callable[[str], None],
     watch: Callable[[], None] = lambda: None,
     until_s: float = 0.0,
 ) -> list[Happened]:
-    """Each fault at its time, and what undoes it; watch() is called between them."""
+    """Each fault at its time, and what undoes it; watch() is called between them.
+
+    Each in a thread of its own: while one waits for a server that another has taken away, that one is undone
+    in time, and workers that ended are started again. Nothing is hit again before what hit it is undone.
+    """
     happened: list[Happened] = []
-    order = count()
-    agenda: list[tuple[float, int, Fault | tuple[Happened, Undo]]] = []
-    for fault in faults:
-        heapq.heappush(agenda, (fault.at_s, next(order), fault))
+    of_target: dict[str, threading.Lock] = defaultdict(threading.Lock)
+    over = threading.Event()
     began = time.monotonic()
-    while agenda or time.monotonic() - began < until_s:
-        if not agenda or time.monotonic() - began < agenda[0][0]:
+
+    def happens(fault: Fault) -> None:
+        with of_target[fault.target]:
+            if over.is_set():
+                return
+            say(str(fault))
+            event = Happened(fault, time.time(), lines=system.warnings())
+            happened.append(event)
+            undo, event.partitions = _begin(system, fault)
+            over.wait(max(0.0, began + fault.at_s + fault.lasts_s - time.monotonic()))
+            _undo(system, fault, undo)
+            event.ended = time.time()
+
+    left = deque(faults)
+    running: list[Future[None]] = []
+    with ThreadPoolExecutor(len(faults) or 1, "fault") as threads, _set_at_the_end(over):
+        while left or running or time.monotonic() - began < until_s:
+            while left and time.monotonic() - began >= left[0].at_s:
+                running.append(threads.submit(happens, left.popleft()))
+            for each in [each for each in running if each.done()]:
+                running.remove(each)
+                each.result()
             system.supervise()
             watch()
             time.sleep(0.05)
-            continue
-        _, _, what = heapq.heappop(agenda)
-        if isinstance(what, Fault):
-            say(str(what))
-            event = Happened(what, time.time(), lines=system.warnings())
-            happened.append(event)
-            undo = _begin(system, what)
-            if what.target in system.engine.targets:
-                event.partitions = system.engine.hit
-            heapq.heappush(agenda, (what.at_s + what.lasts_s, next(order), (event, undo)))
-        else:
-            event, undo = what
-            try:
-                undo()
-            except (psycopg.Error, redis.RedisError, EmbeddedServerError):  # another fault is in the way
-                heapq.heappush(agenda, (time.monotonic() - began + 0.5, next(order), what))
-                continue
-            event.ended = time.time()
     system.supervise()
-    return happened
+    return sorted(happened, key=attrgetter("began"))
 
 
-def _begin(system: System, fault: Fault) -> Undo:
+@contextlib.contextmanager
+def _set_at_the_end(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
+
+
+def _begin(system: System, fault: Fault) -> Begun:
     """A fault that another one prevents (no lock on a server that is away) counts as none."""
     try:
         return system.begin(fault)
-    except (psycopg.Error, redis.RedisError, EmbeddedServerError) as error:
+    except PREVENTED as error:
         system.seen[f"{fault.target}: {fault.kind} could not be done: {type(error).__name__}"] += 1
-        return lambda: None
+        return Begun()
+
+
+def _undo(system: System, fault: Fault, undo: Undo) -> None:
+    """Undo it, again and again while another fault is in the way, and not for ever."""
+    give_up = time.monotonic() + UNDO_TIMEOUT_S
+    for tries in count(1):
+        try:
+            undo()
+        except PREVENTED as error:
+            if time.monotonic() > give_up:
+                system.wrong.append(
+                    f"{fault} could not be undone: {tries} tries in {UNDO_TIMEOUT_S:g} s, the last one "
+                    f"ended with {type(error).__name__}: {error}"
+                )
+                return
+            time.sleep(UNDO_AGAIN_S)
+        else:
+            if tries > 1:
+                system.seen[f"{fault.target}: {fault.kind} was undone by more than one try"] += 1
+            return
 
 
 def wait_for_empty_streams(system: System) -> list[str]:
@@ -248,35 +295,36 @@ def _check_leftovers(system: System, result: Result) -> None:
         result.wrong.append(f"{len(keys)} keys of RQ are left: {keys}")
 
 
-def measure(system: System, result: Result, happened: list[Happened], began: float, stopped: float) -> None:
-    """The longest time in which a partition stored nothing; how soon both stored again after each fault."""
-    moments: dict[int, list[float]] = {partition: [] for partition in range(system.partitions)}
-    for trader_id, stored_at in system.execute(
-        "SELECT trader_id, extract(epoch FROM stored_at)::float8 FROM risk_state_history"
-        " GROUP BY trader_id, stored_at ORDER BY stored_at"
+def measure(system: System, result: Result, happened: list[Happened], began: float, drained: float) -> None:
+    """The longest time in which a partition stood still; how soon all stored again after each fault."""
+    stores: dict[int, list[Store]] = {partition: [] for partition in range(system.partitions)}
+    for trader_id, stored_at, recorded_at in system.execute(
+        "SELECT trader_id, extract(epoch FROM stored_at)::float8,"
+        " extract(epoch FROM min(recorded_at))::float8"
+        " FROM risk_state_history GROUP BY trader_id, stored_at ORDER BY stored_at"
     ):
-        if began <= stored_at <= stopped:
-            moments[partition_of(trader_id, system.partitions)].append(stored_at)
-    for partition, stored in moments.items():
-        for before, after in zip([began, *stored], [*stored, stopped], strict=True):
-            if after - before > result.stall_s:
-                result.stall_s = after - before
-                clock = datetime.fromtimestamp(before, UTC).strftime("%H:%M:%S.%f")[:-3]
+        if began <= stored_at <= drained:
+            stores[partition_of(trader_id, system.partitions)].append(Store(stored_at, recorded_at))
+    for partition, stored in stores.items():
+        for since, until in stalls(stored, began, drained):
+            if until - since > result.stall_s:
+                result.stall_s = until - since
+                clock = datetime.fromtimestamp(since, UTC).strftime("%H:%M:%S.%f")[:-3]
                 result.stall_during = [
-                    f"partition {partition} from {before - began:.1f} s on ({clock} UTC)",
-                    *(str(e.fault) for e in happened if e.began < after and e.ended > before - 3),
+                    f"partition {partition} from {since - began:.1f} s on ({clock} UTC)",
+                    *(str(e.fault) for e in happened if e.began < until and e.ended > since - 3),
                 ]
     loud = [each for each in happened if each.fault.kind not in QUIET]
     counts = [*(each.lines for each in loud[1:]), system.warnings()]
     for each, lines in zip(loud, counts, strict=True):
-        firsts = [next((m for m in stored if m >= each.ended), None) for stored in moments.values()]
+        firsts = [next((of.at for of in stored if of.at >= each.ended), None) for stored in stores.values()]
         if any(first is None for first in firsts):
             continue
         back = max(first for first in firsts if first is not None)
         alone = all(other is each or other.ended < each.began - 5 or other.began > back for other in loud)
         if alone:
             name = f"{each.fault.target.rstrip('0123456789').rstrip('-')}: {each.fault.kind}"
-            stood = {p: _stood_still(stored, each.began, back) for p, stored in moments.items()}
+            stood = {p: _stood_still(stored, each.began, back) for p, stored in stores.items()}
             own = each.partitions or stood.keys()
             result.alone.setdefault(name, []).append(
                 Alone(
@@ -288,10 +336,21 @@ def measure(system: System, result: Result, happened: list[Happened], began: flo
             )
 
 
-def _stood_still(stored: list[float], began: float, back: float) -> float:
-    """The longest time between two moments at which a partition stored, from `began` to `back`."""
-    gaps = [after - before for before, after in pairwise(stored) if after >= began and before <= back]
-    return max(gaps, default=0.0)
+def stalls(stored: Iterable[Store], began: float, until: float) -> Iterator[tuple[float, float]]:
+    """From when to when a partition stood still, between these moments: it stored nothing, though there was
+    something that it stored next."""
+    before = began
+    for each in stored:
+        since = before
+        if before < each.first_recorded_at < each.at:  # a trader's clock may be ahead
+            since = each.first_recorded_at
+        if since < min(each.at, until):
+            yield since, min(each.at, until)
+        before = max(before, each.at)
+
+
+def _stood_still(stored: Iterable[Store], began: float, until: float) -> float:
+    return max((to - since for since, to in stalls(stored, began, until)), default=0.0)
 
 
 def _worst(alone: list[Alone]) -> str:

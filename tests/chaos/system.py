@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.scripts import number_in
 from risk_worker.database import migrations
-from tests.chaos.engine import Engine, Undo, nothing
+from tests.chaos.engine import Begun, Engine, Undo, nothing
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import WORKERS, Fault
 from tests.support.process import ChildProcess
@@ -86,7 +87,9 @@ class System:
         self._operators: list[tuple[str, ChildProcess]] = []
         self._down: set[str] = set()
         self._frozen: set[str] = set()
-        self._lives = 0
+        self._lives = count(1)
+        self._starting = threading.Lock()
+        """Held while it is seen whether a worker runs, and it is started where it does not."""
         self._zombies: list[ChildProcess] = []
         self._spools: dict[str, Path] = {}
         self._notes_of: dict[ChildProcess, Path] = {}
@@ -136,8 +139,7 @@ class System:
         )
 
     def _producer(self, name: str) -> ChildProcess:
-        self._lives += 1
-        notes = self.folder / f"notes-{name}-{self._lives}"
+        notes = self.folder / f"notes-{name}-{next(self._lives)}"
         first = self.producers.index(name) * self._traders_each
         command = [
             sys.executable,
@@ -166,29 +168,27 @@ class System:
 
     # Faults.
 
-    def begin(self, fault: Fault) -> Undo:
-        """Let it happen. Returns what undoes it."""
+    def begin(self, fault: Fault) -> Begun:
+        """Let it happen. Faults of different targets may be begun, and undone, at the same time."""
         if fault.target in self.engine.targets:
             return self.engine.begin(fault)
         if fault.target in self.workers:
-            return self._hit_worker(fault)
+            return Begun(self._hit_worker(fault))
         if fault.target in self.producers:
-            return self._hit_producer(fault)
-        return {
+            return Begun(self._hit_producer(fault))
+        hit = {
             "postgres": self._hit_postgres,
             "stream": self._add_by_hand,
             "fields": self._spoil_fields,
             "operator": self._operate,
             "nothing": self._be_calm,
-        }[fault.target](fault)
+        }
+        return Begun(hit[fault.target](fault))
 
     def supervise(self) -> None:
         """As whatever runs workers: bring back those that ended by themselves. See how commands ended."""
         for name in self.workers:
-            worker = self.processes[name]
-            if name not in self._down and not worker.running:
-                self.seen[f"worker ended by itself with status {worker.wait(1)}"] += 1
-                worker.start()
+            self._keep_running(name)
         for name in self.producers:
             if name not in self._down and not self.processes[name].running:
                 self.wrong.append(f"{name} ended by itself: {self.processes[name].log[-1500:]}")
@@ -204,6 +204,14 @@ class System:
             if "Traceback" in output or (command == "verify" and status == 1 and not _names_fields(output)):
                 self.wrong.append(f"`{command}` on the running system printed:\n{output[-2000:]}")
 
+    def _keep_running(self, name: str) -> None:
+        """Start a worker that has ended by itself."""
+        with self._starting:
+            worker = self.processes[name]
+            if name not in self._down and not worker.running:
+                self.seen[f"worker ended by itself with status {worker.wait(1)}"] += 1
+                worker.start()
+
     def warnings(self) -> Counter[str]:
         """Process -> warnings and errors that it has logged; a producer logs nothing else."""
         found = Counter[str]()
@@ -213,9 +221,8 @@ class System:
         return found
 
     def _hit_worker(self, fault: Fault) -> Undo:
+        self._keep_running(fault.target)
         process = self.processes[fault.target]
-        if not process.running:
-            process.start()
         if fault.kind == "freeze":
             process.signal(signal.SIGSTOP)
             return lambda: process.signal(signal.SIGCONT)
@@ -254,9 +261,11 @@ class System:
         return lambda: self._replace_worker(fault.target)
 
     def _replace_worker(self, name: str, **environment: str) -> None:
+        self._down.add(name)
         if self.processes[name].running:
             self.processes[name].kill()
         self.processes[name] = self._stack.enter_context(self._worker(name, **environment))
+        self._down.discard(name)
 
     @contextlib.contextmanager
     def _nothing_commits(self) -> Iterator[None]:
@@ -298,7 +307,7 @@ class System:
         old.signal(signal.SIGSTOP)
         self._zombies.append(old)
         if name in self._spools:  # the old one's is locked
-            self._spools[name] = self.folder / f"spool-{name}-{self._lives}"
+            self._spools[name] = self.folder / f"spool-{name}-{next(self._lives)}"
         self.processes[name] = self._stack.enter_context(self._producer(name))
 
         def wake() -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from risk_devkit.embedded import EmbeddedServerError
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.contract.wire import encode
 from tests.chaos import run as chaos
+from tests.chaos.engine import Begun, Undo, nothing
 from tests.chaos.engines.single import Single
 from tests.chaos.oracle import Answers, Notes, compare
-from tests.chaos.schedule import KINDS, schedule
+from tests.chaos.schedule import KINDS, Fault, schedule
+from tests.chaos.system import System
 from tests.chaos.values import disguise, spoil
 from tests.support.database import store_entries
 from tests.support.factory import entry, snapshot
@@ -53,6 +59,106 @@ def test_nothing_is_hit_twice_at_a_time() -> None:
     for fault in schedule(SEED, 3600):
         assert fault.at_s >= until.get(fault.target, 0)
         until[fault.target] = fault.at_s + fault.lasts_s
+
+
+class Stub(System):
+    """Where faults do what a test says."""
+
+    def __init__(self, **begins: Callable[[], Undo]) -> None:
+        """By the fault's target."""
+        self.seen = Counter()
+        self.wrong = []
+        self.supervised = threading.Event()
+        self._begins = begins
+
+    def begin(self, fault: Fault) -> Begun:
+        return Begun(self._begins[fault.target]())
+
+    def supervise(self) -> None:
+        self.supervised.set()
+
+    def warnings(self) -> Counter[str]:
+        return Counter()
+
+
+def let_happen(system: System, *targets: str) -> list[str]:
+    """Faults of these targets, all at once. What happened, in order."""
+    faults = [Fault(0.0, "fault", target, 0.0, 0) for target in targets]
+    return [each.fault.target for each in chaos.let_happen(system, faults, lambda _: None)]
+
+
+def test_a_fault_that_waits_for_another_holds_up_neither_its_end_nor_the_supervision() -> None:
+    """As a connection to a server that is frozen: it is thawed in time, and ended workers are started."""
+    thawed = threading.Event()
+
+    def waits() -> Undo:
+        assert thawed.wait(30)
+        system.supervised.clear()
+        assert system.supervised.wait(30)
+        return nothing
+
+    system = Stub(waits=waits, frozen=lambda: thawed.set)
+    assert sorted(let_happen(system, "waits", "frozen")) == ["frozen", "waits"]
+    assert system.wrong == []
+
+
+def test_nothing_is_hit_again_before_it_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "UNDO_AGAIN_S", 0.0)
+    done: list[str] = []
+
+    def begin() -> Undo:
+        done.append("begin")
+        return undo
+
+    def undo() -> None:
+        done.append("undo")
+        if done.count("undo") == 1:
+            raise EmbeddedServerError("another fault is in the way")
+
+    system = Stub(same=begin)
+    let_happen(system, "same", "same")
+    assert done == ["begin", "undo", "undo", "begin", "undo"]
+    assert system.seen == {"same: fault was undone by more than one try": 1}
+
+
+def test_what_cannot_be_undone_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "UNDO_TIMEOUT_S", 0.0)
+
+    def undo() -> None:
+        raise EmbeddedServerError("it does not start")
+
+    system = Stub(postgres=lambda: undo)
+    let_happen(system, "postgres")
+    [wrong] = system.wrong
+    assert "postgres: fault could not be undone: " in wrong
+    assert wrong.endswith("EmbeddedServerError: it does not start")
+
+
+def test_an_error_of_the_chaos_itself_ends_it() -> None:
+    def begin() -> Undo:
+        raise LookupError("a mistake")
+
+    with pytest.raises(LookupError):
+        let_happen(Stub(target=begin), "target")
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ([], []),
+        ([(1, 0), (2, 1)], []),
+        ([(11, 9), (12, 11)], [(10, 11), (11, 12)]),
+        ([(5, 4), (14, 13)], [(13, 14)]),  # nothing was there before: no trader sent anything
+        ([(5, 4), (14, 3)], [(10, 14)]),  # it began before
+        ([(11, 10), (25, 12)], [(10, 11), (12, 20)]),  # and lasts longer
+        ([(11, 10), (14, 99)], [(10, 11), (11, 14)]),  # by a clock that is ahead
+        ([(5, 4), (30, 25)], []),
+    ],
+)
+def test_a_stall_is_of_what_waits_and_of_the_time_that_is_looked_at(
+    stored: list[tuple[float, float]], expected: list[tuple[float, float]]
+) -> None:
+    assert list(chaos.stalls([chaos.Store(*each) for each in stored], 10, 20)) == expected
 
 
 def numbered(number: int, equity: float = 3.0, reason: str = "") -> RiskSnapshot:

@@ -102,15 +102,16 @@ def run(
         system.stop_producers()
         stopped = time.time()
         soaked.wrong += wait_for_empty_streams(system)
-        soaked.drained_after_s = time.time() - stopped
-        _check(system, soaked, Result("single", 0, seconds), happened, began, stopped)
+        drained = time.time()
+        soaked.drained_after_s = drained - stopped
+        _check(system, soaked, Result("single", 0, seconds), happened, began, drained)
         system.stop_workers()
         soaked.wrong += system.wrong
     return soaked
 
 
 def _check(
-    system: System, soaked: Soaked, result: Result, happened: list[Happened], began: float, stopped: float
+    system: System, soaked: Soaked, result: Result, happened: list[Happened], began: float, drained: float
 ) -> None:
     answers = Answers()
     for notes in system.notes:
@@ -118,7 +119,7 @@ def _check(
     soaked.promised, soaked.refused = len(answers.promised), len(answers.refused)
     soaked.totals = verify(system, result)
     soaked.wrong += compare(answers, system.postgres.url)
-    measure(system, result, happened, began, stopped)
+    measure(system, result, happened, began, drained)
     soaked.stall_s, soaked.stall_during = result.stall_s, result.stall_during
     if soaked.stall_s > STALL_MAX_S:
         soaked.wrong.append(f"a partition stored nothing for {soaked.stall_s:.1f} s: {soaked.stall_during}")

@@ -14,7 +14,7 @@ import redis
 from risk_devkit.embedded import EmbeddedServerError, EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
 from risk_producer.contract.keys import Keys
-from tests.chaos.engine import Engine, Role, Undo, chosen, nothing
+from tests.chaos.engine import Begun, Engine, Role, chosen
 from tests.chaos.schedule import COMMON, Fault, Kind, of_links
 from tests.support.wait import wait_until
 
@@ -68,7 +68,7 @@ class Cluster(Engine):
     def _behind(self, link: str) -> int:
         return self._rq.port if link.endswith("rq") else self.postgres.port
 
-    def _hit(self, fault: Fault) -> Undo:
+    def _hit(self, fault: Fault) -> Begun:
         try:
             wait_until(self.cluster.is_whole, WHOLE_S / 4, "the cluster")
         except AssertionError as error:
@@ -77,28 +77,28 @@ class Cluster(Engine):
             for each in self.cluster.nodes:
                 with redis.Redis.from_url(each.url, socket_timeout=2) as client:
                     client.script_flush()
-            return nothing
+            return Begun()
         if fault.kind == "kill all nodes":
             for each in self.cluster.nodes:
                 each.kill()
-            return self._start_all
+            return Begun(self._start_all)
         masters = self._masters()
         partition = chosen(fault, range(self.partitions))
         node: EmbeddedValkey = masters[partition]
         if fault.kind == "move a slot":
             # To be undone at once: so it is tried again, as half of a move would leave a partition that no
             # script can use.
-            self.hit = frozenset((partition,))
-            return partial(self._move, partition, next(each for each in masters.values() if each is not node))
+            to = next(each for each in masters.values() if each is not node)
+            return Begun(partial(self._move, partition, to), frozenset((partition,)))
+        hit = frozenset(number for number, master in masters.items() if master is node)
         if fault.kind == "kill a replica":
             node = chosen(fault, [each for each in self.cluster.nodes if each not in masters.values()])
-        else:
-            self.hit = frozenset(number for number, master in masters.items() if master is node)
+            hit = frozenset()
         if fault.kind.startswith("kill"):
             node.kill()
-            return node.start
+            return Begun(node.start, hit)
         node.pause()
-        return node.resume
+        return Begun(node.resume, hit)
 
     def _masters(self) -> dict[int, EmbeddedValkey]:
         """By partition."""

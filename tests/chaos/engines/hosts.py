@@ -18,7 +18,7 @@ from typing import ClassVar, Final, Self
 from uuid import uuid4
 
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey
-from tests.chaos.engine import Engine, Role, Undo
+from tests.chaos.engine import Begun, Engine, Role
 from tests.chaos.schedule import WORKERS, Fault, Kind
 
 PRODUCERS: Final = ("producer-0", "producer-1")
@@ -214,14 +214,14 @@ class Hosts(Engine):
     def server_of(self, key: str) -> str:
         return self.redis.url
 
-    def _hit(self, fault: Fault) -> Undo:
+    def _hit(self, fault: Fault) -> Begun:
         if fault.kind == "unplug":
             host = fault.target.removeprefix("host ")
             self.network.cut(host)
-            return lambda: self.network.join(host)
+            return Begun(lambda: self.network.join(host))
         one, _, other = fault.target.partition(" and ")
         self.network.part(one, other)
-        return lambda: self.network.unite(one, other)
+        return Begun(lambda: self.network.unite(one, other))
 
 
 def _cable(host: str) -> str:

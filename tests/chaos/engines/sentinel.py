@@ -7,7 +7,7 @@ from pathlib import Path
 
 from risk_devkit.embedded import EmbeddedServer, EmbeddedServerError
 from risk_devkit.groups import ValkeySentinels
-from tests.chaos.engine import Engine, Role, Undo, chosen
+from tests.chaos.engine import Begun, Engine, Role, chosen
 from tests.chaos.schedule import COMMON, Fault, Kind, of_links
 from tests.support.wait import wait_until
 
@@ -48,7 +48,7 @@ class Sentinel(Engine):
     def server_of(self, key: str) -> str:
         return self.group.master().url
 
-    def _hit(self, fault: Fault) -> Undo:
+    def _hit(self, fault: Fault) -> Begun:
         try:
             wait_until(self.group.is_whole, WHOLE_S / 4, "the servers and their Sentinels")
         except AssertionError as error:
@@ -60,6 +60,6 @@ class Sentinel(Engine):
             server = chosen(fault, self.group.sentinels)
         if fault.kind.startswith("kill"):
             server.kill()
-            return server.start
+            return Begun(server.start)
         server.pause()
-        return server.resume
+        return Begun(server.resume)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from risk_devkit.embedded import EmbeddedValkey
-from tests.chaos.engine import Engine, Role, Undo
+from tests.chaos.engine import Begun, Engine, Role
 from tests.chaos.schedule import KINDS, LINKS, Fault
 
 
@@ -39,13 +39,13 @@ class Single(Engine):
     def _behind(self, link: str) -> int:
         return self.redis.port if link.endswith("redis") else self.postgres.port
 
-    def _hit(self, fault: Fault) -> Undo:
+    def _hit(self, fault: Fault) -> Begun:
         if fault.kind in ("kill -9", "restart"):
             self.redis.kill() if fault.kind == "kill -9" else self.redis.stop()
-            return self.redis.start
+            return Begun(self.redis.start)
         if fault.kind == "freeze":
             self.redis.pause()
-            return self.redis.resume
+            return Begun(self.redis.resume)
         if fault.kind == "READONLY":
             with self.client() as client:
                 client.replicaof("127.0.0.1", "1")  # where nothing listens: its data stays
@@ -54,7 +54,7 @@ class Single(Engine):
                 with self.client() as client:
                     client.replicaof("NO", "ONE")
 
-            return promote
+            return Begun(promote)
         with self.client() as client:
             used: int = client.info("memory")["used_memory"]
             client.config_set("maxmemory", 1 if fault.kind == "out of memory" else used + 2**16)
@@ -63,4 +63,4 @@ class Single(Engine):
             with self.client() as client:
                 client.config_set("maxmemory", 0)
 
-        return undo
+        return Begun(undo)

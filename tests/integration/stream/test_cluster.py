@@ -17,6 +17,7 @@ import pytest
 from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
 from risk_producer.contract.keys import NO_NAMESPACE, Keys
+from risk_producer.transport import servers
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
@@ -182,6 +183,37 @@ def test_a_node_that_goes_before_the_acknowledgement_gets_it_again(
         node.resume() if frozen else node.start()
     wait_until(drain.is_done, 10, "the rest")
     is_exact(drain, dict.fromkeys(own if alone else range(PARTITIONS), 1))
+
+
+def test_what_was_read_before_a_node_went_away_does_not_wait_for_it_once_more(
+    cluster: ValkeyCluster, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the next batches are read ahead: the others' partitions would stand still for both."""
+    node, _, others = parts(cluster)
+    drain = Drain(client)
+    drain.source._count = 100
+    for partition in range(PARTITIONS):
+        add(client, partition, 1)
+    batches = drain.read()
+    asked: list[int] = []
+    ask_node = servers._ask_node
+
+    def counted(connected: Any, to: Any, *rest: Any) -> Any:
+        asked.append(to.port)
+        return ask_node(connected, to, *rest)
+
+    node.pause()
+    try:
+        monkeypatch.setattr(servers, "_ask_node", counted)
+        drain.read()
+        drain.acknowledge(batches)
+        drain.source.failed(batches)
+        assert asked.count(node.port) == 1
+        assert all(stored(client, each) == 1 for each in others)
+    finally:
+        node.resume()
+    wait_until(drain.is_done, 10, "the rest")
+    is_exact(drain, dict.fromkeys(range(PARTITIONS), 1))
 
 
 def test_a_batch_whose_epochs_cannot_be_asked_for_comes_again(

@@ -269,6 +269,9 @@ class StreamSource:
         }
         for partition, (batch, outcome) in committed.items():
             partition.clocks.compare(batch.last, acknowledgement.newest_times(batch, outcome))
+        if self._outages:
+            reachable = self._still_reachable(list(committed))
+            committed = {each: of for each, of in committed.items() if each in reachable}
         database = "" if self._bindings is None else self._bindings.identity
         answers = self._report(
             {each: acknowledgement.whole(*of, now, database) for each, of in committed.items()}
@@ -286,6 +289,8 @@ class StreamSource:
         """Count a failed try, as well as can be: the counts must not stand in the way of the next try."""
         questions: list[Question] = []
         for batch in batches:
+            if self._of[batch.stream].number in self._outages:
+                continue
             keys = self._of[batch.stream].keys
             per_trader: dict[str, int] = defaultdict(int)
             for each in batch.incarnations:
@@ -408,6 +413,17 @@ class StreamSource:
         due = {each.stream: each for each in partitions if self._outages.is_due(each.number)}
         problems = probe_each(self._client, due)
         return self._served({each: problems.get(stream) for stream, each in due.items()})
+
+    def _still_reachable(self, partitions: list[_Partition]) -> list[_Partition]:
+        """Those that no outage has come upon since they were read, or whose node answers again.
+
+        The others are read again: what is committed is found there, and acknowledged then.
+        """
+        doubtful = [each for each in partitions if each.number in self._outages]
+        lost = set(doubtful) - set(self._reachable(doubtful))
+        for each in lost:
+            each.rewind()
+        return [each for each in partitions if each not in lost]
 
     def _answers(self, partitions: list[_Partition], count: int, block_s: float | None) -> _Found:
         """What each of the streams has; without those that Redis answers with an error for."""
