@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import AsyncBoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, Push
+from risk_producer.engine import Pending, Push
 from risk_producer.errors import ConfigurationError, StateUnknown
 from risk_producer.flusher import GRACE_S
 from risk_producer.item import Item
@@ -65,10 +65,10 @@ class AsyncRiskProducer(ProducerBase):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if engine.pushes_through(snapshot.trader_id) and looped:
+        until = engine.push_through_until(snapshot.trader_id)
+        if until is not None and looped:
             session.hurry()
-            ends = monotonic() + PUSH_THROUGH_S
-            if not await session.waiters.wait_for_async(lambda: engine.is_over(accepted), ends):
+            if not await session.waiters.wait_for_async(lambda: engine.is_over(accepted), until):
                 engine.was_slow()
         return True
 

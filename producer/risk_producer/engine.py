@@ -19,6 +19,9 @@ from risk_producer.transport.redis import Transport
 
 PUSH_THROUGH_S: Final = 0.1
 """How long save() waits for Redis where it pushes through."""
+PUSH_THROUGH_FIRST_S: Final = 1.0
+"""The same before Redis has taken anything of this process: a thread starts and connects, and the number of
+partitions and an epoch are asked for, before the first snapshot goes."""
 
 
 class Engine:
@@ -61,11 +64,16 @@ class Engine:
         session = self.session
         return not session.closed and session.options.on_full != "refuse" and self.flusher.can_wait()
 
-    def pushes_through(self, trader_id: str) -> bool:
-        """Whether save() should wait for Redis just now: not while it is away, or has just been too slow."""
+    def push_through_until(self, trader_id: str) -> float | None:
+        """Until when save() should wait for Redis just now; monotonic. None: not at all, as where Redis is
+        away, or has just been too slow."""
         session = self.session
-        slow = session.confirmed == self._slow_at
-        return self.through and not session.in_memory_for(trader_id) and not slow and self.flusher.can_wait()
+        confirmed = session.confirmed
+        if not self.through or confirmed == self._slow_at or session.in_memory_for(trader_id):
+            return None
+        if not self.flusher.can_wait():
+            return None
+        return monotonic() + (PUSH_THROUGH_S if confirmed else PUSH_THROUGH_FIRST_S)
 
     def was_slow(self) -> None:
         """save() waited in vain: it does not wait again before Redis has taken something."""

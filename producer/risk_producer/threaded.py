@@ -9,7 +9,7 @@ from typing import Self
 from risk_producer.base import ProducerBase, check
 from risk_producer.bound import BoundTrader
 from risk_producer.contract.snapshot import RiskSnapshot
-from risk_producer.engine import PUSH_THROUGH_S, Pending, Push
+from risk_producer.engine import Pending, Push
 from risk_producer.item import Item
 from risk_producer.load.sources import LoadedState, load
 from risk_producer.process import CLOSE_TIMEOUT_S
@@ -46,9 +46,10 @@ class RiskProducer(ProducerBase):
         accepted = item
         if session.sync_each:
             session.sync_spool(now=True)
-        if engine.pushes_through(snapshot.trader_id):
+        until = engine.push_through_until(snapshot.trader_id)
+        if until is not None:
             session.hurry()
-            if not session.waiters.wait_for(lambda: engine.is_over(accepted), monotonic() + PUSH_THROUGH_S):
+            if not session.waiters.wait_for(lambda: engine.is_over(accepted), until):
                 engine.was_slow()
         return True
 

@@ -21,7 +21,6 @@ ELSEWHERE = {
     "risk_producer/contract/identity.py": "integration/runtime/test_deployments.py",
     "risk_producer/contract/rejected.py": "unit/risk_producer/contract/test_snapshot.py",
     "risk_producer/contract/scripts.py": "integration/stream/test_scripts.py",
-    "risk_producer/engine.py": "integration/producer/test_conformance.py",
     "risk_producer/errors.py": "unit/risk_producer/test_producer.py",
     "risk_producer/flusher.py": "unit/risk_producer/session/test_conservation.py",
     "risk_producer/item.py": "property/test_buffer.py",
