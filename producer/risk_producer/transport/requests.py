@@ -562,12 +562,16 @@ class TraderStream:
 
     def agreed(self, keys: Keys) -> Partitioning | None:
         """As agree(), but where nothing is agreed on that stays so: None, as where this user may not ask."""
+        key = keys.partitioning
         try:
-            return self._readable(self._client.get(keys.partitioning), keys)
-        except NoPermissionError:
-            return None
+            [copy] = ask(self._client, [(key, ("GET", key))])
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
+        if isinstance(copy, NoPermissionError):
+            return None
+        if isinstance(copy, Exception):
+            raise unavailable(copy) from copy
+        return self._readable(copy, keys)
 
     @staticmethod
     def _readable(copy: Any, keys: Keys) -> Partitioning | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import subprocess
@@ -15,10 +16,14 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
+from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
 from risk_producer import RiskProducer, StateUnknown, StreamUnavailable
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_of
+from risk_producer.contract.partitioning import Partitioning
+from risk_producer.transport import servers
 from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.requests import Claim, TraderStream
 from risk_producer.transport.servers import beside, server_of
 from risk_worker.cli import cli
 from risk_worker.monitor.exporter import application
@@ -477,6 +482,119 @@ def test_a_frozen_master_without_a_replica_takes_its_own_partitions_along(
     assert (missing, load.rejected) == (0, 0)
     assert len(lines(caplog)) == 2
     bound("a master of a cluster says nothing: the partitions of the others", others)
+
+
+class Asked:
+    """Which nodes are asked something, by their ports, and which are tried by a connection alone."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.ports: list[int] = []
+        self.tried: list[int] = []
+        ask_node, probed = servers._ask_node, servers._probed
+
+        def asked(client: Any, node: Any, *rest: Any) -> Any:
+            self.ports.append(node.port)
+            return ask_node(client, node, *rest)
+
+        def tried(client: Any, node: Any) -> Any:
+            self.tried.append(node.port)
+            return probed(client, node)
+
+        patch.setattr(servers, "_ask_node", asked)
+        patch.setattr(servers, "_probed", tried)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[ValkeyCluster]:
+    """Without replicas: what is frozen says nothing until it is thawed."""
+    with server_folder() as folder, ValkeyCluster(folder, replicas=0) as running:
+        yield running
+
+
+def own_of(cluster: ValkeyCluster, master: EmbeddedValkey) -> list[int]:
+    """The partitions of a node."""
+    return [each for each in range(PARTITIONS) if cluster.master_of(Keys(each).snapshots) is master]
+
+
+def test_a_node_that_says_nothing_is_waited_for_once_by_all_of_its_partitions(
+    bare: ValkeyCluster, flavour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also by those that have something to send only afterwards."""
+    traders, master = traders_by_partition(PARTITIONS), bare.master_of(Keys(0).snapshots)
+    own = own_of(bare, master)
+    other = next(each for each in range(PARTITIONS) if each not in own)
+    producer = producer_on(bare, flavour)
+    try:
+        for name in traders.values():
+            producer.push(snapshot(name), timeout=30)
+        asked = Asked(monkeypatch)
+        master.pause()
+        try:
+            for number, partition in enumerate(own, 1):
+                assert producer.save(snapshot(traders[partition], 1))
+                wait_until(lambda n=number: len(producer.health().away) == n, what=f"{number} to be away")  # type: ignore[misc]
+                producer.push(snapshot(traders[other], number), timeout=30)
+        finally:
+            master.resume()
+        assert asked.ports.count(master.port) == 1
+        assert asked.tried.count(master.port) >= len(own) - 1
+        assert producer.flush(30), producer.health()
+        assert len(lines(caplog)) == 2
+    finally:
+        end(producer)
+
+
+def test_what_a_claim_asks_of_other_partitions_does_not_wait_for_the_same_node_again(
+    bare: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change of the number of partitions a trader has an epoch in more than one."""
+    partitioning = Partitioning(1, PARTITIONS).announced(3).changed(3)
+    master = bare.master_of(Keys(0).snapshots)
+    own = own_of(bare, master)
+    names = [f"c{number}" for number in range(60)]
+    claims = {
+        partition: Claim(
+            Keys(partition),
+            [(0, name) for name in names if partition_of(name, 3) == partition],
+            partitioning,
+        )
+        for partition in range(3)
+    }
+    with contextlib.closing(TraderStream.connect(bare.url)) as stream:
+        assert not any(isinstance(each, StreamUnavailable) for each in stream.ask(list(claims.values())))
+        asked = Asked(monkeypatch)
+        master.pause()
+        try:
+            replies = stream.ask(list(claims.values()))
+            assert asked.ports.count(master.port) == 1
+        finally:
+            master.resume()
+        failed = [each for each in replies if isinstance(each, StreamUnavailable)]
+        assert len(failed) == 3, "each has a trader with another partition there"
+        assert all(0.5 < each.waited_s < 5 for each in failed)
+        again = stream.ask(list(claims.values()))
+        assert not any(isinstance(each, StreamUnavailable) for each in again)
+    assert set(own) & set(range(3))
+
+
+def test_load_waits_once_for_a_node_that_says_nothing(
+    bare: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traders, master = traders_by_partition(PARTITIONS), bare.master_of(Keys(0).snapshots)
+    with RiskProducer(bare.url, partitions=PARTITIONS) as producer:
+        for name in traders.values():
+            producer.push(snapshot(name), timeout=30)
+    asked = Asked(monkeypatch)
+    with RiskProducer(bare.url, partitions=PARTITIONS) as producer:
+        assert producer.load(traders[own_of(bare, master)[1]]) is not None
+        asked.ports.clear()
+        master.pause()
+        try:
+            with pytest.raises(StateUnknown):
+                producer.load(traders[own_of(bare, master)[1]])
+        finally:
+            master.resume()
+        assert asked.ports == [master.port]
 
 
 @pytest.mark.system

@@ -348,6 +348,7 @@ def test_load_and_the_number_of_partitions_wait_once_for_a_node_that_says_nothin
     for ask_stream in (
         lambda: stream.latest(Keys(0), "t"),
         lambda: stream.agree(Partitioning(1, 4), Keys(0)),
+        lambda: stream.agreed(Keys(0)),
     ):
         node.asked.clear()
         with pytest.raises(StreamUnavailable, match="says nothing"):
