@@ -495,7 +495,7 @@ class System:
     def execute(self, statement: str) -> list[Any]:
         """One statement, by the superuser, directly."""
         with psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=5) as connection:
-            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("SET default_transaction_read_only = off; SET lock_timeout = '60s'")
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
