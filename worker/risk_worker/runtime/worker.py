@@ -42,11 +42,20 @@ from risk_worker.recovery import partitioning
 from risk_worker.runtime import jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
-from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
+from risk_worker.runtime.scheduler import DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
 from risk_worker.stream.bindings import Bindings, claim_drain_jobs
-from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
+from risk_worker.stream.workers import (
+    COMMIT_WAIT_FIELD,
+    KEPT_S,
+    LEASE_S,
+    PROCESS_HOST_FIELD,
+    QUEUE,
+    RUNS_FIELD,
+    RUNS_SHARES,
+    process_host,
+)
 
 log = logging.getLogger("riskstream.worker")
 
@@ -102,6 +111,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             "maintenance_interval": BEAT_S,
             "default_worker_ttl": None,
             "worker_ttl": BEAT_S + 15,  # RQ waits for a job for 15 s less than this
+            # With both RQ keeps the registration for KEPT_S, while it waits for a job and while it is at one.
+            "job_monitoring_interval": KEPT_S - 60,
         }
         super().__init__(names, name=name, connection=connection, **options)
         self._burst = False
@@ -187,7 +198,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def serialize(self) -> dict[str, Any]:
         """What Redis knows of this worker."""
-        return {**super().serialize(), "process_host": process_host(), RUNS_FIELD: RUNS_SHARES}
+        return {**super().serialize(), PROCESS_HOST_FIELD: process_host(), RUNS_FIELD: RUNS_SHARES}
 
     def register_death(self) -> None:
         """RQ would keep what is left of it for another minute."""
