@@ -130,6 +130,11 @@ class Keys:
         return self._key("latency_ms")
 
     @property
+    def write_probe(self) -> str:
+        """Stream: always empty; the command that tries whether Redis takes writes does not make it."""
+        return self._key("write-probe")
+
+    @property
     def latency_buckets(self) -> str:
         """Hash upper bound in ms -> snapshots stored within it (not cumulative); "+Inf" is the rest."""
         return self._key("latency_buckets")

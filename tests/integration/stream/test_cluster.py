@@ -22,7 +22,7 @@ from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.monitor import exporter
-from risk_worker.stream import partitions, progress
+from risk_worker.stream import partitions, progress, server
 from risk_worker.stream import source as streams
 from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
@@ -472,3 +472,28 @@ def test_a_node_that_is_away_is_no_stall_before_a_minute(
     get("/metrics")
     assert caplog.messages[-1] == "The exporter gets answers for all partitions again"
     assert watch.report() == []
+
+
+def test_each_server_says_by_itself_whether_it_takes_writes(
+    cluster: ValkeyCluster, client: RedisClient
+) -> None:
+    everything = [Keys(partition) for partition in range(PARTITIONS)]
+    found = server.look(client, everything)
+    assert len(found) == len({each.address for each in found}) == len(cluster.nodes)
+    assert sorted(p for each in found for p in each.partitions) == list(range(PARTITIONS))
+    assert server.refusals(found) == []
+    [first] = [node for node in cluster.nodes if f":{node.port}" in found[0].address]
+    with redis_client(first.url, answer_timeout_s=5, connect_timeout_s=5) as admin:
+        admin.config_set("maxmemory", 1)
+        again = server.look(client, everything)
+        admin.config_set("maxmemory", 0)
+    assert [bool(each.refusal) for each in again] == [True] + [False] * (len(found) - 1)
+    assert not again[0].away
+    first.pause()
+    try:
+        again = server.look(client, everything)
+    finally:
+        first.resume()
+    assert [each.away for each in again] == [True] + [False] * (len(found) - 1)
+    assert again[0].partitions == found[0].partitions
+    wait_until(lambda: server.refusals(server.look(client, everything)) == [])
