@@ -25,7 +25,7 @@ RETRIES: Final = "retries"
 UNREADABLE: Final = "unreadable"
 """Counters that could not be counted and started anew."""
 LATENCY_SUM_MS: Final = "latency_sum_ms"
-"""Milliseconds from recorded_at to COMMIT, of all stored snapshots together."""
+"""Milliseconds from recorded_at to COMMIT, of all stored snapshots together; of each an hour at the most."""
 ACKNOWLEDGED_MS: Final = "acknowledged_ms"
 """No total, but the time of the last acknowledgement, by Redis' clock."""
 

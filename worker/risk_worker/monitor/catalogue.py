@@ -108,8 +108,8 @@ LATENCY: Final = Metric(
     "risk_store_latency_seconds",
     "histogram",
     ("partition",),
-    "Seconds from recorded_at to COMMIT, of all snapshots stored. The sum counts since the first worker "
-    "of this version.",
+    "Seconds from recorded_at to COMMIT, of all snapshots stored. In the sum one counts for an hour at the "
+    "most, and those that workers of earlier versions stored do not count.",
     "Rising: too few workers, a slow database, or clocks that differ.",
 )
 

@@ -6,12 +6,16 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS, bucket_of
 from risk_producer.contract.wire import Identity
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
+
+_LONGEST_MS: Final = round(LATENCY_BOUNDS_MS[-1])
+"""A record of the past counts as one that waited for so long, an hour: the sum would be of such alone."""
 
 
 class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
@@ -123,7 +127,7 @@ def listed(batch: Batch, outcome: Outcome, now: datetime, database: str = "") ->
     for row in _stored(batch, outcome)[0]:
         waited_ms = _waited_ms(row.snapshot.recorded_at, now)
         stored[row.snapshot.trader_id].append(
-            entry(row.entry_id, row.identity, bucket_of(waited_ms), waited_ms)
+            entry(row.entry_id, row.identity, bucket_of(waited_ms), min(waited_ms, _LONGEST_MS))
         )
     dead: dict[str, list[TakenOff]] = defaultdict(list)
     for dead_letter in outcome.dead:
@@ -203,6 +207,10 @@ def _histogram(times: list[datetime], now: datetime) -> dict[str, int]:
 
 
 def _sum_ms(times: list[datetime], now: datetime) -> int:
-    """How long all of them waited together; what is ahead of the clock did not wait. times: sorted."""
-    past = times[: bisect_right(times, now)]
-    return round(sum((now - each for each in past), timedelta()) / timedelta(milliseconds=1))
+    """How long all of them waited together, each for _LONGEST_MS at the most. times: sorted.
+
+    What is ahead of the clock did not wait.
+    """
+    first = bisect_left(times, now - timedelta(milliseconds=_LONGEST_MS))
+    waited = sum((now - each for each in times[first : bisect_right(times, now)]), timedelta())
+    return round(waited / timedelta(milliseconds=1)) + first * _LONGEST_MS
