@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from risk_producer import RiskProducer
+from risk_producer.contract.keys import Keys
 from risk_worker.monitor import exporter
-from risk_worker.monitor.exporter import Exporter, Sources
-from risk_worker.monitor.traders import Traders
-from tests.support.factory import snapshot
+from risk_worker.monitor.exporter import Exporter, Sources, application
+from risk_worker.monitor.traders import Shown, Traders
+from tests.support.factory import payload, snapshot
 
 pytestmark = pytest.mark.system
 
@@ -58,3 +61,32 @@ def test_each_alert_is_seen_to_fire_and_not_to_fire() -> None:
         for case in each["alert_rule_test"]:
             seen["exp_alerts" in case].add(case["alertname"])
     assert seen[True] == seen[False] == alerts
+
+
+@pytest.mark.parametrize("shown", ["counts", "risk"])
+def test_a_page_with_10_000_traders_takes_less_than_300_ms_of_the_processor(
+    redis_url: str, shown: Shown
+) -> None:
+    """Each of them has sent something since the last one; written, packed, and all that is read of Redis."""
+    keys = Keys(0)
+    with exporter.connect(redis_url) as client:
+
+        def send(seq: int) -> None:
+            for first in range(0, 10_000, 1_000):
+                names = [f"desk-{number % 10}/strategy-{number}" for number in range(first, first + 1_000)]
+                client.hset(keys.latest, mapping={name: payload(name, seq) for name in names})
+                client.hset(keys.attempts, mapping=dict.fromkeys(names, seq))
+                client.hset(keys.latency_ms, mapping=dict.fromkeys(names, f"{seq}.125"))
+
+        serve = application(client, sources=Sources(traders=Traders(shown)))
+        environ = {"PATH_INFO": "/metrics", "HTTP_ACCEPT_ENCODING": "gzip"}
+        taken_s = []
+        for seq in range(1, 5):
+            send(seq)
+            began = time.process_time()
+            body = b"".join(serve(environ, lambda *_: None))
+            taken_s.append(time.process_time() - began)
+        text = gzip.decompress(body).decode()
+    assert text.count("risk_trader_last_snapshot_timestamp_seconds{") == 10_000
+    assert text.count("risk_trader_equity{") == 10_000 * (shown == "risk")
+    assert min(taken_s) < 0.3, taken_s
