@@ -67,22 +67,40 @@ class _Trader:
         self.raw = raw
         self.unreadable = unreadable = list[str]()
         newest = self._newest(raw[0::4], unreadable)
-        values = [_total(raw[at::4], _HASHES[at], self.name, unreadable) for at in (1, 2)]
-        values.append(_latest(raw[3::4], self.name, unreadable))
+        latencies = [each for each in raw[3::4] if each is not None]  # the last is of the newest partition
+        values: list[str | None] = [
+            self._total(raw[1::4], "attempts", unreadable),
+            self._total(raw[2::4], "failures", unreadable),
+            self._total(latencies[-1:], "latency_ms", unreadable),
+        ]
         self.recorded_at = None
         if newest is not None:
             self.recorded_at = newest.recorded_at.timestamp()
-            values += (
-                f"{self.recorded_at:.3f}",
-                repr(newest.current_equity),
-                repr(newest.drawdown_pct),
-                repr(newest.daily_pnl),
-                "1" if newest.trading_paused else "0",
-            )
+            values.append(f"{self.recorded_at:.3f}")
+            if len(self.prefixes) > len(_COUNTS):
+                values += (
+                    repr(newest.current_equity),
+                    repr(newest.drawdown_pct),
+                    repr(newest.daily_pnl),
+                    "1" if newest.trading_paused else "0",
+                )
         self.lines = [
             "" if value is None else f"{prefix}{value}\n"
-            for prefix, value in zip_longest(self.prefixes, values[: len(self.prefixes)])
+            for prefix, value in zip_longest(self.prefixes, values)
         ]
+
+    def _total(self, raws: Sequence[bytes | None], field: str, unreadable: list[str]) -> str | None:
+        """The sum as text; None: there is nothing, or it cannot be read."""
+        total: int | float | None = None
+        for raw in raws:
+            if raw is None:
+                continue
+            value: int | float | None = int(raw) if raw.isdigit() and len(raw) < 17 else number(raw)
+            if value is None:
+                unreadable.append(f"field {self.name[:100]!r} of {field} ({text(raw)[:50]!r})")
+                return None
+            total = value if total is None else total + value
+        return None if total is None else repr(total)
 
     def _newest(self, payloads: Sequence[bytes | None], unreadable: list[str]) -> WireSnapshot | None:
         newest: WireSnapshot | None = None
@@ -163,14 +181,9 @@ class Traders:
                         unreadable.append(f"{getattr(keys, name)} ({answer})")
                     answer = {}
                 held.append(answer)
-            latest, attempts, failures, latency_ms = held
-            for name_of in dict.fromkeys((*latest, *attempts, *failures, *latency_ms)):
-                raw = (
-                    latest.get(name_of),
-                    attempts.get(name_of),
-                    failures.get(name_of),
-                    latency_ms.get(name_of),
-                )
+            of_newest, attempts, failures, latency_ms = (each.get for each in held)
+            for name_of in set().union(*held):
+                raw = (of_newest(name_of), attempts(name_of), failures(name_of), latency_ms(name_of))
                 found[name_of] = found[name_of] + raw if name_of in found else raw
         return found
 
@@ -200,23 +213,3 @@ class Traders:
         for trader in active:
             trader.shown = True
         return active
-
-
-def _total(raws: Sequence[bytes | None], field: str, name: str, unreadable: list[str]) -> str | None:
-    """The sum of all partitions as text; None: there is nothing, or it cannot be read."""
-    held = [raw for raw in raws if raw is not None]
-    if not held:
-        return None
-    if len(held) == 1 and held[0].isdigit() and len(held[0]) < 17:
-        return held[0].decode()
-    values = [number(raw) for raw in held]
-    for raw, value in zip(held, values, strict=True):
-        if value is None:
-            unreadable.append(f"field {name[:100]!r} of {field} ({text(raw)[:50]!r})")
-    return None if None in values else repr(sum(value for value in values if value is not None))
-
-
-def _latest(raws: Sequence[bytes | None], name: str, unreadable: list[str]) -> str | None:
-    """Of the last partition that has one: a trader moves to the newer number of partitions."""
-    held = [raw for raw in raws if raw is not None]
-    return _total(held[-1:], _HASHES[3], name, unreadable)
