@@ -279,7 +279,9 @@ def test_a_fault_has_its_alert_and_no_other(system: System, name: str) -> None:
     with cause(system):
         wait_until(fire, 60, f"{expected}")
         began = prometheus.number("vector(time())")
-        wait_until(lambda: fire() and prometheus.number("vector(time())") > began + 5, 30, "five evaluations more")
+        wait_until(
+            lambda: fire() and prometheus.number("vector(time())") > began + 5, 30, "five evaluations more"
+        )
     assert seen == expected
 
 

@@ -36,6 +36,20 @@ def test_entries_that_are_added_meanwhile_are_not_read(client: fakeredis.FakeRed
     assert read == 7
 
 
+def test_hashes_are_read_together_and_whole(client: fakeredis.FakeRedis) -> None:
+    wanted = {}
+    for number in range(3):
+        key = Keys(number).latest
+        wanted[key] = {b"t%d" % each: b"x" * 100 for each in range(300 * number)}
+        if wanted[key]:
+            client.hset(key, mapping=wanted[key])
+    client.set(Keys(9).latest, "no hash")
+    found = scan.hashes(client, [*wanted, Keys(9).latest])
+    assert isinstance(found.pop(Keys(9).latest), ResponseError)
+    assert found == wanted
+    assert scan.hashes(client, []) == {}
+
+
 def test_each_field_is_read_once(client: fakeredis.FakeRedis) -> None:
     client.hset(KEYS.admitted, mapping={f"1:t{number}": number for number in range(10)})
     assert dict(scan.fields(client, KEYS.admitted)) == {
