@@ -6,7 +6,9 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+from risk_worker.stream.workers import LEASE_S, RegisteredWorker, registered_workers
 from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
@@ -18,6 +20,20 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_a_worker_is_heard_of_from_the_moment_it_is_at_a_job(
+    tmp_path: Path, environ: dict[str, str], client: Any
+) -> None:
+    """By how long Redis keeps its registration, whatever RQ would have it expire after."""
+
+    def busy() -> RegisteredWorker | None:
+        return next((each for each in registered_workers(client) if each.job), None)
+
+    with ChildProcess(tmp_path / "log", environ):
+        worker = wait_until(busy, 20, "a worker at its job")
+    assert worker is not None
+    assert (worker.job, worker.heard_s < LEASE_S) == ("drain-0", True)
 
 
 def test_a_worker_serves_its_health_and_stores_without_it(tmp_path: Path, environ: dict[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fakeredis
 import pytest
 from redis.exceptions import ResponseError
@@ -37,7 +39,7 @@ def test_entries_that_are_added_meanwhile_are_not_read(client: fakeredis.FakeRed
 
 
 def test_hashes_are_read_together_and_whole(client: fakeredis.FakeRedis) -> None:
-    wanted = {}
+    wanted: dict[str, Any] = {}
     for number in range(3):
         key = Keys(number).latest
         wanted[key] = {b"t%d" % each: b"x" * 100 for each in range(300 * number)}
