@@ -43,7 +43,7 @@ def test_a_worker_serves_its_health_and_stores_without_it(tmp_path: Path, enviro
         [port] = map(int, wait_until(lambda: re.findall(pattern, first.log), 20, "the port in the log"))
         assert get(port, "/healthz") == (200, "ok\n")
         wait_until(lambda: get(port, "/readyz") == (200, "ready\n"), 20, "the worker to be ready")
-        assert get(port, "/readyz", "HEAD") == (200, "")
+        assert get(port, "/healthz", "HEAD") == (200, "")
         assert get(port, "/healthz", "POST")[0] == 405
         assert get(port, "/metrics")[0] == 404
 
