@@ -24,7 +24,7 @@ from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.monitor import exporter
-from risk_worker.stream import partitions, progress
+from risk_worker.stream import partitions, progress, server
 from risk_worker.stream import source as streams
 from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
@@ -478,7 +478,7 @@ def test_a_node_that_is_away_is_no_stall_before_a_minute(
     node, own, _ = parts(cluster)
     clock = FakeClock()
     watch = progress.Watch(client, PARTITIONS, clock=clock)
-    served = exporter.application(client, PARTITIONS, client)
+    served = exporter.application(client, client, exporter.Sources(PARTITIONS))
 
     def get(path: str) -> tuple[str, str]:
         status: list[str] = []
@@ -495,9 +495,9 @@ def test_a_node_that_is_away_is_no_stall_before_a_minute(
             assert watch.report() == []
             for _ in range(2):
                 _, metrics = get("/metrics")
-                assert get("/readyz") == ("200 OK", "ready\n")
-        assert 'risk_up{server="redis"} 1.0' in metrics
-        assert "risk_unreadable_fields 0.0" in metrics
+                assert "has not been drained" not in get("/readyz")[1]
+        assert 'risk_up{server="redis"} 1\n' in metrics
+        assert "risk_unreadable_fields 0\n" in metrics
         for partition in range(PARTITIONS):
             label = f'risk_stream_length{{partition="{partition}"}}'
             assert (label in metrics) == (partition not in own)
@@ -512,3 +512,28 @@ def test_a_node_that_is_away_is_no_stall_before_a_minute(
     get("/metrics")
     assert caplog.messages[-1] == "The exporter gets answers for all partitions again"
     assert watch.report() == []
+
+
+def test_each_server_says_by_itself_whether_it_takes_writes(
+    cluster: ValkeyCluster, client: RedisClient
+) -> None:
+    everything = [Keys(partition) for partition in range(PARTITIONS)]
+    found = server.look(client, everything)
+    assert len(found) == len({each.address for each in found}) == len(cluster.nodes)
+    assert sorted(p for each in found for p in each.partitions) == list(range(PARTITIONS))
+    assert server.refusals(found) == []
+    [first] = [node for node in cluster.nodes if f":{node.port}" in found[0].address]
+    with redis_client(first.url, answer_timeout_s=5, connect_timeout_s=5) as admin:
+        admin.config_set("maxmemory", 1)
+        again = server.look(client, everything)
+        admin.config_set("maxmemory", 0)
+    assert [bool(each.refusal) for each in again] == [True] + [False] * (len(found) - 1)
+    assert not again[0].away
+    first.pause()
+    try:
+        again = server.look(client, everything)
+    finally:
+        first.resume()
+    assert [each.away for each in again] == [True] + [False] * (len(found) - 1)
+    assert again[0].partitions == found[0].partitions
+    wait_until(lambda: server.refusals(server.look(client, everything)) == [])

@@ -14,15 +14,12 @@ import logging
 import math
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
 from operator import methodcaller
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -35,7 +32,7 @@ from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.runtime.jobs import DRAIN, DRAIN_PARTITION, DrainJob, job_id_of, partitions_of
 from risk_worker.stream.bindings import OtherDatabase, claim_drain_jobs
-from risk_worker.stream.workers import LEASE_S, QUEUE, LiveWorkers, age_s
+from risk_worker.stream.workers import LEASE_S, QUEUE, LiveWorkers, age_s, process_host, runs
 
 log = logging.getLogger("riskstream.scheduler")
 
@@ -435,37 +432,13 @@ class DrainScheduler:
             return (logging.ERROR, "Redis' key %s had pid %r on host %r: deleted", key, raw_pid, raw_host)
         if host != process_host():
             return None
-        dead = key != worker_key(self.worker) if pid == os.getpid() else not _runs(pid)
+        dead = key != worker_key(self.worker) if pid == os.getpid() else not runs(pid)
         return (logging.WARNING, "%s is dead", key) if dead else None
 
 
 def worker_key(name: str) -> str:
     """Of a worker's registration."""
     return f"{RQ_KEY_PREFIX}:worker:{name}"
-
-
-@cache
-def process_host() -> str:
-    """Where a pid means something: host, boot and pid namespace. Two containers may share a host name."""
-    parts = [socket.gethostname()]
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")
-    if boot.exists():
-        parts.append(boot.read_text().strip())
-    if namespace.exists():
-        parts.append(str(namespace.stat().st_ino))
-    return "/".join(parts)
-
-
-def _runs(pid: int) -> bool:
-    """Whether there is such a process on this host."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
 
 
 def _shares_of(number: int, fields: Any, connection: Any) -> int | None:

@@ -39,14 +39,23 @@ from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.recovery import partitioning
-from risk_worker.runtime import jobs, rq_prefix
+from risk_worker.runtime import health, jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
-from risk_worker.runtime.scheduler import DrainScheduler, process_host, worker_key
+from risk_worker.runtime.scheduler import DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
 from risk_worker.stream.bindings import Bindings, claim_drain_jobs
-from risk_worker.stream.workers import COMMIT_WAIT_FIELD, LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
+from risk_worker.stream.workers import (
+    COMMIT_WAIT_FIELD,
+    KEPT_S,
+    LEASE_S,
+    PROCESS_HOST_FIELD,
+    QUEUE,
+    RUNS_FIELD,
+    RUNS_SHARES,
+    process_host,
+)
 
 log = logging.getLogger("riskstream.worker")
 
@@ -102,6 +111,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             "maintenance_interval": BEAT_S,
             "default_worker_ttl": None,
             "worker_ttl": BEAT_S + 15,  # RQ waits for a job for 15 s less than this
+            # With both RQ keeps the registration for KEPT_S, while it waits for a job and while it is at one.
+            "job_monitoring_interval": KEPT_S - 60,
         }
         super().__init__(names, name=name, connection=connection, **options)
         self._burst = False
@@ -111,6 +122,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._supervisor: _Supervisor | None = None
         self._sealing: Sealing | None = None
         self._retention: Retention | None = None
+        self._health: health.Health | None = None
+        self._aside = False  # Postgres cannot be used from here
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
@@ -151,6 +164,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 self._sealing.stop()
             if self._retention is not None:
                 self._retention.stop()
+            if self._health is not None:
+                self._health.stop()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
@@ -187,7 +202,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def serialize(self) -> dict[str, Any]:
         """What Redis knows of this worker."""
-        return {**super().serialize(), "process_host": process_host(), RUNS_FIELD: RUNS_SHARES}
+        return {**super().serialize(), PROCESS_HOST_FIELD: process_host(), RUNS_FIELD: RUNS_SHARES}
 
     def register_death(self) -> None:
         """RQ would keep what is left of it for another minute."""
@@ -230,6 +245,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             with self.connection.pipeline() as pipeline:
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Redis keeps the registration for KEPT_S after each of them, so it shows when the last one was."""
+        super().heartbeat(KEPT_S, pipeline=pipeline)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S
@@ -275,6 +294,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
         if not self._burst:
+            self._health = health.serve(settings, self._own_problems)
             self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
             self._supervisor.start()
             if settings.seal_every != "off":
@@ -313,6 +333,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """Leave the share to the other workers until Postgres can be used from here. Raises StopRequested."""
         assert self._settings is not None
         jobs.database_lost.clear()
+        self._aside = True
         worker_registration.unregister(self)
         self._maintain()
         log.error(
@@ -329,8 +350,15 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                     logged = str(error)
                     log.error("The worker cannot use Postgres, and tries again: %s", error)
                 _pause(BEAT_S, self)
+        self._aside = False
         self._register_again()
         log.warning("The worker can use Postgres again, and takes a share of the partitions")
+
+    def _own_problems(self) -> list[str]:
+        """For /readyz."""
+        if self.stopping:
+            return ["This worker is about to end."]
+        return ["This worker cannot use Postgres; its log says why."] if self._aside else []
 
     def _goes_on_without_rq(self, seconds: float) -> bool:
         """RQ's loop has ended: drain without it for a while, or in a burst until all is drained.

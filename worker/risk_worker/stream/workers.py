@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import socket
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -14,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.transport.connect import RedisClient
+from risk_worker.stream.counters import text
 
 QUEUE: Final = "risk-drain"
 """The RQ queue of the drain jobs."""
@@ -24,20 +31,48 @@ RUNS_SHARES: Final = "shares"
 """A field of a worker's hash, and its value where the worker drains shares; versions before had none."""
 COMMIT_WAIT_FIELD: Final = "commit_wait_s"
 """Of a worker's hash: for how many seconds it has waited for a COMMIT; only while that is long."""
+PROCESS_HOST_FIELD: Final = "process_host"
+KEPT_S: Final = 78
+"""For how long Redis keeps a worker's registration after each heartbeat, whatever the worker does."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredWorker:
-    """A worker on RQ's list. What cannot be read of it is None or 0."""
+    """A worker on RQ's list. What cannot be read of it is None, empty or 0."""
 
     key: bytes
     heartbeat: bytes | None
     drains_shares: bool = False
     commit_wait_s: float = 0.0
+    host: str = ""
+    """The name of its machine, or container."""
+    pid: int = 0
+    process_host: str = ""
+    """See process_host()."""
+    born: datetime | None = None
+    """When it registered, by its own clock."""
+    job: str = ""
+    """The drain job that it is at; empty between two of them."""
+    heard_s: float = math.inf
+    """Seconds since its last heartbeat, by Redis' clock alone (how long it is kept)."""
 
     def silent_s(self, now: datetime) -> float:
         """Seconds since its last heartbeat, by its own clock; infinite where that cannot be read."""
         return age_s(self.heartbeat, now)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process was on this host and runs no more."""
+        return bool(self.pid) and self.process_host == process_host() and not runs(self.pid)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was heard of within the lease, and its process is not known to be gone."""
+        return self.heard_s < LEASE_S and not self.is_gone
+
+
+_READ: Final = ("last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD, "hostname", "pid", PROCESS_HOST_FIELD)
+_READ_TOO: Final = ("birth",)
 
 
 def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -> list[RegisteredWorker]:
@@ -48,16 +83,91 @@ def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -
         return []
     pipeline = client.pipeline(transaction=False)
     for key in keys:
-        pipeline.hmget(key, "last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD)
+        pipeline.hmget(key, *_READ, *_READ_TOO)
+        pipeline.pttl(key)
+        pipeline.smembers(key + b":executions")
     answers = pipeline.execute(raise_on_error=False)
-    return [_registered(key, answer) for key, answer in zip(keys, answers, strict=True)]
+    return [
+        _registered(key, *of_worker)
+        for key, *of_worker in zip(keys, answers[0::3], answers[1::3], answers[2::3], strict=True)
+    ]
 
 
-def _registered(key: bytes, answer: Any) -> RegisteredWorker:
-    if isinstance(answer, Exception):
+def shares_at_work(
+    client: RedisClient, workers: Sequence[RegisteredWorker], keyspace: Keyspace = NO_NAMESPACE
+) -> dict[bytes, tuple[int, int]]:
+    """worker's key -> (share, shares) of the drain job that it is at. Raises one of REDIS_ERRORS."""
+    busy = [each for each in workers if each.job]
+    pipeline = client.pipeline(transaction=False)
+    for each in busy:
+        pipeline.hget(f"{keyspace.rq_prefix}:job:{each.job}", "data")
+    answers = pipeline.execute(raise_on_error=False) if busy else []
+    shares = {each.key: _share(answer) for each, answer in zip(busy, answers, strict=True)}
+    return {key: share for key, share in shares.items() if share is not None}
+
+
+def _registered(key: bytes, fields: Any, kept_ms: Any, executions: Any) -> RegisteredWorker:
+    """executions: "job:execution" of what it is at; RQ itself keeps no current_job any more."""
+    if isinstance(fields, Exception):
         return RegisteredWorker(key, None)
-    heartbeat, runs, commit_wait_s = answer
-    return RegisteredWorker(key, heartbeat, runs == RUNS_SHARES.encode(), _seconds(commit_wait_s))
+    heartbeat, runs_what, commit_wait_s, host, pid, its_process_host, birth = fields
+    jobs = [] if isinstance(executions, Exception) else sorted(executions)
+    job = jobs[-1].rpartition(b":")[0] if jobs else b""
+    kept_s = kept_ms / 1000 if isinstance(kept_ms, int) else -1.0
+    return RegisteredWorker(
+        key,
+        heartbeat,
+        runs_what == RUNS_SHARES.encode(),
+        _seconds(commit_wait_s),
+        text(host or b"")[:100],
+        int(_seconds(pid)),
+        text(its_process_host or b""),
+        _moment(birth),
+        text(job)[:100],
+        max(0.0, KEPT_S - kept_s) if kept_s >= 0 else age_s(heartbeat, datetime.now(UTC)),
+    )
+
+
+def _share(data: Any) -> tuple[int, int] | None:
+    """(share, shares) in what RQ keeps of a drain job; None: it cannot be read, or is another job."""
+    try:
+        _, _, (share, shares, *_), _ = json.loads(zlib.decompress(data))
+    except (TypeError, ValueError, zlib.error):
+        return None
+    right = isinstance(share, int) and isinstance(shares, int) and 0 <= share < shares
+    return (share, shares) if right else None
+
+
+def _moment(raw: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(raw.decode())
+    except (AttributeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@cache
+def process_host() -> str:
+    """Where a pid means something: host, boot and pid namespace. Two containers may share a host name."""
+    parts = [socket.gethostname()]
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    if boot.exists():
+        parts.append(boot.read_text().strip())
+    if namespace.exists():
+        parts.append(str(namespace.stat().st_ino))
+    return "/".join(parts)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process on this host."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 class LiveWorkers:
