@@ -26,6 +26,10 @@ UNREADABLE: Final = "unreadable"
 """Counters that could not be counted and started anew."""
 ACKNOWLEDGED_MS: Final = "acknowledged_ms"
 """No total, but the time of the last acknowledgement, by Redis' clock."""
+RESTORED: Final = "restored"
+"""Of traders, not of snapshots: a worker restored them from Postgres, as Redis had lost its data."""
+RESTORED_MS: Final = "restored_ms"
+"""When it last did, by Redis' clock."""
 
 TOTALS: Final = (ACCEPTED, CONFLATED, FOREIGN, STORED, DUPLICATES, DEAD, BATCHES, RETRIES, UNREADABLE)
 

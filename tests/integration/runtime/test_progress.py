@@ -17,8 +17,8 @@ import redis
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings
 from risk_worker.audit.verify import verify
-from risk_worker.stream.workers import process_host
 from risk_worker.stream.source import connect
+from risk_worker.stream.workers import process_host
 from tests.conftest import MakeValkey
 from tests.support.bounds import Bound
 from tests.support.factory import payload

@@ -36,8 +36,8 @@ cli(["worker"])
 ON_ITS_HOST = """
 import sys
 from risk_worker.cli import cli
-from risk_worker.runtime import scheduler
-scheduler.process_host = lambda: sys.argv[1]
+from risk_worker.stream import workers
+workers.process_host = lambda: sys.argv[1]
 cli(["worker"])
 """
 """A worker as on a host of its own: the others cannot see whether its process is there."""

@@ -2,12 +2,12 @@
 -- lost. Lowers nothing, and may be repeated. The marker says how far the comparison has come; where it is another
 -- one than expected nothing is done: another worker was quicker, or Redis lost its data meanwhile.
 --
--- KEYS  floors, epochs, latest, admitted, behind
+-- KEYS  floors, epochs, latest, admitted, behind, counters
 -- ARGV  1: JSON of {following = the marker after this page, states = {{trader, epoch = text, seq, payload,
 --          elsewhere = true where that state came by another partition, which may be missing}...}}
 --       2: the marker that is expected, "": none; it may be any bytes
 -- Returns JSON of {restored = how many traders something was lost of}, or {overtaken = true}: the marker is another one.
-local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local floors, epochs, latest, admitted, behind, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local page = cjson.decode(ARGV[1])
 local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
 if wrong then return wrong end
@@ -52,4 +52,9 @@ for _, each in ipairs(page.states) do
   if lost and not each.elsewhere then restored = restored + 1 end
 end
 redis.call('HSET', floors, '', page.following)
+if restored > 0 then -- for a person who asks later; what is wrong with that key hinders nothing
+  local time = redis.call('TIME')
+  redis.pcall('HINCRBY', counters, 'restored', restored)
+  redis.pcall('HSET', counters, 'restored_ms', time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
+end
 return cjson.encode({ restored = restored })

@@ -54,7 +54,7 @@ class RegisteredWorker:
     job: str = ""
     """The drain job that it is at; empty between two of them."""
     heard_s: float = math.inf
-    """Seconds since its last heartbeat, by Redis' clock alone: from how long its registration is still kept."""
+    """Seconds since its last heartbeat, by Redis' clock alone: by how long it keeps the registration yet."""
 
     def silent_s(self, now: datetime) -> float:
         """Seconds since its last heartbeat, by its own clock; infinite where that cannot be read."""

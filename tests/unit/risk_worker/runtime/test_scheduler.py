@@ -24,10 +24,9 @@ from risk_worker.runtime.scheduler import (
     WORKERS_KEY,
     Condition,
     DrainScheduler,
-    process_host,
 )
 from risk_worker.stream.bindings import OtherDatabase
-from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES
+from risk_worker.stream.workers import LEASE_S, QUEUE, RUNS_FIELD, RUNS_SHARES, process_host
 from tests.support.clock import FakeClock
 
 JOB = "rq:job:drain-0"
