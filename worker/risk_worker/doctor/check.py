@@ -39,6 +39,11 @@ def warning(what: str, todo: str = "") -> Finding:
     return Finding("warning", what, todo)
 
 
+def skipped(what: str) -> Finding:
+    """It could not be looked at, for a reason that another finding has."""
+    return Finding("skipped", what)
+
+
 def failure(what: str, todo: str = "") -> Finding:
     """It does not work."""
     return Finding("failure", what, todo)
@@ -54,7 +59,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The checks of one server. Where the first one fails, the others are not made."""
+    """The checks of one server. Where the first one finds that it cannot be used, the others are not made."""
 
     name: str
     checks: Sequence[Check]
@@ -88,7 +93,7 @@ def _examine_link(link: Link, found: list[Finding], check_s: float, until: float
         new = _made(check, min(check_s, max(0.1, until - monotonic())))
         found += [replace(each, link=link.name, check=check.name) for each in new]
         left = link.checks[at + 1 :]
-        if at == 0 and worst(new) == "failure" and left:
+        if at == 0 and left and any(each.level in ("failure", "skipped") for each in new):
             names = ", ".join(each.name for each in left)
             found.append(Finding("skipped", f"not looked at: {names}", link=link.name, check="others"))
             break

@@ -19,7 +19,7 @@ from risk_worker.database import connection as database
 from risk_worker.database import extension, migrations, privileges
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import classify_error
-from risk_worker.doctor.check import Check, Finding, Link, failure, ok, warning
+from risk_worker.doctor.check import Check, Finding, Link, failure, ok, skipped, warning
 from risk_worker.doctor.of_redis import Streams, apart, is_here
 from risk_worker.recovery import partitioning
 from risk_worker.stream import partitions as in_use
@@ -243,7 +243,7 @@ class Both:
         """Both answer."""
         for found in (*self._streams.connection(), *self._database.connection()):
             if found.level == "failure":
-                yield failure("one of the two cannot be used, as said above")
+                yield skipped("one of the two cannot be used")
                 return
 
     def database(self) -> Iterator[Finding]:

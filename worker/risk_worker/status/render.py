@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from risk_worker.status.look import DEAD_COUNTED, SILENT_S
 from risk_worker.status.model import PartitionStatus, Problem, Status, TraderStatus, WorkerStatus
+from risk_worker.status.of_postgres import DEAD_COUNTED, SILENT_S
 from risk_worker.status.problems import FILLED, problems
 from risk_worker.stream.progress import BOUND_S, duration
 from risk_worker.stream.server import ServerFacts
@@ -162,7 +162,8 @@ def _worst_first(each: PartitionStatus) -> tuple[bool, bool, float, int]:
 
 
 def _groups(partitions: Sequence[PartitionStatus]) -> list[list[PartitionStatus]]:
-    """One of each partition where there are few; else one of each of the worst, then one of each worker."""
+    """One of each partition where they are few; else one of each of the worst, then one of each worker, where
+    there are few of them."""
     ordered = sorted(partitions, key=_worst_first)
     if len(ordered) <= EACH_MAX:
         return [[each] for each in ordered]
@@ -170,17 +171,25 @@ def _groups(partitions: Sequence[PartitionStatus]) -> list[list[PartitionStatus]
     by_worker: dict[tuple[bool, WorkerStatus | None], list[PartitionStatus]] = {}
     for each in ordered[len(bad) :]:
         by_worker.setdefault((_is_trouble(each), each.worker), []).append(each)
-    return [*([each] for each in bad), *by_worker.values()]
+    groups = list(by_worker.values())
+    if len(groups) > EACH_MAX:
+        rest = ordered[len(bad) :]
+        halves = [[each for each in rest if _is_trouble(each) is trouble] for trouble in (True, False)]
+        groups = [half for half in halves if half]
+    return [*([each] for each in bad), *groups]
 
 
 def _row(status: Status, group: Sequence[PartitionStatus]) -> tuple[str, ...]:
-    worker = group[0].worker
+    drained = {each.worker for each in group}
+    worker = group[0].worker if len(drained) == 1 else None
     error = next((each.error for each in group if each.error), "")
     commits = [each.last_commit_s for each in group if each.last_commit_s is not None]
     rates = [each.rows_per_s for each in group if each.rows_per_s is not None]
     if error:
         return (_numbers(group), "cannot be read", "", "", "", "", "", "")
-    if worker is not None:
+    if len(drained) > 1:
+        drained_by = f"{len(drained - {None})} workers"
+    elif worker is not None:
         drained_by = worker.where
     elif status.workers is None:
         drained_by = "not known"
