@@ -17,13 +17,14 @@ import pytest
 from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
 from risk_producer.contract.keys import NO_NAMESPACE, Keys
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.monitor import exporter
 from risk_worker.stream import partitions, progress, server
 from risk_worker.stream import source as streams
+from risk_worker.stream.follow import Follower, Outage
 from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
 from tests.support.clock import FakeClock
@@ -497,3 +498,39 @@ def test_each_server_says_by_itself_whether_it_takes_writes(
     assert [each.away for each in again] == [True] + [False] * (len(found) - 1)
     assert again[0].partitions == found[0].partitions
     wait_until(lambda: server.refusals(server.look(client, everything)) == [])
+
+
+def test_a_follower_sees_every_node_and_goes_on_without_one(client: Any, cluster: ValkeyCluster) -> None:
+    node = cluster.nodes[0]
+    away = of(node, cluster)
+    others = set(range(PARTITIONS)) - away
+    seqs: Counter[int] = Counter()
+    seen: set[int] = set()
+    outages: list[tuple[bool, int]] = []
+
+    def sees(partitions: set[int]) -> bool:
+        """After another entry in each, which is taken off at once."""
+        for partition in partitions:
+            seqs[partition] += 1
+            with contextlib.suppress(*REDIS_ERRORS):
+                added = client.xadd(
+                    Keys(partition).snapshots, {b"s": payload(f"t{partition}", seqs[partition])}
+                )
+                client.xdel(Keys(partition).snapshots, added)
+        answer = follower.take(0.01)
+        if isinstance(answer, Outage):
+            outages.extend((bool(answer.error), partition) for partition in answer.partitions)
+        else:
+            seen.update(each.partition for each in answer)
+        return partitions <= seen
+
+    with Follower(cluster.url, NO_NAMESPACE, PARTITIONS) as follower:
+        wait_until(lambda: sees({*away, *others}), 20, "all partitions")
+        node.kill()
+        wait_until(lambda: sees(others) and away <= {each for bad, each in outages if bad}, 20, "an outage")
+        seen.clear()
+        wait_until(lambda: sees(others), 20, "the other partitions")
+        node.start()
+        wait_until(lambda: sees({*away, *others}), 20, "all partitions again")
+        assert away <= {each for bad, each in outages if not bad}
+        assert others.isdisjoint(each for _, each in outages)
