@@ -40,7 +40,7 @@ class Fault:
     """link check, of each check that fails."""
     environ: dict[str, str] = field(default_factory=dict)
     """Of the commands alone."""
-    grave: bool = True
+    serious: bool = True
 
 
 @contextlib.contextmanager
@@ -240,7 +240,7 @@ FAULTS = {
         "! RISK_PARTITIONS is 5 here, and the deployment has 2 partitions",
         "! redis partitions",
         environ={"RISK_PARTITIONS": "5"},
-        grave=False,
+        serious=False,
     ),
 }
 
@@ -265,7 +265,7 @@ def test_a_fault_is_named_and_nothing_else_cries(name: str, system: RunningSyste
         wait_until(lambda: system.problems(**fault.environ) == fault.problems, 30, f"only {fault.problems}")
         found = system.status(**fault.environ)
         assert system.problems(**fault.environ) == fault.problems, "it stays so"
-        assert is_well(found) is (not fault.grave or not fault.problems)
+        assert is_well(found) is (not fault.serious or not fault.problems)
         assert fault.status in "\n".join(line.text for line in lines(found))
         findings = system.doctor(**fault.environ)
         text = as_text(findings)

@@ -129,24 +129,33 @@ def test_a_server_that_says_nothing_leaves_the_other_half(
         )
 
 
-def test_rights_that_are_missing_are_named(settings: Settings, environ: dict[str, str], db: Any) -> None:
+@pytest.fixture
+def few_rights(environ: dict[str, str], db: Any) -> Iterator[dict[str, str]]:
+    """The environment of a role that may only look at some tables."""
     db.execute("DROP ROLE IF EXISTS few_rights")
     db.execute("CREATE ROLE few_rights LOGIN")
-    try:
-        db.execute("GRANT SELECT ON risk_state, schema_migrations, risk_deployment TO few_rights")
-        url = environ["POSTGRES_URL"].replace("postgres@", "few_rights@")
-        found = look(Settings.load({**environ, "POSTGRES_URL": url}))
-        assert {each.name for each in problems(found)} == {"grants_missing"}
-        assert 'GRANT INSERT, UPDATE ON "risk_state" TO "few_rights"' in found.postgres.missing_grants
-        assert found.traders.stored == 0, "what may be read is read"
-        assert found.dead_letters is None
-        failing = {
-            each.what for each in examination({**environ, "POSTGRES_URL": url}) if each.level == "failure"
-        }
-        assert any("lacks a right" in each for each in failing)
-    finally:
-        db.execute("DROP OWNED BY few_rights")
-        db.execute("DROP ROLE few_rights")
+    db.execute("GRANT SELECT ON risk_state, schema_migrations, risk_deployment TO few_rights")
+    yield {**environ, "POSTGRES_URL": environ["POSTGRES_URL"].replace("postgres@", "few_rights@")}
+    db.execute("DROP OWNED BY few_rights")
+    db.execute("DROP ROLE few_rights")
+
+
+def test_a_role_that_only_reads_is_no_problem_of_the_workers(few_rights: dict[str, str]) -> None:
+    found = look(Settings.load(few_rights))
+    assert {each.name for each in problems(found)} == {"role_only_reads", "no_worker"}
+    assert found.traders.stored == 0, "what may be read is read"
+    assert found.dead_letters is None
+    failing = {each.check for each in examination(few_rights) if each.level == "failure"}
+    assert failing == {"privileges", "probe"}, "a worker could not work with it"
+
+
+def test_rights_that_are_missing_are_named(few_rights: dict[str, str], db: Any) -> None:
+    db.execute("GRANT INSERT ON risk_state, risk_dead_letter TO few_rights")
+    found = look(Settings.load(few_rights))
+    assert {each.name for each in problems(found)} == {"grants_missing"}
+    assert 'GRANT UPDATE ON "risk_state" TO "few_rights"' in found.postgres.missing_grants
+    todo = {each.todo for each in examination(few_rights) if each.check == "privileges"}
+    assert 'GRANT UPDATE ON "risk_state" TO "few_rights";' in todo
 
 
 def test_a_user_of_redis_with_few_commands_is_told_which(environ: dict[str, str], client: Any) -> None:

@@ -130,6 +130,18 @@ def test_an_entry_that_is_none_is_named(client: Any, redis_url: str, start: Any)
     assert all("becomes a dead letter" in line for line in tail.err)
 
 
+def test_a_key_that_is_no_stream_hinders_no_other_partition(client: Any, redis_url: str, start: Any) -> None:
+    client.set(Keys(0).partitioning, Partitioning(1, 4).text)
+    client.set(Keys(2).snapshots, "no stream")
+    tail = start(redis_url)
+    until_it_follows(client, tail)
+    assert len(tail.err) == 1
+    assert "does not answer for partition 2, and is asked again: WRONGTYPE" in tail.err[0]
+    client.delete(Keys(2).snapshots)
+    wait_until(lambda: "answers for partition 2 again" in "".join(tail.err), 20, "the end of it")
+    wait_until(lambda: add(client, "late", 1, 2) and any(" late " in line for line in tail.out), 20, "a line")
+
+
 def test_redis_goes_away_and_comes_back(make_valkey: MakeValkey, start: Any) -> None:
     import redis
 
@@ -140,7 +152,7 @@ def test_redis_goes_away_and_comes_back(make_valkey: MakeValkey, start: Any) -> 
     server.kill()
     wait_until(lambda: any("does not answer" in line for line in tail.err), 20, "the outage")
     server.start()
-    wait_until(lambda: any("answers again" in line for line in tail.err), 20, "the end of it")
+    wait_until(lambda: any("again, and what" in line for line in tail.err), 20, "the end of it")
     with redis.Redis.from_url(server.url) as client:
         add(client, "later", 1)
         wait_until(lambda: any(" later " in line for line in tail.out), 20, "what came later")

@@ -22,6 +22,8 @@ class Privileges:
     """Those that no schema of the search path has, as far as this role may look."""
     missing_grants: tuple[str, ...] = ()
     """Statements that would give the role what it lacks."""
+    only_reads: bool = False
+    """It may write into none of the tables that are there: it is a reader's, and no worker's."""
 
 
 def look(connection: psycopg.Connection) -> Privileges:
@@ -29,7 +31,9 @@ def look(connection: psycopg.Connection) -> Privileges:
     [(role, database, may_make_temporary, schema)] = connection.execute(_SQL["role"]).fetchall()
     to = sql.SQL(" TO {}").format(sql.Identifier(role))
     missing, grants = [], []
-    for name, exists, lacks in connection.execute(_SQL["look"]):
+    only_reads = True
+    for name, exists, lacks, may_write in connection.execute(_SQL["look"]):
+        only_reads = only_reads and not may_write
         if not exists:
             missing.append(name)
         elif lacks:
@@ -39,4 +43,5 @@ def look(connection: psycopg.Connection) -> Privileges:
         grants.append(sql.SQL("GRANT TEMPORARY ON DATABASE {}").format(sql.Identifier(database)) + to)
     if schema is None:
         grants.insert(0, sql.SQL("GRANT USAGE ON SCHEMA public") + to)
-    return Privileges(role, tuple(missing), tuple(each.as_string(connection) for each in grants))
+    grants_as_text = tuple(each.as_string(connection) for each in grants)
+    return Privileges(role, tuple(missing), grants_as_text, only_reads and bool(grants_as_text))

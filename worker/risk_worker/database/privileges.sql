@@ -1,13 +1,14 @@
 -- Whether a role may do what a worker does.
 
 -- name: look
--- Of each table: its name, whether it is there, and what this role lacks.
+-- Of each table: its name, whether it is there, what this role lacks, and whether it may write into it at all.
 SELECT needed.name,
        to_regclass(needed.name) IS NOT NULL,
        ARRAY(
            SELECT privilege FROM unnest(needed.privileges) AS privilege
            WHERE NOT has_table_privilege(to_regclass(needed.name), privilege)
-       )
+       ),
+       coalesce(has_table_privilege(to_regclass(needed.name), 'INSERT, UPDATE'), false)
 FROM (VALUES
     ('risk_state', ARRAY['SELECT', 'INSERT', 'UPDATE']),
     ('risk_state_history', ARRAY['SELECT', 'INSERT']),

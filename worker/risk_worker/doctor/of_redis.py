@@ -13,7 +13,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.settings import Settings, mask
 from risk_producer.settings.address import redis_address
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, try_to_connect
 from risk_producer.transport.servers import AWAY, Question, ask_each
 from risk_worker.doctor.check import Check, Finding, Link, failure, ok, skipped, warning
 from risk_worker.stream import partitions as in_use
@@ -280,7 +280,7 @@ def connection(client: RedisClient, url: str) -> Iterator[Finding]:
     """Whether a server answers, and how soon."""
     began = monotonic()
     try:
-        client.ping()
+        try_to_connect(client)
     except REDIS_ERRORS as error:
         what, found, todo = server.why_refused(error, _place(url)).rpartition(". ")
         yield failure(what if found else todo, todo if found else "")

@@ -118,7 +118,9 @@ class PostgresStatus:
     """Migrations that the database has and this version does not know: it is of a newer one."""
     missing_tables: tuple[str, ...] = ()
     missing_grants: tuple[str, ...] = ()
-    """Each as a statement that would give it."""
+    """Each as a statement that would give it; empty where the role only reads."""
+    only_reads: bool = False
+    """The role is a reader's, so what a worker's may do is not known."""
 
     @property
     def hinders(self) -> bool:
@@ -214,5 +216,5 @@ class Problem:
     """A sentence."""
     todo: str = ""
     """What to do about it."""
-    grave: bool = True
+    serious: bool = True
     """False: it hinders nothing, and changes no exit status."""

@@ -99,7 +99,8 @@ class Postgres(Asked[PostgresAnswer]):
             pending=applied.pending,
             unknown=applied.unknown,
             missing_tables=found.missing_tables,
-            missing_grants=found.missing_grants,
+            missing_grants=() if found.only_reads else found.missing_grants,
+            only_reads=found.only_reads,
         )
         identity = None
         with _tolerant(ConfigurationError):

@@ -17,6 +17,8 @@ FILLED: Final = 0.8
 RESTORED_S: Final = 3600.0
 """For so long a loss of Redis' data is a problem: what was lost should be looked at."""
 COMMIT_WAIT_S: Final = 15.0
+FORBIDDEN: Final = "the user may not do it"
+"""In the sentence of a server that refuses this user alone."""
 
 _START: Final = "Start one: riskstream worker"
 
@@ -28,7 +30,7 @@ def problems(status: Status) -> list[Problem]:
 
 def is_well(status: Status) -> bool:
     """Whether nothing is wrong that needs a person."""
-    return not any(each.grave for each in problems(status))
+    return not any(each.serious for each in problems(status))
 
 
 def redis_away(status: Status) -> Iterator[Problem]:
@@ -44,7 +46,15 @@ def redis_refuses_writes(status: Status) -> Iterator[Problem]:
     """Redis answers, and takes no writes: traders hold what they accept in memory."""
     for server in status.redis.servers:
         if server.refusal and not server.away:
-            yield Problem("redis_refuses_writes", *_split(server.refusal))
+            if FORBIDDEN in server.refusal:
+                yield Problem(
+                    "redis_not_tried",
+                    f"Whether Redis at {server.address} takes writes is not known: this user may not try it",
+                    "Give the user XADD, or ask as the user of the workers",
+                    serious=False,
+                )
+            else:
+                yield Problem("redis_refuses_writes", *_split(server.refusal))
 
 
 def redis_memory(status: Status) -> Iterator[Problem]:
@@ -106,13 +116,20 @@ def postgres(status: Status) -> Iterator[Problem]:
             "The role of this connection may not do in Postgres all that a worker has to do",
             "; ".join(found.missing_grants),
         )
+    if found.only_reads:
+        yield Problem(
+            "role_only_reads",
+            "Whether workers may write into Postgres is not known: the role of this connection only reads",
+            "riskstream doctor, with the environment of a worker",
+            serious=False,
+        )
     if found.unknown:
         yield Problem(
             "postgres_newer",
             f"Postgres has {len(found.unknown)} migration{_s(found.unknown)} that this version of riskstream "
             f"does not know ({_listed(found.unknown)})",
             "Use the newer version here, too",
-            grave=False,
+            serious=False,
         )
 
 
@@ -160,7 +177,7 @@ def silent_workers(status: Status) -> Iterator[Problem]:
             "worker_silent",
             "; ".join(_last_seen(each) for each in silent[:3]) + ". The other workers have taken its share",
             "End that process where it still runs, and start another one",
-            grave=False,
+            serious=False,
         )
 
 
@@ -254,7 +271,7 @@ def partitions_differ(status: Status) -> Iterator[Problem]:
             f"RISK_PARTITIONS is {status.partitions_here} here, and the deployment has {agreed} partitions, "
             "which is what counts",
             "Correct the environment, or change the deployment: riskstream partitions",
-            grave=False,
+            serious=False,
         )
 
 
@@ -283,7 +300,8 @@ def _alive(status: Status) -> list[WorkerStatus]:
 
 def _redis_hinders(status: Status) -> bool:
     """Whether Redis is why workers cannot be seen."""
-    return bool(status.redis.error or any(each.refusal for each in status.redis.servers))
+    refusals = [each.refusal for each in status.redis.servers if each.refusal]
+    return bool(status.redis.error or any(FORBIDDEN not in each for each in refusals))
 
 
 def _explained(status: Status) -> bool:

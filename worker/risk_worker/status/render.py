@@ -44,7 +44,7 @@ class Line:
 def as_json(status: Status) -> str:
     """One object in one line: ok, problems, and all of the status."""
     found = problems(status)
-    whole = {"ok": not any(each.grave for each in found), "problems": found}
+    whole = {"ok": not any(each.serious for each in found), "problems": found}
     return msgspec.json.encode(whole | msgspec.to_builtins(status)).decode()
 
 
@@ -264,16 +264,16 @@ def _named(kind: str, some: Sequence[TraderStatus], count: int, now: datetime) -
 
 def _problems(found: Sequence[Problem]) -> Iterator[Line]:
     for each in found:
-        mark, look = ("✗", "bad") if each.grave else ("!", "note")
+        mark, look = ("✗", "bad") if each.serious else ("!", "note")
         text = _printable(each.what)
         yield Line(
             f"{mark} {text}{'' if text.endswith('.') else '.'}", "bad" if look == "bad" else "note", True
         )
         if each.todo:
             yield Line(f"  → {_printable(each.todo)}", "head", True)
-    grave = sum(each.grave for each in found)
-    if grave:
-        yield Line(f"{grave} problem{'' if grave == 1 else 's'}", "bad")
+    serious = sum(each.serious for each in found)
+    if serious:
+        yield Line(f"{serious} problem{'' if serious == 1 else 's'}", "bad")
     else:
         yield Line("✓ No problem was found.", "good")
 

@@ -47,24 +47,24 @@ def tail(settings: Settings, trader: str | None, *, json: bool, out: TextIO, err
                 _write(err, [f"riskstream: {_outage(answer)}"])
                 continue
             shown: list[str] = []
-            said: list[str] = []
+            missed_lines: list[str] = []
             for arrival, found in _read(answer, trader):
                 if isinstance(found, str):
-                    said.append(
+                    missed_lines.append(
                         f"riskstream: entry {arrival.entry_id} of partition {arrival.partition}: {found}"
                     )
                     continue
                 gap = missed.before(found)
                 if gap:
                     noun = "snapshot" if gap == 1 else "snapshots"
-                    said.append(
+                    missed_lines.append(
                         f"riskstream: {gap:,} {noun} of {found.trader_id!r} came and went too quickly to be "
                         "shown"
                     )
                 if gap is not None:
                     shown.append(as_json(arrival, found) if json else as_text(found))
             _write(out, shown)
-            _write(err, said)
+            _write(err, missed_lines)
 
 
 def as_json(arrival: Arrival, found: WireSnapshot) -> str:
@@ -107,9 +107,10 @@ def _read(arrivals: Iterable[Arrival], trader: str | None) -> Iterator[tuple[Arr
 
 
 def _outage(found: Outage) -> str:
+    noun = f"partition{'' if len(found.partitions) == 1 else 's'} {', '.join(map(str, found.partitions))}"
     if not found.error:
-        return "Redis answers again, and what arrives is shown"
-    return f"Redis does not answer, and is asked again: {found.error}"
+        return f"Redis answers for {noun} again, and what arrives is shown"
+    return f"Redis does not answer for {noun}, and is asked again: {found.error}"
 
 
 def _write(stream: TextIO, texts: Iterable[str]) -> None:

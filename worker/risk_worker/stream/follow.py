@@ -10,6 +10,7 @@ One server is read by one thread. A cluster refuses a read of several partitions
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from queue import Empty, Full, Queue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import ResponseError
+
 from risk_producer.contract.keys import Keys, Keyspace
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster, redis_client
-from risk_producer.transport.servers import Question, ask_each
+from risk_producer.transport.servers import AWAY, Question, ask_each
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -129,44 +132,57 @@ class _Reader(threading.Thread):
         self._client = client
         self._of = {keys.snapshots.encode(): keys.partition for keys in partitions}
         self._after: dict[bytes, bytes] = {}
-        """Stream -> the last id that was read, or was there before."""
+        """Stream -> the last id that was read, or was there before; of those that can be read."""
         self._answers = answers
         self._over = over
-        self._is_away = False
+        self._away: dict[int, str] = {}
+        """Partition -> why it cannot be read."""
 
     def run(self) -> None:
-        doubtful = True
+        look_at = 0.0
         while not self._over.is_set():
             try:
-                if doubtful:
-                    self._find_ends()
-                    doubtful = False
-                    self._put_outage("")
-                found = self._wait_for_more()
+                if monotonic() >= look_at:
+                    wrong = self._find_ends()
+                    look_at = monotonic() + LOOK_S if wrong else math.inf
+                    self._report(wrong)
+                found = self._wait_for_more() if self._after else []
             except Exception as error:  # noqa: BLE001  # a client that is closed raises what it likes
-                doubtful = True
-                self._put_outage(str(error) or type(error).__name__)
+                look_at = 0.0
+                if isinstance(error, AWAY) or not isinstance(error, ResponseError):  # else it is of a key
+                    self._report(dict.fromkeys(self._of.values(), str(error) or type(error).__name__))
                 self._over.wait(PAUSE_S)
             else:
                 if found:
                     self._put(found)
+                elif not self._after:
+                    self._over.wait(PAUSE_S)
 
-    def _find_ends(self) -> None:
-        """Begin behind what is there now; after an outage behind what was read, unless Redis lost it."""
+    def _find_ends(self) -> dict[int, str]:
+        """Begin behind what is there now; after an outage behind what was read, unless Redis lost it.
+
+        Returns which partitions cannot be read, and why; Redis would refuse to read the others with them.
+        """
         questions: list[Question] = [
             (name.decode(), ("XREVRANGE", name, "+", "-", "COUNT", 1)) for name in self._of
         ]
+        wrong: dict[int, str] = {}
         for name, newest in zip(self._of, ask_each(self._client, questions), strict=True):
-            if isinstance(newest, Exception):
+            if isinstance(newest, AWAY):
                 raise newest
+            if isinstance(newest, Exception):
+                self._after.pop(name, None)
+                wrong[self._of[name]] = str(newest)
+                continue
             last = newest[0][0] if newest else _BEGINNING
             if name not in self._after:
                 self._after[name] = last
             elif _number(last) < _number(self._after[name]):
                 self._after[name] = _BEGINNING  # what is there came after the loss
+        return wrong
 
     def _wait_for_more(self) -> list[Arrival]:
-        streams = [name.decode() for name in self._of]
+        streams = [name.decode() for name in self._after]
         words = ("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *self._after.values())
         [answer] = ask_each(self._client, [(streams[0], words)])
         if isinstance(answer, Exception):
@@ -179,10 +195,15 @@ class _Reader(threading.Thread):
                 found.append(Arrival(self._of[name], entry_id.decode(), pairs))
         return found
 
-    def _put_outage(self, error: str) -> None:
-        if bool(error) != self._is_away:
-            self._is_away = bool(error)
-            self._put(Outage(tuple(self._of.values()), error))
+    def _report(self, wrong: dict[int, str]) -> None:
+        """Say which partitions cannot be read any more, and which can again; each once."""
+        new = {partition: error for partition, error in wrong.items() if partition not in self._away}
+        for error in dict.fromkeys(new.values()):
+            self._put(Outage(tuple(each for each, why in new.items() if why == error), error))
+        again = tuple(each for each in self._away if each not in wrong)
+        if again:
+            self._put(Outage(again, ""))
+        self._away = wrong
 
     def _put(self, answer: Answer) -> None:
         while not self._over.is_set():

@@ -126,6 +126,16 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str], str]] = {
         {"grants_missing"},
         "may not do",
     ),
+    "a reader's role": (
+        {"postgres": postgres(only_reads=True)},
+        {"role_only_reads"},
+        "this connection only reads",
+    ),
+    "a reader's user": (
+        {"redis": redis(refusal="Redis at x takes no writes, as the user may not do it (NOPERM). Give")},
+        {"redis_not_tried"},
+        "this user may not try it",
+    ),
     "a newer database": ({"postgres": postgres(unknown=("2027",))}, {"postgres_newer"}, "2027"),
     "dead letters": (
         {"dead_letters": DeadLettersStatus(1, newest_s=12.0, newest_reason="not a snapshot")},
