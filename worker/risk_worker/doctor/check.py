@@ -13,6 +13,9 @@ CHECK_S: Final = 4.0
 BOUND_S: Final = 15.0
 """All checks together take no longer than about this."""
 
+CONNECTION: Final = "connection"
+"""The name of the check without which those after it make no sense."""
+
 Level = Literal["ok", "warning", "failure", "skipped"]
 RANK: Final[dict[Level, int]] = {"skipped": 0, "ok": 0, "warning": 1, "failure": 2}
 
@@ -59,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The checks of one server. Where the first one finds that it cannot be used, the others are not made."""
+    """The checks of one server. Where that of the connection fails, those after it are not made."""
 
     name: str
     checks: Sequence[Check]
@@ -93,7 +96,8 @@ def _examine_link(link: Link, found: list[Finding], check_s: float, until: float
         new = _made(check, min(check_s, max(0.1, until - monotonic())))
         found += [replace(each, link=link.name, check=check.name) for each in new]
         left = link.checks[at + 1 :]
-        if at == 0 and left and any(each.level in ("failure", "skipped") for each in new):
+        unusable = any(each.level in ("failure", "skipped") for each in new)
+        if check.name == CONNECTION and unusable and left:
             names = ", ".join(each.name for each in left)
             found.append(Finding("skipped", f"not looked at: {names}", link=link.name, check="others"))
             break

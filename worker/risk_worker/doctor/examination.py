@@ -11,7 +11,7 @@ import msgspec
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings
 from risk_worker.doctor import of_settings
-from risk_worker.doctor.check import Check, Finding, Link, examine, failure, worst
+from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, examine, failure, worst
 from risk_worker.doctor.of_postgres import Both, Database
 from risk_worker.doctor.of_redis import Queue, Streams
 
@@ -31,9 +31,11 @@ def examination(environ: Mapping[str, str]) -> list[Finding]:
         links.append(_queue(settings))
     if database_url is not None:
         links.append(Database(database_url).link())
-        if redis_url is not None:
-            links.append(Both(redis_url, database_url, settings).link())
-    return examine(links)
+    findings = examine(links)
+    connected = {each.link for each in findings if each.check == CONNECTION and each.level == "ok"}
+    if redis_url is not None and database_url is not None and connected >= {"redis", "postgres"}:
+        findings += examine([Both(redis_url, database_url, settings).link()])
+    return findings
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -67,7 +69,7 @@ def _queue(settings: Settings) -> Link:
         return Queue(settings.require_rq_redis_url(), settings).link()
     except ConfigurationError as error:
         text = str(error)
-        return Link("rq", [Check("connection", lambda: [failure(text)])])
+        return Link("rq", [Check(CONNECTION, lambda: [failure(text)])])
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -19,7 +19,7 @@ from risk_worker.database import connection as database
 from risk_worker.database import extension, migrations, privileges
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import classify_error
-from risk_worker.doctor.check import Check, Finding, Link, failure, ok, skipped, warning
+from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, warning
 from risk_worker.doctor.of_redis import Streams, apart, is_here
 from risk_worker.recovery import partitioning
 from risk_worker.stream import partitions as in_use
@@ -46,7 +46,7 @@ class Database:
         return Link(
             "postgres",
             [
-                Check("connection", self.connection),
+                Check(CONNECTION, self.connection),
                 Check("tls", self.tls),
                 Check("version", self.version),
                 Check("writes", self.writes),
@@ -214,7 +214,7 @@ class Database:
 
 
 class Both:
-    """What Redis and Postgres have to agree on. It asks anew: the others may have failed, or not."""
+    """What Redis and Postgres have to agree on, where both can be used."""
 
     def __init__(self, redis_url: str, database_url: str, settings: Settings) -> None:
         self._streams = Streams(redis_url, settings)
@@ -222,29 +222,18 @@ class Both:
         self._settings = settings
 
     def link(self) -> Link:
-        """All of them; where one of the two does not answer, that is named elsewhere."""
-        return Link(
-            "both",
-            [
-                Check("connection", self.connection),
-                Check("database", self.database),
-                Check("partitions", self.partitions),
-                Check("clocks", self.clocks),
-            ],
-            self.close,
-        )
+        """All of them."""
+        checks = [
+            Check("database", self.database),
+            Check("partitions", self.partitions),
+            Check("clocks", self.clocks),
+        ]
+        return Link("both", checks, self.close)
 
     def close(self) -> None:
         """Give the connections back."""
         self._streams.client.close()
         self._database.close()
-
-    def connection(self) -> Iterator[Finding]:
-        """Both answer."""
-        for found in (*self._streams.connection(), *self._database.connection()):
-            if found.level == "failure":
-                yield skipped("one of the two cannot be used")
-                return
 
     def database(self) -> Iterator[Finding]:
         """The streams are stored in this database."""

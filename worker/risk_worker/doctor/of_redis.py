@@ -15,7 +15,7 @@ from risk_producer.settings import Settings, mask
 from risk_producer.settings.address import redis_address
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, try_to_connect
 from risk_producer.transport.servers import AWAY, Question, ask_each
-from risk_worker.doctor.check import Check, Finding, Link, failure, ok, skipped, warning
+from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, skipped, warning
 from risk_worker.stream import partitions as in_use
 from risk_worker.stream import server
 from risk_worker.stream.server import NO_EVICTION, ServerFacts
@@ -48,7 +48,7 @@ class Streams:
         return Link(
             "redis",
             [
-                Check("connection", self.connection),
+                Check(CONNECTION, self.connection),
                 Check("tls", lambda: tls(self._url)),
                 Check("version", self.version),
                 Check("role", self.role),
@@ -159,7 +159,8 @@ class Streams:
         for each in self._servers():
             if not each.away and each.partitions:
                 keys = self._settings.keyspace.keys(each.partitions[0])
-                yield from probe(self.client, keys, each.address)
+                user = redis_address(self._url).options.get("username", "default")
+                yield from probe(self.client, keys, each.address, user)
 
     def clock(self) -> Iterator[Finding]:
         """Against the one here."""
@@ -232,7 +233,7 @@ class Queue:
 
     def link(self) -> Link:
         """All of them."""
-        checks = [Check("connection", self.connection)]
+        checks = [Check(CONNECTION, self.connection)]
         if self._separate:
             checks.append(Check("tls", lambda: tls(self._url)))
             checks.append(Check("writes", self.writes))
@@ -313,7 +314,7 @@ PAYLOAD: Final = b'{"probe":true}'
 SCRIPT: Final = "return redis.call('XLEN', KEYS[1])"
 
 
-def probe(client: RedisClient, keys: Keys, address: str) -> Iterator[Finding]:
+def probe(client: RedisClient, keys: Keys, address: str, user: str) -> Iterator[Finding]:
     """Try each kind of command that traders and workers need, on keys that are removed at once."""
     name = f"{keys.probe}:{token_hex(4)}"
     stream, hash_, list_, text = (f"{name}:{kind}" for kind in ("stream", "hash", "list", "text"))
@@ -361,9 +362,9 @@ def probe(client: RedisClient, keys: Keys, address: str) -> Iterator[Finding]:
     elif forbidden:
         # The first error names a key where that is what is forbidden.
         yield failure(
-            f"the user of {address} may not do all that is needed: {', '.join(forbidden)} "
+            f"the user {user} of {address} may not do all that is needed: {', '.join(forbidden)} "
             f"({next(iter(refused.values()))})",
-            "ACL SETUSER USER "
+            f"ACL SETUSER {user} "
             + " ".join(f"+{each.replace(' ', '|')}" for each in forbidden)
             + f" ~{keys.snapshots.partition('{')[0]}*",
         )

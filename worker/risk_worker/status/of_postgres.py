@@ -70,9 +70,14 @@ class Postgres(Asked[PostgresAnswer]):
         return PostgresAnswer(PostgresStatus(self._shown, why))
 
     def ask(self) -> PostgresAnswer:
+        kept = self._connection
         try:
-            connection = self._connected()
-            return self._answer(connection)
+            try:
+                return self._answer(self._connected())
+            except psycopg.OperationalError:
+                if kept is None or not kept.closed:
+                    raise
+                return self._answer(self._connected())  # the server was restarted since the last look
         except psycopg.Error as error:
             found = classify_error(error)
             refused = found.disposition is Disposition.CONFIGURATION

@@ -208,7 +208,9 @@ def _row(status: Status, group: Sequence[PartitionStatus]) -> tuple[str, ...]:
 
 
 def _up_s(status: Status, worker: WorkerStatus | None) -> float | None:
-    return None if worker is None or worker.since is None else (status.at - worker.since).total_seconds()
+    if worker is None or worker.since is None:
+        return None
+    return max(0.0, (status.at - worker.since).total_seconds())
 
 
 def _numbers(group: Sequence[PartitionStatus]) -> str:
@@ -264,13 +266,11 @@ def _named(kind: str, some: Sequence[TraderStatus], count: int, now: datetime) -
 
 def _problems(found: Sequence[Problem]) -> Iterator[Line]:
     for each in found:
-        mark, look = ("✗", "bad") if each.serious else ("!", "note")
         text = _printable(each.what)
-        yield Line(
-            f"{mark} {text}{'' if text.endswith('.') else '.'}", "bad" if look == "bad" else "note", True
-        )
+        mark = "✗" if each.serious else "!"
+        yield Line(f"{mark} {text.removesuffix('.')}.", "bad" if each.serious else "note", wraps=True)
         if each.todo:
-            yield Line(f"  → {_printable(each.todo)}", "head", True)
+            yield Line(f"  → {_printable(each.todo)}", "head", wraps=True)
     serious = sum(each.serious for each in found)
     if serious:
         yield Line(f"{serious} problem{'' if serious == 1 else 's'}", "bad")

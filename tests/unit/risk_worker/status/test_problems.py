@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,3 +221,10 @@ def test_nothing_known_is_no_reason_to_fail() -> None:
         postgres=PostgresStatus("p"),
     )
     assert problems(bare) == []
+
+
+def test_the_page_has_every_name() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "operate" / "status.md").read_text()
+    named = {each for _, names, _ in FAULTS.values() for each in names}
+    rows = " ".join(re.findall(r"^\| ([a-z_, ]+) \|", page, re.M))
+    assert set(re.findall(r"[a-z]+(?:_[a-z]+)+", rows)) == named
