@@ -10,25 +10,24 @@ import inspect
 import json
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import fakeredis
 import msgspec
-from prometheus_client import CollectorRegistry
 
 import risk_producer
 from risk_producer import RiskError, RiskSnapshot, Settings
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
+from risk_producer.contract.metric import Metric
 from risk_producer.contract.wire import VERSION, WireSnapshot
-from risk_producer.metrics import collector_of
+from risk_producer.metrics import METRICS as PRODUCER_METRICS
 from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
-from risk_worker.monitor.exporter import application
+from risk_worker.monitor.catalogue import METRICS as EXPORTER_METRICS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -163,6 +162,7 @@ def _commands(command: click.Command, parent: click.Context | None, name: str) -
 
 READERS: Final = {
     "REDIS_URL": "traders, workers, commands",
+    "RISK_STREAM_MAXLEN": "traders, push, exporter",
     "PERSISTENCE_BACKEND": "traders, push",
     "ENABLE_PERSISTENCE": "traders, push",
     **dict.fromkeys(
@@ -174,7 +174,7 @@ READERS: Final = {
     "RQ_REDIS_URL": "workers, exporter, dashboard",
     **dict.fromkeys(
         (
-            *("RISK_STREAM_MAXLEN", "RISK_BUFFER_SIZE", "RISK_SAVE_TIMEOUT_S", "RISK_ON_FULL"),
+            *("RISK_BUFFER_SIZE", "RISK_SAVE_TIMEOUT_S", "RISK_ON_FULL"),
             *("RISK_SPOOL_DIR", "RISK_SPOOL_FSYNC", "RISK_SPOOL_MAX_BYTES", "RISK_REPLICAS"),
         ),
         "traders, push",
@@ -190,6 +190,14 @@ READERS: Final = {
     "RISK_COMPRESS_AFTER": "timescale",
     "RISK_RETAIN_FOR": "workers, retain, timescale status",
     "RISK_QUERY_TIMEOUT_S": "questions",
+    **dict.fromkeys(
+        (
+            *("RISK_VERIFY_EVERY", "RISK_METRICS_TRADERS", "RISK_METRICS_TRADERS_MAX"),
+            "RISK_FORGET_TRADER_AFTER",
+        ),
+        "exporter",
+    ),
+    "RISK_HEALTH_LISTEN": "workers",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {
@@ -199,6 +207,7 @@ UNITS: Final = {
     "RISK_BATCH_SIZE": "snapshots",
     "RISK_MAX_RETRIES": "tries",
     "RISK_REPLICAS": "replicas",
+    "RISK_METRICS_TRADERS_MAX": "traders",
 }
 """Units of the numbers whose names do not end with one."""
 _SUFFIXES: Final = {"_S": "seconds", "_MS": "milliseconds", "_BYTES": "bytes"}
@@ -321,65 +330,39 @@ def _kind(kind: Any) -> str:
 
 def metrics_page() -> str:
     """What the exporter and a producer serve."""
-    head = ("Name", "Type", "Labels", "Meaning")
     return _page(
         "# Metrics",
-        "Labels: `trader_id`; "
-        "`backend` is `postgres` or `memory`; `partition` is 0, 1, …; `server` is `redis`.",
+        "Labels: `trader_id`; `backend` is `postgres` or `memory`; `partition` is 0, 1, …; `address` is a "
+        "server of Redis as the exporter reaches it. [alerts.md](../operate/alerts.md) has what to do about "
+        "each alert that is made of them.",
         "## Served by `riskstream exporter`",
         "They come from Redis, where the workers count with each acknowledgement, so that they outlive "
-        "every process.",
-        _table(head, exporter_metrics()),
+        "every process. Totals count since Redis was first used. A metric that there is nothing to say of is "
+        "left out.",
+        _metrics(EXPORTER_METRICS),
         "## In the trader's own registry",
         "Every producer of a process is summed up in the Prometheus registry that it was given "
         "(`registry=`; Prometheus' own by default). The trader serves it. "
         'With `backend="memory"` they count what '
         "only the trader's memory held.",
-        _table(head, producer_metrics()),
+        _metrics(PRODUCER_METRICS),
     )
 
 
-def exporter_metrics() -> list[tuple[str, str, str, str]]:
-    """name, type, labels and meaning of each, as served of a Redis in which each key has something."""
-    keys = Keys(0)
-    with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as client:
-        for key, field in (
-            *((keys.attempts, "t"), (keys.failures, "t"), (keys.latency_ms, "t")),
-            (keys.latency_buckets, "+Inf"),
-        ):
-            client.hset(key, field, 1)
-        client.xadd(keys.snapshots, {"s": "{}"})
-        body = b"".join(
-            application(client, 1)({"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}, lambda *_: None)
-        )
-    text = body.decode()
-    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
-    found = []
-    for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", text, re.M):
-        sample = re.search(rf"^{name}(?:_bucket|_count)?(?:\{{(.*?)\}})? ", text, re.M)
-        if sample is None:
-            raise LookupError(f"{name} has no sample, so its labels cannot be known")
-        labels = [label for label in re.findall(r'(\w+)="', sample[1] or "") if label != "le"]
-        found.append((f"`{name}`", types[name], _labels(labels), meaning))
-    return found
-
-
-def producer_metrics() -> list[tuple[str, str, str, str]]:
-    """name, type, labels and meaning of each."""
-    families = collector_of(CollectorRegistry()).describe()
-    return [
-        (
-            f"`{each.name}_total`" if each.type == "counter" else f"`{each.name}`",
-            each.type,
-            _labels(getattr(each, "_labelnames", ())),
-            each.documentation,
-        )
-        for each in families
-    ]
-
-
-def _labels(names: Any) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def _metrics(metrics: Sequence[Metric]) -> str:
+    return _table(
+        ("Name", "Type", "Labels", "Meaning", "What to do"),
+        [
+            (
+                f"`{each.name}`",
+                each.kind,
+                ", ".join(f"`{name}`" for name in each.labels),
+                each.meaning,
+                each.action,
+            )
+            for each in metrics
+        ],
+    )
 
 
 # Errors

@@ -27,6 +27,7 @@ PROGRAMS = {
     "faketime": Path("/usr/bin/faketime"),
     "iproute2": Path("/usr/sbin/ip"),
     "openssl": Path("/usr/bin/openssl"),
+    "prometheus": Path("/usr/bin/prometheus"),  # promtool comes with it
 }
 
 

@@ -24,6 +24,8 @@ RETRIES: Final = "retries"
 """Tries to store a batch that failed."""
 UNREADABLE: Final = "unreadable"
 """Counters that could not be counted and started anew."""
+LATENCY_SUM_MS: Final = "latency_sum_ms"
+"""Milliseconds from recorded_at to COMMIT, of all stored snapshots together; of each an hour at the most."""
 ACKNOWLEDGED_MS: Final = "acknowledged_ms"
 """No total, but the time of the last acknowledgement, by Redis' clock."""
 RESTORED: Final = "restored"
@@ -31,7 +33,10 @@ RESTORED: Final = "restored"
 RESTORED_MS: Final = "restored_ms"
 """When it last did, by Redis' clock."""
 
-TOTALS: Final = (ACCEPTED, CONFLATED, FOREIGN, STORED, DUPLICATES, DEAD, BATCHES, RETRIES, UNREADABLE)
+TOTALS: Final = (
+    *(ACCEPTED, CONFLATED, FOREIGN, STORED, DUPLICATES, DEAD),
+    *(BATCHES, RETRIES, UNREADABLE, LATENCY_SUM_MS),
+)
 
 # Upper bounds of the latency histogram in milliseconds, recorded_at to COMMIT. About 1.3 apart, so that
 # a quantile read off them is within a third of the truth.

@@ -110,7 +110,8 @@ class Keys:
         """Hash name -> total of the partition: accepted, conflated, foreign, stored, duplicates, dead, ...
 
         foreign: entries taken off the stream that no producer had admitted. unreadable: counters that could
-        not be counted and started anew. acknowledged_ms is no total but the time of the last acknowledgement.
+        not be counted and started anew. latency_sum_ms: of all stored, from recorded_at to COMMIT.
+        acknowledged_ms is no total but the time of the last acknowledgement.
         """
         return self._key("counters")
 

@@ -178,6 +178,51 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env("RISK_QUERY_TIMEOUT_S", "Seconds that Postgres may work on a question", gt=0, le=86_400),
     ] = 60.0
+    verify_every: Annotated[
+        str,
+        env(
+            "RISK_VERIFY_EVERY",
+            "How often the exporter reconciles as `riskstream verify` does, where it has a database's URL; "
+            "off: never",
+            pattern=r"^([1-9]\d{0,3}[smhd]|off)$",
+            expects="a length of time like 15m or 1h, or off",
+        ),
+    ] = "15m"
+    metrics_traders: Annotated[
+        Literal["off", "counts", "risk"],
+        env(
+            "RISK_METRICS_TRADERS",
+            "Series of each trader in /metrics: off; counts; or risk, which adds equity, drawdown, daily_pnl "
+            "and whether it is paused",
+        ),
+    ] = "counts"
+    metrics_traders_max: Annotated[
+        int,
+        env(
+            "RISK_METRICS_TRADERS_MAX",
+            "Traders that have series of their own in /metrics at the most",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 10_000
+    forget_trader_after: Annotated[
+        str,
+        env(
+            "RISK_FORGET_TRADER_AFTER",
+            "Who sent nothing for so long has no series of its own in /metrics any more; never: it stays",
+            pattern=r"^([1-9]\d{0,3}[smhd]|never)$",
+            expects="a length of time like 12h or 7d, or never",
+        ),
+    ] = "7d"
+    health_listen: Annotated[
+        str,
+        env(
+            "RISK_HEALTH_LISTEN",
+            "Where a worker serves /healthz and /readyz, like 127.0.0.1:9401 or [::]:9401; off: nowhere",
+            pattern=r"^(([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}|off)$",
+            expects="a host and a port like 127.0.0.1:9401, or off",
+        ),
+    ] = "off"
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
@@ -278,6 +323,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.retain_for == "forever" else int(self.retain_for.removesuffix("d"))
 
     @property
+    def verify_every_s(self) -> float | None:
+        """RISK_VERIFY_EVERY in seconds; None: never."""
+        return None if self.verify_every == "off" else _seconds(self.verify_every)
+
+    @property
+    def forget_trader_after_s(self) -> float | None:
+        """RISK_FORGET_TRADER_AFTER in seconds; None: never."""
+        return None if self.forget_trader_after == "never" else _seconds(self.forget_trader_after)
+
+    @property
     def keyspace(self) -> Keyspace:
         """The names of all keys in Redis."""
         return Keyspace(self.namespace)
@@ -315,6 +370,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
         if self.db_host is not None:
             postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
+
+
+def _seconds(length: str) -> float:
+    """Of a length of time like 90s, 15m, 12h or 7d."""
+    return int(length[:-1]) * {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}[length[-1]]
 
 
 def check_arguments(*, database_url: str | None = None, **arguments: Any) -> None:

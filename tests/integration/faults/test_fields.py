@@ -52,7 +52,16 @@ BAD = {
 }
 FIELDS = ("epochs", "admitted", "latest", "floors", "behind", "attempts", "failures", "latency_ms")
 SHARED = {
-    "counters": ("accepted", "stored", "dead", "foreign", "batches", "unreadable", "acknowledged_ms"),
+    "counters": (
+        "accepted",
+        "stored",
+        "dead",
+        "foreign",
+        "batches",
+        "unreadable",
+        "acknowledged_ms",
+        "latency_sum_ms",
+    ),
     "latency_buckets": ("1", "5", "+Inf"),
     "floors": ("",),
     "epochs": ("",),

@@ -17,7 +17,7 @@ from risk_worker.wsgi import Server
 @pytest.mark.parametrize("page", ["exporter", "dashboard"])
 def test_a_page_is_served_on(host: str, page: str, redis_url: str) -> None:
     if page == "exporter":
-        application = exporter.application(exporter.connect(redis_url), 1)
+        application = exporter.application(exporter.connect(redis_url))
     else:
         application = dashboard.application(redis_url)
     with Server(application, host=host, port=0) as server:

@@ -21,7 +21,7 @@ from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace, partition_
 from risk_producer.transport.connect import RedisClient, redis_client
 from risk_producer.transport.servers import beside, server_of
 from risk_worker.cli import cli
-from risk_worker.monitor.exporter import application
+from risk_worker.monitor.exporter import Sources, application
 from risk_worker.stream import partitions, progress, source
 from risk_worker.stream.bindings import Bindings
 from tests.support.bounds import Bound
@@ -140,9 +140,12 @@ def test_what_a_worker_reads_it_reads_of_a_cluster_too(shared: ValkeyCluster, cl
         assert (seen.width, seen.entries) == (PARTITIONS, dict.fromkeys(range(PARTITIONS), 1))
         assert len({server_of(connected, Keys(each).snapshots) for each in range(PARTITIONS)}) == 3
         status: list[str] = []
-        served = application(connected, PARTITIONS, connected)
+        served = application(connected, connected, Sources(PARTITIONS))
         body = b"".join(served({"PATH_INFO": "/readyz"}, lambda said, *_: status.append(said)))
-        assert (status, body) == (["200 OK"], b"ready\n")
+        assert status == ["503 Service Unavailable"]
+        assert body.decode().splitlines() == [
+            "No worker is alive: start one (riskstream worker), or look at Postgres, which it waits for."
+        ]
 
 
 def test_a_closed_client_leaves_no_connection(shared: ValkeyCluster) -> None:

@@ -81,6 +81,7 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders
             source.acknowledge([batch], [Outcome((), duplicates=0)])
     counters = client.hgetall(KEYS.counters)
     assert int(counters.pop(b"acknowledged_ms")) > 0
+    assert int(counters.pop(b"latency_sum_ms")) > 0
     assert counters == {b"batches": b"2", b"stored": b"10000"}
     assert client.hgetall(KEYS.attempts) == {trader.encode(): b"4" for trader in traders}
     assert set(client.hgetall(KEYS.latency_ms)) == {trader.encode() for trader in traders}
@@ -137,7 +138,8 @@ def test_a_server_that_is_not_there_is_said_so() -> None:
 
 def counted(client: Any) -> dict[str, int]:
     found = {name.decode(): int(count) for name, count in client.hgetall(KEYS.counters).items()}
-    found.pop("acknowledged_ms", None)
+    for name in ("acknowledged_ms", "latency_sum_ms"):
+        found.pop(name, None)
     return found
 
 

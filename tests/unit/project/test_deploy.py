@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from ipaddress import ip_address, ip_network
@@ -15,6 +16,7 @@ import yaml
 from risk_producer.settings import Settings
 from risk_producer.settings.address import redis_address
 from risk_worker.cli import cli
+from risk_worker.monitor.catalogue import METRICS
 from tests.support.compose import VARIABLE, compose
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +27,7 @@ OWN = {name: service for name, service in SERVICES.items() if service["image"].s
 SETTINGS = {meta["env"]: meta for meta in Settings.declared().values()}
 DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD"}
 
-PINNED = re.compile(r"^[\w./-]+:\d+\.\d+\.\d+[\w.-]*$")
+PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*$")
 
 
 def _command_exists(words: list[str]) -> bool:
@@ -213,7 +215,7 @@ def test_conditions_can_be_met(name: str) -> None:
 
 def test_every_service_that_stays_is_started_again() -> None:
     once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
-    assert once == {"migrate", "cluster-create"}
+    assert once == {"migrate", "cluster-create", "reader"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -239,6 +241,90 @@ def test_a_listening_command_listens_where_its_port_is_published_and_checked() -
 
 
 @pytest.mark.parametrize("name", ["worker", "worker-cluster", "worker-sentinel"])
+def test_a_worker_listens_where_its_health_is_asked(name: str) -> None:
+    service = SERVICES[name]
+    assert (
+        f"http://{service['environment']['RISK_HEALTH_LISTEN']}/readyz" in service["healthcheck"]["test"][-1]
+    )
+
+
+OPS = ROOT / "ops"
+PROMETHEUS: dict[str, Any] = yaml.safe_load((OPS / "prometheus/prometheus.yml").read_text())
+RULES: list[dict[str, Any]] = [
+    rule
+    for path in (OPS / "prometheus/rules").glob("*.yml")
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+]
+
+
+def test_prometheus_scrapes_the_exporter_with_the_rules() -> None:
+    [job] = PROMETHEUS["scrape_configs"]
+    assert job["job_name"] == "riskstream"
+    [target] = job["static_configs"][0]["targets"]
+    assert target == f"exporter:{SERVICES['exporter']['command'][-1]}"
+    assert PROMETHEUS["rule_files"] == ["rules/*.yml"]
+    assert SERVICES["prometheus"]["volumes"][0] == "./ops/prometheus:/etc/prometheus:ro"
+
+
+def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
+    page = (ROOT / "docs/operate/alerts.md").read_text()
+    sections = re.findall(r"^## (\w+)$", page, re.M)
+    alerts = [rule["alert"] for rule in RULES if "alert" in rule]
+    assert sections == alerts
+    for rule in (rule for rule in RULES if "alert" in rule):
+        assert rule["annotations"]["runbook_url"] == f"docs/operate/alerts.md#{rule['alert'].lower()}"
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        text = page.partition(f"## {rule['alert']}\n")[2].partition("\n## ")[0]
+        parts = re.findall(r"^\*\*(\w+)\.\*\*", text, re.M)
+        assert parts == ["Symptom", "Meaning", "Look", "Cure"], rule["alert"]
+
+
+def test_rules_and_dashboards_name_metrics_that_there_are() -> None:
+    known = {each.name for each in METRICS} | {f"{each.name}_{end}" for each in METRICS for end in HISTOGRAM}
+    texts = [str(rule["expr"]) for rule in RULES]
+    for board in BOARDS.values():
+        texts += [target["expr"] for target in targets(board) if "expr" in target]
+    named = set(re.findall(r"\brisk_\w+", " ".join(texts)))
+    assert named <= known
+    assert len(named) > 30
+
+
+HISTOGRAM = ("bucket", "sum", "count")
+BOARDS: dict[str, dict[str, Any]] = {
+    path.name: json.loads(path.read_text()) for path in (OPS / "grafana/dashboards").glob("*.json")
+}
+
+
+def targets(board: dict[str, Any]) -> list[dict[str, Any]]:
+    return [target for panel in board["panels"] for target in panel.get("targets", ())]
+
+
+def test_dashboards_are_provisioned() -> None:
+    """Each is a file where Grafana looks, and asks data sources that are provisioned too."""
+    assert set(BOARDS) == {"operations.json", "fleet.json", "trader.json"}
+    sources = yaml.safe_load((OPS / "grafana/provisioning/datasources/riskstream.yml").read_text())
+    uids = {source["uid"]: source["type"] for source in sources["datasources"]}
+    for board in BOARDS.values():
+        ids = [panel["id"] for panel in board["panels"]]
+        assert len(set(ids)) == len(ids)
+        for panel in board["panels"]:
+            assert panel["type"] == "row" or panel["targets"], panel["title"]
+        for target in targets(board):
+            assert uids[target["datasource"]["uid"]] == target["datasource"]["type"]
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS)
+    [provider] = yaml.safe_load((OPS / "grafana/provisioning/dashboards/riskstream.yml").read_text())[
+        "providers"
+    ]
+    mounts = [volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"]]
+    assert ["./ops/grafana/dashboards", provider["options"]["path"]] in mounts
+    [source] = [source for source in sources["datasources"] if source["type"] == "prometheus"]
+    assert source["url"] == "http://prometheus:9090"
+    assert source["jsonData"]["timeInterval"] == PROMETHEUS["global"]["scrape_interval"]
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-cluster", "worker-sentinel"])
 def test_a_worker_has_time_to_finish_its_batch(name: str) -> None:
     grace = SERVICES[name]["stop_grace_period"]
     assert grace.endswith("s")
@@ -247,7 +333,9 @@ def test_a_worker_has_time_to_finish_its_batch(name: str) -> None:
 
 def test_volumes_are_named_and_used() -> None:
     used = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])}
-    assert used == set(COMPOSE["volumes"])
+    files = {name for name in used if name.startswith("./")}
+    assert used - files == set(COMPOSE["volumes"])
+    assert [name for name in files if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("name", sorted(FILLED_CONFIGS.keys() - {"sentinel"}))

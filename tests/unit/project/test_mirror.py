@@ -18,6 +18,7 @@ MODULES = sorted(
 
 ELSEWHERE = {
     "risk_producer/base.py": "unit/risk_producer/test_producer.py",
+    "risk_producer/contract/metric.py": "unit/risk_worker/monitor/test_exporter.py",
     "risk_producer/contract/identity.py": "integration/runtime/test_deployments.py",
     "risk_producer/contract/rejected.py": "unit/risk_producer/contract/test_snapshot.py",
     "risk_producer/contract/scripts.py": "integration/stream/test_scripts.py",
@@ -72,6 +73,8 @@ ELSEWHERE = {
     "risk_worker/drain/prefetch.py": "integration/faults/test_crash_points.py",
     "risk_worker/drain/uncommitted.py": "unit/risk_worker/drain/test_drain.py",
     "risk_worker/ingest/plain_json.py": "property/test_records.py",
+    "risk_worker/monitor/catalogue.py": "unit/risk_worker/monitor/test_exporter.py",
+    "risk_worker/monitor/page.py": "unit/risk_worker/monitor/test_exporter.py",
     "risk_worker/query/files.py": "integration/query/test_commands.py",
     "risk_worker/query/frames.py": "unit/risk_worker/query/test_formats.py",
     "risk_worker/query/reader.py": "integration/query/test_questions.py",

@@ -2,284 +2,307 @@
 
 The worker's counters live in Redis, written by the script that acknowledges, and are read when Prometheus
 asks. So they are as exact as the data, whichever worker did the work, and no process's death resets them.
-While Redis does not answer, risk_up is 0 and nothing else is shown: no number is better than an old one.
+While Redis does not answer, risk_up is 0 and nothing that is kept there is shown: no number is better than an
+old one. A page never waits longer than BOUND_S, whatever Redis and Postgres do.
 """
 
 from __future__ import annotations
 
+import gzip
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from time import monotonic
-from typing import Any, Final, cast
-
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from risk_producer.contract import counters as names
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS
-from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.settings import Settings, mask
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
+from risk_producer.settings.address import redis_address
+from risk_producer.transport.connect import NODE_ANSWER_S, REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import AWAY, Question, ask
+from risk_worker.monitor import catalogue
+from risk_worker.monitor.page import CONTENT_TYPE, Page
+from risk_worker.monitor.postgres import PostgresWatch
+from risk_worker.monitor.reconciliation import Reconciliation
+from risk_worker.monitor.traders import Traders
+from risk_worker.stream import server
 from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import Known
 from risk_worker.stream.progress import Watch
-from risk_worker.stream.workers import LEASE_S, registered_workers
-from risk_worker.wsgi import REDIS_TIMEOUT_S, Application, Server
+from risk_worker.stream.readiness import Readiness, workers_of
+from risk_worker.wsgi import REDIS_TIMEOUT_S, Answer, Application, Environ, Server, health, pages
 
 log = logging.getLogger("riskstream.exporter")
 
-# Every metric served here: its meaning, and what to do about it. Totals count since Redis was first used.
-MEANING: Final = {
-    "risk_up": "1: Redis answers. 0: it does not, and no other metric is shown. Look at Redis.",
-    "risk_persistence_attempts_total": (
-        "Snapshots of a trader that workers tried to store, failed tries included. "
-        "Flat while the trader trades: look at risk_stream_oldest_age_seconds."
-    ),
-    "risk_persistence_failures_total": (
-        "Snapshots of a trader in tries that failed, and dead letters. Growing: the worker's log says why."
-    ),
-    "risk_persist_latency_ms": (
-        "Milliseconds from recorded_at to COMMIT of the trader's newest stored snapshot. "
-        "High: too few workers, a slow database, or clocks that differ."
-    ),
-    "risk_snapshots_accepted_total": "Snapshots admitted to the stream.",
-    "risk_snapshots_conflated_total": (
-        "Snapshots merged into a later one of their trader, which counts them in `merged`."
-    ),
-    "risk_snapshots_stored_total": (
-        "Snapshots committed to Postgres. "
-        "At rest: accepted + foreign = stored + dead + conflated + what is in the stream."
-    ),
-    "risk_snapshots_duplicate_total": (
-        "Snapshots delivered again after a crash and found stored already. Harmless; many: workers crash."
-    ),
-    "risk_snapshots_dead_total": (
-        "Entries that could not be stored and are kept in risk_dead_letter with the reason. "
-        "Growing: read that table, mend the program that sends them."
-    ),
-    "risk_snapshots_foreign_total": (
-        "Entries that came into the stream by another way than a producer, and are stored or dead letters. "
-        "Growing: find out which program writes into risk:{p}:snapshots."
-    ),
-    "risk_batches_stored_total": "Transactions committed.",
-    "risk_batches_retried_total": "Tries to store a batch that failed. Growing: the database has trouble.",
-    "risk_stream_length": (
-        "Entries accepted and not yet stored, those in a worker's hands included. Near RISK_STREAM_MAXLEN "
-        "traders have to wait: start a worker, look at the database."
-    ),
-    "risk_stream_oldest_age_seconds": (
-        "Age of the oldest entry not yet stored; 0 when there is none. "
-        "Growing: no worker drains the partition, or the database is away."
-    ),
-    "risk_partition_stalled_seconds": (
-        "For how long nothing of a partition was stored while entries wait in it, or its node of a cluster "
-        "does not answer; +Inf: its stream cannot be read. Above 60: the worker's log says what hinders it; "
-        "where there is none, start a worker (risk_workers is 0)."
-    ),
-    "risk_workers": (
-        "Workers heard of within 12 s, by their own clocks, that can use Postgres. 0: start one, or look at "
-        "Postgres. Not shown while RQ's Redis is away."
-    ),
-    "risk_commit_wait_seconds": (
-        "For how long a worker has waited for a COMMIT, the longest of all; 0: none for 5 s. Growing: its "
-        "log names what Postgres waits for (a lock, a synchronous standby), or why Postgres cannot be used."
-    ),
-    "risk_drain_jobs_enqueued_total": (
-        "Drain jobs put on the queue: one at the end of each time slice, and those that went missing."
-    ),
-    "risk_drain_jobs_failed_total": (
-        "Tries to put a drain job on the queue that failed. Growing: the worker's log says why."
-    ),
-    "risk_unreadable_fields": (
-        "Keys and fields of the counters that hold no number, and are not shown. Above 0: the exporter's log "
-        "names them; delete them with HDEL or DEL, and find out which program wrote them."
-    ),
-    "risk_partitions": (
-        "How many partitions traders are divided into, as is agreed on in Redis. "
-        "`riskstream partitions` changes it."
-    ),
-    "risk_store_latency_seconds": "Seconds from recorded_at to COMMIT, of all snapshots stored.",
-}
-
-_COUNTERS: Final = {
-    names.ACCEPTED: "risk_snapshots_accepted_total",
-    names.CONFLATED: "risk_snapshots_conflated_total",
-    names.STORED: "risk_snapshots_stored_total",
-    names.DUPLICATES: "risk_snapshots_duplicate_total",
-    names.DEAD: "risk_snapshots_dead_total",
-    names.FOREIGN: "risk_snapshots_foreign_total",
-    names.BATCHES: "risk_batches_stored_total",
-    names.RETRIES: "risk_batches_retried_total",
-}
+BOUND_S: Final = 5.0
+"""How long a page waits for Redis at the most: Prometheus waits for 10 s by default."""
+_GZIP_LEVEL: Final = 1
+"""A tenth of the time that the default takes, for a tenth more bytes."""
 
 
-class RedisCollector(Collector):
-    """Reads everything from Redis when asked; shows what can be read, and names what cannot."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a page is made of, beside Redis itself."""
+
+    partitions: int = 1
+    """RISK_PARTITIONS, where nothing is agreed on."""
+    keyspace: Keyspace = NO_NAMESPACE
+    maxlen: int = 1_000_000
+    """RISK_STREAM_MAXLEN."""
+    traders: Traders = field(default_factory=Traders)
+    postgres: PostgresWatch | None = None
+    reconciliation: Reconciliation | None = None
+
+
+class Exporter:
+    """Makes the pages. Thread-safe."""
 
     LOG_AGAIN_S: Final = 60.0
 
     def __init__(
         self,
         client: RedisClient,
-        partitions: int,
-        watch: Watch,
-        rq: RedisClient,
-        known: Known,
-        keyspace: Keyspace = NO_NAMESPACE,
+        rq: RedisClient | None = None,
+        sources: Sources | None = None,
+        *,
+        bound_s: float = BOUND_S,
     ) -> None:
-        """rq: a client of the Redis that has RQ's keys. known: takes what is seen of the partitions."""
+        """rq: a client of the Redis that has RQ's keys; None: it is the same one."""
         self._client = client
-        self._keyspace = keyspace
-        self._wish = partitions
-        self._known = known
-        self._watch = watch
         self._rq = rq
+        self._sources = sources or Sources()
+        self._keyspace = self._sources.keyspace
+        self._bound_s = bound_s
+        self._known = Known()
+        self._watch = Watch(client, self._width, self._keyspace)
+        self.readiness = Readiness(client, rq or client, self._width, self._keyspace, self._watch)
+        self._lock = threading.Lock()
+        self._reading: _Reading | None = None
         self._answered = True
         self._misses_nodes = False
-        self._named: frozenset[str] = frozenset()
-        self._named_at = 0.0
+        self._unreadable = _Named("The exporter leaves out what cannot be read in Redis", self.LOG_AGAIN_S)
+        self._refusals = _Named("Traders cannot send", self.LOG_AGAIN_S)
 
-    def collect(self) -> Iterator[Metric]:
-        """The metrics; only risk_up where Redis does not answer."""
-        up = _gauge("risk_up", "server")
-        try:
-            metrics = self._read()
-        except REDIS_ERRORS as error:
-            if self._answered:
-                log.error("The exporter gets no answer from Redis, and serves risk_up 0 alone: %s", error)
-            self._answered = False
-            up.add_metric(["redis"], 0)
-            yield up
-            return
-        if not self._answered:
+    def page(self) -> Page:
+        """The metrics as they are now."""
+        reading = self._read()
+        page = Page()
+        up = reading.page is not None
+        page.add(catalogue.UP, int(up), "redis")
+        if reading.page is not None:
+            page = reading.page
+        postgres, reconciliation = self._sources.postgres, self._sources.reconciliation
+        if postgres is not None and (answers := postgres.up) is not None:
+            page.add(catalogue.UP, int(answers), "postgres")
+        page.add(catalogue.BUILD, 1, version("riskstream"), platform.python_version())
+        page.add(catalogue.READ_SECONDS, round(reading.seconds, 4))
+        if reconciliation is not None:
+            reconciliation.add_to(page)
+        return page
+
+    def _read(self) -> _Read:
+        """What a thread of its own reads: pages that are asked for meanwhile get the same, and one that is
+        stuck has no other beside it."""
+        with self._lock:
+            reading = self._reading
+            if reading is None or reading.result is not None:
+                reading = self._reading = _Reading(self._read_page)
+                reading.start()
+        reading.join(self._bound_s)
+        result = reading.result
+        if result is None:
+            result = _Read(None, f"no answer within {self._bound_s:g} s", reading.seconds)
+        self._log_answer(result)
+        return result
+
+    def _log_answer(self, result: _Read) -> None:
+        if result.page is None and self._answered:
+            log.error("The exporter gets no answer from Redis, and serves risk_up 0: %s", result.reason)
+        elif result.page is not None and not self._answered:
             log.warning("The exporter gets answers from Redis again, and serves all metrics")
-        self._answered = True
-        up.add_metric(["redis"], 1)
-        yield up
-        yield from metrics
+        self._answered = result.page is not None
 
-    def _read(self) -> list[Metric]:
+    def _width(self) -> int:
+        wish = self._sources.partitions
+        if self._known.seen is None:
+            self._known.look(self._client, self._keyspace, wish)
+        return self._known.width(wish)
+
+    def _read_page(self) -> Page:
+        """Raises one of REDIS_ERRORS."""
+        page, unreadable = Page(), list[str]()
+        seen = self._known.look(self._client, self._keyspace, self._sources.partitions)
+        everything = [self._keyspace.keys(partition) for partition in range(seen.width)]
+        partitions = [keys for keys in everything if keys.partition not in seen.away]
+        away = self._add_counters(page, partitions, unreadable)
+        self._name_away({**dict.fromkeys(seen.away, None), **away})
+        page.add(catalogue.UP, 1, "redis")
+        agreed = self._sources.partitions if seen.agreed is None else seen.agreed.partitions
+        page.add(catalogue.PARTITIONS, agreed)
+        self._add_progress(page, -(-self._sources.maxlen // agreed), unreadable)
+        self._add_workers(page, seen.width, unreadable)
+        self._add_servers(page, everything)
+        served = [keys for keys in partitions if keys.partition not in away]
+        self._sources.traders.add_to(page, self._client, served, unreadable)
+        page.add(catalogue.UNREADABLE, len(unreadable))
+        self._unreadable.report(unreadable)
+        return page
+
+    def _add_counters(
+        self, page: Page, partitions: Sequence[Keys], unreadable: list[str]
+    ) -> dict[int, Exception]:
+        """What workers count. Returns the partitions whose node does not answer, and why."""
         questions: list[Question] = []
-        seen = self._known.look(self._client, self._keyspace, self._wish)
-        partitions = [self._keyspace.keys(partition) for partition in range(seen.width)]
         for keys in partitions:
-            hashes = (keys.attempts, keys.failures, keys.latency_ms, keys.counters, keys.latency_buckets)
-            commands = (("PING",), *(("HGETALL", name) for name in hashes))
+            commands = (("PING",), ("HGETALL", keys.counters), ("HGETALL", keys.latency_buckets))
             questions += [(keys.snapshots, words) for words in commands]
         answers = ask(self._client, questions)
-        pongs = answers[::6]
-        if all(isinstance(pong, Exception) for pong in pongs):
+        pongs = answers[::3]
+        if pongs and all(isinstance(pong, Exception) for pong in pongs):
             raise pongs[0]
-        unreadable: list[str] = []
-        of_partition = zip(partitions, pongs, strict=True)
-        away = {keys.partition: pong for keys, pong in of_partition if isinstance(pong, AWAY)}
-        self._name_away(away)
-
-        attempts = _counter("risk_persistence_attempts_total", "trader_id", "backend")
-        failures = _counter("risk_persistence_failures_total", "trader_id", "backend")
-        latest = _gauge("risk_persist_latency_ms", "trader_id", "backend")
-        counters = {field: _counter(name, "partition") for field, name in _COUNTERS.items()}
-        latency = HistogramMetricFamily(
-            "risk_store_latency_seconds", MEANING["risk_store_latency_seconds"], labels=["partition"]
-        )
-        for keys, at in zip(partitions, range(1, len(answers), 6), strict=True):
-            if keys.partition in away:
+        away: dict[int, Exception] = {}
+        for at, keys in enumerate(partitions):
+            pong, counted, latencies = answers[3 * at : 3 * at + 3]
+            if isinstance(pong, AWAY):
+                away[keys.partition] = pong
                 continue
             partition = str(keys.partition)
-            for trader_id, value in numbers(answers[at], keys.attempts, unreadable).items():
-                attempts.add_metric([trader_id, "postgres"], value)
-            for trader_id, value in numbers(answers[at + 1], keys.failures, unreadable).items():
-                failures.add_metric([trader_id, "postgres"], value)
-            for trader_id, value in numbers(answers[at + 2], keys.latency_ms, unreadable).items():
-                latest.add_metric([trader_id, "postgres"], value)
-            counts = numbers(answers[at + 3], keys.counters, unreadable)
-            for field, counter in counters.items():
-                if field in counts or not _holds(answers[at + 3], field):
-                    counter.add_metric([partition], counts.get(field, 0))
-            of_latency = numbers(answers[at + 4], keys.latency_buckets, unreadable)
-            if isinstance(answers[at + 4], Mapping):
-                buckets, total_s = _cumulative(of_latency)
-                latency.add_metric([partition], buckets, total_s)
-        metrics: list[Metric] = [attempts, failures, latest, *counters.values(), latency]
-        metrics += self._progress(unreadable)
-        metrics += self._workers(unreadable)
-        agreed = _gauge("risk_partitions")
-        agreed.add_metric([], self._wish if seen.agreed is None else seen.agreed.partitions)
-        fields = _gauge("risk_unreadable_fields")
-        fields.add_metric([], len(unreadable))
-        self._name(unreadable)
-        return [*metrics, agreed, fields]
+            counts = numbers(counted, keys.counters, unreadable)
+            for counter, metric in catalogue.OF_PARTITION.items():
+                if counter in counts or not _holds(counted, counter):
+                    page.add(metric, counts.get(counter, 0), partition)
+            if (at_ms := counts.get(names.ACKNOWLEDGED_MS)) is not None:
+                page.add(catalogue.LAST_COMMIT, at_ms / 1000, partition)
+            of_latency = numbers(latencies, keys.latency_buckets, unreadable)
+            if isinstance(latencies, Mapping):
+                total_s = counts.get(names.LATENCY_SUM_MS, 0) / 1000
+                page.add_histogram(catalogue.LATENCY, _cumulative(of_latency), total_s, partition)
+        return away
 
-    def _progress(self, unreadable: list[str]) -> list[Metric]:
-        length = _gauge("risk_stream_length", "partition")
-        oldest = _gauge("risk_stream_oldest_age_seconds", "partition")
-        stalled = _gauge("risk_partition_stalled_seconds", "partition")
+    def _add_progress(self, page: Page, maxlen: int, unreadable: list[str]) -> None:
         for each in self._watch.look():
             partition = str(each.partition)
-            stalled.add_metric([partition], each.stalled_s)
+            page.add(catalogue.STALLED, each.stalled_s, partition)
             if each.away:
                 continue
             if each.error:
                 unreadable.append(f"{each.keys.snapshots} ({each.error})")
                 continue
-            length.add_metric([partition], each.length)
-            oldest.add_metric([partition], each.oldest_age_s)
-        return [length, oldest, stalled]
+            page.add(catalogue.LENGTH, each.length, partition)
+            page.add(catalogue.MAXLEN, maxlen, partition)
+            page.add(catalogue.OLDEST, each.oldest_age_s, partition)
 
-    def _workers(self, unreadable: list[str]) -> list[Metric]:
-        """What RQ's Redis knows; nothing where it does not answer."""
+    def _add_workers(self, page: Page, width: int, unreadable: list[str]) -> None:
+        """What RQ's Redis knows; only risk_up where it does not answer."""
+        rq = self._rq or self._client
         try:
-            now = datetime.now(UTC)
-            alive = [
-                each for each in registered_workers(self._rq, self._keyspace) if each.silent_s(now) <= LEASE_S
-            ]
-            pipeline = self._rq.pipeline(transaction=False)
+            workers, counts = workers_of(rq, width, self._keyspace)
+            pipeline = rq.pipeline(transaction=False)
             pipeline.hgetall(self._keyspace.drain_jobs)
-            [answer] = pipeline.execute(raise_on_error=False)
+            [jobs] = pipeline.execute(raise_on_error=False)
         except REDIS_ERRORS as error:
+            if self._rq is not None:
+                page.add(catalogue.UP, 0, "rq")
             unreadable.append(f"the workers ({error})")
-            return []
-        counts = numbers(answer, self._keyspace.drain_jobs, unreadable)
-        workers = _gauge("risk_workers")
-        workers.add_metric([], len(alive))
-        wait = _gauge("risk_commit_wait_seconds")
-        wait.add_metric([], max((each.commit_wait_s for each in alive), default=0.0))
-        jobs: list[Metric] = []
-        for field in ("enqueued", "failed"):
-            jobs.append(counter := _counter(f"risk_drain_jobs_{field}_total"))
-            counter.add_metric([], counts.get(field, 0))
-        return [workers, wait, *jobs]
+            return
+        if self._rq is not None:
+            page.add(catalogue.UP, 1, "rq")
+        alive = [each for each in workers if each.is_alive]
+        busy = sum(bool(each.job) for each in alive)
+        page.add(catalogue.WORKERS, busy, "busy")
+        page.add(catalogue.WORKERS, len(alive) - busy, "idle")
+        page.add(catalogue.WORKERS, len(workers) - len(alive), "dead")
+        for partition, count in enumerate(counts):
+            page.add(catalogue.PARTITION_WORKERS, count, str(partition))
+        page.add(catalogue.COMMIT_WAIT, max((each.commit_wait_s for each in alive), default=0.0))
+        enqueued = numbers(jobs, self._keyspace.drain_jobs, unreadable)
+        page.add(catalogue.JOBS_ENQUEUED, enqueued.get("enqueued", 0))
+        page.add(catalogue.JOBS_FAILED, enqueued.get("failed", 0))
 
-    def _name_away(self, away: Mapping[int, Exception]) -> None:
+    def _add_servers(self, page: Page, partitions: Sequence[Keys]) -> None:
+        servers = server.look(self._client, partitions)
+        for each in servers:
+            page.add(catalogue.REDIS_WRITES, int(each.refusal is None), each.address)
+            if each.version is not None:
+                says = (each.version, each.role or "", each.eviction_policy or "", each.persistence or "")
+                page.add(catalogue.REDIS, 1, each.address, *says)
+            if each.memory_used is not None:
+                page.add(catalogue.REDIS_MEMORY, each.memory_used, each.address)
+            if each.memory_limit is not None:
+                page.add(catalogue.REDIS_LIMIT, each.memory_limit, each.address)
+        # Of one that does not answer another line says so.
+        self._refusals.report(server.refusals([each for each in servers if not each.away]))
+
+    def _name_away(self, away: Mapping[int, Exception | None]) -> None:
         """Log which partitions' nodes do not answer, once; and that all do again."""
         if away and not self._misses_nodes:
-            shown = ", ".join(map(str, away))
-            reason = next(iter(away.values()))
+            reasons = [str(each) for each in away.values() if each is not None]
             log.error(
                 "The exporter gets no answer from the nodes of Redis that have the partitions %s, and leaves "
-                "these out: %s",
-                shown,
-                reason,
+                "these out%s",
+                ", ".join(map(str, sorted(away))),
+                f": {reasons[0]}" if reasons else "",
             )
         elif self._misses_nodes and not away:
             log.warning("The exporter gets answers for all partitions again")
         self._misses_nodes = bool(away)
 
-    def _name(self, unreadable: list[str]) -> None:
-        """Log what is left out: once, and again each minute."""
-        found = frozenset(unreadable)
-        if found and (found - self._named or monotonic() - self._named_at >= self.LOG_AGAIN_S):
-            more = f", and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-            shown = "; ".join(unreadable[:10])
-            log.error("The exporter leaves out what is no number in Redis: %s%s", shown, more)
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    page: Page | None
+    """None: Redis does not answer, for the reason."""
+    reason: str
+    seconds: float
+
+
+class _Reading(threading.Thread):
+    """One read of Redis."""
+
+    def __init__(self, read: Any) -> None:
+        super().__init__(name="reading", daemon=True)
+        self._read = read
+        self._began = monotonic()
+        self.result: _Read | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return monotonic() - self._began
+
+    def run(self) -> None:
+        try:
+            page = self._read()
+        except REDIS_ERRORS as error:
+            self.result = _Read(None, str(error), self.seconds)
+        except Exception as error:  # a page has to be answered
+            log.exception("The exporter could not read Redis")
+            self.result = _Read(None, f"{type(error).__name__}: {error}", self.seconds)
+        else:
+            self.result = _Read(page, "", self.seconds)
+
+
+class _Named:
+    """Logs sentences: each once, and all again each minute."""
+
+    def __init__(self, beginning: str, again_s: float) -> None:
+        self._beginning = beginning
+        self._again_s = again_s
+        self._named: frozenset[str] = frozenset()
+        self._named_at = 0.0
+
+    def report(self, sentences: Sequence[str]) -> None:
+        found = frozenset(sentences)
+        if found and (found - self._named or monotonic() - self._named_at >= self._again_s):
+            more = f", and {len(sentences) - 10} more" if len(sentences) > 10 else ""
+            log.error("%s: %s%s", self._beginning, "; ".join(sentences[:10]), more)
             self._named_at = monotonic()
         self._named = found
 
@@ -289,76 +312,70 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
 
     Port 0 takes a free one; the log names it.
     """
-    url = settings.require_redis_url()
-    with (
-        connect(url) as client,
-        connect(settings.require_rq_redis_url()) as rq,
-        Server(
-            application(client, settings.partitions, rq, settings.keyspace), host=host, port=port
-        ) as server,
-    ):
-        server.serve_until_signalled(
-            lambda: log.info("Serving %s/metrics, read from %s", server.url, mask(url))
+    url, rq_url = settings.require_redis_url(), settings.require_rq_redis_url()
+    database_url = settings.database_url
+    postgres = None if database_url is None else PostgresWatch(database_url)
+    every_s = settings.verify_every_s
+    reconciliation = None if database_url is None or every_s is None else Reconciliation(every_s)
+    sources = Sources(
+        settings.partitions,
+        settings.keyspace,
+        settings.stream_maxlen,
+        Traders(
+            settings.metrics_traders,
+            most=settings.metrics_traders_max,
+            forget_after_s=settings.forget_trader_after_s,
+        ),
+        postgres,
+        reconciliation,
+    )
+    with ExitStack() as stack:
+        client = stack.enter_context(connect(url))
+        rq = None if rq_url == url else stack.enter_context(connect(rq_url))
+        listening = stack.enter_context(Server(application(client, rq, sources), host=host, port=port))
+        for thread in (postgres, reconciliation):
+            if thread is not None:
+                stack.callback(thread.stop)
+                thread.start()
+        listening.serve_until_signalled(
+            lambda: log.info("Serving %s/metrics, read from %s", listening.url, mask(url))
         )
     log.info("Stopped")
 
 
 def connect(url: str) -> RedisClient:
     """A client that gives up soon: Prometheus waits for the answer, and asks again."""
-    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
+    is_cluster = redis_address(url, "REDIS_URL").kind == "cluster"
+    answer_s = NODE_ANSWER_S if is_cluster else REDIS_TIMEOUT_S
+    return redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=REDIS_TIMEOUT_S)
 
 
 def application(
-    client: RedisClient,
-    partitions: int,
-    rq: RedisClient | None = None,
-    keyspace: Keyspace = NO_NAMESPACE,
+    client: RedisClient, rq: RedisClient | None = None, sources: Sources | None = None
 ) -> Application:
-    """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each partition that is
-    not drained; and /healthz, which answers as long as the process does."""
-    registry = CollectorRegistry(auto_describe=False)
-    known = Known()
+    """The WSGI application: /metrics; /readyz, which answers 503 with a sentence for each reason why what
+    traders send may not be stored; and /healthz, which answers as long as the process does.
 
-    def width() -> int:
-        if known.seen is None:
-            known.look(client, keyspace, partitions)
-        return known.width(partitions)
+    /metrics?name[]=risk_up&name[]=... has these metrics alone.
+    """
+    exporter = Exporter(client, rq, sources)
 
-    watch = Watch(client, width, keyspace)
-    registry.register(RedisCollector(client, partitions, watch, rq or client, known, keyspace))
-    metrics = make_wsgi_app(registry)
+    def metrics(environ: Environ) -> Answer:
+        wanted = parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ())
+        body = exporter.page().text(wanted).encode()
+        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
+            return Answer(body, content_type=CONTENT_TYPE)
+        packed = gzip.compress(body, _GZIP_LEVEL)
+        return Answer(packed, content_type=CONTENT_TYPE, headers=[("Content-Encoding", "gzip")])
 
-    def route(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == "/metrics":
-            return cast(Iterable[bytes], metrics(environ, start_response))
-        if path == "/readyz":
-            status, body = _ready(watch)
-        else:
-            known = {"/healthz": ("200 OK", b"ok\n"), "/": ("200 OK", b"riskstream exporter: see /metrics\n")}
-            status, body = known.get(path, ("404 Not Found", b"see /metrics\n"))
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [body]
-
-    return route
-
-
-def _ready(watch: Watch) -> tuple[str, bytes]:
-    try:
-        stalled = watch.stalled()
-    except REDIS_ERRORS as error:
-        return "503 Service Unavailable", f"Redis does not answer: {error}\n".encode()
-    if stalled:
-        return "503 Service Unavailable", "".join(f"{each}\n" for each in stalled).encode()
-    return "200 OK", b"ready\n"
-
-
-def _counter(name: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(name, MEANING[name], labels=labels)
-
-
-def _gauge(name: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, MEANING[name], labels=labels)
+    return pages(
+        {
+            "/metrics": metrics,
+            **health(exporter.readiness.problems),
+            "/": lambda _: Answer("riskstream exporter: see /metrics\n"),
+        },
+        "see /metrics",
+    )
 
 
 def _holds(answer: Any, field: str) -> bool:
@@ -366,15 +383,12 @@ def _holds(answer: Any, field: str) -> bool:
     return not isinstance(answer, Mapping) or field.encode() in answer
 
 
-def _cumulative(counts: dict[str, float]) -> tuple[list[tuple[str, float]], float | None]:
-    """Prometheus' buckets in seconds, from counts by upper bound in ms.
-
-    Redis keeps no sum of the latencies, so there is none: quantiles come from the buckets.
-    """
+def _cumulative(counts: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Prometheus' buckets in seconds, from counts by upper bound in ms."""
     total = 0.0
     buckets = []
     shown = (*(f"{bound_ms / 1000:g}" for bound_ms in LATENCY_BOUNDS_MS), "+Inf")
     for bucket, bound in zip(LATENCY_BUCKETS, shown, strict=True):
         total += counts.get(bucket, 0)
         buckets.append((bound, total))
-    return buckets, None
+    return buckets

@@ -39,7 +39,7 @@ from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.recovery import partitioning
-from risk_worker.runtime import jobs, rq_prefix
+from risk_worker.runtime import health, jobs, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
 from risk_worker.runtime.scheduler import DrainScheduler, worker_key
@@ -122,6 +122,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._supervisor: _Supervisor | None = None
         self._sealing: Sealing | None = None
         self._retention: Retention | None = None
+        self._health: health.Health | None = None
+        self._aside = False  # Postgres cannot be used from here
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
@@ -162,6 +164,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 self._sealing.stop()
             if self._retention is not None:
                 self._retention.stop()
+            if self._health is not None:
+                self._health.stop()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Before the first job: the database is there and migrated, the drain jobs are on the queue."""
@@ -242,6 +246,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
 
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Redis keeps the registration for KEPT_S after each of them, so it shows when the last one was."""
+        super().heartbeat(KEPT_S, pipeline=pipeline)
+
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S
 
@@ -286,6 +294,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
         if not self._burst:
+            self._health = health.serve(settings, self._own_problems)
             self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
             self._supervisor.start()
             if settings.seal_every != "off":
@@ -324,6 +333,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """Leave the share to the other workers until Postgres can be used from here. Raises StopRequested."""
         assert self._settings is not None
         jobs.database_lost.clear()
+        self._aside = True
         worker_registration.unregister(self)
         self._maintain()
         log.error(
@@ -340,8 +350,15 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                     logged = str(error)
                     log.error("The worker cannot use Postgres, and tries again: %s", error)
                 _pause(BEAT_S, self)
+        self._aside = False
         self._register_again()
         log.warning("The worker can use Postgres again, and takes a share of the partitions")
+
+    def _own_problems(self) -> list[str]:
+        """For /readyz."""
+        if self.stopping:
+            return ["This worker is about to end."]
+        return ["This worker cannot use Postgres; its log says why."] if self._aside else []
 
     def _goes_on_without_rq(self, seconds: float) -> bool:
         """RQ's loop has ended: drain without it for a while, or in a burst until all is drained.

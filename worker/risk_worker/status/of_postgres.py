@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from socket import SHUT_RDWR, socket
 from typing import Any, Final, LiteralString
@@ -107,31 +106,27 @@ class Postgres(Asked[PostgresAnswer]):
             missing_grants=() if found.only_reads else found.missing_grants,
             only_reads=found.only_reads,
         )
-        identity = None
-        with _tolerant(ConfigurationError):
-            identity = identity_of(connection)
-        return PostgresAnswer(postgres, _traders(connection), _dead_letters(connection), identity)
+        return PostgresAnswer(
+            postgres, _traders(connection), _dead_letters(connection), _identity(connection)
+        )
 
 
 def _rows(connection: psycopg.Connection, name: str, **values: Any) -> list[Any]:
     return connection.execute(_SQL[name], values).fetchall()
 
 
-@contextlib.contextmanager
-def _tolerant(*more: type[Exception]) -> Iterator[None]:
-    """What cannot be asked stays unknown: a table is missing, a right, or it takes too long."""
-    try:
-        yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
-        pass
-    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedColumn):
-        pass
-    except more:
-        pass
+_UNKNOWN: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.LockNotAvailable,
+)
+"""What cannot be asked stays unknown: a table or a right is missing, or it takes too long."""
 
 
 def _traders(connection: psycopg.Connection) -> TradersStatus:
-    with _tolerant():
+    try:
         [(stored, paused, silent)] = _rows(connection, "traders", silent_s=SILENT_S)
         return TradersStatus(
             stored=stored,
@@ -140,7 +135,15 @@ def _traders(connection: psycopg.Connection) -> TradersStatus:
             some_paused=_some(connection, "paused") if paused else (),
             some_silent=_some(connection, "silent", silent_s=SILENT_S) if silent else (),
         )
-    return TradersStatus()
+    except _UNKNOWN:
+        return TradersStatus()
+
+
+def _identity(connection: psycopg.Connection) -> str | None:
+    try:
+        return identity_of(connection)
+    except (*_UNKNOWN, ConfigurationError):
+        return None
 
 
 def _some(connection: psycopg.Connection, name: LiteralString, **values: Any) -> tuple[TraderStatus, ...]:
@@ -148,14 +151,15 @@ def _some(connection: psycopg.Connection, name: LiteralString, **values: Any) ->
 
 
 def _dead_letters(connection: psycopg.Connection) -> DeadLettersStatus | None:
-    with _tolerant():
+    try:
         [(count,)] = _rows(connection, "dead_letters", most=DEAD_COUNTED + 1)
         if not count:
             return DeadLettersStatus(0)
         newest = _rows(connection, "newest_dead_letter", most=DEAD_COUNTED)
         newest_s, reason = newest[0] if newest else (None, "")
         return DeadLettersStatus(min(count, DEAD_COUNTED), count > DEAD_COUNTED, newest_s, reason)
-    return None
+    except _UNKNOWN:
+        return None
 
 
 def _timescale(found: extension.Extension) -> str:

@@ -9,9 +9,9 @@
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database
 -- ARGV  1: JSON of an Acknowledgement (acknowledgement.py): first, last, listed,
 --          stored = {{trader, count, latency_ms, entries}...}, dead = {{trader, count, entries}...}, duplicates,
---          buckets = {bound = count}, incarnations = {{field, highest}...}, unidentified,
+--          buckets = {bound = count}, waited_ms, incarnations = {{field, highest}...}, unidentified,
 --          database = the identity of the one in which it is committed, "" where that is not compared;
---          entries = {{id, seq, incarnation, bound}...} only where listed; what is 0 or empty may be missing
+--          entries = {{id, seq, incarnation, bound, waited_ms}...} only where listed; what is 0 or empty may be missing
 -- Returns JSON of {taken_off = how many entries this call took off}; or {ids_needed = true}: ask again, listed; or
 -- {database = the identity that is there}: the stream is another database's, and nothing was done.
 local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database =
@@ -46,7 +46,7 @@ if not batch.listed then
   cut = redis.call('XTRIM', stream, 'MINID', '=', batch.last) + redis.call('XDEL', stream, batch.last)
 end
 
-local buckets, foreign = batch.buckets, cut and batch.unidentified or 0
+local buckets, waited_ms, foreign = batch.buckets, batch.waited_ms or 0, cut and batch.unidentified or 0
 
 -- Takes off what is listed of a trader, or with the piece was; returns how many entries.
 local function take_off(of)
@@ -56,6 +56,7 @@ local function take_off(of)
     if redis.call('XDEL', stream, entry.id) == 1 then
       taken = taken + 1
       if entry.bound then buckets[entry.bound] = (buckets[entry.bound] or 0) + 1 end
+      waited_ms = waited_ms + (entry.waited_ms or 0)
       local highest = entry.incarnation and last_seq[entry.incarnation]
       if not entry.incarnation or (highest and entry.seq > highest) then foreign = foreign + 1 end
     end
@@ -127,6 +128,7 @@ if stored + dead > 0 then
   count('dead', dead)
   count('duplicates', batch.duplicates)
   count('foreign', foreign)
+  count('latency_sum_ms', waited_ms)
   count('unreadable', unreadable)
   add(counters, names, amounts)
   local time = redis.call('TIME')

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS, LATENCY_BUCKETS, bucket_of
 from risk_producer.contract.wire import Identity
 from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
+
+_LONGEST_MS: Final = round(LATENCY_BOUNDS_MS[-1])
+"""A record of the past counts as one that waited for so long, an hour: the sum would be of such alone."""
 
 
 class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
@@ -23,6 +27,8 @@ class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
     """Its number in the message's list, from 1 on; 0: the entry names none."""
     bound: str = ""
     """Upper bound of its bucket in the latency histogram; empty for a dead letter."""
+    waited_ms: int = 0
+    """From recorded_at to COMMIT; 0 for a dead letter."""
 
 
 class OfTrader(msgspec.Struct, gc=False, omit_defaults=True):
@@ -56,6 +62,8 @@ class Acknowledgement(msgspec.Struct):
     duplicates: int
     buckets: dict[str, int]
     """Upper bound in ms -> how many waited so long, but longer than the bound before; empty where listed."""
+    waited_ms: int
+    """The sum of how long all of them waited; 0 where listed."""
     incarnations: list[Admitted]
     unidentified: int
     """Entries that name no incarnation."""
@@ -80,6 +88,7 @@ def whole(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> 
     database: the identity of the one in which it is committed; empty: it is not compared.
     """
     rows, of_stored = _stored(batch, outcome)
+    times = sorted(row.snapshot.recorded_at for row in rows)
     dead: dict[str, int] = defaultdict(int)
     for dead_letter in outcome.dead:
         dead[_trader_of(dead_letter)] += 1
@@ -93,7 +102,8 @@ def whole(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> 
         ],
         dead=[OfTrader(trader, count) for trader, count in dead.items()],
         duplicates=outcome.duplicates,
-        buckets=_histogram([row.snapshot.recorded_at for row in rows], now),
+        buckets=_histogram(times, now),
+        waited_ms=_sum_ms(times, now),
         incarnations=[
             Admitted(f"{epoch}:{trader}", seq) for (trader, epoch), seq in _highest(batch, outcome).items()
         ],
@@ -107,20 +117,23 @@ def listed(batch: Batch, outcome: Outcome, now: datetime, database: str = "") ->
     message = whole(batch, outcome, now, database)
     numbers = {each: number for number, each in enumerate(_highest(batch, outcome), 1)}
 
-    def entry(entry_id: str, identity: Identity | None, bound: str = "") -> TakenOff:
-        if identity is None:
-            return TakenOff(entry_id, bound=bound)
-        return TakenOff(entry_id, identity.seq, numbers[identity.trader_id, identity.epoch], bound)
+    def entry(entry_id: str, identity: Identity | None, bound: str = "", waited_ms: float = 0) -> TakenOff:
+        taken = TakenOff(entry_id, bound=bound, waited_ms=round(waited_ms))
+        if identity is not None:
+            taken.seq, taken.incarnation = identity.seq, numbers[identity.trader_id, identity.epoch]
+        return taken
 
     stored: dict[str, list[TakenOff]] = defaultdict(list)
     for row in _stored(batch, outcome)[0]:
-        bound = bucket_of(_waited_ms(row.snapshot.recorded_at, now))
-        stored[row.snapshot.trader_id].append(entry(row.entry_id, row.identity, bound))
+        waited_ms = _waited_ms(row.snapshot.recorded_at, now)
+        stored[row.snapshot.trader_id].append(
+            entry(row.entry_id, row.identity, bucket_of(waited_ms), min(waited_ms, _LONGEST_MS))
+        )
     dead: dict[str, list[TakenOff]] = defaultdict(list)
     for dead_letter in outcome.dead:
         dead[_trader_of(dead_letter)].append(entry(dead_letter.entry_id, dead_letter.identity))
     message.listed = True
-    message.buckets = {}
+    message.buckets, message.waited_ms = {}, 0
     for of in message.stored:
         of.entries = stored[of.trader]
     for of in message.dead:
@@ -177,8 +190,10 @@ def _waited_ms(recorded_at: datetime, now: datetime) -> float:
 
 
 def _histogram(times: list[datetime], now: datetime) -> dict[str, int]:
-    """Upper bound -> how many waited for so long and longer than the bound before, where there are any."""
-    times = sorted(times)
+    """Upper bound -> how many waited for so long and longer than the bound before, where there are any.
+
+    times: sorted.
+    """
     counts: dict[str, int] = {}
     longer = len(times)
     for bucket, bound_ms in zip(LATENCY_BUCKETS, LATENCY_BOUNDS_MS, strict=False):  # not "+Inf"
@@ -189,3 +204,13 @@ def _histogram(times: list[datetime], now: datetime) -> dict[str, int]:
         if not longer:
             return counts
     return counts | {LATENCY_BUCKETS[-1]: longer}
+
+
+def _sum_ms(times: list[datetime], now: datetime) -> int:
+    """How long all of them waited together, each for _LONGEST_MS at the most. times: sorted.
+
+    What is ahead of the clock did not wait.
+    """
+    first = bisect_left(times, now - timedelta(milliseconds=_LONGEST_MS))
+    waited = sum((now - each for each in times[first : bisect_right(times, now)]), timedelta())
+    return round(waited / timedelta(milliseconds=1)) + first * _LONGEST_MS

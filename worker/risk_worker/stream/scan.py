@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
+from risk_producer.transport.servers import ask_each
 from risk_worker.stream.partitions import look
 
 PAGE: Final = 1_000
@@ -34,6 +35,30 @@ def entries(client: RedisClient, stream: str) -> Iterator[tuple[bytes, Mapping[b
 def fields(client: RedisClient, key: str) -> Iterator[tuple[bytes, bytes]]:
     """(field, value) of a hash. Raises one of REDIS_ERRORS."""
     yield from cast(Iterator[tuple[bytes, bytes]], client.hscan_iter(key, count=PAGE))
+
+
+def hashes(client: RedisClient, keys: Sequence[str]) -> dict[str, dict[bytes, bytes] | Exception]:
+    """What many hashes hold by now, each a page at a time, in round trips for all of them together.
+
+    An error of a key is its answer. Raises one of REDIS_ERRORS where no server answers.
+    """
+    found: dict[str, dict[bytes, bytes] | Exception] = {key: {} for key in keys}
+    cursors = dict.fromkeys(keys, 0)
+    while cursors:
+        size = max(1 + PAGE // 20, 4 * PAGE // len(cursors))
+        answers = ask_each(client, [(key, ("HSCAN", key, at, "COUNT", size)) for key, at in cursors.items()])
+        left: dict[str, int] = {}
+        for key, answer in zip(cursors, answers, strict=True):
+            held = found[key]
+            if isinstance(answer, Exception):
+                found[key] = answer
+            elif isinstance(held, dict):
+                cursor, page = answer
+                held.update(page)
+                if cursor:
+                    left[key] = cursor
+        cursors = left
+    return found
 
 
 def admitted_seqs(

@@ -54,7 +54,7 @@ class RegisteredWorker:
     job: str = ""
     """The drain job that it is at; empty between two of them."""
     heard_s: float = math.inf
-    """Seconds since its last heartbeat, by Redis' clock alone: by how long it keeps the registration yet."""
+    """Seconds since its last heartbeat, by Redis' clock alone (how long it is kept)."""
 
     def silent_s(self, now: datetime) -> float:
         """Seconds since its last heartbeat, by its own clock; infinite where that cannot be read."""
@@ -72,7 +72,7 @@ class RegisteredWorker:
 
 
 _READ: Final = ("last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD, "hostname", "pid", PROCESS_HOST_FIELD)
-_READ_TOO: Final = ("birth", "current_job")
+_READ_TOO: Final = ("birth",)
 
 
 def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -> list[RegisteredWorker]:
@@ -85,10 +85,11 @@ def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -
     for key in keys:
         pipeline.hmget(key, *_READ, *_READ_TOO)
         pipeline.pttl(key)
+        pipeline.smembers(key + b":executions")
     answers = pipeline.execute(raise_on_error=False)
     return [
-        _registered(key, fields, kept_ms)
-        for key, fields, kept_ms in zip(keys, answers[0::2], answers[1::2], strict=True)
+        _registered(key, *of_worker)
+        for key, *of_worker in zip(keys, answers[0::3], answers[1::3], answers[2::3], strict=True)
     ]
 
 
@@ -105,10 +106,13 @@ def shares_at_work(
     return {key: share for key, share in shares.items() if share is not None}
 
 
-def _registered(key: bytes, fields: Any, kept_ms: Any) -> RegisteredWorker:
+def _registered(key: bytes, fields: Any, kept_ms: Any, executions: Any) -> RegisteredWorker:
+    """executions: "job:execution" of what it is at; RQ itself keeps no current_job any more."""
     if isinstance(fields, Exception):
         return RegisteredWorker(key, None)
-    heartbeat, runs_what, commit_wait_s, host, pid, its_process_host, birth, job = fields
+    heartbeat, runs_what, commit_wait_s, host, pid, its_process_host, birth = fields
+    jobs = [] if isinstance(executions, Exception) else sorted(executions)
+    job = jobs[-1].rpartition(b":")[0] if jobs else b""
     kept_s = kept_ms / 1000 if isinstance(kept_ms, int) else -1.0
     return RegisteredWorker(
         key,
@@ -119,7 +123,7 @@ def _registered(key: bytes, fields: Any, kept_ms: Any) -> RegisteredWorker:
         int(_seconds(pid)),
         text(its_process_host or b""),
         _moment(birth),
-        text(job or b"")[:100],
+        text(job)[:100],
         max(0.0, KEPT_S - kept_s) if kept_s >= 0 else age_s(heartbeat, datetime.now(UTC)),
     )
 

@@ -15,8 +15,11 @@ from rq.utils import utcformat
 from risk_devkit.meter import Meter
 from risk_producer.contract.counters import LATENCY_BOUNDS_MS
 from risk_producer.contract.keys import Keys
-from risk_worker.monitor.exporter import MEANING, RedisCollector, application
+from risk_worker.monitor.catalogue import METRICS
+from risk_worker.monitor.exporter import Exporter, Sources, application
+from risk_worker.monitor.traders import Traders
 from risk_worker.stream import partitions as partitions_in_use
+from tests.support.factory import payload
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +32,8 @@ def get(client: redis.Redis, path: str = "/metrics", partitions: int = 1) -> tup
     """(status, body) of a request."""
     statuses: list[str] = []
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
-    body = application(client, partitions)(environ, lambda status, headers: statuses.append(status))
+    serve = application(client, sources=Sources(partitions))
+    body = serve(environ, lambda status, headers: statuses.append(status))
     return statuses[0], b"".join(body).decode()
 
 
@@ -50,6 +54,7 @@ def fill(client: redis.Redis, partition: int = 0) -> None:
     client.hset(keys.failures, mapping={"t1": 2})
     client.hset(keys.latency_ms, mapping={"t1": "12.500"})
     client.hset(keys.counters, mapping={"accepted": 20, "stored": 12, "dead": 3, "batches": 4, "retries": 1})
+    client.hset(keys.counters, "latency_sum_ms", 61_500)
     client.hset(keys.latency_buckets, mapping={"1": 2, "1.5": 1, "1000": 4, "3.6e+06": 1, "+Inf": 5})
     for _ in range(5):
         client.xadd(keys.snapshots, {"s": "{}"})
@@ -111,6 +116,8 @@ def test_buckets_are_cumulative_and_in_seconds(client: redis.Redis) -> None:
     got = samples(client)
     buckets = {k[1][0]: v for k, v in got.items() if k[0] == "risk_store_latency_seconds_bucket"}
     assert len(buckets) == len(LATENCY_BOUNDS_MS) + 1
+    assert got["risk_store_latency_seconds_count", ("0",)] == buckets["+Inf"] == 13
+    assert got["risk_store_latency_seconds_sum", ("0",)] == 61.5
     assert [buckets[le] for le in ("0.001", "0.0015", "0.7", "1", "3600", "+Inf")] == [2, 3, 3, 7, 8, 13]
     in_order = sorted(buckets.items(), key=lambda item: float(item[0]))
     assert [v for _, v in in_order] == sorted(buckets.values())
@@ -122,11 +129,38 @@ def test_an_empty_redis_is_no_error(client: redis.Redis) -> None:
     assert got["risk_snapshots_accepted_total", ("0",)] == 0
 
 
-def test_every_metric_has_a_meaning_and_every_meaning_a_metric(client: redis.Redis) -> None:
+OF_OTHERS = {
+    *("risk_verify_success", "risk_verify_timestamp_seconds", "risk_verify_duration_seconds"),
+    *("risk_verify_reconciled", "risk_snapshots_lost", "risk_snapshots_stored_twice", "risk_states_behind"),
+    *("risk_dead_letters", "risk_redis_info"),
+    *("risk_redis_memory_used_bytes", "risk_redis_memory_limit_bytes"),
+}
+"""What is not read of Redis, or not of a fake, which has no INFO."""
+
+
+def test_what_is_served_is_what_the_catalogue_says(client: redis.Redis) -> None:
+    """The names, types and help; and the labels of each sample."""
     fill(client)
-    _, body = get(client)
-    helped = dict(re.findall(r"^# HELP (\S+) (.*)$", body, re.M))
-    assert helped == MEANING
+    client.hset(Keys(0).counters, "acknowledged_ms", 1_000)
+    client.hset(Keys(0).latest, "t1", payload("t1", 1))
+    serve = application(client, sources=Sources(traders=Traders("risk")))
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}
+    body = b"".join(serve(environ, lambda *_: None)).decode()
+    wanted = [each for each in METRICS if each.name not in OF_OTHERS]
+    assert re.findall(r"^# HELP (\S+) (.*)$", body, re.M) == [(each.name, each.help) for each in wanted]
+    assert re.findall(r"^# TYPE (\S+) (\S+)$", body, re.M) == [(each.name, each.kind) for each in wanted]
+    for metric in wanted:
+        lines = re.findall(rf"^{metric.name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? \S+$", body, re.M)
+        assert lines, metric.name
+        for labels in lines:
+            assert set(re.findall(r'(\w+)="', labels)) - {"le"} == set(metric.labels), (metric.name, labels)
+
+
+def test_the_catalogue_says_everything() -> None:
+    assert len({each.name for each in METRICS}) == len(METRICS)
+    for each in METRICS:
+        assert each.meaning.endswith(".") and each.action.endswith("."), each.name
+        assert each.name.endswith("_total") == (each.kind == "counter"), each.name
 
 
 class _Away(fakeredis.FakeRedis):
@@ -151,7 +185,9 @@ def test_without_redis_there_is_no_number_but_that(
         fill(client)
         assert samples(client)["risk_up", ("redis",)] == 1
         client.failing = error
-        assert samples(client) == {("risk_up", ("redis",)): 0}
+        left = {name for name, _ in samples(client)}
+        assert left == {"risk_up", "risk_build_info", "risk_exporter_read_seconds"}
+        assert samples(client)["risk_up", ("redis",)] == 0
 
 
 BAD_VALUES: list[Any] = [b"abc", b"", b"nan", b"inf", b"1e999", b"\xff\xfe", b"12 monkeys", b"0x10"]
@@ -218,36 +254,13 @@ def test_what_cannot_be_read_is_named_once_and_again_each_minute(
     client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.hset(Keys(0).counters, "stored", "abc")
-    serve = application(client, 1)
+    exporter = Exporter(client)
     for _ in range(3):
-        list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+        exporter.page()
     assert len(caplog.records) == 1
-    monkeypatch.setattr(RedisCollector, "LOG_AGAIN_S", 0.0)
-    list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
+    monkeypatch.setattr(exporter._unreadable, "_again_s", 0.0)
+    exporter.page()
     assert len(caplog.records) == 2
-
-
-def test_ready_says_which_partition_is_not_drained(client: redis.Redis) -> None:
-    assert get(client, "/readyz") == ("200 OK", "ready\n")
-    seconds, _ = client.time()
-    client.xadd(Keys(1).snapshots, {"s": "{}"}, id=f"{(seconds - 365) * 1000}-0")
-    client.xadd(Keys(1).snapshots, {"s": "{}"})
-    client.set(Keys(2).snapshots, "x")
-    status, body = get(client, "/readyz", partitions=3)
-    assert status == "503 Service Unavailable"
-    first, second = body.splitlines()
-    assert first == "Partition 1 has not been drained for 6 min (2 snapshots wait)"
-    assert second.startswith("Partition 2 cannot be drained: Redis' key risk:{2}:snapshots cannot be read")
-    with _Away() as away:
-        serve = application(away, 1)
-        away.failing = redis.ConnectionError("refused")
-        statuses: list[str] = []
-        body = b"".join(
-            serve(
-                {"REQUEST_METHOD": "GET", "PATH_INFO": "/readyz"}, lambda status, _: statuses.append(status)
-            )
-        ).decode()
-    assert (statuses, body) == (["503 Service Unavailable"], "Redis does not answer: refused\n")
 
 
 def test_workers_are_counted_by_their_heartbeats(client: redis.Redis) -> None:
@@ -261,36 +274,36 @@ def test_workers_are_counted_by_their_heartbeats(client: redis.Redis) -> None:
     worker("odd", "yesterday")
     client.set("rq:worker:wrong", "x")
     client.sadd("rq:workers:risk-drain", "rq:worker:wrong", b"\xff")
-    assert samples(client)["risk_workers", ()] == 1
+    client.sadd("rq:worker:alive:executions", "drain-0:0123")
+    got = samples(client)
+    assert [got["risk_workers", (state,)] for state in ("busy", "idle", "dead")] == [1, 0, 4]
     client.hset("risk:drain-jobs", mapping={"enqueued": 3, "failed": 1})
     assert samples(client)["risk_drain_jobs_failed_total", ()] == 1
     client.delete("rq:workers:risk-drain")
     client.set("rq:workers:risk-drain", "x")
-    assert samples(client)["risk_workers", ()] == 0
+    assert samples(client)["risk_workers", ("busy",)] == 0
 
 
 def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with _Away() as client:
-        serve = application(client, 1)
-
-        def scrape() -> None:
-            list(serve({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None))
-
-        client.failing = redis.ConnectionError("refused")
-        scrape()
-        scrape()
-        client.failing = None
-        scrape()
-        scrape()
+        exporter = Exporter(client)
+        for failing in (redis.ConnectionError("refused"), None):
+            client.failing = failing
+            exporter.page()
+            exporter.page()
     caplog.set_level("INFO")
     assert [r.message for r in caplog.records] == [
-        "The exporter gets no answer from Redis, and serves risk_up 0 alone: refused",
+        "The exporter gets no answer from Redis, and serves risk_up 0: refused",
         "The exporter gets answers from Redis again, and serves all metrics",
     ]
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/healthz", "200"), ("/", "200"), ("/metrics", "200"), ("/metricsx", "404")]
+    ("path", "status"),
+    [
+        *(("/healthz", "200"), ("/", "200"), ("/metrics", "200"), ("/metricsx", "404")),
+        *(("/readyz", "503"), ("", "404")),
+    ],
 )
 def test_paths(client: redis.Redis, path: str, status: str) -> None:
     assert get(client, path)[0].startswith(status)

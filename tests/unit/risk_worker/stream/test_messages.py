@@ -9,7 +9,7 @@ the stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,23 @@ def test_the_latency_is_that_of_the_newest_epoch(epochs: tuple[int, int]) -> Non
     assert (of_trader.count, of_trader.latency_ms) == (2, "11.099")
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "sum_ms"),
+    [((0.25, 1.5), 1_750), ((-5.0,), 0), ((7_200.0, 3_600.0, 1.0), 7_201_000), ((0.0004, 0.0004), 1)],
+)
+def test_how_long_a_batch_waited_is_the_same_whole_and_listed(waited_s: Sequence[float], sum_ms: int) -> None:
+    """Ahead of the clock is no wait, and a record of the past is an hour."""
+    entries = [
+        StreamEntry(f"{seq}-0", payload("a", 1, seq, NOW - timedelta(seconds=each)))
+        for seq, each in enumerate(waited_s, 1)
+    ]
+    made = decode_entries(KEYS.snapshots, entries)
+    assert acknowledgement.whole(made, Outcome((), 0), NOW).waited_ms == sum_ms
+    message = acknowledgement.listed(made, Outcome((), 0), NOW)
+    listed = sum(entry.waited_ms for of in message.stored for entry in of.entries)
+    assert (message.waited_ms, abs(listed - sum_ms) <= len(entries)) == (0, True)
+
+
 def golden(name: str) -> bytes:
     return (GOLDEN / f"{name}.json").read_bytes().strip()
 
@@ -377,7 +394,7 @@ def test_acknowledge_takes_the_golden_message(client: Any, scripts: Scripts, nam
     counted = client.hgetall(KEYS.counters)
     del counted[b"acknowledged_ms"]
     totals = {b"batches": b"1", b"stored": b"3", b"dead": b"2", b"duplicates": b"1", b"foreign": b"1"}
-    assert counted == totals
+    assert counted == totals | {b"latency_sum_ms": b"33"}
     assert client.hgetall(KEYS.attempts) == {"größer".encode(): b"1", b"a": b"2", b"b": b"1"}
     assert client.hgetall(KEYS.failures) == {b"b": b"1"}
     assert client.hgetall(KEYS.latency_ms) == {"größer".encode(): b"11.099", b"a": b"11.099"}

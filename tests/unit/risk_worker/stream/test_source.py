@@ -34,7 +34,8 @@ def source(client: redis.Redis) -> StreamSource:
 
 def counters(client: Any) -> dict[str, int]:
     found = {k.decode(): int(v) for k, v in client.hgetall(KEYS.counters).items()}
-    found.pop("acknowledged_ms", None)
+    for name in ("acknowledged_ms", "latency_sum_ms"):
+        found.pop(name, None)
     return found
 
 

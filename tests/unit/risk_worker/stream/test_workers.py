@@ -100,7 +100,7 @@ def test_when_a_worker_was_heard_of_does_not_depend_on_its_clock(
 
 
 def test_a_process_of_this_host_that_runs_no_more_is_gone(client: Any) -> None:
-    here = {PROCESS_HOST_FIELD: process_host()}
+    here: dict[str, Any] = {PROCESS_HOST_FIELD: process_host()}
     gone = found(client, register(client, "a", **here))
     assert gone.is_gone
     assert not gone.is_alive
@@ -110,7 +110,9 @@ def test_a_process_of_this_host_that_runs_no_more_is_gone(client: Any) -> None:
 
 
 def test_which_share_a_worker_drains(client: Any) -> None:
-    keys = [register(client, name, current_job=f"drain-{at}") for at, name in enumerate("abcd")]
+    keys = [register(client, name) for name in "abcd"]
+    for at, key in enumerate(keys):
+        client.sadd(key + b":executions", f"drain-{at}:1")
     keys.append(register(client, "idle"))
     jobs: list[Any] = [["f", None, [1, 4], {}], ["f", None, [4, 4], {}], ["f", None, ["1", 4], {}], "x"]
     for at, data in enumerate(jobs):

@@ -1,0 +1,103 @@
+"""Whether snapshots that traders send now will be stored: what /readyz of exporter and worker says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import sleep
+from typing import Final
+
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
+from risk_worker.stream import server
+from risk_worker.stream.progress import Watch
+from risk_worker.stream.workers import RegisteredWorker, registered_workers, shares_at_work
+
+TAKEOVER_S: Final = 1.0
+"""Between two time slices no worker holds a partition for a moment: so long it is looked for."""
+_LOOK_S: Final = 0.1
+
+
+def workers_of(
+    rq: RedisClient, width: int, keyspace: Keyspace = NO_NAMESPACE
+) -> tuple[list[RegisteredWorker], list[int]]:
+    """All workers on RQ's list, and how many that are alive drain each partition just now.
+
+    width: how many partitions there are. Raises one of REDIS_ERRORS.
+    """
+    workers = registered_workers(rq, keyspace)
+    alive = [each for each in workers if each.is_alive]
+    counts = [0] * width
+    for share, shares in shares_at_work(rq, alive, keyspace).values():
+        for partition in range(share, width, shares):
+            counts[partition] += 1
+    return workers, counts
+
+
+class Readiness:
+    """Looks when it is asked. Thread-safe."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        rq: RedisClient,
+        width: Callable[[], int],
+        keyspace: Keyspace = NO_NAMESPACE,
+        watch: Watch | None = None,
+        *,
+        pause: Callable[[float], None] = sleep,
+    ) -> None:
+        """width: how many partitions there are; it may raise one of REDIS_ERRORS. watch: another's."""
+        self._client = client
+        self._rq = rq
+        self._width = width
+        self._keyspace = keyspace
+        self._watch = watch or Watch(client, width, keyspace)
+        self._pause = pause
+
+    def problems(self) -> list[str]:
+        """A sentence for each reason why what is sent now may not be stored; none: it is. Raises nothing of
+        Redis.
+
+        Redis takes writes; a worker holds every partition; and where entries wait, some were stored within a
+        minute.
+        """
+        try:
+            width = self._width()
+            servers = server.look(self._client, [self._keyspace.keys(number) for number in range(width)])
+            refusals = server.refusals(servers)
+            if servers and all(each.away for each in servers):
+                return [f"{each}." for each in refusals]
+            return [*(f"{each}." for each in refusals), *self._without_worker(width), *self._stalled()]
+        except REDIS_ERRORS as error:
+            return [f"Redis does not answer: {error}"]
+
+    def _stalled(self) -> list[str]:
+        return [f"{each}." for each in self._watch.stalled()]
+
+    def _without_worker(self, width: int) -> list[str]:
+        waited_s = 0.0
+        missing = set(range(width))
+        while True:
+            try:
+                workers, counts = workers_of(self._rq, width, self._keyspace)
+            except REDIS_ERRORS as error:
+                return [f"RQ's Redis does not answer: {error}."]
+            missing &= {partition for partition, count in enumerate(counts) if not count}
+            alive = any(each.is_alive for each in workers)
+            if not missing or not alive or waited_s >= TAKEOVER_S:
+                break
+            self._pause(_LOOK_S)
+            waited_s += _LOOK_S
+        if not missing:
+            return []
+        if not alive:
+            return [
+                "No worker is alive: start one (riskstream worker), or look at Postgres, which it waits for."
+            ]
+        return [f"No worker drains {_listed(sorted(missing))}; the workers' logs say why."]
+
+
+def _listed(partitions: Sequence[int]) -> str:
+    noun = "partition" if len(partitions) == 1 else "the partitions"
+    shown = ", ".join(map(str, partitions[:10]))
+    return f"{noun} {shown}" + (f" and {len(partitions) - 10} more" if len(partitions) > 10 else "")
