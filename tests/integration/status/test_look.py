@@ -19,7 +19,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings
 from risk_worker.cli import cli
 from risk_worker.doctor.examination import examination
-from risk_worker.status.look import BOUND_S, Observer, look
+from risk_worker.status.look import Observer, look
 from risk_worker.status.problems import problems
 from tests.conftest import MakePostgres, MakeValkey
 from tests.support.factory import snapshot
@@ -99,8 +99,13 @@ def test_what_others_wrote_hinders_nothing(settings: Settings, client: Any) -> N
 
 @pytest.mark.parametrize("frozen", ["redis", "postgres"])
 def test_a_server_that_says_nothing_leaves_the_other_half(
-    make_valkey: MakeValkey, make_postgres: MakePostgres, environ: dict[str, str], frozen: str
+    make_valkey: MakeValkey,
+    make_postgres: MakePostgres,
+    environ: dict[str, str],
+    frozen: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("risk_worker.status.look.BOUND_S", 1.0)
     server: Any = make_valkey() if frozen == "redis" else make_postgres()
     url = (
         {"REDIS_URL": server.url, "RQ_REDIS_URL": server.url}
@@ -114,15 +119,10 @@ def test_a_server_that_says_nothing_leaves_the_other_half(
         for _ in range(2):
             began = monotonic()
             found = observer.look()
-            assert monotonic() - began < (BOUND_S + 1) * slowness()
+            assert monotonic() - began < 2 * slowness()
             assert {each.name for each in problems(found)} >= {f"{frozen}_away"}
             assert (found.partitions is None) is (frozen == "redis")
             assert bool(found.postgres.error) is (frozen == "postgres")
-        began = monotonic()
-        findings = examination({**environ, **url})
-        assert monotonic() - began < 20 * slowness()
-        failing = {f"{each.link} {each.check}" for each in findings if each.level == "failure"}
-        assert failing == {f"{frozen} connection"}
         server.resume()
         wait_until(
             lambda: f"{frozen}_away" not in {e.name for e in problems(observer.look())}, 10, "it is back"
@@ -212,8 +212,7 @@ def watching(environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 def test_watching_ends_with_its_reader(watching: subprocess.Popen[bytes]) -> None:
     assert watching.stdout is not None
     assert watching.stderr is not None
-    for _ in range(2):
-        assert json.loads(watching.stdout.readline())["ok"] is False
+    assert json.loads(watching.stdout.readline())["ok"] is False
     watching.stdout.close()
     assert watching.wait(30 * slowness()) == 141
     assert watching.stderr.read() == b""

@@ -24,8 +24,8 @@ ORDER BY least(recorded_at, updated_at) DESC LIMIT %(most)s;
 
 -- name: dead_letters
 -- No more are counted than that: a table of millions takes long.
-SELECT count(*) FROM (SELECT FROM risk_dead_letter LIMIT %(most)s) AS some;
+SELECT count(*) FROM (SELECT FROM risk_dead_letter LIMIT %(most)s) AS counted;
 
 -- name: newest_dead_letter
 SELECT extract(epoch FROM now() - failed_at)::float8, reason
-FROM (SELECT failed_at, reason FROM risk_dead_letter LIMIT %(most)s) AS some ORDER BY failed_at DESC LIMIT 1;
+FROM (SELECT failed_at, reason FROM risk_dead_letter LIMIT %(most)s) AS counted ORDER BY failed_at DESC LIMIT 1;
