@@ -31,7 +31,7 @@ ACKNOWLEDGED_MS: Final = "acknowledged_ms"
 RESTORED: Final = "restored"
 """Of traders, not of snapshots: a worker restored them from Postgres, as Redis had lost its data."""
 RESTORED_MS: Final = "restored_ms"
-"""When it last did, by Redis' clock."""
+"""When a worker last found that Redis is new, or had lost its data; by Redis' clock."""
 
 TOTALS: Final = (
     *(ACCEPTED, CONFLATED, FOREIGN, STORED, DUPLICATES, DEAD),

@@ -188,7 +188,10 @@ FAULTS = {
         redis_password, {"redis_away"}, "asks for a password", "asks for a password", {"redis connection"}
     ),
     "redis emptied": Fault(
-        redis_emptied, {"redis_lost_data"}, "8 traders were restored from Postgres", "✓ redis connection"
+        redis_emptied,
+        {"redis_lost_data"},
+        "Redis is new, or came back without its data,",
+        "✓ redis connection",
     ),
     "postgres stopped": Fault(
         postgres_stopped,

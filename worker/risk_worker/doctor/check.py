@@ -93,7 +93,7 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 def _examine_link(link: Link, found: list[Finding], check_s: float, until: float) -> None:
     for at, check in enumerate(link.checks):
-        new = _made(check, min(check_s, max(0.1, until - monotonic())))
+        new = _made(check, min(check_s, max(0.1, until - monotonic())), link.close)
         found += [replace(each, link=link.name, check=check.name) for each in new]
         left = link.checks[at + 1 :]
         unusable = any(each.level in ("failure", "skipped") for each in new)
@@ -104,9 +104,10 @@ def _examine_link(link: Link, found: list[Finding], check_s: float, until: float
     link.close()
 
 
-def _made(check: Check, bound_s: float) -> list[Finding]:
-    """What a check found, in a thread that may hang."""
+def _made(check: Check, bound_s: float, close: Callable[[], None]) -> list[Finding]:
+    """What a check found, in a thread that may hang: then it gives the connections back at its end."""
     answers: list[list[Finding]] = []
+    late = threading.Event()
 
     def run() -> None:
         found: list[Finding] = []
@@ -116,8 +117,13 @@ def _made(check: Check, bound_s: float) -> list[Finding]:
             text = " ".join(str(error).split()) or type(error).__name__
             found.append(failure(f"it could not be looked at: {text}"))
         answers.append(found)
+        if late.is_set():
+            close()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(bound_s)
-    return answers[0] if answers else [failure(f"no answer within {bound_s:.0f} s")]
+    if answers:
+        return answers[0]
+    late.set()
+    return [failure(f"no answer within {bound_s:.0f} s")]

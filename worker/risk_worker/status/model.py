@@ -172,9 +172,10 @@ class DeadLettersStatus:
 
 @dataclass(frozen=True, slots=True)
 class RestoredStatus:
-    """Redis is new, or had lost data, and got it back from Postgres."""
+    """A worker found that Redis is new, or had lost its data."""
 
     traders: int
+    """How many got back from Postgres what was lost; of the others Redis had something newer by then."""
     ago_s: float
 
 

@@ -153,7 +153,7 @@ def no_worker(status: Status) -> Iterator[Problem]:
     """There is no worker that is alive, and nothing else explains why."""
     if status.workers is None or _alive(status):
         return
-    if _redis_hinders(status) or status.postgres.hinders or status.other_database:
+    if _redis_hinders(status) or status.postgres.hinders or status.other_database or _is_empty(status):
         return
     waiting = _waiting(status.partitions or ())
     lost = [_last_seen(each) for each in status.workers if each.pid][:3]
@@ -236,16 +236,20 @@ def lost_data(status: Status) -> Iterator[Problem]:
     if status.restored and status.restored.ago_s < RESTORED_S:
         yield Problem(
             "redis_lost_data",
-            f"Redis is new, or came back without its data, {duration(status.restored.ago_s)} ago: "
-            f"{status.restored.traders:,} traders were restored from Postgres",
+            f"Redis is new, or came back without its data, {duration(status.restored.ago_s)} ago"
+            + (
+                f"; workers restored {status.restored.traders:,} traders from Postgres"
+                if status.restored.traders
+                else ""
+            ),
             "riskstream verify names what was lost; look why Redis did (its append-only file, its disk)",
         )
-    elif status.traders.stored and status.partitions is not None and status.partitions_agreed is None:
+    elif _is_empty(status):
         yield Problem(
             "redis_empty",
             f"Redis holds nothing of this deployment, and Postgres knows {status.traders.stored:,} "
             "traders: Redis came back without its data, or REDIS_URL or RISK_NAMESPACE names another one",
-            "A worker restores what Postgres knows",
+            "A worker restores what Postgres knows within seconds. Where none runs: riskstream worker",
         )
 
 
@@ -302,6 +306,11 @@ def _redis_hinders(status: Status) -> bool:
     """Whether Redis is why workers cannot be seen."""
     refusals = [each.refusal for each in status.redis.servers if each.refusal]
     return bool(status.redis.error or any(FORBIDDEN not in each for each in refusals))
+
+
+def _is_empty(status: Status) -> bool:
+    """Whether Redis holds nothing of what Postgres knows; what workers wrote there is gone too."""
+    return bool(status.traders.stored and status.partitions is not None and status.partitions_agreed is None)
 
 
 def _explained(status: Status) -> bool:

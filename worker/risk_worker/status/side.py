@@ -35,6 +35,7 @@ class Side(Generic[T]):
         self._thread: threading.Thread | None = None
         self._answers: list[T] = []
         self._began = 0.0
+        self._over = False
 
     def begin(self) -> None:
         """Ask, unless the last question is still waited for."""
@@ -53,7 +54,8 @@ class Side(Generic[T]):
         return self._asked.without_answer(f"it did not answer within {monotonic() - self._began:.1f} s")
 
     def close(self) -> None:
-        """Give the connections back, where none of them is waited for."""
+        """Give the connections back: now, or when what is waited for has come to its end."""
+        self._over = True
         if self._thread is None or not self._thread.is_alive():
             self._asked.close()
 
@@ -62,3 +64,5 @@ class Side(Generic[T]):
             answers.append(self._asked.ask())
         except Exception as error:  # noqa: BLE001  # what is wrong on one side is no reason to show no other
             answers.append(self._asked.without_answer(f"{type(error).__name__}: {error}"))
+        if self._over:
+            self._asked.close()

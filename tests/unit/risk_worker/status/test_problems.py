@@ -171,10 +171,18 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str], str]] = {
     ),
     "full": ({"partitions": partitions(1, (worker(),), in_flight=1000)}, {"stream_full"}, "have to wait"),
     "a commit waits": ({"workers": (worker(commit_wait_s=40.0),)}, {"commit_waits"}, "for 40 s"),
-    "restored": ({"restored": RestoredStatus(12, 60.0)}, {"redis_lost_data"}, "12 traders were restored"),
+    "restored": (
+        {"restored": RestoredStatus(12, 60.0)},
+        {"redis_lost_data"},
+        "restored 12 traders from Postgres",
+    ),
     "restored long ago": ({"restored": RestoredStatus(12, 86_400.0)}, set(), ""),
     "behind": ({"behind": 2}, {"states_behind"}, "2 traders"),
-    "empty": ({"partitions_agreed": None}, {"redis_empty"}, "holds nothing of this deployment"),
+    "empty": (
+        {"partitions_agreed": None, "workers": ()},
+        {"redis_empty"},
+        "holds nothing of this deployment",
+    ),
     "new": (
         {"partitions_agreed": None, "traders": TradersStatus(stored=0, paused=0, silent=0)},
         set(),
