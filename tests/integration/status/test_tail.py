@@ -33,16 +33,21 @@ class Tail:
         )
         self.out: list[str] = []
         self.err: list[str] = []
-        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
-            threading.Thread(target=self._collect, args=(stream, lines), daemon=True).start()
+        pipes = ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        self._threads = [threading.Thread(target=self._collect, args=of) for of in pipes]
+        for each in self._threads:
+            each.start()
 
     def _collect(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            lines.append(line.decode().rstrip("\n"))
+        with stream:
+            for line in stream:
+                lines.append(line.decode().rstrip("\n"))
 
     def end(self) -> None:
         self.process.kill()
         self.process.wait(30)
+        for each in self._threads:
+            each.join(30)
 
 
 @pytest.fixture

@@ -500,6 +500,7 @@ def test_each_server_says_by_itself_whether_it_takes_writes(
     wait_until(lambda: server.refusals(server.look(client, everything)) == [])
 
 
+@pytest.mark.system
 def test_a_follower_sees_every_node_and_goes_on_without_one(client: Any, cluster: ValkeyCluster) -> None:
     node = cluster.nodes[0]
     away = of(node, cluster)

@@ -36,6 +36,8 @@ HELD: Final = 100
 """Answers that wait to be taken; a reader waits for room, and may miss what comes meanwhile."""
 LOOK_S: Final = 5.0
 """How often the number of partitions is looked at."""
+WRONG_AGAIN_S: Final = 1.0
+"""How often a key that is no stream is tried again; the others are read meanwhile."""
 PAUSE_S: Final = 0.5
 """Between two tries while Redis does not answer."""
 _ANSWER_S: Final = 5.0
@@ -144,7 +146,7 @@ class _Reader(threading.Thread):
             try:
                 if monotonic() >= look_at:
                     wrong = self._find_ends()
-                    look_at = monotonic() + LOOK_S if wrong else math.inf
+                    look_at = monotonic() + WRONG_AGAIN_S if wrong else math.inf
                     self._report(wrong)
                 found = self._wait_for_more() if self._after else []
             except Exception as error:  # noqa: BLE001  # a client that is closed raises what it likes
