@@ -105,6 +105,12 @@ def of(node: EmbeddedValkey, cluster: ValkeyCluster) -> set[int]:
     return {each for each in range(PARTITIONS) if cluster.master_of(Keys(each).snapshots) is node}
 
 
+def all_answer(client: Any) -> bool:
+    with contextlib.suppress(*REDIS_ERRORS):
+        return not partitions.look(client, NO_NAMESPACE, PARTITIONS).away
+    return False
+
+
 def stored(client: Any, partition: int) -> int:
     return int(client.hget(Keys(partition).counters, "stored") or 0)
 
@@ -498,6 +504,24 @@ def test_each_server_says_by_itself_whether_it_takes_writes(
     assert [each.away for each in again] == [True] + [False] * (len(found) - 1)
     assert again[0].partitions == found[0].partitions
     wait_until(lambda: server.refusals(server.look(client, everything)) == [])
+
+
+def test_a_client_that_is_made_while_a_node_is_away_asks_the_others(
+    client: Any, cluster: ValkeyCluster
+) -> None:
+    """redis-py asks something of one node, always the same."""
+    partitions.look(client, NO_NAMESPACE, PARTITIONS)
+    name = client.get_default_node().name
+    node = next(each for each in cluster.nodes if name == f"127.0.0.1:{each.port}")
+    node.kill()
+    try:
+        with redis_client(cluster.url, answer_timeout_s=5, connect_timeout_s=5) as connected:
+            made: Any = connected
+            others = {f"127.0.0.1:{each.port}" for each in cluster.nodes if each is not node}
+            assert {each.name for each in made.get_nodes()} >= others
+    finally:
+        node.start()
+        wait_until(lambda: all_answer(client), 20, "the cluster as it was")
 
 
 @pytest.mark.system

@@ -66,6 +66,8 @@ class PartitionStatus:
     """For how long nothing was stored while entries wait; None: the stream cannot be read."""
     error: str = ""
     """The sentence for a stream that cannot be read."""
+    away: bool = False
+    """It is because the node of a cluster that has it does not answer."""
 
     @property
     def filled(self) -> float:

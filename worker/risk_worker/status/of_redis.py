@@ -10,6 +10,7 @@ from typing import Final
 from risk_producer.contract import counters as names
 from risk_producer.contract.keys import Keyspace
 from risk_producer.settings import Settings, mask
+from risk_producer.settings.address import redis_address
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import Question, ask_each
 from risk_worker.status.model import (
@@ -27,8 +28,12 @@ from risk_worker.stream.workers import RegisteredWorker, registered_workers, sha
 
 ANSWER_S: Final = 0.8
 """How long one answer of Redis is waited for."""
+NODE_S: Final = 0.5
+"""How long that of a node of a cluster is: one that says nothing is asked some three times."""
 SAMPLE_S: Final = 0.3
 """What a rate is measured over where nothing was counted before."""
+
+NODE_AWAY: Final = "its node of the Redis Cluster does not answer"
 
 _TOTALS: Final = (
     names.ACCEPTED,
@@ -71,7 +76,8 @@ class Streams(Asked[StreamsAnswer]):
         self._keyspace = settings.keyspace
         self._wish = settings.partitions
         self._maxlen = settings.stream_maxlen
-        self._client = redis_client(url, answer_timeout_s=ANSWER_S, connect_timeout_s=ANSWER_S)
+        answer_s = NODE_S if redis_address(url).kind == "cluster" else ANSWER_S
+        self._client = redis_client(url, answer_timeout_s=answer_s, connect_timeout_s=answer_s)
         self._before: _Counted | None = None
 
     def close(self) -> None:
@@ -156,8 +162,9 @@ def _partition(
     now_ms: float,
 ) -> PartitionStatus:
     if seen is None or seen.error:
-        error = "its node of the Redis Cluster does not answer" if seen is None else str(seen)
-        return PartitionStatus(partition, cap=cap, stalled_s=None, error=error)
+        away = seen is None or seen.away
+        error = NODE_AWAY if seen is None else str(seen)
+        return PartitionStatus(partition, cap=cap, stalled_s=None, error=error, away=away)
     committed_ms = counted.get(names.ACKNOWLEDGED_MS)
     return PartitionStatus(
         partition,

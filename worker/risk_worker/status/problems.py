@@ -37,9 +37,21 @@ def redis_away(status: Status) -> Iterator[Problem]:
     """Redis, or a node of it, does not answer."""
     if status.redis.error:
         yield Problem("redis_away", *_split(status.redis.error))
+    named: set[int] = set()
     for server in status.redis.servers:
         if server.away and server.refusal:
-            yield Problem("redis_away", *_split(server.refusal))
+            named.update(server.partitions)
+            what, todo = _split(server.refusal)
+            if len(status.redis.servers) > 1:
+                what += f"; it has {_listed_partitions(server.partitions)}"
+            yield Problem("redis_away", what, todo)
+    others = [each.partition for each in status.partitions or () if each.away and each.partition not in named]
+    if others:
+        yield Problem(
+            "redis_away",
+            f"No node of the Redis Cluster answers for {_listed_partitions(others)}",
+            "Look at CLUSTER INFO, and at the nodes that are down",
+        )
 
 
 def redis_refuses_writes(status: Status) -> Iterator[Problem]:
@@ -197,7 +209,7 @@ def streams(status: Status) -> Iterator[Problem]:
     """Partitions that cannot be read, are not drained, or are nearly full."""
     found = status.partitions or ()
     for each in found:
-        if each.error and not _is_away(status, each):
+        if each.error and not each.away:
             yield Problem(
                 "stream_unreadable", each.error, "Look at that key; riskstream repair puts it aside"
             )
@@ -207,7 +219,9 @@ def streams(status: Status) -> Iterator[Problem]:
         waits = sum(each.in_flight for each in stalled)
         yield Problem(
             "partition_stalled",
-            f"{_partitions(stalled)} not been drained for {duration(longest)} ({_snapshots(waits)})",
+            f"{_listed_partitions([each.partition for each in stalled]).capitalize()} "
+            f"{'has' if len(stalled) == 1 else 'have'} not been drained for {duration(longest)} "
+            f"({_snapshots(waits)})",
             "The worker's log says what hinders it",
         )
     full = [each for each in found if each.filled >= FILLED]
@@ -318,11 +332,6 @@ def _explained(status: Status) -> bool:
     return bool(status.postgres.hinders or status.other_database or status.queue.suspended)
 
 
-def _is_away(status: Status, partition: PartitionStatus) -> bool:
-    """Whether the server that has it is named already."""
-    return any(each.away and partition.partition in each.partitions for each in status.redis.servers)
-
-
 def _last_seen(worker: WorkerStatus) -> str:
     if worker.state == "gone":
         return f"the process {worker.pid} on {worker.host} has ended"
@@ -339,11 +348,8 @@ def _snapshots(number: int) -> str:
     return f"{number:,} {'snapshot waits' if number == 1 else 'snapshots wait'}"
 
 
-def _partitions(found: Sequence[PartitionStatus]) -> str:
-    numbers = [str(each.partition) for each in found]
-    if len(numbers) == 1:
-        return f"Partition {numbers[0]} has"
-    return f"Partitions {_listed(numbers)} have"
+def _listed_partitions(numbers: Sequence[int]) -> str:
+    return f"partition{_s(numbers)} {_listed([str(each) for each in numbers])}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -68,6 +68,26 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str], str]] = {
         {"redis_away"},
         "Redis at x does not answer (refused)",
     ),
+    "a node is away": (
+        {
+            "redis": RedisStatus(
+                "r",
+                servers=(
+                    server(partitions=(0, 1)),
+                    server(
+                        address="h:2",
+                        partitions=(2, 3),
+                        away=True,
+                        refusal="Redis at h:2 does not answer (x). Look",
+                    ),
+                ),
+            ),
+            "partitions": partitions(4, (worker(),), away=True, error="away"),
+        },
+        {"redis_away"},
+        "Redis at h:2 does not answer (x); it has partitions 2, 3. "
+        "No node of the Redis Cluster answers for partitions 0, 1.",
+    ),
     "redis full": (
         {
             "redis": redis(
