@@ -22,7 +22,7 @@ from risk_worker.stream.server import NO_EVICTION, ServerFacts
 from risk_worker.stream.workers import LEASE_S, registered_workers
 
 ANSWER_S: Final = 2.0
-ENTRY_BYTES: Final = 450
+ENTRY_BYTES: Final = 350
 """What an entry of a stream takes in Redis, where none is there to be measured."""
 MEASURED: Final = 100
 """Entries of a stream from which on their size is measured."""
