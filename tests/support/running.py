@@ -21,6 +21,7 @@ from risk_worker.doctor.examination import examination
 from risk_worker.status.look import look
 from risk_worker.status.model import Status
 from risk_worker.status.problems import problems
+from risk_worker.status.render import lines
 from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.servers import QUICK_POSTGRES
@@ -60,9 +61,13 @@ class RunningSystem:
             "POSTGRES_URL": self.database_url,
             "RISK_PARTITIONS": str(PARTITIONS),
         }
-        self.start_worker()
-        self._trader.start()
-        self.until_well()
+        try:
+            self.start_worker()
+            self._trader.start()
+            self.until_well()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -71,7 +76,8 @@ class RunningSystem:
         self._over.set()
         for each in self._workers:
             each.__exit__(kind, error, trace)
-        self._trader.join(20)
+        if self._trader.ident is not None:
+            self._trader.join(20)
         self.postgres.stop()
         self.redis.stop()
 
@@ -83,10 +89,6 @@ class RunningSystem:
     def start_worker(self) -> None:
         log = self._folder / f"worker-{len(self._workers)}.log"
         self._workers.append(ChildProcess(log, self.environ).start())
-
-    def until_drained(self) -> None:
-        """Until a worker stores again."""
-        self.until_well()
 
     def status(self, **more: str) -> Status:
         return look(Settings.load({**self.environ, **more}))
@@ -103,7 +105,11 @@ class RunningSystem:
             drained = all(each.worker is not None for each in found.partitions or ())
             return not problems(found) and drained and bool(found.totals and found.totals["stored"])
 
-        wait_until(is_well, 30, "a system in which nothing is wrong")
+        try:
+            wait_until(is_well, 30, "a system in which nothing is wrong")
+        except AssertionError:
+            text = "\n".join(line.text for line in lines(self.status()))
+            raise AssertionError(f"{text}\n{self.worker.log[-2000:]}") from None
 
     def doctor(self, **more: str) -> list[Finding]:
         return examination({**self.environ, **more})
