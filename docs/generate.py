@@ -98,6 +98,8 @@ def _arguments(call: Any) -> str:
 
 
 EXIT_1: Final = {
+    "riskstream status": "there is a problem, and it is named",
+    "riskstream doctor": "a check failed",
     "riskstream worker": "the worker did not finish its batch within RISK_DRAIN_TIMEOUT_S, or it ended "
     "without being asked to",
     "riskstream dead show": "there is no such dead letter",

@@ -28,6 +28,10 @@ LATENCY_SUM_MS: Final = "latency_sum_ms"
 """Milliseconds from recorded_at to COMMIT, of all stored snapshots together; of each an hour at the most."""
 ACKNOWLEDGED_MS: Final = "acknowledged_ms"
 """No total, but the time of the last acknowledgement, by Redis' clock."""
+RESTORED: Final = "restored"
+"""Of traders, not of snapshots: a worker restored them from Postgres, as Redis had lost its data."""
+RESTORED_MS: Final = "restored_ms"
+"""When a worker last found that Redis is new, or had lost its data; by Redis' clock."""
 
 TOTALS: Final = (
     *(ACCEPTED, CONFLATED, FOREIGN, STORED, DUPLICATES, DEAD),

@@ -136,6 +136,14 @@ class Keys:
         return self._key("write-probe")
 
     @property
+    def probe(self) -> str:
+        """What keys begin with that `riskstream doctor` makes, and removes at once.
+
+        The commands that the system needs are tried on them.
+        """
+        return self._key("probe")
+
+    @property
     def latency_buckets(self) -> str:
         """Hash upper bound in ms -> snapshots stored within it (not cumulative); "+Inf" is the rest."""
         return self._key("latency_buckets")

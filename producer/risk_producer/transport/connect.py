@@ -544,6 +544,8 @@ class _Cluster(RedisCluster):
         return [ClusterNode(*place) for place in self._address.places]  # type: ignore[no-untyped-call]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self._under_way and not options:
+            return self._ask_any(args)
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except RedisClusterException as error:
@@ -556,6 +558,18 @@ class _Cluster(RedisCluster):
             self._add_nodes()
             self.look_again()
             raise RedisClusterException(f"the nodes of the Redis Cluster have changed ({error})") from error
+
+    def _ask_any(self, words: Sequence[Any]) -> Any:
+        """What redis-py asks while it is made, and any node can answer. It asks the same one always, which
+        may be away while the others know that it has slots. Raises one of REDIS_ERRORS where none answers."""
+        nodes = self.get_nodes()  # type: ignore[no-untyped-call]
+        for at, node in enumerate(nodes, 1):
+            try:
+                return super().execute_command(*words, target_nodes=node)  # type: ignore[no-untyped-call]
+            except (RedisConnectionError, RedisTimeoutError, RedisClusterException):
+                if at == len(nodes):
+                    raise
+        raise RedisClusterException("the Redis Cluster names no node")
 
     def look_again(self, name: str | None = None) -> None:
         """Ask which node has which slots, after the one of this name did not answer, which comes last, as it

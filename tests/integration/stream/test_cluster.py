@@ -19,13 +19,14 @@ from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
 from risk_producer.contract.keys import NO_NAMESPACE, Keys
 from risk_producer.transport import servers
-from risk_producer.transport.connect import RedisClient, redis_client
+from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_producer.transport.servers import server_of
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
 from risk_worker.drain.errors import SourceUnavailable
 from risk_worker.monitor import exporter
 from risk_worker.stream import partitions, progress, server
 from risk_worker.stream import source as streams
+from risk_worker.stream.follow import Follower, Outage
 from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
 from tests.support.clock import FakeClock
@@ -104,6 +105,12 @@ def add(client: Any, partition: int, seq: int) -> None:
 def of(node: EmbeddedValkey, cluster: ValkeyCluster) -> set[int]:
     """The partitions of a node."""
     return {each for each in range(PARTITIONS) if cluster.master_of(Keys(each).snapshots) is node}
+
+
+def all_answer(client: Any) -> bool:
+    with contextlib.suppress(*REDIS_ERRORS):
+        return not partitions.look(client, NO_NAMESPACE, PARTITIONS).away
+    return False
 
 
 def stored(client: Any, partition: int) -> int:
@@ -537,3 +544,58 @@ def test_each_server_says_by_itself_whether_it_takes_writes(
     assert [each.away for each in again] == [True] + [False] * (len(found) - 1)
     assert again[0].partitions == found[0].partitions
     wait_until(lambda: server.refusals(server.look(client, everything)) == [])
+
+
+def test_a_client_that_is_made_while_a_node_is_away_asks_the_others(
+    client: Any, cluster: ValkeyCluster
+) -> None:
+    """redis-py asks something of one node, always the same."""
+    partitions.look(client, NO_NAMESPACE, PARTITIONS)
+    name = client.get_default_node().name
+    node = next(each for each in cluster.nodes if name == f"127.0.0.1:{each.port}")
+    node.kill()
+    try:
+        with redis_client(cluster.url, answer_timeout_s=5, connect_timeout_s=5) as connected:
+            made: Any = connected
+            others = {f"127.0.0.1:{each.port}" for each in cluster.nodes if each is not node}
+            assert {each.name for each in made.get_nodes()} >= others
+    finally:
+        node.start()
+        wait_until(lambda: all_answer(client), 20, "the cluster as it was")
+
+
+@pytest.mark.system
+def test_a_follower_sees_every_node_and_goes_on_without_one(client: Any, cluster: ValkeyCluster) -> None:
+    node = cluster.nodes[0]
+    away = of(node, cluster)
+    others = set(range(PARTITIONS)) - away
+    seqs: Counter[int] = Counter()
+    seen: set[int] = set()
+    outages: list[tuple[bool, int]] = []
+
+    def sees(partitions: set[int]) -> bool:
+        """After another entry in each, which is taken off at once."""
+        for partition in partitions:
+            seqs[partition] += 1
+            with contextlib.suppress(*REDIS_ERRORS):
+                added = client.xadd(
+                    Keys(partition).snapshots, {b"s": payload(f"t{partition}", seqs[partition])}
+                )
+                client.xdel(Keys(partition).snapshots, added)
+        answer = follower.take(0.01)
+        if isinstance(answer, Outage):
+            outages.extend((bool(answer.error), partition) for partition in answer.partitions)
+        else:
+            seen.update(each.partition for each in answer)
+        return partitions <= seen
+
+    with Follower(cluster.url, NO_NAMESPACE, PARTITIONS) as follower:
+        wait_until(lambda: sees({*away, *others}), 20, "all partitions")
+        node.kill()
+        wait_until(lambda: sees(others) and away <= {each for bad, each in outages if bad}, 20, "an outage")
+        seen.clear()
+        wait_until(lambda: sees(others), 20, "the other partitions")
+        node.start()
+        wait_until(lambda: sees({*away, *others}), 20, "all partitions again")
+        assert away <= {each for bad, each in outages if not bad}
+        assert others.isdisjoint(each for _, each in outages)

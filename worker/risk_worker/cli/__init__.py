@@ -19,6 +19,9 @@ from risk_producer.errors import RiskError
 from risk_worker.cli.options import EXIT_UNASKED, complain, discard
 
 COMMANDS: Final = {
+    "status": "risk_worker.cli.status:status",
+    "tail": "risk_worker.cli.status:tail",
+    "doctor": "risk_worker.cli.doctor:doctor",
     "config": "risk_worker.cli.serve:config",
     "worker": "risk_worker.cli.serve:worker",
     "exporter": "risk_worker.cli.serve:exporter",

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -110,6 +111,29 @@ def down(url: str, *, folder: Path | None = None) -> str:
 def status(url: str, *, folder: Path | None = None) -> str:
     """Which migrations are applied, as dbmate prints it. Raises MigrationError."""
     return _dbmate(url, "status", folder=folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is applied, set against what this version has."""
+
+    number: int
+    pending: tuple[str, ...] = ()
+    """Names of files that are not applied."""
+    unknown: tuple[str, ...] = ()
+    """Versions that are applied, and of which there is no file: a newer riskstream applied them."""
+
+
+def compare(connection: psycopg.Connection) -> Applied:
+    """Ask the database of a connection, without dbmate. Raises psycopg.Error."""
+    [(has_versions, _)] = connection.execute(_SQL["tables"]).fetchall()
+    applied = {version for (version,) in connection.execute(_SQL["applied"])} if has_versions else set()
+    files = {path.name.partition("_")[0]: path.name for path in sorted(_folder().glob("*.sql"))}
+    return Applied(
+        len(applied),
+        tuple(name for version, name in files.items() if version not in applied),
+        tuple(sorted(applied - files.keys())),
+    )
 
 
 def new(name: str, *, folder: Path | None = None) -> str:

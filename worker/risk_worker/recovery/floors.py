@@ -273,7 +273,7 @@ class Floors(ConnectionOwner):
                 _State(trader_id, str(row["epoch"]), row["seq"], payload, elsewhere=trader_id in elsewhere)
             )
         keys = self._keys
-        names = [keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind]
+        names = [keys.floors, keys.epochs, keys.latest, keys.admitted, keys.behind, keys.counters]
         message = msgspec.json.encode(_Page(following, states))
         [answer] = run_each(self._client, [(self._restore, names, [message, marker])])
         if isinstance(answer, Exception):

@@ -2,12 +2,12 @@
 -- lost. Lowers nothing, and may be repeated. The marker says how far the comparison has come; where it is another
 -- one than expected nothing is done: another worker was quicker, or Redis lost its data meanwhile.
 --
--- KEYS  floors, epochs, latest, admitted, behind
+-- KEYS  floors, epochs, latest, admitted, behind, counters
 -- ARGV  1: JSON of {following = the marker after this page, states = {{trader, epoch = text, seq, payload,
 --          elsewhere = true where that state came by another partition, which may be missing}...}}
 --       2: the marker that is expected, "": none; it may be any bytes
 -- Returns JSON of {restored = how many traders something was lost of}, or {overtaken = true}: the marker is another one.
-local floors, epochs, latest, admitted, behind = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local floors, epochs, latest, admitted, behind, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local page = cjson.decode(ARGV[1])
 local wrong = wrong_type(KEYS, { 'hash', 'hash', 'hash', 'hash', 'hash' })
 if wrong then return wrong end
@@ -21,7 +21,7 @@ local function is_newer(payload, trader, epoch, seq)
   return state.epoch > epoch or (state.epoch == epoch and state.seq >= seq)
 end
 
-local restored = 0
+local restored, known_here = 0, 0
 for _, each in ipairs(page.states) do
   local trader, epoch, seq, payload = each.trader, tonumber(each.epoch), each.seq, each.payload
   local text = redis.call('HGET', epochs, trader)
@@ -50,6 +50,14 @@ for _, each in ipairs(page.states) do
     redis.call('HSET', behind, trader, text) -- the newest is neither in Postgres yet nor known here
   end
   if lost and not each.elsewhere then restored = restored + 1 end
+  if not each.elsewhere then known_here = known_here + 1 end
 end
 redis.call('HSET', floors, '', page.following)
+-- For a person who asks later; what is wrong with that key hinders nothing. Without a marker this Redis is new or was
+-- emptied, also where all traders have sent anew since.
+if restored > 0 or (ARGV[2] == '' and known_here > 0) then
+  local time = redis.call('TIME')
+  redis.pcall('HINCRBY', counters, 'restored', restored)
+  redis.pcall('HSET', counters, 'restored_ms', time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
+end
 return cjson.encode({ restored = restored })

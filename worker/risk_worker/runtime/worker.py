@@ -523,6 +523,7 @@ class _Lease:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
+                self._worker._register_again()
                 self._worker.maintain_heartbeats(self._job, self._execution)
             except REDIS_ERRORS as error:
                 log.warning("The lease of %s could not be renewed: %s", self._job.id, error)

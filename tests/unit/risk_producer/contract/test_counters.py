@@ -10,23 +10,27 @@ import pytest
 from risk_producer.contract import counters
 from risk_producer.contract.scripts import script
 
+ALL = {*counters.TOTALS, counters.ACKNOWLEDGED_MS, counters.RESTORED, counters.RESTORED_MS}
+
 
 def test_the_scripts_count_under_these_names() -> None:
     admit = script("risk_producer.transport", "admit")
     acknowledge = script("risk_worker.stream", "acknowledge")
+    restore = script("risk_worker.recovery", "restore")
     spelled = {
+        *re.findall(r"counters, '(\w+)'", restore),
         *re.findall(r"\badd\('(\w+)'", admit),
         *re.findall(r"counters, '(\w+)'", admit),
         *re.findall(r"\bcount\('(\w+)'", acknowledge),
         *re.findall(r"counters, '(\w+)'", acknowledge),
         *re.findall(r"names, amounts = \{ '(\w+)' \}", acknowledge),
     }
-    assert spelled == {*counters.TOTALS, counters.ACKNOWLEDGED_MS} - {counters.RETRIES}  # counted by Python
+    assert spelled == ALL - {counters.RETRIES}  # which Python counts
 
 
 def test_the_names_are_all_of_the_module() -> None:
     named = {value for name, value in vars(counters).items() if name.isupper() and isinstance(value, str)}
-    assert named == {*counters.TOTALS, counters.ACKNOWLEDGED_MS}
+    assert named == ALL
 
 
 @pytest.mark.parametrize(

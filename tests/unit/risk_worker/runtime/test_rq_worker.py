@@ -14,7 +14,7 @@ from risk_producer.settings import Settings
 from risk_worker.runtime import jobs
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.worker import DrainWorker
-from risk_worker.stream.workers import QUEUE
+from risk_worker.stream.workers import KEPT_S, QUEUE
 
 
 def test_a_signal_while_the_worker_registers_anew_ends_it_in_good_order(
@@ -86,3 +86,18 @@ def test_a_subscription_that_its_own_thread_closes_at_the_same_moment_is_closed(
     monkeypatch.setattr(worker, "pubsub_thread", Subscription())
     monkeypatch.setattr(worker, "pubsub", Subscription(), raising=False)
     worker._close_subscription()
+
+
+def test_a_registration_is_kept_for_one_time_whatever_the_worker_does() -> None:
+    """By how long Redis keeps it yet, others see when it was last heard of."""
+    redis = fakeredis.FakeRedis()
+    worker = DrainWorker(connection=redis)
+    worker.register_birth()
+    assert redis.ttl(worker.key) == KEPT_S
+    job = DrainJob.create("f", connection=redis, serializer="json")
+    redis.expire(worker.key, 5)
+    worker.heartbeat()
+    assert redis.ttl(worker.key) == KEPT_S, "while it waits for a job"
+    redis.expire(worker.key, 5)
+    worker.maintain_heartbeats(job, worker.prepare_execution(job))
+    assert redis.ttl(worker.key) == KEPT_S, "while it is at one"
