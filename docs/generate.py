@@ -188,6 +188,8 @@ READERS: Final = {
     "RISK_COMPRESS_AFTER": "timescale",
     "RISK_RETAIN_FOR": "workers, retain, timescale status",
     "RISK_QUERY_TIMEOUT_S": "questions",
+    "RISK_TZ": "questions",
+    "RISK_DAY_ENDS": "questions",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {
