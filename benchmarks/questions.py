@@ -139,7 +139,7 @@ def fill(url: str, rows: int, every_s: float, *, compress: bool) -> None:
 
 
 def measure(url: str, times: int) -> dict[str, dict[str, float]]:
-    """Each question and view: rows; seconds of the first time, the median, and until the first row (median)."""
+    """Each question and view: rows; seconds of the first time, the median, until the first row."""
     reader = RiskReader(url, timeout_s=600)
     asked: dict[str, Callable[[], Iterable[Any]]] = {
         name: partial(reader.ask, question) for name, question in questions().items()

@@ -98,7 +98,7 @@ def day_of(text: str, *, now: datetime, zone: tzinfo = UTC, ends: time = MIDNIGH
 
 
 def date_of(moment: datetime, zone: tzinfo, ends: time = MIDNIGHT) -> date:
-    """The day that a moment belongs to, named by the date on which it ends. OverflowError at the calendar's ends."""
+    """The day that a moment belongs to, named by the date of its end. OverflowError at ends of the calendar."""
     day = moment.astimezone(zone).date()
     while moment >= start_of(day + _DAY, zone, ends):
         day += _DAY
@@ -110,8 +110,8 @@ def date_of(moment: datetime, zone: tzinfo, ends: time = MIDNIGHT) -> date:
 def start_of(day: date, zone: tzinfo, ends: time = MIDNIGHT) -> datetime:
     """The first moment of a day, in UTC, which is the end of the day before.
 
-    The day ends at the first moment at which the clocks show `ends`, or a later time where they never show it. So
-    each moment is of one day, and a day may have 23 or 25 hours. OverflowError in the year 1.
+    A day ends at the first moment at which the clocks show `ends`, or a later time where they never do. Each
+    moment is of one day, and a day may have 23 or 25 hours. OverflowError in the year 1.
     """
     last = day if ends == MIDNIGHT else day - _DAY
     local = datetime.combine(last, ends)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from risk_worker.database import migrations
-from tests.integration.query.conftest import STATES
+from tests.integration.query.conftest import COMPRESS, STATES
 from tests.support.database import migrate_down
 from tests.support.history import fill
 from tests.support.servers import Databases
@@ -35,10 +35,7 @@ def url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
     with psycopg.connect(made, autocommit=True) as db:
         db.execute(STATES.encode())
         if request.param == "compressed":
-            db.execute(
-                "ALTER TABLE risk_state_history SET (timescaledb.compress, timescaledb.compress_segmentby = 'trader_id')"
-            )
-            db.execute("SELECT compress_chunk(show_chunks('risk_state_history'))")
+            db.execute(COMPRESS.encode())
     yield made
     databases.drop(made)
 
@@ -57,7 +54,7 @@ def shown(url: str) -> dict[str, Any]:
 
 def test_down_and_up_again(url: str) -> None:
     before = shown(url)
-    # Every third snapshot is paused, and none of its neighbours.
+    # Every third snapshot is paused, and not its neighbours.
     assert [len(before[name]) for name in VIEWS] == [2 * 333, 2, 40, 2 * 480]
     for _ in range(2):
         migrate_down(url, MIGRATION)
@@ -93,13 +90,15 @@ ODD = """
         trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity,
         trading_paused, last_reset_time, reason
     )
-    SELECT trader, %(at)s::timestamptz + second * interval '1 s', epoch, seq, 0, 0, 0, 0, paused, now(), reason
+    SELECT trader, %(at)s::timestamptz + second * interval '1 s', epoch, seq, 0, 0, 0, 0, paused, now(),
+        reason
     FROM (VALUES
         ('always', 0, 1, 1, true, 'first'), ('always', 1, 1, 2, true, ''),
         ('tie', 0, 1, 1, false, ''), ('tie', 0, 1, 2, true, 'by seq'), ('tie', 0, 2, 1, true, 'no'),
         ('tie', 0, 2, 2, false, ''), ('tie', 0, 3, 1, true, 'by epoch'), ('tie', 9, 1, 3, false, ''),
         ('never', 0, 1, 1, false, 'no'),
-        ('restart', 0, 1, 1, true, 'before'), ('restart', 5, 2, 1, true, 'no'), ('restart', 6, 2, 2, false, ''),
+        ('restart', 0, 1, 1, true, 'before'), ('restart', 5, 2, 1, true, 'no'),
+        ('restart', 6, 2, 2, false, ''),
         ('restart', 7, 1, 2, true, 'again')
     ) AS row (trader, second, epoch, seq, paused, reason)
 """

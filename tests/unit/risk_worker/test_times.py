@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -147,7 +148,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("name", "changed"), CHANGES)
 def test_days_on_which_the_clocks_are_changed(name: str, changed: date) -> None:
-    """A day ends at the first minute at which the clocks show its end or more, found here by looking at each."""
+    """A day ends at the first minute at which the clocks show its end or more, found by looking at each."""
     zone = zone_of(name)
     days = [changed + timedelta(days=n) for n in range(-1, 3)]
     first = datetime.combine(days[0], time(), UTC) - timedelta(days=2)
@@ -171,7 +172,7 @@ def test_a_year_of_a_desk_has_two_days_of_another_length() -> None:
     for text, short, long in (("17:00", 23, 25), ("02:30", 23.5, 25), ("24:00", 23, 25)):
         ends = ends_of(text)
         starts = [start_of(date(2026, 1, 1) + timedelta(days=n), BERLIN, ends) for n in range(366)]
-        lengths = [(b - a) / timedelta(hours=1) for a, b in zip(starts, starts[1:], strict=False)]
+        lengths = [(b - a) / timedelta(hours=1) for a, b in pairwise(starts)]
         assert sum(lengths) == 365 * 24
         assert (min(lengths), max(lengths)) == (short, long)
         assert len([each for each in lengths if each != 24]) == (3 if text == "02:30" else 2)

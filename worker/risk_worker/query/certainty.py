@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, tzinfo
 from typing import Any
 
@@ -19,7 +20,7 @@ class Certainty(msgspec.Struct, frozen=True):
     sealed_until: datetime | None = None
     """How far history is sealed, by the time of storing; None: not at all, or it could not be asked."""
     removed_before: date | None = None
-    """Retention has removed what was recorded before this UTC day; None: nothing, or it could not be asked."""
+    """Retention has removed what was recorded before this UTC day; None: nothing, or it was not asked."""
     waiting: int | None = None
     """Accepted snapshots of all traders that waited in Redis just before; None: they were not asked for."""
     not_asked: tuple[str, ...] = ()
@@ -50,7 +51,8 @@ def sentence(certainty: Certainty, values: Mapping[str, Any], zone: tzinfo = UTC
     parts += certainty.not_asked
     if certainty.removed_before is not None and _reaches(values, certainty.removed_before):
         parts.append(
-            f"What was recorded before {certainty.removed_before.isoformat()} (UTC) has been removed by retention."
+            f"What was recorded before {certainty.removed_before.isoformat()} (UTC) has been removed by "
+            "retention."
         )
     return " ".join(parts)
 
@@ -64,8 +66,6 @@ def _reaches(values: Mapping[str, Any], day: date) -> bool:
 def _shown(moment: datetime | None, zone: tzinfo) -> str:
     if moment is None:
         return "-"
-    try:
+    with suppress(OverflowError):  # at the ends of Python's calendar
         moment = moment.astimezone(zone)
-    except OverflowError:  # at the ends of Python's calendar
-        pass
     return moment.isoformat(" ", "milliseconds")

@@ -75,7 +75,7 @@ class Question(Generic[Row]):
         str,
         Parameter(
             lambda value, _: value,
-            "When a day ends, by the clocks of that zone; it has the date of its end. Default: RISK_DAY_ENDS.",
+            "When a day ends, by the clocks there; it has the date of its end. Default: RISK_DAY_ENDS.",
             "HH:MM",
         ),
     ] = field(default="24:00", kw_only=True)
@@ -113,7 +113,7 @@ class Question(Generic[Row]):
 
 
 def parameters(question: type[Question[Any]]) -> dict[str, tuple[Parameter, Any]]:
-    """Field -> (its parameter, its default, or MISSING), in the order of declaration; tz and day_ends are last."""
+    """Field -> (its parameter, its default, or MISSING), as they are declared; tz and day_ends are last."""
     hints = get_type_hints(question, include_extras=True)
     found = {}
     for each in sorted(fields(question), key=lambda each: each.kw_only is True):
