@@ -98,7 +98,7 @@ def day_of(text: str, *, now: datetime, zone: tzinfo = UTC, ends: time = MIDNIGH
 
 
 def date_of(moment: datetime, zone: tzinfo, ends: time = MIDNIGHT) -> date:
-    """The day that a moment belongs to, named by the date of its end. OverflowError at ends of the calendar."""
+    """The day that a moment belongs to, named by the date of its end. OverflowError as start_of()."""
     day = moment.astimezone(zone).date()
     while moment >= start_of(day + _DAY, zone, ends):
         day += _DAY
