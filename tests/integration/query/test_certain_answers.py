@@ -146,7 +146,7 @@ def test_a_reader_who_may_not_see_the_seals(sealed: str) -> None:
         role = f"reader_{db.info.dbname}"
         db.execute(f"CREATE ROLE {role}; GRANT SELECT ON risk_state, risk_state_history TO {role}".encode())
         try:
-            url = with_option(sealed, "options", f"-c role={role}")
+            url = with_option(sealed, "options", f"-c%20role%3D{role}")
             known = NOW - 5 * HOUR
             answer = RiskReader(url).ask(AsOf(known, known_at=known))
             assert [row.final for row in answer] == [False, False]
