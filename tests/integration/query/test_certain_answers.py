@@ -174,8 +174,9 @@ def test_in_python(sealed: str) -> None:
     def fails() -> int:
         raise RiskError("it is Sunday")
 
-    answer = RiskReader(sealed, waiting=lambda: 7).ask(State())
-    assert answer.certainty is None
+    reader = RiskReader(sealed, waiting=lambda: 7)
+    assert reader.ask(State()).certainty is None
+    answer = reader.ask(State())
     assert {row.waiting for row in answer} == {7}
     found = answer.certainty
     assert found is not None and (found.waiting, found.final, found.not_asked) == (7, False, ())

@@ -87,8 +87,9 @@ def test_as_of(week: Week, hour: float) -> None:
 
 def buckets(rows: list[Any], length: timedelta, zone: ZoneInfo) -> Iterator[tuple[Any, ...]]:
     def begin(row: Any) -> datetime:
-        midnight = datetime.combine(row.recorded_at.astimezone(zone), time(), zone)
-        return midnight + (row.recorded_at - midnight) // length * length
+        at: datetime = row.recorded_at
+        midnight = datetime.combine(at.astimezone(zone), time(), zone)
+        return midnight + (at - midnight) // length * length
 
     for bucket, group in groupby(rows, key=begin):
         each = list(group)
