@@ -21,8 +21,11 @@ from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
 SEED = int(os.environ.get("RISK_TEST_SEED", "15"))
+SECONDS = int(os.environ.get("RISK_TEST_SECONDS", "86400"))
+"""Of the day."""
 TRADERS = [f"trader-{n:02}" for n in range(20)]
 YEAR, DAY = datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
+TIMES = ["recorded_at", "last_reset_time"]
 FIGURES = ["daily_pnl", "drawdown_pct", "current_equity", "peak_equity"]
 
 
@@ -30,7 +33,7 @@ def generated() -> pandas.DataFrame:
     """In the order of time. Figures of any magnitude, with all the bits that a double has."""
     chance = numpy.random.default_rng(SEED)
     hours = pandas.date_range(YEAR, periods=365 * 24, freq="h", unit="us")
-    seconds = pandas.date_range(DAY, periods=86_400, freq="s", unit="us")
+    seconds = pandas.date_range(DAY, periods=SECONDS, freq="s", unit="us")
     times = hours.append(seconds)
     frame = pandas.DataFrame({"recorded_at": times.repeat(len(TRADERS)), "trader_id": TRADERS * len(times)})
     count = len(frame)
@@ -48,7 +51,10 @@ def test_what_is_asked_back_is_what_was_pushed(
     tmp_path: Path, redis_url: str, redis_client: redis.Redis, database_url: str
 ) -> None:
     frame = generated()
-    frame.to_csv(tmp_path / "in.csv", index=False)
+    texts = {name: {each: each.isoformat() for each in frame[name].unique()} for name in TIMES}
+    frame.assign(**{name: frame[name].map(texts[name]) for name in TIMES}).to_csv(
+        tmp_path / "in.csv", index=False
+    )
     settings = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
     command = [sys.executable, "-m", "risk_worker", "push", str(tmp_path / "in.csv")]
     keys = Keys(0)
@@ -72,7 +78,7 @@ def test_what_is_asked_back_is_what_was_pushed(
     assert len(found) == len(expected)
     for name in ("trader_id", "trading_paused", *FIGURES):
         assert numpy.array_equal(found[name].to_numpy(), expected[name].to_numpy()), name
-    for name in ("recorded_at", "last_reset_time"):
+    for name in TIMES:
         times = pandas.to_datetime(found[name], utc=True, format="ISO8601")
         assert (times == expected[name]).all(), name
 
