@@ -46,7 +46,7 @@ def generated() -> pandas.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(1_500)
 def test_what_is_asked_back_is_what_was_pushed(
     tmp_path: Path, redis_url: str, redis_client: redis.Redis, database_url: str
 ) -> None:
@@ -62,7 +62,7 @@ def test_what_is_asked_back_is_what_was_pushed(
         ChildProcess(tmp_path / "worker", settings) as worker,
         ChildProcess(tmp_path / "push", settings, command) as push,
     ):
-        assert push.wait(600) == 0, push.log
+        assert push.wait(900) == 0, push.log
         assert f"{len(frame):,} accepted, 0 bad in" in push.log
         wait_until(lambda: redis_client.xlen(keys.snapshots) == 0, 300, f"the stream to empty; {worker.log}")
         assert int(cast(Any, redis_client.hget(keys.counters, "stored"))) == len(frame)

@@ -141,12 +141,12 @@ class Curve(Question[CurveRow]):
     until: Annotated[datetime | str | None, moment("Recorded before this time.")] = None
 
     def derived(self, values: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
-        since, until = values["since"], values["until"] or max(values["since"], setting.now) + _DAY
+        since, until = values["since"], values["until"] or max(values["since"], setting.now)
         first, last = (
             setting.date_of(min(max(each, RECORDED_AT_MIN), RECORDED_AT_END)) for each in (since, until)
         )
         return {
-            "starts": [setting.start_of(first + n * _DAY) for n in range((last - first).days + 1)],
+            "starts": [setting.start_of(first + n * _DAY) for n in range((last - first).days + 2)],
             # A bucket ends with its day; none has more than 27 hours.
             "stride": 2 * _DAY if values["bucket"] == _DAY else values["bucket"],
         }
