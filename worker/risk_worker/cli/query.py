@@ -36,7 +36,7 @@ class _Rows:
 
         chosen = settings()
         given = {name: value for name, value in given.items() if value is not None}
-        asked = question(**(_desk(chosen) | given))
+        asked = question(**(desk(chosen) | given))
         self._reader = RiskReader.from_settings(chosen, waiting=lambda: waiting(chosen))
         self._answer = self._reader.ask(asked)
         self.row = row_of(question)
@@ -61,7 +61,7 @@ class _Rows:
             click.echo(sentence(self._answer.certainty, values, self.zone), err=True)
 
 
-def _desk(chosen: Settings) -> dict[str, str]:
+def desk(chosen: Settings) -> dict[str, str]:
     """Where its time zone is, and when its days end. Raises ConfigurationError."""
     try:
         zone_of(chosen.tz)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from typing import Any, Final, Generic, LiteralString, Self
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 
@@ -114,24 +115,25 @@ class Moment:
 
     def certainty(self, question: Question[Any]) -> Certainty:
         """How sure the answer to a question is. Raises as reading an answer does."""
-        waiting, not_asked = (self._waits, []) if isinstance(self._waits, int) else (None, [self._waits])
+        found, waits = self._sealed, self._waits
         known_at = question.values.get("known_at")
         if known_at is not None:  # what waits will have been known later
-            waiting, not_asked = None, []
-        sealed_until = removed_before = None
+            sealed = found.sealed_until
+            return msgspec.structs.replace(found, final=sealed is not None and known_at < sealed)
+        if isinstance(waits, int):
+            return msgspec.structs.replace(found, waiting=waits)
+        return msgspec.structs.replace(found, not_asked=(waits, *found.not_asked))
+
+    @cached_property
+    def _sealed(self) -> Certainty:
+        """What Postgres knows of it, which is the same for all questions of the moment."""
         try:
             with self._connection.transaction():
                 [(sealed_until, removed_before)] = self._connection.execute(_SQL["sealed"]).fetchall()
         except psycopg.errors.InsufficientPrivilege:
-            not_asked.append("How far history is sealed is not known: this user may not read risk_seal_run.")
-        return Certainty(
-            self.now(),
-            final=known_at is not None and sealed_until is not None and known_at < sealed_until,
-            sealed_until=sealed_until,
-            removed_before=removed_before,
-            waiting=waiting,
-            not_asked=tuple(not_asked),
-        )
+            reason = "How far history is sealed is not known: this user may not read risk_seal_run."
+            return Certainty(self.now(), final=False, not_asked=(reason,))
+        return Certainty(self.now(), final=False, sealed_until=sealed_until, removed_before=removed_before)
 
     @contextmanager
     def at_one_moment(self) -> Iterator[Self]:
