@@ -1,7 +1,8 @@
 """How long the questions take in a history of 10 million rows: `python -m benchmarks.questions`.
 
 History is filled in the order in which the rows would arrive: 200 traders, a row of each every --every
-seconds, the newest now. Then each question is asked several times, as its command does.
+seconds, the newest now. Then each question is asked several times, as its command
+does, and each view.
 The goal is a second for each. It wants a quiet machine, and 3 GB of disk.
 
     python -m benchmarks.questions                                     an embedded Postgres: some 10 minutes
@@ -15,8 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -76,6 +78,18 @@ _STATES: Final = """
         ORDER BY recorded_at DESC, epoch DESC, seq DESC LIMIT 1
     ) AS newest
 """
+VIEWS: Final = {
+    "risk_pauses of T": f"SELECT * FROM risk_pauses WHERE trader_id = '{T}' ORDER BY since",
+    "risk_pauses of T, 1 day": (
+        f"SELECT * FROM risk_pauses WHERE trader_id = '{T}' AND since >= now() - interval '1 day'"
+    ),
+    "risk_pauses of all, 1 day": "SELECT * FROM risk_pauses WHERE since >= now() - interval '1 day'",
+    "risk_pauses of all": "SELECT * FROM risk_pauses",
+    "risk_silence": "SELECT * FROM risk_silence WHERE silent_s > 300",
+    "risk_daily of T": f"SELECT * FROM risk_daily WHERE trader_id = '{T}' ORDER BY bucket",
+    "risk_daily of all, 7 days": "SELECT * FROM risk_daily WHERE bucket >= now() - interval '7 days'",
+}
+"""What a dashboard would ask, with the settings of any session."""
 _COMPRESS: Final = """
     ALTER TABLE risk_state_history SET (
         timescaledb.compress, timescaledb.compress_segmentby = 'trader_id',
@@ -125,15 +139,28 @@ def fill(url: str, rows: int, every_s: float, *, compress: bool) -> None:
 
 
 def measure(url: str, times: int) -> dict[str, dict[str, float]]:
-    """Each question: rows; seconds of the first time, of the median, and until the first row (median)."""
+    """Each question and view: rows; seconds of the first time, the median, until the first row."""
     reader = RiskReader(url, timeout_s=600)
+    asked: dict[str, Callable[[], Iterable[Any]]] = {
+        name: partial(reader.ask, question) for name, question in questions().items()
+    }
+    with psycopg.connect(url, autocommit=True) as db:
+        asked |= {name: partial(_rows, db, query) for name, query in VIEWS.items()}
+        return _measure(asked, times)
+
+
+def _rows(db: psycopg.Connection, query: str) -> Iterator[Any]:
+    yield from db.execute(query.encode())
+
+
+def _measure(asked: Mapping[str, Callable[[], Iterable[Any]]], times: int) -> dict[str, dict[str, float]]:
     found = {}
-    for name, question in questions().items():
+    for name, ask in asked.items():
         seconds, first = [], []
         count = 0
         for _ in range(times):
             began = perf_counter()
-            rows = iter(reader.ask(question))
+            rows = iter(ask())
             count = int(next(rows, None) is not None)
             first.append(perf_counter() - began)
             count += sum(1 for _ in rows)

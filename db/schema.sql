@@ -521,6 +521,165 @@ CREATE VIEW public.risk_hourly AS
 COMMENT ON VIEW public.risk_hourly IS 'Hours (UTC) of each trader: open, high, low, close of current_equity, worst_drawdown_pct, the last daily_pnl, paused_share (0 to 1, of the snapshots), snapshots; docs/retention.md';
 
 --
+-- Name: risk_state; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_state (
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    seq bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    daily_pnl double precision NOT NULL,
+    drawdown_pct double precision NOT NULL,
+    current_equity double precision NOT NULL,
+    peak_equity double precision NOT NULL,
+    trading_paused boolean NOT NULL,
+    paused_until timestamp with time zone,
+    last_reset_time timestamp with time zone NOT NULL,
+    trace_id text DEFAULT ''::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_state_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_epoch_check CHECK ((epoch >= 1)),
+    CONSTRAINT risk_state_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
+    CONSTRAINT risk_state_reason_check CHECK ((length(reason) <= 1024)),
+    CONSTRAINT risk_state_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
+    CONSTRAINT risk_state_seq_check CHECK ((seq >= 1)),
+    CONSTRAINT risk_state_trace_id_check CHECK ((length(trace_id) <= 255)),
+    CONSTRAINT risk_state_trader_id_check CHECK (((length(trader_id) >= 1) AND (length(trader_id) <= 255)))
+)
+WITH (fillfactor='70');
+
+--
+-- Name: TABLE risk_state; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_state IS 'The newest stored snapshot of each trader; never goes back in (epoch, seq)';
+
+--
+-- Name: COLUMN risk_state.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trader_id IS 'Who: 1 to 255 characters';
+
+--
+-- Name: COLUMN risk_state.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.epoch IS 'One incarnation of a producer for this trader; a newer epoch fences an older one';
+
+--
+-- Name: COLUMN risk_state.seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.seq IS 'Counts the trader''s snapshots within the epoch: 1, 2, 3, ...';
+
+--
+-- Name: COLUMN risk_state.recorded_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.recorded_at IS 'When the trader took the snapshot, by its own clock';
+
+--
+-- Name: COLUMN risk_state.daily_pnl; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.daily_pnl IS 'Profit and loss since last_reset_time, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.drawdown_pct; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.drawdown_pct IS 'Distance of current_equity below peak_equity, in percent';
+
+--
+-- Name: COLUMN risk_state.current_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.current_equity IS 'Equity, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.peak_equity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.peak_equity IS 'Highest equity so far, in the account''s currency';
+
+--
+-- Name: COLUMN risk_state.trading_paused; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trading_paused IS 'Whether the trader has stopped trading';
+
+--
+-- Name: COLUMN risk_state.paused_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
+
+--
+-- Name: COLUMN risk_state.last_reset_time; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.last_reset_time IS 'When daily_pnl was last set to zero';
+
+--
+-- Name: COLUMN risk_state.trace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
+
+--
+-- Name: COLUMN risk_state.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.reason IS 'Why the state changed; up to 1024 characters';
+
+--
+-- Name: COLUMN risk_state.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last written, by the database''s clock';
+
+--
+-- Name: risk_pauses; Type: VIEW; Schema: public; Owner: -
+--
+
+CREATE VIEW public.risk_pauses AS
+ SELECT began.trader_id,
+    began.recorded_at AS since,
+    ended.recorded_at AS until,
+    (EXTRACT(epoch FROM (COALESCE(ended.recorded_at, now()) - began.recorded_at)))::double precision AS lasted_s,
+    began.reason,
+    began.trace_id,
+    began.paused_until,
+    began.daily_pnl,
+    began.drawdown_pct,
+    began.current_equity,
+    began.epoch,
+    began.seq
+   FROM (((public.risk_state each
+     JOIN public.risk_state_history began ON ((began.trader_id = each.trader_id)))
+     LEFT JOIN LATERAL ( SELECT risk_state_history.trading_paused
+           FROM public.risk_state_history
+          WHERE ((risk_state_history.trader_id = began.trader_id) AND (risk_state_history.recorded_at <= began.recorded_at) AND (ROW(risk_state_history.recorded_at, risk_state_history.epoch, risk_state_history.seq) < ROW(began.recorded_at, began.epoch, began.seq)))
+          ORDER BY risk_state_history.recorded_at DESC, risk_state_history.epoch DESC, risk_state_history.seq DESC
+         LIMIT 1) before ON (true))
+     LEFT JOIN LATERAL ( SELECT risk_state_history.recorded_at
+           FROM public.risk_state_history
+          WHERE ((risk_state_history.trader_id = began.trader_id) AND (NOT risk_state_history.trading_paused) AND (risk_state_history.recorded_at >= began.recorded_at) AND (ROW(risk_state_history.recorded_at, risk_state_history.epoch, risk_state_history.seq) > ROW(began.recorded_at, began.epoch, began.seq)))
+          ORDER BY risk_state_history.recorded_at, risk_state_history.epoch, risk_state_history.seq
+         LIMIT 1) ended ON (true))
+  WHERE (began.trading_paused AND (before.trading_paused IS NOT TRUE));
+
+--
+-- Name: VIEW risk_pauses; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON VIEW public.risk_pauses IS 'Pauses of each trader: since and until (NULL: not over yet), lasted_s (seconds, until now where it is not over), and of the snapshot that began it reason, trace_id, paused_until, daily_pnl, drawdown_pct, current_equity, epoch, seq; docs/questions.md';
+
+--
 -- Name: risk_seal; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -718,126 +877,28 @@ COMMENT ON COLUMN public.risk_seal_run.head IS 'SHA-256 over the other columns b
 COMMENT ON COLUMN public.risk_seal_run.sealed_at IS 'When it was sealed; not part of the head';
 
 --
--- Name: risk_state; Type: TABLE; Schema: public; Owner: -
+-- Name: risk_silence; Type: VIEW; Schema: public; Owner: -
 --
 
-CREATE TABLE public.risk_state (
-    trader_id text NOT NULL COLLATE pg_catalog."C",
-    epoch bigint NOT NULL,
-    seq bigint NOT NULL,
-    recorded_at timestamp with time zone NOT NULL,
-    daily_pnl double precision NOT NULL,
-    drawdown_pct double precision NOT NULL,
-    current_equity double precision NOT NULL,
-    peak_equity double precision NOT NULL,
-    trading_paused boolean NOT NULL,
-    paused_until timestamp with time zone,
-    last_reset_time timestamp with time zone NOT NULL,
-    trace_id text DEFAULT ''::text NOT NULL,
-    reason text DEFAULT ''::text NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT risk_state_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
-    CONSTRAINT risk_state_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
-    CONSTRAINT risk_state_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
-    CONSTRAINT risk_state_epoch_check CHECK ((epoch >= 1)),
-    CONSTRAINT risk_state_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
-    CONSTRAINT risk_state_reason_check CHECK ((length(reason) <= 1024)),
-    CONSTRAINT risk_state_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
-    CONSTRAINT risk_state_seq_check CHECK ((seq >= 1)),
-    CONSTRAINT risk_state_trace_id_check CHECK ((length(trace_id) <= 255)),
-    CONSTRAINT risk_state_trader_id_check CHECK (((length(trader_id) >= 1) AND (length(trader_id) <= 255)))
-)
-WITH (fillfactor='70');
+CREATE VIEW public.risk_silence AS
+ SELECT trader_id,
+    (EXTRACT(epoch FROM (now() - LEAST(recorded_at, updated_at))))::double precision AS silent_s,
+    recorded_at,
+    updated_at AS stored_at,
+    trading_paused,
+    daily_pnl,
+    drawdown_pct,
+    current_equity,
+    reason,
+    epoch,
+    seq
+   FROM public.risk_state;
 
 --
--- Name: TABLE risk_state; Type: COMMENT; Schema: public; Owner: -
+-- Name: VIEW risk_silence; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.risk_state IS 'The newest stored snapshot of each trader; never goes back in (epoch, seq)';
-
---
--- Name: COLUMN risk_state.trader_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.trader_id IS 'Who: 1 to 255 characters';
-
---
--- Name: COLUMN risk_state.epoch; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.epoch IS 'One incarnation of a producer for this trader; a newer epoch fences an older one';
-
---
--- Name: COLUMN risk_state.seq; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.seq IS 'Counts the trader''s snapshots within the epoch: 1, 2, 3, ...';
-
---
--- Name: COLUMN risk_state.recorded_at; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.recorded_at IS 'When the trader took the snapshot, by its own clock';
-
---
--- Name: COLUMN risk_state.daily_pnl; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.daily_pnl IS 'Profit and loss since last_reset_time, in the account''s currency';
-
---
--- Name: COLUMN risk_state.drawdown_pct; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.drawdown_pct IS 'Distance of current_equity below peak_equity, in percent';
-
---
--- Name: COLUMN risk_state.current_equity; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.current_equity IS 'Equity, in the account''s currency';
-
---
--- Name: COLUMN risk_state.peak_equity; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.peak_equity IS 'Highest equity so far, in the account''s currency';
-
---
--- Name: COLUMN risk_state.trading_paused; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.trading_paused IS 'Whether the trader has stopped trading';
-
---
--- Name: COLUMN risk_state.paused_until; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.paused_until IS 'When the trader means to go on; NULL: not paused, or without an end';
-
---
--- Name: COLUMN risk_state.last_reset_time; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.last_reset_time IS 'When daily_pnl was last set to zero';
-
---
--- Name: COLUMN risk_state.trace_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.trace_id IS 'Finds the snapshot in the trader''s own logs; up to 255 characters';
-
---
--- Name: COLUMN risk_state.reason; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.reason IS 'Why the state changed; up to 1024 characters';
-
---
--- Name: COLUMN risk_state.updated_at; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last written, by the database''s clock';
+COMMENT ON VIEW public.risk_silence IS 'How long each trader has been silent: silent_s (seconds since the newest snapshot was recorded or stored, whichever is longer ago), and its recorded_at, stored_at, trading_paused, daily_pnl, drawdown_pct, current_equity, reason, epoch, seq; docs/questions.md';
 
 --
 -- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
@@ -991,4 +1052,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261126000002'),
     ('20261126000003'),
     ('20261126000004'),
-    ('20261126000005');
+    ('20261126000005'),
+    ('20261126000007');

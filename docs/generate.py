@@ -198,6 +198,8 @@ READERS: Final = {
         "exporter",
     ),
     "RISK_HEALTH_LISTEN": "workers",
+    "RISK_TZ": "questions",
+    "RISK_DAY_ENDS": "questions",
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

@@ -223,6 +223,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             expects="a host and a port like 127.0.0.1:9401, or off",
         ),
     ] = "off"
+    tz: Annotated[
+        str,
+        env(
+            "RISK_TZ",
+            "Time zone of questions, where they name none: of the times that are shown and asked for, and of "
+            "days",
+            pattern=r"^[A-Za-z0-9_+/-]{1,64}$",
+            expects="a time zone like UTC, Europe/Berlin or America/New_York",
+        ),
+    ] = "UTC"
+    day_ends: Annotated[
+        str,
+        env(
+            "RISK_DAY_ENDS",
+            "When the days of questions end, by the clocks of RISK_TZ; a day has the date of its end",
+            pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$",
+            expects="a time of the clock like 17:00; 24:00 is midnight",
+        ),
+    ] = "24:00"
     flush_interval_ms: Annotated[
         float,
         env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -45,7 +45,7 @@ def fields(row: Any) -> tuple[Any, ...]:
 
 def as_row(kind: type[msgspec.Struct], row: Any) -> Any:
     """What a row of history is as a row of an answer with columns of the same names."""
-    return kind(**{name: getattr(row, name) for name in kind.__struct_fields__})
+    return kind(**{name: getattr(row, name) for name in kind.__struct_fields__ if hasattr(row, name)})
 
 
 def hours(n: float) -> datetime:
@@ -85,12 +85,17 @@ def test_as_of(week: Week, hour: float) -> None:
     assert ask(week, AsOf(time, T)) == [row for row in ask(week, AsOf(time)) if row.trader_id == T]
 
 
-def buckets(rows: list[Any], length: timedelta, origin: datetime) -> Iterator[tuple[Any, ...]]:
-    for number, group in groupby(rows, key=lambda row: (row.recorded_at - origin) // length):
+def buckets(rows: list[Any], length: timedelta, zone: ZoneInfo) -> Iterator[tuple[Any, ...]]:
+    def begin(row: Any) -> datetime:
+        at: datetime = row.recorded_at
+        midnight = datetime.combine(at.astimezone(zone), time(), zone)
+        return midnight + (at - midnight) // length * length
+
+    for bucket, group in groupby(rows, key=begin):
         each = list(group)
         equity = [row.current_equity for row in each]
         yield (
-            *(origin + number * length, len(each), equity[0], max(equity), min(equity), equity[-1]),
+            *(bucket, len(each), equity[0], max(equity), min(equity), equity[-1]),
             *(each[-1].peak_equity, max(row.drawdown_pct for row in each), each[-1].daily_pnl),
             any(row.trading_paused for row in each),
         )
@@ -104,9 +109,7 @@ def test_curve(week: Week, bucket: Any) -> None:
     length = {"7m": timedelta(minutes=7), "1d": timedelta(days=1), "1s": timedelta(seconds=1)}.get(
         bucket, bucket
     )
-    assert [fields(row) for row in found] == list(
-        buckets(rows, length, datetime(2026, 11, 16, tzinfo=BERLIN))
-    )
+    assert [fields(row) for row in found] == list(buckets(rows, length, BERLIN))
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
@@ -245,6 +248,10 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from scans(each)
 
 
+def is_of_history(scan: dict[str, Any]) -> bool:
+    return str(scan["Relation Name"]) != "risk_state"
+
+
 def decompresses_all(scan: dict[str, Any]) -> bool:
     """Whether it goes by a time, but decompresses the batches of all times of the chunk for that."""
     filtered = scan.get("Filter", "") + scan.get("Vectorized Filter", "")
@@ -285,3 +292,78 @@ def test_an_answer_that_takes_too_long_is_given_up(week: Week, monkeypatch: pyte
     monkeypatch.setitem(reader._SQL, "knows", "SELECT pg_sleep(60), %(trader)s::text")
     with pytest.raises(DatabaseUnavailable, match=r"RISK_QUERY_TIMEOUT_S, which is 0\.05"):
         RiskReader(week.url, timeout_s=0.05).knows(T)
+
+
+def view(db: psycopg.Connection, query: str) -> tuple[list[str], list[Any]]:
+    """The names of its columns, and its rows."""
+    cursor = db.execute(query.encode())
+    return [column.name for column in cursor.description or ()], cursor.fetchall()
+
+
+class TestViews:
+    """What SQL users see is what the commands answer."""
+
+    @pytest.fixture
+    def db(self, week: Week) -> Iterator[psycopg.Connection]:
+        with psycopg.connect(week.url) as db:
+            db.execute("SET timezone = 'UTC'")
+            yield db
+
+    def test_pauses(self, week: Week, db: psycopg.Connection) -> None:
+        answer = ask(week, Pauses(since=hours(-1)))
+        assert len(answer) > 100
+        names, rows = view(db, "SELECT * FROM risk_pauses ORDER BY trader_id, since")
+        assert [*names, "waiting"] == list(row_of(Pauses).__struct_fields__)
+        lasted = names.index("lasted_s")
+        for row, expected in zip(rows, answer, strict=True):
+            known = (
+                row if expected.until is not None else [*row[:lasted], expected.lasted_s, *row[lasted + 1 :]]
+            )
+            assert tuple(known) == fields(expected)[:-1]
+            assert abs(row[lasted] - expected.lasted_s) < 60
+        for condition, holds in (
+            ("trader_id = 'trader-07'", lambda row: row.trader_id == T),
+            ("until IS NULL", lambda row: row.until is None),
+            (
+                "since >= '2026-11-18Z' AND since < '2026-11-19Z'",
+                lambda row: hours(48) <= row.since < hours(72),
+            ),
+        ):
+            _, rows = view(db, f"SELECT * FROM risk_pauses WHERE {condition} ORDER BY trader_id, since")
+            expected_rows = [row for row in answer if holds(row)]
+            assert [row[:3] for row in rows] == [fields(row)[:3] for row in expected_rows]
+            assert expected_rows
+
+    def test_the_pauses_of_a_trader_are_found_by_an_index(self, week: Week, db: psycopg.Connection) -> None:
+        [(explained,)] = db.execute(
+            "EXPLAIN (FORMAT json) SELECT * FROM risk_pauses"
+            " WHERE trader_id = 'trader-07' AND since >= '2026-11-18Z' AND since < '2026-11-19Z'"
+        ).fetchall()
+        found = list(scans(explained[0]["Plan"]))
+        assert found
+        assert not [each for each in found if each["Node Type"] == "Seq Scan" and is_of_history(each)]
+        assert not any(map(decompresses_all, found))
+
+    def test_silence(self, week: Week, db: psycopg.Connection) -> None:
+        answer = ask(week, Stale())
+        names, rows = view(db, "SELECT * FROM risk_silence ORDER BY silent_s DESC, trader_id")
+        assert [*names, "waiting"] == list(row_of(Stale).__struct_fields__)
+        assert [(row[0], *row[2:]) for row in rows] == [(row.trader_id, *fields(row)[2:-1]) for row in answer]
+        assert all(abs(row[1] - each.silent_s) < 60 for row, each in zip(rows, answer, strict=True))
+
+    def test_days(self, week: Week, db: psycopg.Connection) -> None:
+        _, rows = view(
+            db, "SELECT trader_id, bucket::date, daily_pnl, worst_drawdown_pct FROM risk_daily ORDER BY 1, 2"
+        )
+        days = {day for _, day, _, _ in rows}
+        pnl = [row for monday in ("2026-11-16", "2026-11-23") for row in ask(week, Pnl(week=monday))]
+        worst = {(row.trader_id, day): row.drawdown_pct for day in days for row in ask(week, Drawdown(day))}
+        assert sorted((row.trader_id, row.day, row.daily_pnl) for row in pnl) == [row[:3] for row in rows]
+        assert worst == {(trader, day): drawdown for trader, day, _, drawdown in rows}
+        _, rows = view(
+            db,
+            "SELECT bucket, snapshots, open, high, low, close, worst_drawdown_pct, daily_pnl FROM risk_daily"
+            f" WHERE trader_id = '{T}' ORDER BY bucket",
+        )
+        curve = [fields(row) for row in ask(week, Curve(T, "1d", since=START))]
+        assert [(*row[:6], *row[7:9]) for row in curve] == rows

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from risk_producer.errors import ConfigurationError
 from risk_worker.cli.options import EXIT_BAD, settings
 from risk_worker.query import files
+from risk_worker.query.certainty import sentence
 from risk_worker.query.formats import FORMATS, as_csv
 from risk_worker.query.question import Question, name_of, parameters, row_of
 from risk_worker.query.questions import QUESTIONS, Export
 from risk_worker.times import zone_of
 
 if TYPE_CHECKING:
-    from risk_worker.query.reader import RiskReader
+    from risk_producer.settings import Settings
 
 _PIECE: Final = 32_768
 """Characters that are printed at once."""
@@ -30,27 +32,42 @@ class _Rows:
 
     def __init__(self, question: type[Question[Any]], given: dict[str, Any]) -> None:
         from risk_worker.query.reader import RiskReader
+        from risk_worker.stream.waiting import waiting
 
-        self._asked = question(**{name: value for name, value in given.items() if value is not None})
-        self._reader: RiskReader = RiskReader.from_settings(settings())
+        chosen = settings()
+        given = {name: value for name, value in given.items() if value is not None}
+        asked = question(**(desk(chosen) | given))
+        self._reader = RiskReader.from_settings(chosen, waiting=lambda: waiting(chosen))
+        self._answer = self._reader.ask(asked)
         self.row = row_of(question)
-        self.zone = zone_of(self._asked.tz)
+        self.zone = zone_of(asked.tz)
         self.count = 0
 
     def __iter__(self) -> Iterator[Any]:
-        for row in self._reader.ask(self._asked):
+        for row in self._answer:
             self.count += 1
             yield row
 
-    def end(self) -> None:
+    def end(self, *, shows_certainty: bool) -> None:
         """Say on stderr that there was none. Where the trader is unknown, the exit status is 1."""
-        if self.count:
-            return
-        trader = self._asked.values.get("trader")
-        if trader is not None and not self._reader.knows(trader):
+        values = self._answer.question.values
+        trader = values.get("trader")
+        if not self.count and trader is not None and not self._reader.knows(trader):
             click.echo(f"riskstream: nothing is stored of a trader {trader!r}", err=True)
             sys.exit(EXIT_BAD)
-        click.echo("There is none.", err=True)
+        if not self.count:
+            click.echo("There is none.", err=True)
+        if self._answer.certainty is not None and (shows_certainty or not self.count):
+            click.echo(sentence(self._answer.certainty, values, self.zone), err=True)
+
+
+def desk(chosen: Settings) -> dict[str, str]:
+    """Where its time zone is, and when its days end. Raises ConfigurationError."""
+    try:
+        zone_of(chosen.tz)
+    except ValueError as error:
+        raise ConfigurationError(f"RISK_TZ: {error}") from None
+    return {"tz": chosen.tz, "day_ends": chosen.day_ends}
 
 
 def _print(pieces: Iterable[str]) -> None:
@@ -81,7 +98,7 @@ def _command(question: type[Question[Any]]) -> click.Command:
     def ask(form: str, **given: Any) -> None:
         rows = _Rows(question, given)
         _print(FORMATS[form](rows, rows.row, rows.zone))
-        rows.end()
+        rows.end(shows_certainty=form == "table")
 
     form = click.Option(
         ["--format", "form"], type=click.Choice(list(FORMATS)), default="table", show_default=True
@@ -105,7 +122,7 @@ def _export(out: Path | None, form: str | None, plain: bool, **given: Any) -> No
         _print(as_csv(rows, rows.row, rows.zone, spreadsheet=not plain))
     else:
         _print(FORMATS[form](rows, rows.row, rows.zone))
-    rows.end()
+    rows.end(shows_certainty=out is not None)
 
 
 _commands: Final = {name_of(question): _command(question) for question in QUESTIONS}

@@ -1,6 +1,6 @@
 -- name: asof
 -- One look at the key for each trader.
-SELECT newest.*
+SELECT newest.*, %(final)s::bool AS final
 FROM risk_state AS each
 CROSS JOIN LATERAL (
     SELECT trader_id, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity, trading_paused,

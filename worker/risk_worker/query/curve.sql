@@ -1,4 +1,5 @@
 -- name: curve
+-- starts: of the days, so that each is divided from its beginning, however many hours it has.
 SELECT DISTINCT ON (bucket)
        bucket,
        count(*) OVER snapshots AS snapshots,
@@ -11,7 +12,10 @@ SELECT DISTINCT ON (bucket)
        last_value(daily_pnl) OVER snapshots AS daily_pnl,
        bool_or(trading_paused) OVER snapshots AS paused
 FROM (
-    SELECT date_bin(%(bucket)s::interval, recorded_at, %(origin)s::timestamptz) AS bucket, *
+    SELECT date_bin(
+               %(stride)s::interval, recorded_at,
+               (%(starts)s::timestamptz[])[width_bucket(recorded_at, %(starts)s::timestamptz[])]
+           ) AS bucket, *
     FROM risk_state_history
     WHERE trader_id = %(trader)s
       AND recorded_at >= %(since)s::timestamptz

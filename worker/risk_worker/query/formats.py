@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
@@ -29,7 +29,8 @@ def as_table(rows: Rows, row: type[msgspec.Struct], zone: tzinfo = UTC) -> Itera
         return
     head = list(row.__struct_fields__)
     widths = [max(map(len, column)) for column in zip(head, *first, strict=True)]
-    numbers = [_is_number(row, name) for name in head]
+    hints = get_type_hints(row)
+    numbers = [not {int, float}.isdisjoint((hints[name], *get_args(hints[name]))) for name in head]
     for line in chain([head], first, cells):
         yield (
             "  ".join(
@@ -149,7 +150,3 @@ def _in_zone(value: datetime, zone: tzinfo) -> datetime:
         return value.astimezone(zone)
     except OverflowError:  # at the ends of Python's calendar
         return value
-
-
-def _is_number(row: type[msgspec.Struct], name: str) -> bool:
-    return str(row.__annotations__[name]) in ("float", "int")

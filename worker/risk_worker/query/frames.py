@@ -45,8 +45,13 @@ def frame_of(rows: Iterable[msgspec.Struct], row: type[msgspec.Struct], library:
         return _table(module, columns, kinds)
     if library == "polars":
         return module.DataFrame(columns, schema=_polars(module, kinds))
+    hints = get_type_hints(row)
+    dtypes = {
+        name: "Int64" if hints[name] == int | None else _PANDAS[kind]  # int64 has no room for None
+        for name, kind in kinds.items()
+    }
     return module.DataFrame(
-        {name: module.Series(values, dtype=_PANDAS[kinds[name]]) for name, values in columns.items()}
+        {name: module.Series(values, dtype=dtypes[name]) for name, values in columns.items()}
     )
 
 

@@ -5,7 +5,7 @@
 SELECT each.trader_id, change.since, change.until,
        extract(epoch FROM coalesce(change.until, now()) - change.since)::float8 AS lasted_s,
        change.reason, change.trace_id, change.paused_until, change.daily_pnl, change.drawdown_pct,
-       change.current_equity, change.epoch, change.seq
+       change.current_equity, change.epoch, change.seq, %(waiting)s::bigint AS waiting
 FROM risk_state AS each
 CROSS JOIN LATERAL (
     SELECT coalesce(

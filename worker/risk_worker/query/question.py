@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -13,6 +13,8 @@ from risk_producer.contract.snapshot import RECORDED_AT_END, RECORDED_AT_MIN, TR
 from risk_producer.errors import InvalidSnapshot, RiskError
 from risk_worker import times
 
+KNOWN_LATER: Final = ("final", "waiting")
+"""Values that the SQL gets when it is asked, from the Certainty of the answer; NULL before."""
 Row = TypeVar("Row", bound=msgspec.Struct, covariant=True)
 
 
@@ -26,6 +28,16 @@ class Setting:
 
     now: datetime
     zone: tzinfo
+    ends: time
+    """When a day ends, by the clocks of the zone."""
+
+    def start_of(self, day: date) -> datetime:
+        """The first moment of a day."""
+        return times.start_of(day, self.zone, self.ends)
+
+    def date_of(self, moment: datetime) -> date:
+        """The day that a moment belongs to."""
+        return times.date_of(moment, self.zone, self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +59,41 @@ class Question(Generic[Row]):
     """Base of the questions (questions.py has all of them). Checked where it is made.
 
     A subclass names its row class as Row, and its parameters as fields with a Parameter; its file of SQL is
-    called as the class is, in lower case. Texts of times refer to now and to tz. Raises BadQuestion.
+    called as the class is, in lower case. Texts of times refer to now, to tz and to day_ends. Raises
+    BadQuestion.
     """
 
     tz: Annotated[
         str,
         Parameter(
             lambda value, _: value,
-            "Time zone of what is shown, and of times that name none. Default: UTC.",
+            "Time zone of what is shown, and of times that name none. Default: RISK_TZ.",
             "ZONE",
         ),
     ] = field(default="UTC", kw_only=True)
+    day_ends: Annotated[
+        str,
+        Parameter(
+            lambda value, _: value,
+            "When a day ends, by the clocks there; it has the date of its end. Default: RISK_DAY_ENDS.",
+            "HH:MM",
+        ),
+    ] = field(default="24:00", kw_only=True)
     values: Mapping[str, Any] = field(init=False, repr=False, compare=False)
     """What the SQL gets."""
 
     def __post_init__(self) -> None:
         try:
-            setting = Setting(datetime.now(UTC), times.zone_of(self.tz))
+            zone = times.zone_of(self.tz)
         except (ValueError, AttributeError):
             raise BadQuestion(
                 f"tz: {shown(self.tz)} is no time zone like UTC, Europe/Berlin or America/New_York"
             ) from None
-        values = {}
+        try:
+            setting = Setting(datetime.now(UTC), zone, times.ends_of(_text(self.day_ends, times.ENDS)))
+        except ValueError as error:
+            raise BadQuestion(f"day_ends: {error}") from None
+        values: dict[str, Any] = dict.fromkeys(KNOWN_LATER)
         for name, (parameter, default) in parameters(type(self)).items():
             given = getattr(self, name)
             if given is None and default is not None:
@@ -88,7 +113,7 @@ class Question(Generic[Row]):
 
 
 def parameters(question: type[Question[Any]]) -> dict[str, tuple[Parameter, Any]]:
-    """Field -> (its parameter, its default, or MISSING), in the order of declaration; tz is the last."""
+    """Field -> (its parameter, its default, or MISSING), as they are declared; tz and day_ends are last."""
     hints = get_type_hints(question, include_extras=True)
     found = {}
     for each in sorted(fields(question), key=lambda each: each.kw_only is True):
@@ -179,14 +204,16 @@ def _moment(given: object, setting: Setting) -> datetime:
             return given.astimezone(UTC)
         except OverflowError:
             raise ValueError(f"{shown(given)} is out of range") from None
-    return times.moment_of(_text(given, times.MOMENTS), now=setting.now, zone=setting.zone)
+    text = _text(given, times.MOMENTS)
+    return times.moment_of(text, now=setting.now, zone=setting.zone, ends=setting.ends)
 
 
 def _day(given: object, setting: Setting) -> date:
     if isinstance(given, date) and not isinstance(given, datetime):
         found = given
     else:
-        found = times.day_of(_text(given, times.DAYS), now=setting.now, zone=setting.zone)
+        text = _text(given, times.DAYS)
+        found = times.day_of(text, now=setting.now, zone=setting.zone, ends=setting.ends)
     if not RECORDED_AT_MIN.date() <= found < RECORDED_AT_END.date():
         raise ValueError(f"{found.isoformat()} is not between 2000-01-01 and 2199-12-31")
     return found

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from risk_worker import times
+from risk_producer.contract.snapshot import RECORDED_AT_END, RECORDED_AT_MIN
 from risk_worker.query.question import BadQuestion, Question, Setting, count, day, length, moment, trader
 
 _ROWS_MAX: Final = 100_000_000
+_DAY: Final = timedelta(days=1)
 
 
 class StateRow(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +38,8 @@ class StateRow(msgspec.Struct, frozen=True, gc=False):
     epoch: int
     seq: int
     stored_at: datetime
+    waiting: int | None = None
+    """Accepted snapshots of all traders that waited in Redis; None: it could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,18 @@ class History(Question[SnapshotRow]):
         return {"last": 20} if values["last"] is values["since"] is values["until"] is None else {}
 
 
+class AsOfRow(SnapshotRow, frozen=True, gc=False):
+    """A snapshot as history has it, and how sure the answer is."""
+
+    final: bool = False
+    """Whether it stays the answer: known_at is sealed. Else a snapshot may come that is later."""
+
+
 @dataclass(frozen=True)
-class AsOf(Question[SnapshotRow]):
+class AsOf(Question[AsOfRow]):
     """What was true at TIME: the last snapshot of each trader, or of TRADER, that was recorded until then.
 
-    With --known-at: as far as it was stored at that time.
+    With --known-at: as far as it was stored at that time; once that is sealed, the answer is final.
     """
 
     time: Annotated[datetime | str, moment("By the clock of the trader.", positional=True)]
@@ -121,17 +131,25 @@ class CurveRow(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Curve(Question[CurveRow]):
-    """The equity of TRADER over time, in buckets of equal length from midnight on. Default: today's."""
+    """The equity of TRADER over time, in buckets that each day is divided into. Default: today's."""
 
     trader: Annotated[str, trader()]
     bucket: Annotated[
-        timedelta | str, length("Length of a bucket, 1s to 1d. Default: 5m.", most=timedelta(days=1))
+        timedelta | str, length("Length of a bucket, 1s to 1d, the day. Default: 5m.", most=_DAY)
     ] = "5m"
     since: Annotated[datetime | str, moment("Recorded at this time or later. Default: today.")] = "today"
     until: Annotated[datetime | str | None, moment("Recorded before this time.")] = None
 
     def derived(self, values: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
-        return {"origin": times.start_of(values["since"].astimezone(setting.zone).date(), setting.zone)}
+        since, until = values["since"], values["until"] or max(values["since"], setting.now)
+        first, last = (
+            setting.date_of(min(max(each, RECORDED_AT_MIN), RECORDED_AT_END)) for each in (since, until)
+        )
+        return {
+            "starts": [setting.start_of(first + n * _DAY) for n in range((last - first).days + 2)],
+            # A bucket ends with its day; none has more than 27 hours.
+            "stride": 2 * _DAY if values["bucket"] == _DAY else values["bucket"],
+        }
 
 
 class DrawdownRow(msgspec.Struct, frozen=True, gc=False):
@@ -160,8 +178,8 @@ class Drawdown(Question[DrawdownRow]):
     def derived(self, values: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
         first = values["day"]
         return {
-            "since": times.start_of(first, setting.zone),
-            "until": times.start_of(first + timedelta(days=1), setting.zone),
+            "since": setting.start_of(first),
+            "until": setting.start_of(first + timedelta(days=1)),
         }
 
 
@@ -183,6 +201,8 @@ class PauseRow(msgspec.Struct, frozen=True, gc=False):
     current_equity: float
     epoch: int
     seq: int
+    waiting: int | None = None
+    """Accepted snapshots of all traders that waited in Redis; None: it could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +242,7 @@ class Pnl(Question[PnlRow]):
     def derived(self, values: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
         monday = values["week"] - timedelta(days=values["week"].weekday())
         days = [monday + timedelta(days=n) for n in range(8)]
-        starts = [times.start_of(each, setting.zone) for each in days]
+        starts = [setting.start_of(each) for each in days]
         return {
             "days": days[:7],
             "starts": starts[:7],
@@ -247,6 +267,8 @@ class StaleRow(msgspec.Struct, frozen=True, gc=False):
     reason: str
     epoch: int
     seq: int
+    waiting: int | None = None
+    """Accepted snapshots of all traders that waited in Redis; None: it could not be asked."""
 
 
 @dataclass(frozen=True)

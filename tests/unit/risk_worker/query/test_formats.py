@@ -29,6 +29,7 @@ class Thing(msgspec.Struct, frozen=True):
     lasted_s: float
     paused: bool
     seq: int
+    waiting: int | None
     reason: str
 
 
@@ -37,7 +38,7 @@ AT = datetime(2026, 7, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 
 def thing(**changes: Any) -> Thing:
     return msgspec.structs.replace(
-        Thing("a", AT, None, date(2026, 7, 1), -1234.5678901234567, 90.25, True, 2**53, ""), **changes
+        Thing("a", AT, None, date(2026, 7, 1), -1234.5678901234567, 90.25, True, 2**53, None, ""), **changes
     )
 
 
@@ -151,4 +152,5 @@ def test_pandas_gets_columns_with_types(monkeypatch: pytest.MonkeyPatch) -> None
     frame = frames.frame_of([thing(), thing(until=AT)], Thing, "pandas")
     assert frame["until"] == ("datetime64[us, UTC]", [None, AT])
     assert frame["seq"] == ("int64", [2**53, 2**53])
+    assert frame["waiting"] == ("Int64", [None, None])
     assert list(frame) == list(Thing.__struct_fields__)

@@ -72,6 +72,9 @@ NAIVE = datetime(2026, 1, 31, 14)  # noqa: DTZ001
         (lambda: ANY.Export(tz="Mars"), "tz: 'Mars' is no time zone"),
         (lambda: ANY.State(tz=None), "tz: None is no time zone"),
         (lambda: ANY.State(tz=UTC), "tz: .* is no time zone"),
+        (lambda: ANY.State(day_ends="5pm"), "day_ends: '5pm' is not a time of the clock like 17:00"),
+        (lambda: ANY.State(day_ends=None), "day_ends: None is not a time of the clock"),
+        (lambda: ANY.State(day_ends=17), "day_ends: 17 is not a time of the clock"),
     ],
 )
 def test_what_cannot_be_asked_is_named(ask: Any, named: str) -> None:
@@ -89,7 +92,8 @@ def test_texts_and_values_ask_the_same() -> None:
         tz="Europe/Berlin",
     )
     assert as_texts.values == as_values.values
-    assert as_values.values["origin"] == datetime(2026, 1, 30, 23, tzinfo=UTC)
+    midnights = [datetime(2026, 1, 30, 23, tzinfo=UTC) + timedelta(days=n) for n in range(3)]
+    assert as_values.values["starts"] == midnights
 
 
 def test_a_day_when_the_clocks_are_changed() -> None:
@@ -100,6 +104,26 @@ def test_a_day_when_the_clocks_are_changed() -> None:
         (end - start) / timedelta(hours=1) for start, end in zip(week["starts"], week["ends"], strict=True)
     ] == [*(24, 24, 24, 24, 24, 24, 25)]
     assert (week["days"][0], week["days"][-1]) == (date(2026, 10, 19), date(2026, 10, 25))
+
+
+def test_a_day_of_a_desk() -> None:
+    desk: Any = {"tz": "America/New_York", "day_ends": "17:00"}
+    values = Drawdown("2026-11-26", **desk).values
+    assert (values["since"], values["until"]) == (
+        datetime(2026, 11, 25, 22, tzinfo=UTC),
+        datetime(2026, 11, 26, 22, tzinfo=UTC),
+    )
+    week = Pnl(week="2026-11-26", **desk).values
+    assert week["since"] == datetime(2026, 11, 22, 22, tzinfo=UTC)  # Sunday at 17:00 Monday begins
+    assert (week["days"][0], week["starts"][1]) == (date(2026, 11, 23), week["ends"][0])
+    starts = Curve("a", "1d", since="2026-10-30", until="2026-11-04", **desk).values["starts"]
+    assert [each.hour for each in starts] == [21, 21, 21, 22, 22, 22, 22]
+
+
+def test_a_curve_of_any_span_has_days() -> None:
+    for since, until in (("0001-01-02", "9999-12-30"), ("2199-12-31", None), ("9999-12-31", None), ("0001-01-02", "0001-01-03")):
+        starts = Curve("a", since=since, until=until).values["starts"]
+        assert starts == sorted(starts) and starts
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=name_of)
@@ -124,6 +148,7 @@ def test_each_question_is_a_command_with_its_parameters(question: Any) -> None:
         ["pauses", "--since", "14:05 Berlin"],
         ["stale", "--older-than", "1"],
         ["state", "a", "--tz", "Mars"],
+        ["pnl", "--day-ends", "5pm"],
         ["state", "a", "--format", "xml"],
         ["state", ""],
         ["export", "--format", "parquet"],
@@ -135,3 +160,15 @@ def test_a_command_that_is_asked_wrongly_says_so(command: list[str]) -> None:
     done = CliRunner().invoke(cli, command, env={"POSTGRES_URL": "postgresql://u@127.0.0.1:1/d"})
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr
+
+
+def test_a_desk_is_set_by_the_environment() -> None:
+    environ = {"POSTGRES_URL": "postgresql://u@127.0.0.1:1/d"}
+    for name, value, expected in (
+        ("RISK_TZ", "Mars", "RISK_TZ: 'Mars' is no time zone"),
+        ("RISK_TZ", "a b", "RISK_TZ expects a time zone like"),
+        ("RISK_DAY_ENDS", "5pm", "RISK_DAY_ENDS expects a time of the clock like 17:00"),
+    ):
+        done = CliRunner().invoke(cli, ["state"], env={**environ, name: value})
+        assert done.exit_code == 2
+        assert expected in done.stderr
