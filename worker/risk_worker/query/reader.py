@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
-from typing import Any, Final, Generic, LiteralString, Self
+from itertools import count
+from typing import Any, Final, Generic, LiteralString, Protocol, Self
 
 import psycopg
 from psycopg.rows import class_row
@@ -49,33 +52,66 @@ class RiskReader:
         """Whether anything of that trader is stored. Raises as reading an answer does."""
         return next(self._rows(_SQL["knows"], {"trader": trader}), None) is not None
 
-    def _rows(self, query: LiteralString, values: Mapping[str, Any], **more: Any) -> Iterator[Any]:
+    @contextmanager
+    def at_one_moment(self) -> Iterator[Moment]:
+        """Several questions, all answered as of the same moment. Raises as reading an answer does."""
         with (
             connected(self._url, database.reading(self._timeout_s)) as connection,
             as_of_one_moment(connection),
-            connection.cursor("question", **more) as cursor,
         ):
-            cursor.itersize = PAGE
             try:
-                yield from cursor.execute(query, values)
+                yield Moment(connection)
             except psycopg.errors.QueryCanceled as error:
                 raise DatabaseUnavailable(
                     f"Postgres gave the question up, by default after RISK_QUERY_TIMEOUT_S, which is "
                     f"{self._timeout_s:g}: {error}"
                 ) from error
 
+    def _rows(self, query: LiteralString, values: Mapping[str, Any], **more: Any) -> Iterator[Any]:
+        with self.at_one_moment() as moment:
+            yield from moment._rows(query, values, **more)
+
+
+class Moment:
+    """What is stored as of one moment; it holds while RiskReader.at_one_moment() does. For one thread."""
+
+    def __init__(self, connection: database.Connection) -> None:
+        self._connection = connection
+        self._numbers = count()
+
+    def now(self) -> datetime:
+        """The moment, in UTC, by the clock of the database."""
+        [(now,)] = self._connection.execute(_SQL["now"]).fetchall()
+        found: datetime = now
+        return found
+
+    def ask(self, question: Question[Row]) -> Answer[Row]:
+        """The answer; several may be read side by side."""
+        return Answer(self, question)
+
+    def _rows(self, query: LiteralString, values: Mapping[str, Any], **more: Any) -> Iterator[Any]:
+        with self._connection.cursor(f"question_{next(self._numbers)}", **more) as cursor:
+            cursor.itersize = PAGE
+            yield from cursor.execute(query, values)
+
+
+class _Asked(Protocol):
+    """What an answer is read from."""
+
+    def _rows(self, query: LiteralString, values: Mapping[str, Any], **more: Any) -> Iterator[Any]: ...
+
 
 class Answer(Generic[Row]):
     """The rows of an answer: iterate over it, as often as wanted. A few thousand rows are held at once."""
 
-    def __init__(self, reader: RiskReader, question: Question[Row]) -> None:
-        self._reader = reader
+    def __init__(self, asked: _Asked, question: Question[Row]) -> None:
+        self._asked = asked
         self.question = question
 
     def __iter__(self) -> Iterator[Row]:
         """Raises DatabaseUnavailable, and ConfigurationError for what an operator has to correct first."""
         kind = type(self.question)
-        return self._reader._rows(
+        return self._asked._rows(
             _query(name_of(kind)), self.question.values, row_factory=class_row(row_of(kind))
         )
 
