@@ -8,7 +8,6 @@ import select
 import shutil
 import subprocess
 import tempfile
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,16 +92,6 @@ class Page:
             for each in self.events
             if each.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         ]
-
-    def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Write what is seen, or the whole page, as a PNG."""
-        found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(b64decode(found["data"]))
-
-    def pdf(self, path: Path) -> None:
-        """Print it, as its own style wants the paper."""
-        found = self.ask("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
-        path.write_bytes(b64decode(found["data"]))
 
     def _of_kind(self, method: str) -> list[dict[str, Any]]:
         return [each for each in self.events if each.get("method") == method]

@@ -122,7 +122,7 @@ def picture_of(
         silences=tuple(silences),
         pauses=_bands(pauses, shown),
         equity=axis.scale(low, high if off else max(high, peak), marks=marks),
-        drawdown=axis.scale_from_zero(max((step.drawdown for step in steps), default=0.0)),
+        drawdown=axis.scale_from_zero(max((step.drawdown for step in steps), default=0.0), marks=3),
         peak_is_off=off,
     )
 

@@ -25,11 +25,11 @@ def amount(value: float, places: int = 2, *, signed: bool = False) -> str:
 
 
 def short(value: float) -> str:
-    """For a narrow column: 12.34, 1,235, 12.35 M."""
+    """For a narrow column: 12.34, 1,235, 12.3 k, 12.35 M."""
+    if abs(value) < 1e4 or abs(value) >= _HUGE:
+        return amount(value, 2 if abs(value) < 100 else 0)
     size, name = _unit(abs(value))
-    if abs(value) >= _HUGE:
-        return amount(value)
-    return amount(value / size, 2 if name or abs(value) < 100 else 0) + name
+    return amount(value / size, 2) + name if name else f"{amount(value / 1e3, 1)}{NARROW}k"
 
 
 def percent(value: float, places: int = 2) -> str:

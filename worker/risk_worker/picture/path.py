@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from risk_worker.picture.axis import Scale
@@ -12,49 +11,53 @@ from risk_worker.picture.curve import Picture, Span, Step
 Point = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
 class Grid:
-    """A panel of the picture: so many units wide and high."""
+    """A panel of the picture: so many units wide and high.
 
-    picture: Picture
-    scale: Scale
-    width: int
-    height: int
-    hanging: bool = False
-    """Whether the scale's low end is on top, as of drawdowns."""
+    hanging: the scale's low end is on top, as of drawdowns.
+    """
 
-    def x(self, step: Span | Step) -> tuple[int, int]:
+    def __init__(
+        self, picture: Picture, scale: Scale, width: int, height: int, *, hanging: bool = False
+    ) -> None:
+        self.scale, self.width, self.height = scale, width, height
+        self._picture, self._hanging = picture, hanging
+        self._lines = [[(step, *self.x(step)) for step in line] for line in picture.lines]
+
+    def x(self, span: Span | Step) -> tuple[int, int]:
         """Where it begins and ends; at least a unit."""
-        first = round(self.picture.x(step.since) * self.width)
-        return first, max(first + 1, round(self.picture.x(step.until) * self.width))
+        first = round(self._picture.x(span.since) * self.width)
+        return first, max(first + 1, round(self._picture.x(span.until) * self.width))
 
     def y(self, value: float) -> int:
         """From the top."""
         at = self.scale.at(value)
-        return round((at if self.hanging else 1 - at) * self.height)
+        return round((at if self._hanging else 1 - at) * self.height)
 
     def equity(self) -> str:
         """A line through the last equity of each step."""
-        return "".join(_line(self._closes(line)) for line in self.picture.lines)
+        return "".join(_line(self._closes(line)) for line in self._lines)
 
     def range(self) -> str:
         """The area between the lowest and the highest equity of each step."""
         return "".join(
-            _area([(*self.x(step), self.y(step.high), self.y(step.low)) for step in line])
-            for line in self.picture.lines
+            _area([(first, last, self.y(step.high), self.y(step.low)) for step, first, last in line])
+            for line in self._lines
         )
 
     def peak(self) -> str:
         """The line of the greatest equity so far."""
         return "".join(
-            _line(corners((*self.x(step), self.y(step.peak)) for step in line)) for line in self.picture.lines
+            _line(corners((first, last, self.y(step.peak)) for step, first, last in line))
+            for line in self._lines
         )
 
     def below(self) -> str:
         """The area between no drawdown and the worst of each step."""
+        top = self.y(0.0)
         return "".join(
-            _area([(*self.x(step), self.y(0.0), self.y(step.drawdown)) for step in line])
-            for line in self.picture.lines
+            _area([(first, last, top, self.y(step.drawdown)) for step, first, last in line])
+            for line in self._lines
         )
 
     def bands(self, spans: Iterable[Span]) -> str:
@@ -69,10 +72,9 @@ class Grid:
         """A line across at each mark of the scale."""
         return "".join(f"M0 {self.y(mark)}h{self.width}" for mark in self.scale.marks)
 
-    def _closes(self, line: Sequence[Step]) -> Iterator[Point]:
+    def _closes(self, line: Sequence[tuple[Step, int, int]]) -> Iterator[Point]:
         end = None
-        for step in line:
-            first, last = self.x(step)
+        for step, first, last in line:
             if first != end:
                 yield first, self.y(step.open)
             yield last, self.y(step.close)

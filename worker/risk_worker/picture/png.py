@@ -23,6 +23,7 @@ _STYLE: Final = {
     "hatch.linewidth": 0.6,
     "axes.unicode_minus": True,
 }
+_BESIDE: Final[dict[str, Any]] = {"xycoords": "axes fraction", "textcoords": "offset points"}
 
 
 def draw(picture: Picture, path: Path) -> None:
@@ -38,14 +39,11 @@ def draw(picture: Picture, path: Path) -> None:
         lower = figure.add_subplot(grid[1])
         _equity(upper, picture)
         _drawdown(lower, picture)
-        figure.text(
-            0.025, 0.945, words.cut_name(picture.trader), fontsize=15, fontweight="semibold", color=_INK
-        )
+        figure.text(0.025, 0.945, words.cut_name(picture.trader), fontsize=15, fontweight="bold", color=_INK)
         figure.text(0.025, 0.9, words.figures(picture), color=_MUTED)
         figure.text(0.025, 0.025, words.note(picture), color=_MUTED, fontsize=8.5)
-        figure.savefig(
-            path, format="png", metadata={"Title": words.heading(picture), "Software": "riskstream"}
-        )
+        about = {"Title": words.heading(picture), "Software": "riskstream"}
+        figure.savefig(path, format="png", metadata=about, pil_kwargs={"optimize": True})
 
 
 def _equity(axes: Any, picture: Picture) -> None:
@@ -75,6 +73,8 @@ def _drawdown(axes: Any, picture: Picture) -> None:
         _fill(axes, picture, line, None, "drawdown", color=_BELOW, alpha=0.55)
     marks = axis.times(picture.since, picture.until, picture.zone)
     axes.set_xticks([picture.x(mark.at) for mark in marks], [mark.label for mark in marks])
+    if marks and picture.x(marks[0].at) < 0.03:
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
     axes.spines["bottom"].set_visible(True)
     axes.spines["bottom"].set_color("#8a939e")
 
@@ -89,7 +89,7 @@ def _panel(axes: Any, picture: Picture, scale: axis.Scale, name: str, unit: str)
     axes.tick_params(colors=_MUTED, right=False, length=4, which="both")
     axes.grid(axis="y", color=_RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.text(1.012, 1.035, name, transform=axes.transAxes, color=_INK, fontweight="semibold")
+    axes.annotate(name, (1, 1), (8, 9), color=_INK, fontweight="bold", **_BESIDE)
     for span in picture.silences:
         axes.axvspan(
             *(picture.x(span.since), picture.x(span.until)),
@@ -111,9 +111,8 @@ def _names(axes: Any, picture: Picture) -> None:
             if last - first >= 0.01 * len(name):
                 axes.text((first + last) / 2, 0.03, name, transform=axes.transAxes, ha="center", **over)
     if picture.last is not None:
-        place = min(picture.equity.at(picture.last.peak) + 0.02, 0.95)
-        at = picture.x(picture.last.until) - 0.005
-        axes.text(at, place, words.peak(picture), transform=axes.transAxes, ha="right", **over)
+        place = picture.x(picture.last.until), picture.equity.at(picture.last.peak)
+        axes.annotate(words.peak(picture), place, (-4, 5), ha="right", **_BESIDE, **over)
 
 
 def _fill(axes: Any, picture: Picture, line: Any, low: str | None, high: str, **style: Any) -> None:

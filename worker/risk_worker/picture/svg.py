@@ -12,7 +12,7 @@ from risk_worker.picture.path import Grid
 
 WIDTH: Final = 960
 HEIGHT: Final = 520
-_LEFT, _RIGHT, _TOP = 24, 84, 84
+_LEFT, _RIGHT, _TOP = 24, 100, 84
 _UPPER, _BETWEEN, _LOWER = 250, 26, 96
 """Heights of the panels, and what is between them."""
 _INNER: Final = WIDTH - _LEFT - _RIGHT
@@ -116,7 +116,8 @@ def _times(picture: Picture, bottom: int) -> Markup:
     for mark in axis.times(picture.since, picture.until, picture.zone):
         x = _LEFT + picture.x(mark.at) * _INNER
         found.append(element("path", d=f"M{x:.1f} {bottom}v6", class_="axis"))
-        found.append(element("text", mark.label, x=round(x, 1), y=bottom + 22, class_="middle"))
+        place = "middle" if x > _LEFT + 16 else None
+        found.append(element("text", mark.label, x=round(x, 1), y=bottom + 22, class_=place))
     return joined(*found)
 
 

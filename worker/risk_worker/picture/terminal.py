@@ -17,7 +17,7 @@ _LEAST, _MOST = 24, 240
 """Columns that the picture itself has."""
 _DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """Of a character, by column and line."""
-_NEEDED: Final = "⠿┤└┬─━╌…–− "
+_NEEDED: Final = "⠿┤└┬─━╌…–·− "
 
 
 class _Canvas:
@@ -143,12 +143,12 @@ def _strip(picture: Picture, spans: Iterable[Span], name: str, sign: str, left: 
 
 def _times(picture: Picture, left: int, width: int) -> Iterator[str]:
     marks = axis.times(picture.since, picture.until, picture.zone, marks=max(2, width // 10))
-    rule, labels = ["─"] * width, [" "] * (width + 8)
+    rule, labels = ["─"] * width, [" "] * width
     free = 0
     for mark in marks:
         x = min(int(picture.x(mark.at) * width), width - 1)
         rule[x] = "┬"
-        first = max(0, x - len(mark.label) // 2)
+        first = min(max(0, x - len(mark.label) // 2), width - len(mark.label))
         if first >= free:
             labels[first : first + len(mark.label)] = mark.label
             free = first + len(mark.label) + 1

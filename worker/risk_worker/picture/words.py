@@ -34,8 +34,8 @@ def figures(picture: Picture) -> str:
     if last is None or worst is None:
         return f"no snapshot, {span(picture)}"
     return (
-        f"equity {amount(last.close)}   drawdown {percent(last.drawdown)}   "
-        f"worst {percent(worst.drawdown)} at {clock(worst.since, picture.zone)}   {span(picture)}"
+        f"equity {amount(last.close)} · drawdown {percent(last.drawdown)} · "
+        f"worst {percent(worst.drawdown)} at {clock(worst.since, picture.zone)} · {span(picture)}"
     )
 
 

@@ -41,7 +41,7 @@ def common_scale(pictures: Sequence[Picture]) -> Scale:
 
 def definitions(picture: Picture) -> Markup:
     """What all charts share: the marks of time, and the pattern of silences."""
-    found = axis.times(picture.since, picture.until, picture.zone, marks=6)
+    found = axis.times(picture.since, picture.until, picture.zone, marks=5)
     marks = [mark for mark in found if picture.x(mark.at) < 0.97]  # the end is where the next day begins
     labels = [
         element(

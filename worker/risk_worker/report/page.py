@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from importlib.metadata import version
 
-from risk_worker.picture.figures import NONE, length, percent, short
+from risk_worker.picture.figures import NONE, amount, length, percent
 from risk_worker.picture.markup import Markup, element, joined
 from risk_worker.report import cards, cells, chart, tables
 from risk_worker.report.facts import Facts, Unasked
@@ -99,11 +99,11 @@ def _key_figures(facts: Facts) -> Markup:
     )
     reconciliation = facts.proof.reconciliation
     if isinstance(reconciliation, Unasked):
-        proof: tuple[str, str, str | None] = ("Not asked", "see the last part", None)
+        proof: tuple[str, str, str | None] = ("Not asked", "see Proof", None)
     elif reconciliation.reconciled:
         proof = ("Yes", "nothing is lost", None)
     else:
-        proof = ("No", "see the last part", "bad")
+        proof = ("No", "see Proof", "bad")
     figures: list[tuple[str, str, str | Markup, str | None]] = [
         ("Traders", f"{len(traders):,}", f"{len(reported):,} reported in the day", None),
         ("Paused", f"{len(paused):,}", "at the end" if facts.over else "now", "warn" if paused else None),
@@ -113,7 +113,7 @@ def _key_figures(facts: Facts) -> Markup:
             f"for more than {length(facts.older_than.total_seconds())}",
             "warn" if silent else None,
         ),
-        ("Profit and loss", short(sum(profits)) if profits else NONE, f"{up:,} up, {down:,} down", None),
+        ("Profit and loss", amount(sum(profits), 0) if profits else NONE, f"{up:,} up, {down:,} down", None),
         (
             "Worst drawdown",
             percent(worst.drawdown_pct) if worst else NONE,

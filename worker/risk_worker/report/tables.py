@@ -61,7 +61,7 @@ def drawdown_section(facts: Facts) -> Markup:
         Column("Drawdown", lambda each: percent(each[1].drawdown_pct), "n"),
         Column("", lambda each: chart.bar(each[1].drawdown_pct / most), "b"),
         Column("At", lambda each: cells.time(each[1].recorded_at, facts), "t"),
-        Column("Equity then", lambda each: amount(each[1].current_equity), "n"),
+        Column("Equity then", lambda each: amount(each[1].current_equity), "n o"),
         Column("Peak then", lambda each: amount(each[1].peak_equity), "n o"),
         Column("Paused then", lambda each: "yes" if each[1].trading_paused else "no", "o"),
     ]
