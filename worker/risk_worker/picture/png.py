@@ -33,7 +33,7 @@ def draw(picture: Picture, path: Path) -> None:
         figure = Figure(figsize=(9.6, 5.2), dpi=150, facecolor="white")
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(
-            2, 1, height_ratios=(5, 2), hspace=0.16, left=0.025, right=0.905, top=0.84, bottom=0.13
+            2, 1, height_ratios=(5, 2), hspace=0.21, left=0.025, right=0.905, top=0.84, bottom=0.13
         )
         upper = figure.add_subplot(grid[0])
         lower = figure.add_subplot(grid[1])
