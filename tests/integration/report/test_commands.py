@@ -19,7 +19,7 @@ from tests.support.factory import entry, payload
 
 DAY = datetime(2026, 3, 4, tzinfo=UTC)
 CURVE = ("--since", "2026-03-04", "--until", "2026-03-05", "--bucket", "10m")
-NAME = "<b>$x$</b> & \u202e"
+NAME = "<b>$\\frac{$</b> & \u202e"
 
 
 @pytest.fixture
@@ -52,7 +52,9 @@ def test_pictures_of_a_curve(url: str, tmp_path: Path) -> None:
     done = run(url, "curve", NAME, *CURVE, "--svg", str(svg), "--png", str(png), "--plot")
     assert (done.exit_code, done.stderr) == (0, "")
     root = ET.fromstring(svg.read_text())
-    assert "<b>$x$</b> & \\u202e" in [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<b>$\\frac{$</b> & \\u202e" in [
+        each.text for each in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
     data = png.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (1_440, 780)

@@ -85,7 +85,7 @@ def fields(row: Any) -> tuple[Any, ...]:
 
 
 def test_silence_at_the_end_of_a_day_depends_on_what_is_long(url: str) -> None:
-    assert [each.trader_id for each in of_day(url, older_than="2h").silent] == ["b"]
+    assert [each.trader_id for each in of_day(url, older_than="4h").silent] == ["b"]
     assert [each.trader_id for each in of_day(url, older_than="10h").silent] == []
 
 
