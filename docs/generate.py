@@ -111,6 +111,7 @@ EXIT_1: Final = {
         (f"riskstream {name}" for name in ("state", "history", "asof", "curve", "pauses", "pnl", "export")),
         "nothing is stored of that trader",
     ),
+    "riskstream report": "the report is written, and what verify found is not good",
     "riskstream demo": "the totals do not reconcile, or a process of the demo failed",
 }
 """What exit status 1 means, where a command has an answer that can be bad."""

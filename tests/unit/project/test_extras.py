@@ -58,13 +58,14 @@ MODULES = [
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 def test_what_is_imported_is_declared(path: Path) -> None:
-    everything = ALWAYS | EXTRAS["worker"] | EXTRAS["embedded"]
+    everything = ALWAYS | EXTRAS["worker"] | EXTRAS["embedded"] | EXTRAS["plots"]
     assert {package for package in imported(path) if not distributions(package) & everything} == set()
 
 
 @pytest.mark.parametrize("package", sorted({package for path in MODULES for package in imported(path)}))
 def test_who_lacks_it_is_told_the_extra(package: str) -> None:
-    extra = "embedded" if distributions(package) & EXTRAS["embedded"] else "worker"
+    found = distributions(package)
+    extra = next((name for name in ("embedded", "plots") if found & EXTRAS[name]), "worker")
     assert missing(f"{package}.part") == (
         f"riskstream: {package}.part is not installed; run: pip install 'riskstream[{extra}]'"
     )
@@ -80,7 +81,11 @@ NOT_IMPORTED = {
     "six": "rq-dashboard imports it without a requirement of its own",
     "riskstream": "the distribution itself, with another extra",
 }
-USERS = [("producer", ALWAYS), ("worker", EXTRAS["worker"]), ("devkit", EXTRAS["embedded"])]
+USERS = [
+    ("producer", ALWAYS),
+    ("worker", EXTRAS["worker"] | EXTRAS["plots"]),
+    ("devkit", EXTRAS["embedded"]),
+]
 
 
 @pytest.mark.parametrize(("folder", "names"), USERS, ids=[folder for folder, _ in USERS])

@@ -41,6 +41,7 @@ COMMANDS: Final = {
         name: f"risk_worker.cli.query:{name}"
         for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale", "export")
     },
+    "report": "risk_worker.cli.report:report",
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

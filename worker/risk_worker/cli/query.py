@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,7 +18,7 @@ from risk_worker.query import files
 from risk_worker.query.certainty import sentence
 from risk_worker.query.formats import FORMATS, as_csv
 from risk_worker.query.question import Question, name_of, parameters, row_of
-from risk_worker.query.questions import QUESTIONS, Export
+from risk_worker.query.questions import QUESTIONS, Curve, Export
 from risk_worker.times import zone_of
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class _Rows:
 
         chosen = settings()
         given = {name: value for name, value in given.items() if value is not None}
-        asked = question(**(desk(chosen) | given))
-        self._reader = RiskReader.from_settings(chosen, waiting=lambda: waiting(chosen))
-        self._answer = self._reader.ask(asked)
+        self.asked = question(**(desk(chosen) | given))
+        self.reader = RiskReader.from_settings(chosen, waiting=lambda: waiting(chosen))
+        self._answer = self.reader.ask(self.asked)
         self.row = row_of(question)
-        self.zone = zone_of(asked.tz)
+        self.zone = zone_of(self.asked.tz)
         self.count = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -50,9 +51,9 @@ class _Rows:
 
     def end(self, *, shows_certainty: bool) -> None:
         """Say on stderr that there was none. Where the trader is unknown, the exit status is 1."""
-        values = self._answer.question.values
+        values = self.asked.values
         trader = values.get("trader")
-        if not self.count and trader is not None and not self._reader.knows(trader):
+        if not self.count and trader is not None and not self.reader.knows(trader):
             click.echo(f"riskstream: nothing is stored of a trader {trader!r}", err=True)
             sys.exit(EXIT_BAD)
         if not self.count:
@@ -81,7 +82,8 @@ def _print(pieces: Iterable[str]) -> None:
     click.echo("".join(waiting), nl=False)
 
 
-def _params(question: type[Question[Any]]) -> Iterator[click.Parameter]:
+def options_of(question: type[Question[Any]]) -> Iterator[click.Parameter]:
+    """Of the command line: its parameters."""
     for name, (parameter, default) in parameters(question).items():
         if parameter.positional:
             yield click.Argument([name], required=default is MISSING)
@@ -92,20 +94,68 @@ def _params(question: type[Question[Any]]) -> Iterator[click.Parameter]:
         )
 
 
+def _answer(question: type[Question[Any]], form: str, given: dict[str, Any]) -> None:
+    """Ask a question, and print the answer."""
+    rows = _Rows(question, given)
+    _print(FORMATS[form](rows, rows.row, rows.zone))
+    rows.end(shows_certainty=form == "table")
+
+
 def _command(question: type[Question[Any]]) -> click.Command:
     """The command that asks a question and prints the answer."""
 
     def ask(form: str, **given: Any) -> None:
-        rows = _Rows(question, given)
-        _print(FORMATS[form](rows, rows.row, rows.zone))
-        rows.end(shows_certainty=form == "table")
+        _answer(question, form, given)
 
-    form = click.Option(
+    return click.Command(
+        name_of(question),
+        callback=ask,
+        params=[*options_of(question), _format()],
+        help=inspect.getdoc(question),
+    )
+
+
+def _format() -> click.Option:
+    return click.Option(
         ["--format", "form"], type=click.Choice(list(FORMATS)), default="table", show_default=True
     )
-    return click.Command(
-        name_of(question), callback=ask, params=[*_params(question), form], help=inspect.getdoc(question)
-    )
+
+
+def file_option(name: str, help: str, *, required: bool = False) -> click.Option:
+    """An option with the name of a file that is written."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    help = f"{help}, in the place of one that is there."
+    return click.Option([name], metavar="FILE", type=kind, required=required, help=help)
+
+
+def _curve(form: str, plot: bool, png: Path | None, svg: Path | None, **given: Any) -> None:
+    if not (plot or png or svg):
+        _answer(Curve, form, given)
+        return
+    from risk_worker.picture import svg as drawn
+    from risk_worker.picture import terminal
+    from risk_worker.picture.ask import ask
+
+    if png is not None:
+        from risk_worker.picture import png as painted
+    encoding = sys.stdout.encoding or "ascii"
+    if plot and not terminal.can_be_shown(encoding):
+        raise click.UsageError(
+            f"{encoding} has no characters to draw with: set PYTHONIOENCODING=utf-8, or take --svg"
+        )
+    rows = _Rows(Curve, given)
+    assert isinstance(rows.asked, Curve)
+    picture = ask(rows.reader, rows.asked)
+    rows.count = len(picture.lines)
+    rows.end(shows_certainty=False)
+    if svg is not None:
+        with files.whole(svg) as part:
+            part.write_text(drawn.draw(picture), encoding="utf-8")
+    if png is not None:
+        with files.whole(png) as part:
+            painted.draw(picture, part)
+    if plot:
+        _print(terminal.draw(picture, get_terminal_size().columns))
 
 
 def _export(out: Path | None, form: str | None, plain: bool, **given: Any) -> None:
@@ -126,20 +176,31 @@ def _export(out: Path | None, form: str | None, plain: bool, **given: Any) -> No
 
 
 _commands: Final = {name_of(question): _command(question) for question in QUESTIONS}
-state, history, asof, curve, drawdown, pauses, pnl, stale = (
-    _commands[name] for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale")
+state, history, asof, drawdown, pauses, pnl, stale = (
+    _commands[name] for name in ("state", "history", "asof", "drawdown", "pauses", "pnl", "stale")
+)
+curve = click.Command(
+    "curve",
+    callback=_curve,
+    params=[
+        *options_of(Curve),
+        _format(),
+        click.Option(
+            ["--plot"],
+            is_flag=True,
+            help="Draw it here, instead of the rows: equity, peak, pauses, drawdown.",
+        ),
+        file_option("--png", "Draw it into this file (pip install 'riskstream[plots]')"),
+        file_option("--svg", "Draw it into this file"),
+    ],
+    help=inspect.getdoc(Curve),
 )
 export = click.Command(
     "export",
     callback=_export,
     params=[
-        *_params(Export),
-        click.Option(
-            ["--out"],
-            metavar="FILE",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Write into this file, in the place of one that is there. Default: print.",
-        ),
+        *options_of(Export),
+        file_option("--out", "Write into this file"),
         click.Option(
             ["--format", "form"],
             type=click.Choice(files.FORMS),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,7 @@ def write(
     spreadsheet: CSV is made for Excel, see as_csv(). Times in Parquet are in UTC.
     Raises OSError, MissingLibrary, and what reading the rows raises.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as part:
         if form == "parquet":
             from risk_worker.query.frames import write_parquet
 
@@ -47,6 +47,21 @@ def write(
             with part.open("w", encoding="utf-8", newline="") as file:
                 file.write(_BOM if for_excel else "")
                 file.writelines(pieces)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file, which appears at its path when the block ends well. Raises OSError.
+
+    What is no regular file, as a pipe or /dev/null, is written to itself. A link keeps leading to its file.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
