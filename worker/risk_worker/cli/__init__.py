@@ -38,6 +38,7 @@ COMMANDS: Final = {
         name: f"risk_worker.cli.query:{name}"
         for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale", "export")
     },
+    "up": "risk_devkit.command:up",
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

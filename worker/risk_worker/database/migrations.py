@@ -27,6 +27,7 @@ import psycopg
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
+from risk_worker import installation
 from risk_worker.database import connection as database
 from risk_worker.database.extension import look
 from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_of
@@ -333,7 +334,7 @@ def _dbmate_program() -> Path:
         return beside
     found = shutil.which("dbmate")
     if found is None:
-        raise MigrationError("dbmate is not installed; run: pip install 'riskstream[worker]'")
+        raise MigrationError(f"dbmate is not installed; run: {installation.to_install('worker')}")
     return Path(found)
 
 

@@ -433,9 +433,7 @@ class DrainScheduler:
             pid, host = int(raw_pid), raw_host.decode()
         except ValueError:
             return (logging.ERROR, "Redis' key %s had pid %r on host %r: deleted", key, raw_pid, raw_host)
-        if host != process_host():
-            return None
-        dead = key != worker_key(self.worker) if pid == os.getpid() else not _runs(pid)
+        dead = key != worker_key(self.worker) if _is_mine(pid, host) else process_is_gone(pid, host)
         return (logging.WARNING, "%s is dead", key) if dead else None
 
 
@@ -457,15 +455,21 @@ def process_host() -> str:
     return "/".join(parts)
 
 
-def _runs(pid: int) -> bool:
-    """Whether there is such a process on this host."""
+def process_is_gone(pid: int, host: str) -> bool:
+    """Whether it can be seen from here that there is no such process; host: as process_host()."""
+    if host != process_host():
+        return False
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
         return False
-    return True
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
+
+
+def _is_mine(pid: int, host: str) -> bool:
+    return pid == os.getpid() and host == process_host()
 
 
 def _shares_of(number: int, fields: Any, connection: Any) -> int | None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -103,7 +105,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             "default_worker_ttl": None,
             "worker_ttl": BEAT_S + 15,  # RQ waits for a job for 15 s less than this
         }
-        super().__init__(names, name=name, connection=connection, **options)
+        super().__init__(names, name=name or _new_name(), connection=connection, **options)
         self._burst = False
         self._given_settings = settings
         self._settings: Settings | None = None
@@ -143,7 +145,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 if self._goes_on_without_rq(pause_s) or ends_by_itself:
                     return worked
                 pause_s = min(2 * pause_s, PAUSES_S[1])
-                self.name = uuid4().hex  # the old name is taken until its key expires
+                self.name = _new_name()  # the old name is taken until its key expires
         finally:
             if self._supervisor is not None:
                 self._supervisor.stop()
@@ -516,6 +518,12 @@ def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -
             settings.partitions,
             found.partitions,
         )
+
+
+def _new_name() -> str:
+    """A name that shows the worker's host and process. Containers may share both, so it ends at random."""
+    host = re.sub(r"[^A-Za-z0-9.-]+", "-", socket.gethostname())
+    return f"{host}-{os.getpid()}-{uuid4().hex[:6]}"
 
 
 def _leave(after_s: float) -> None:
