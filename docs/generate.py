@@ -188,6 +188,7 @@ READERS: Final = {
     "RISK_COMPRESS_AFTER": "timescale",
     "RISK_RETAIN_FOR": "workers, retain, timescale status",
     "RISK_QUERY_TIMEOUT_S": "questions",
+    **dict.fromkeys(("RISK_LOG_LEVEL", "RISK_LOG_FORMAT"), "worker, exporter, dashboard, migrate"),
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

@@ -257,10 +257,10 @@ def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connecti
         for number in range(1, 8):
             site.report()
             wait_until(site.all_is_stored, 40, f"snapshot {number} is stored without RQ")
-        wait_until(lambda: worker.log.count("RQ's loop has ended") >= 4, 40, "some rounds")
+        assert worker.log.count("The worker cannot use RQ") in (1, 2), "once a minute"
         assert len(psutil.Process(worker.pid).net_connections("tcp")) < 15
         assert len(psutil.Process(worker.pid).threads()) < 15
-        assert worker.log.count("\n") < 400
+        assert worker.log.count("\n") < 40
     finally:
         site.client.execute_command("ACL", "SETUSER", "default", "+blmove", "+lmove")
     wait_until(lambda: drains(site.client), 20, "it works with RQ again")
