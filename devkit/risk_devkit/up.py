@@ -6,6 +6,7 @@ program took them meanwhile.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,6 +83,7 @@ class Up:
         self._ports = _remembered(data / "ports.json")
         self._servers: list[EmbeddedServer] = []
         self._children: dict[str, tuple[Child, float]] = {}
+        self._starts: Counter[str] = Counter()
         self.complete = False
 
     def start(self) -> None:
@@ -143,7 +145,9 @@ class Up:
 
     def _start_child(self, name: str) -> None:
         options = ["--port", str(self._ports[name])] if name in USUAL_PORTS else []
-        log = self._data / "logs" / f"{name}.log"
+        self._starts[name] += 1
+        again = f"-{self._starts[name]}" if self._starts[name] > 1 else ""  # the log of the first one stays
+        log = self._data / "logs" / f"{name}{again}.log"
         child = Child(name, ["risk_worker", name, *options], environment(*self._urls), log)
         self._stack.callback(child.stop)
         self._children[name] = (child, monotonic())

@@ -22,7 +22,7 @@ def test_what_it_starts_stays_until_it_is_stopped(tmp_path: Path, environ: dict[
     text = re.sub(r"(exporter|dashboard)$", r"\1 --port 0", (ROOT / "Procfile").read_text(), flags=re.M)
     (tmp_path / "Procfile").write_text(text)
     programs = Path(sys.executable).parent
-    command = [programs / "honcho", "--no-colour", "--app-root", tmp_path, "start"]
+    command: list[str | Path] = [programs / "honcho", "--no-colour", "--app-root", tmp_path, "start"]
     ours = {**environ, "PATH": f"{programs}:/usr/bin:/bin", "PROCFILE_OF": str(tmp_path)}
     with ChildProcess(tmp_path / "log", ours, command) as honcho:
         wait_until(

@@ -73,6 +73,7 @@ def test_a_bot_that_is_pasted_arrives_and_is_there_in_a_second_run(folder: Path)
     assert processes_of(folder) == []
 
 
+@pytest.mark.system
 def test_where_one_does_not_start_all_are_stopped(folder: Path) -> None:
     """The dashboard wants both of its variables, and is the last to start."""
     with up(folder, RQ_DASHBOARD_USERNAME="ops") as process:

@@ -6,11 +6,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from risk_devkit import up as module
+from risk_devkit.embedded import free_port
 from risk_devkit.up import BOT, DIES_EARLY_S, Up, UpFailed
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +66,7 @@ def test_what_has_run_for_a_while_is_started_again(
 ) -> None:
     up, said = made
     monkeypatch.setattr(module, "Child", Running)
-    up._children = {"worker": (Ended(), module.monotonic() - DIES_EARLY_S - 1)}  # type: ignore[dict-item]
+    up._children = {"worker": (Ended(), monotonic() - DIES_EARLY_S - 1)}  # type: ignore[dict-item]
 
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
@@ -78,13 +80,13 @@ def test_what_has_run_for_a_while_is_started_again(
 
 def test_what_ends_at_once_is_a_failure(made: tuple[Up, list[str]]) -> None:
     up, _ = made
-    up._children = {"exporter": (Ended(), module.monotonic())}  # type: ignore[dict-item]
+    up._children = {"exporter": (Ended(), monotonic())}  # type: ignore[dict-item]
     with pytest.raises(UpFailed, match="the exporter has ended; its log says:\nwhy"):
         up.stay()
 
 
 def test_a_port_is_the_chosen_one_or_that_of_the_last_run_or_a_free_one(tmp_path: Path, taken: int) -> None:
-    free = module.free_port()
+    free = free_port()
     up = Up(ExitStack(), tmp_path, {"redis": free, "dashboard": taken}, print)
     up._ports = {"postgres": taken, "exporter": free}
     assert up._port("redis") == free
