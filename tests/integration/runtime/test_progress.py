@@ -99,7 +99,7 @@ def test_at_maxmemory_a_worker_that_is_started_drains_at_once(
         worker = full.worker()
         wait_until(full.all_is_stored, 15, "what waits is stored")
         wait_until(lambda: not full.client.xlen(Keys(0).snapshots), 15, "it is acknowledged a moment later")
-        assert "drains without it" in worker.log
+        assert "drains all partitions without it" in worker.log
         assert "Traceback" not in worker.log
         full.client.config_set("maxmemory", 0)
         wait_until(lambda: drains(full.client), 15, "the worker registers")
@@ -159,7 +159,7 @@ cli(["worker"])
 @pytest.mark.parametrize("kind", ["string", "list", "hash"])
 def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str, bound: Bound) -> None:
     """Two partitions and a worker; each key that RQ has then becomes something else, one after the other."""
-    worker = site.worker(sys.executable, "-c", SHORT_SLICES, RISK_PARTITIONS="2")
+    worker = site.worker(sys.executable, "-c", SHORT_SLICES, RISK_PARTITIONS="2", RISK_LOG_LEVEL="debug")
     site.report(0, 1)
     wait_until(site.all_is_stored, 20, "it drains")
     seen: set[bytes] = set()

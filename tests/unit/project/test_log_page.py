@@ -25,4 +25,5 @@ def test_the_page_has_rows() -> None:
 def test_the_code_has_the_line(line: str) -> None:
     if line.startswith("riskstream 0.1.0"):
         line = ", process {os.getpid()} on "
-    assert line in CODE
+    if not line.startswith("Worker …"):  # RQ's
+        assert line in CODE

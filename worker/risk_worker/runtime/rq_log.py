@@ -36,7 +36,8 @@ class _Quiet(logging.Filter):
         if isinstance(error, EXPECTED):
             record.msg, record.args = f"{record.getMessage()} {type(error).__name__}: {error}", ()
             record.exc_info = record.exc_text = None
-        if record.levelno == logging.INFO or self._is_repeated(record):
+        routine = record.levelno == logging.INFO and "shut down requested" not in str(record.msg)
+        if routine or self._is_repeated(record):
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         return True

@@ -24,8 +24,9 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_routine_is_for_debug(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "rq.worker"):
         LOG.info("Job OK (%s)", "drain-0")
+        LOG.info("Worker %s [PID %d]: warm shut down requested", "w", 7)
         LOG.warning("something")
-    assert caplog.messages == ["something"]
+    assert caplog.messages == ["Worker w [PID 7]: warm shut down requested", "something"]
     with caplog.at_level(logging.DEBUG, "rq.worker"):
         LOG.info("Job OK (%s)", "drain-0")
     assert caplog.records[-1].levelname == "DEBUG"
