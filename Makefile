@@ -8,7 +8,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-system check bench bench-large save-cost growth bounds chaos soak reference clean
+.PHONY: help install demo up test test-system check bench bench-large save-cost growth bounds chaos soak reference clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 
 demo: $(DEMO) ## the whole thing on embedded servers: traders, a worker killed half-way, the reconciliation
 	$(BIN)/riskstream demo
+
+up: $(DEMO) ## all that a bot of your own needs, until Ctrl-C: servers, worker, exporter, dashboard
+	$(BIN)/riskstream up
 
 check: $(DEV) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -521,6 +521,104 @@ CREATE VIEW public.risk_hourly AS
 COMMENT ON VIEW public.risk_hourly IS 'Hours (UTC) of each trader: open, high, low, close of current_equity, worst_drawdown_pct, the last daily_pnl, paused_share (0 to 1, of the snapshots), snapshots; docs/retention.md';
 
 --
+-- Name: risk_known_loss; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_known_loss (
+    number bigint NOT NULL,
+    trader_id text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL,
+    undoes bigint,
+    reason text NOT NULL,
+    recorded_by text NOT NULL,
+    database_user text DEFAULT SESSION_USER NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT risk_known_loss_reason_check CHECK ((btrim(reason) <> ''::text)),
+    CONSTRAINT risk_known_loss_seq_check CHECK (((1 <= first_seq) AND (first_seq <= last_seq)))
+);
+
+--
+-- Name: TABLE risk_known_loss; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_known_loss IS 'Lost snapshots that an operator has accepted as lost, so that verify does not count them; append-only';
+
+--
+-- Name: COLUMN risk_known_loss.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.number IS 'Counts the entries';
+
+--
+-- Name: COLUMN risk_known_loss.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.trader_id IS 'Of the lost snapshots';
+
+--
+-- Name: COLUMN risk_known_loss.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.epoch IS 'Of the lost snapshots';
+
+--
+-- Name: COLUMN risk_known_loss.first_seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.first_seq IS 'The first seq that is lost';
+
+--
+-- Name: COLUMN risk_known_loss.last_seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.last_seq IS 'The last seq that is lost';
+
+--
+-- Name: COLUMN risk_known_loss.undoes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.undoes IS 'The number of the entry that does not hold any more from here on; NULL: this entry accepts a loss';
+
+--
+-- Name: COLUMN risk_known_loss.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.reason IS 'Why, in the operator''s words';
+
+--
+-- Name: COLUMN risk_known_loss.recorded_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.recorded_by IS 'Who ran the command: user@host';
+
+--
+-- Name: COLUMN risk_known_loss.database_user; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.database_user IS 'As which user of the database';
+
+--
+-- Name: COLUMN risk_known_loss.recorded_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_known_loss.recorded_at IS 'When, by the database''s clock';
+
+--
+-- Name: risk_known_loss_number_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.risk_known_loss ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.risk_known_loss_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+--
 -- Name: risk_state; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -930,6 +1028,20 @@ ALTER TABLE ONLY public.risk_epoch_total
     ADD CONSTRAINT risk_epoch_total_pkey PRIMARY KEY (trader_id, epoch);
 
 --
+-- Name: risk_known_loss risk_known_loss_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_known_loss
+    ADD CONSTRAINT risk_known_loss_pkey PRIMARY KEY (number);
+
+--
+-- Name: risk_known_loss risk_known_loss_undoes_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_known_loss
+    ADD CONSTRAINT risk_known_loss_undoes_key UNIQUE (undoes);
+
+--
 -- Name: risk_seal_mark risk_seal_mark_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -996,6 +1108,18 @@ CREATE INDEX risk_state_history_stored_at ON public.risk_state_history USING bri
 CREATE TRIGGER risk_deployment_keep_row BEFORE DELETE OR TRUNCATE ON public.risk_deployment FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_removal();
 
 --
+-- Name: risk_known_loss risk_known_loss_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_known_loss_append_only_row BEFORE DELETE OR UPDATE ON public.risk_known_loss FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_known_loss risk_known_loss_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_known_loss_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_known_loss FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
 -- Name: risk_seal risk_seal_append_only_row; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -1038,6 +1162,13 @@ CREATE TRIGGER risk_state_history_append_only_statement BEFORE DELETE OR UPDATE 
 CREATE TRIGGER risk_state_history_closed BEFORE INSERT ON public.risk_state_history FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_closed();
 
 --
+-- Name: risk_known_loss risk_known_loss_undoes_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_known_loss
+    ADD CONSTRAINT risk_known_loss_undoes_fkey FOREIGN KEY (undoes) REFERENCES public.risk_known_loss(number);
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -1053,4 +1184,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261126000003'),
     ('20261126000004'),
     ('20261126000005'),
-    ('20261126000007');
+    ('20261126000007'),
+    ('20261126000008');

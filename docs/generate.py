@@ -201,6 +201,7 @@ READERS: Final = {
     "RISK_HEALTH_LISTEN": "workers",
     "RISK_TZ": "questions",
     "RISK_DAY_ENDS": "questions",
+    **dict.fromkeys(("RISK_LOG_LEVEL", "RISK_LOG_FORMAT"), "worker, exporter, dashboard, migrate"),
 }
 """Which processes read a setting. `riskstream config` shows all of them."""
 UNITS: Final = {

@@ -1,4 +1,4 @@
-"""The command `riskstream demo`."""
+"""The commands `riskstream up` and `riskstream demo`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,37 @@ import sys
 from pathlib import Path
 
 import click
+
+PORT = click.IntRange(1, 65535)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path(".riskstream/up"),
+    show_default=True,
+    help="Folder of the data, the logs and the ports; a later run on it goes on with them.",
+)
+@click.option("--redis-port", type=PORT, help="Default: that of the last run, or a free one.")
+@click.option("--postgres-port", type=PORT, help="Default: that of the last run, or a free one.")
+@click.option("--exporter-port", type=PORT, help="Default: that of the last run, 9400, or a free one.")
+@click.option("--dashboard-port", type=PORT, help="Default: that of the last run, 9181, or a free one.")
+def up(data: Path, **ports: int | None) -> None:
+    """Run all that a bot needs until Ctrl-C: embedded servers, worker, exporter, dashboard.
+
+    It prints what to export in the bot's terminal, and a bot of five lines. Settings of this terminal are not
+    used. What is stored stays in the folder.
+    """
+    from risk_devkit import up as module
+
+    chosen = {name.removesuffix("_port"): port for name, port in ports.items() if port is not None}
+    try:
+        status = module.run(data, chosen, click.echo)
+    except module.UpFailed as error:
+        click.echo(f"riskstream: {error}", err=True)
+        status = 1
+    sys.exit(status)
 
 
 @click.command()

@@ -7,13 +7,8 @@ is stopped at the end, on Ctrl-C and on failure. The data stays in the folder; a
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from math import inf
@@ -29,14 +24,15 @@ from rich.table import Table
 from rich.text import Text
 
 from risk_devkit import embedded
-from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse, Watchdog
+from risk_devkit.children import Child, environment, exports, interruptible, is_free
+from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey, FolderInUse
 from risk_devkit.meter import CounterSample, Meter
 from risk_devkit.traders import TradersReport
 from risk_producer.contract.counters import STORED
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
-from risk_producer.settings import CONFIG_FILE, Settings
+from risk_producer.settings import Settings
 from risk_producer.transport.connect import redis_client
 from risk_worker.audit import render
 from risk_worker.audit.ledger import EpochKey
@@ -44,14 +40,15 @@ from risk_worker.audit.reconcile import EpochReport, Report
 from risk_worker.audit.verify import verify
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
+from risk_worker.installation import command, shown
 
+DATA: Final = Path(".riskstream/demo")
 PROCESSES_MAX: Final = 8
 DASHBOARD_PORT: Final = 9181
 DEAD_FOR_S: Final = 1.0  # how long no worker runs, so that one can see the stream fill
 FIRST_ROW_TIMEOUT_S: Final = 60.0
 TRADERS_TIMEOUT_S: Final = 45.0  # to deliver what they hold, after their time is over
 DRAIN_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 15.0
 LOOK_EVERY_S: Final = 0.2
 LINE_EVERY_S: Final = 1.0  # where there is no terminal
 LISTED_MAX: Final = 20  # traders in the reconciliation; of more, only the sum
@@ -75,7 +72,7 @@ def run(
 ) -> int:
     """Run the demo. Returns the exit status: 0 if it is reconciled, 1 if not, 130 when interrupted."""
     screen = Screen(Console())
-    with _signals() as ignore_signals:
+    with interruptible() as ignore_signals:
         stack = ExitStack()
         try:
             play = Demo(screen, stack, data.absolute(), seconds=seconds, traders=traders, rate=rate)
@@ -120,12 +117,15 @@ class Demo:
         traders = self._start_traders()
         with self._screen.live():
             if kill:
-                self._watch(
-                    lambda: self._sample.stored > 0 and self._half_over(), worker, FIRST_ROW_TIMEOUT_S
-                )
+                first_row = "the worker stores the first snapshots"
+                self._watch(lambda: self._sample.stored > 0, worker, FIRST_ROW_TIMEOUT_S, first_row)
+                half_s = self._seconds / 2
+                self._watch(self._half_over, worker, half_s + 5, "half of the time is over")
                 worker = self._kill_and_restart(worker)
             reports = self._wait_for(traders, worker)
-            self._watch(lambda: self._sample.in_flight == 0, worker, DRAIN_TIMEOUT_S)
+            rest = "the worker has stored what is left in Redis"
+            self._watch(lambda: self._sample.in_flight == 0, worker, DRAIN_TIMEOUT_S, rest)
+        self._screen.print("Comparing what was accepted with what is stored ...")
         reconciled = self._show_reconciliation(reports)
         self._draw_equity(self._show_pauses() or self._names[0])
         self._show_next_steps(dashboard_url, keep)
@@ -135,13 +135,15 @@ class Demo:
         return 0 if reconciled else 1
 
     def _start_servers(self) -> None:
-        self._screen.print(f"Starting Valkey and Postgres in {_shown(self._data)} ...")
+        first = "" if self._data.exists() else ", for the first time, which takes some seconds"
+        self._screen.print(f"Starting Valkey and Postgres in {shown(self._data)}{first} ...")
         try:
             valkey = self._stack.enter_context(EmbeddedValkey(self._data / "valkey"))
         except FolderInUse as error:
             raise DemoFailed(f"{error}. Is it a demo with --keep? --data names another folder.") from None
         postgres = self._stack.enter_context(EmbeddedPostgres(self._data / "postgres", database="risk"))
         self._redis_url, self._database_url = valkey.url, postgres.url
+        self._screen.print("Making the tables, where they are not there yet ...")
         migrations.up(self._database_url)
         self._client = self._stack.enter_context(
             redis_client(self._redis_url, answer_timeout_s=5, connect_timeout_s=5, retries=10)
@@ -151,7 +153,7 @@ class Demo:
         self._screen.print(f"  Valkey    {self._redis_url}\n  Postgres  {self._database_url}")
 
     def _start_dashboard(self) -> str:
-        port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else embedded.free_port()
+        port = DASHBOARD_PORT if is_free(DASHBOARD_PORT) else embedded.free_port()
         self._start("dashboard", ["risk_worker", "dashboard", "--port", str(port)])
         url = f"http://127.0.0.1:{port}"
         self._screen.print(f"  Dashboard {url}")
@@ -176,17 +178,11 @@ class Demo:
             children.append(self._start(f"traders-{number + 1}", ["risk_devkit.traders", *names, *options]))
         return children
 
-    def _start(self, name: str, command: list[str]) -> Child:
+    def _start(self, name: str, module: list[str]) -> Child:
         log = self._data / "logs" / f"{name}.log"
-        child = Child(name, [sys.executable, "-m", *command], self._environment(), log)
+        child = Child(name, module, environment(self._redis_url, self._database_url), log)
         self._stack.callback(child.stop)
         return child
-
-    def _environment(self) -> dict[str, str]:
-        """Ours, without any setting: the demo must never meet a database that is not its own."""
-        settings = {meta["env"] for meta in Settings.declared().values()} | {CONFIG_FILE}
-        kept = {name: value for name, value in os.environ.items() if name not in settings}
-        return {**kept, "REDIS_URL": self._redis_url, "POSTGRES_URL": self._database_url}
 
     def _half_over(self) -> bool:
         return self._clock() - self._began >= self._seconds / 2
@@ -195,14 +191,16 @@ class Demo:
         worker.kill()
         self._screen.print(f"Worker {worker.pid} killed with SIGKILL. The traders go on; the stream fills.")
         killed = self._clock()
-        self._watch(lambda: self._clock() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5)
+        dead_for = f"{DEAD_FOR_S:g} s without a worker are over"
+        self._watch(lambda: self._clock() - killed >= DEAD_FOR_S, None, DEAD_FOR_S + 5, dead_for)
         waiting = self._sample.in_flight
         if entry := self._oldest_entry():
             self._screen.print(f"{waiting:,} wait in Redis. The oldest: {entry}")
         stored = self._sample.stored
         restarted = self._clock()
         worker = self._start_worker()
-        self._watch(lambda: self._sample.stored > stored, worker, FIRST_ROW_TIMEOUT_S)
+        again = f"worker {worker.pid} stores again"
+        self._watch(lambda: self._sample.stored > stored, worker, FIRST_ROW_TIMEOUT_S, again)
         took_s = self._clock() - restarted
         self._screen.print(f"Worker {worker.pid} stores again, {took_s:.1f} s after it was started.")
         return worker
@@ -217,23 +215,26 @@ class Demo:
         def over() -> bool:
             return not any(child.running for child in traders)
 
-        self._watch(over, worker, left_s + TRADERS_TIMEOUT_S)
-        return [child.report() for child in traders]
+        self._watch(over, worker, left_s + TRADERS_TIMEOUT_S, "the traders have ended")
+        return [_report(child) for child in traders]
 
-    def _watch(self, until: Callable[[], bool], worker: Child | None, timeout_s: float) -> None:
-        """Show how things stand until a condition holds. Raises DemoFailed."""
+    def _watch(
+        self, until: Callable[[], bool], worker: Child | None, timeout_s: float, waits_until: str
+    ) -> None:
+        """Show how things stand, and what is waited for, until a condition holds. Raises DemoFailed."""
         deadline = self._clock() + timeout_s
         while True:
             self._sample = self._meter.read()
             elapsed_s = self._clock() - self._began
-            self._screen.show(self._sample, elapsed_s, self._seconds, worker.pid if worker else None)
+            pid = worker.pid if worker else None
+            self._screen.show(self._sample, elapsed_s, self._seconds, pid, waits_until)
             if until():
                 return
             if worker is not None and not worker.running:
                 raise DemoFailed(f"the worker ended by itself; its log says:\n{worker.log_tail()}")
             if self._clock() > deadline:
                 log = f"; the worker's log says:\n{worker.log_tail()}" if worker else ""
-                raise DemoFailed(f"no progress within {timeout_s:.0f} s{log}")
+                raise DemoFailed(f"waited {timeout_s:.0f} s in vain until {waits_until}{log}")
             sleep(LOOK_EVERY_S)
 
     def _keep(self, worker: Child) -> NoReturn:
@@ -243,7 +244,7 @@ class Demo:
         worker.stop()  # its pid may soon be another's
         self._screen.print(
             f"Worker {worker.pid} has ended, the rest keeps running. To start another: "
-            f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} riskstream worker"
+            f"REDIS_URL={self._redis_url} POSTGRES_URL={self._database_url} {command()} worker"
         )
         while True:
             sleep(LOOK_EVERY_S)
@@ -319,15 +320,18 @@ class Demo:
         self._screen.print(Text("\n" + figure.build().string(colorless=True)))
 
     def _show_next_steps(self, dashboard_url: str | None, keep: bool) -> None:
-        lines = ["", f"Data and logs are in {_shown(self._data)}."]
+        lines = ["", f"Data and logs are in {shown(self._data)}."]
         if not keep:
-            lines.append("To look further, keep it running at the end: riskstream demo --keep")
+            where = "" if self._data == DATA.absolute() else f" --data {shlex.quote(shown(self._data))}"
+            lines.append(f"To look further, keep it running at the end: {command()} demo{where} --keep")
+            lines.append(f"To try a bot of your own: {command()} up")
         else:
             psql = shutil.which("psql") or str(embedded.program("psql"))
-            port = self._redis_url.rpartition(":")[2].partition("/")[0]
             lines += [
                 "To look further, in another terminal:",
-                f"  redis-cli -p {port} HGETALL '{Keys(0).counters}'",
+                *(f"  {line}" for line in exports(self._redis_url, self._database_url)),
+                f"  {command()} state",
+                f"  {command()} history {self._names[0]}",
                 f"  {shlex.quote(psql)} {self._database_url} -c 'TABLE risk_state'",
                 *([f"  {dashboard_url}"] if dashboard_url else []),
                 "Everything keeps running. Ctrl-C stops it.",
@@ -336,60 +340,6 @@ class Demo:
 
 
 _COLUMNS: Final = ("accepted", "stored", "conflated", "dead", "lost", "duplicates")
-
-
-class Child:
-    """A process of the demo, in a session of its own: a Ctrl-C in the terminal reaches only us."""
-
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
-        self.name = name
-        self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._watchdog = Watchdog(self._process.pid, signal.SIGTERM)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self._process.kill()
-        self._process.wait(STOP_TIMEOUT_S)
-        self._watchdog.dismiss()
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that does not help. May be called again."""
-        if self.running:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        self._watchdog.dismiss()
-
-    def report(self) -> TradersReport:
-        """What a process of traders says in its last line. Raises DemoFailed."""
-        try:
-            return msgspec.json.decode(self.log_tail(1), type=TradersReport)
-        except msgspec.MsgspecError:
-            raise DemoFailed(f"{self.name} failed; its log says:\n{self.log_tail()}") from None
-
-    def log_tail(self, lines: int = 15) -> str:
-        """The end of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
 
 class Screen:
@@ -401,6 +351,7 @@ class Screen:
         self._live: Live | None = None
         self._last_line = -inf
         self._line = ""
+        self._waits_until = ""
 
     @property
     def width(self) -> int:
@@ -422,10 +373,12 @@ class Screen:
             yield
         self._live = None
 
-    def show(self, sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> None:
-        """How things stand."""
+    def show(
+        self, sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None, waits_until: str
+    ) -> None:
+        """How things stand, and what is waited for."""
         if self._live is not None:
-            self._live.update(_panel(sample, elapsed_s, seconds, worker))
+            self._live.update(_panel(sample, elapsed_s, seconds, worker, waits_until))
             return
         self._line = (
             f"{elapsed_s:5.1f} s  accepted {sample.accepted:,}  stored {sample.stored:,}  "
@@ -434,11 +387,16 @@ class Screen:
         )
         if self._clock() - self._last_line >= LINE_EVERY_S:
             self._last_line = self._clock()
+            if waits_until != self._waits_until:
+                self._waits_until = waits_until
+                self.print(f"Waiting until {waits_until} ...")
             self.print(self._line)
             self._line = ""
 
 
-def _panel(sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None) -> Panel:
+def _panel(
+    sample: CounterSample, elapsed_s: float, seconds: float, worker: int | None, waits_until: str
+) -> Panel:
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right", min_width=10)
@@ -449,6 +407,7 @@ def _panel(sample: CounterSample, elapsed_s: float, seconds: float, worker: int 
     grid.add_row("rows/s", f"{sample.rows_per_s:,.0f}", "")
     grid.add_row("latency", _ms(sample.p50_ms), f"p50, accept to commit; p99 {_ms(sample.p99_ms)}")
     grid.add_row("worker", str(worker) if worker else Text("killed", style="bold red"), "")
+    grid.add_row("waits until", "", waits_until)
     return Panel(grid, title=f"riskstream, {min(elapsed_s, seconds):.0f} of {seconds:g} s", expand=False)
 
 
@@ -460,6 +419,14 @@ def _paused(count: int, first: str) -> str:
     if count == 1:
         return f"Once a trader paused, {first}"
     return f"{count:,} times a trader paused, the first was {first}"
+
+
+def _report(traders: Child) -> TradersReport:
+    """What a process of traders says in its last line. Raises DemoFailed."""
+    try:
+        return msgspec.json.decode(traders.log_tail(1), type=TradersReport)
+    except msgspec.MsgspecError:
+        raise DemoFailed(f"{traders.name} failed; its log says:\n{traders.log_tail()}") from None
 
 
 def _differences(accepted: Mapping[EpochKey, int], found: Report) -> list[str]:
@@ -488,44 +455,3 @@ def _table(epochs: list[EpochReport]) -> Table:
     table.add_section()
     table.add_row("all", *(f"{sum(numbers):,}" for numbers in zip(*rows, strict=True)))
     return table
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], None]]:
-    """SIGTERM and SIGHUP interrupt like Ctrl-C, the first of them alone, and none any more once the function
-    given is called."""
-
-    def interrupt(*_: object) -> None:
-        ignore()
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
-
-    def ignore() -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-
-    try:
-        yield ignore
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _shown(path: Path) -> str:
-    """Relative to here where that is shorter."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -17,7 +16,7 @@ import pytest
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer import RiskProducer
 from tests.support.factory import snapshot
-from tests.support.process import ChildProcess
+from tests.support.process import ChildProcess, processes_of
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
 
@@ -30,22 +29,9 @@ def folder() -> Iterator[Path]:
         yield made
 
 
-def of(folder: Path) -> list[psutil.Process]:
-    """Every process that has to do with a demo in the folder: by its command line or its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            said = [*process.cmdline(), *process.environ().values()]
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        if process.pid != os.getpid() and any(str(folder) in text for text in said):
-            found.append(process)
-    return found
-
-
 def worker_of(folder: Path) -> psutil.Process:
     """The worker of a demo in the folder."""
-    [worker] = [found for found in of(folder) if found.cmdline()[-2:] == ["risk_worker", "worker"]]
+    [worker] = [found for found in processes_of(folder) if found.cmdline()[-2:] == ["risk_worker", "worker"]]
     return worker
 
 
@@ -84,7 +70,7 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
         )
         assert re.search(r"equity of trader-\d as stored in Postgres", process.log)
         assert "\x1b[" not in process.log, "escape sequences where there is no terminal"
-    assert of(folder) == []
+    assert processes_of(folder) == []
     first = rows_in(folder / "data")
     assert 2_000 < first < 3_010
     [sum_line] = re.findall(r"│ all +│ +([\d,]+) │ +([\d,]+) │", process.log)
@@ -94,7 +80,7 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
         assert process.wait(60) == 0, process.log
         assert f"{first:,} rows of earlier runs are there as well" in process.log
         assert "Dashboard" not in process.log.rpartition("Starting Valkey")[2]
-    assert of(folder) == []
+    assert processes_of(folder) == []
     assert rows_in(folder / "data") > first
 
 
@@ -108,13 +94,13 @@ def test_it_balances_twice_on_the_same_data_and_leaves_nothing_running(folder: P
 def test_interrupted_it_leaves_nothing_running(folder: Path, number: signal.Signals) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
-        assert len(of(folder)) > 5, "the look-out sees nothing"
+        assert len(processes_of(folder)) > 5, "the look-out sees nothing"
         process.signal(number)
         process.signal(number)
         assert process.wait(30) == 130, process.log
         assert "Interrupted: stopping everything." in process.log
         assert "Traceback" not in process.log
-    assert of(folder) == []
+    assert processes_of(folder) == []
 
 
 @pytest.mark.system
@@ -122,7 +108,7 @@ def test_killed_it_leaves_nothing_running_either(folder: Path) -> None:
     with demo(folder, "--seconds", "60", "--traders", "2") as process:
         wait_until(lambda: re.search(r"stored [1-9]", process.log), 60, "the first rows")
         process.kill()
-    wait_until(lambda: of(folder) == [], 40, "all of its processes to end")
+    wait_until(lambda: processes_of(folder) == [], 40, "all of its processes to end")
 
 
 def test_a_worker_that_dies_is_a_failure_with_its_log(folder: Path) -> None:
@@ -131,7 +117,7 @@ def test_a_worker_that_dies_is_a_failure_with_its_log(folder: Path) -> None:
         worker_of(folder).kill()
         assert process.wait(30) == 1
         assert "the worker ended by itself; its log says:" in process.log
-    assert of(folder) == []
+    assert processes_of(folder) == []
 
 
 def test_kept_it_goes_on_until_interrupted(folder: Path) -> None:
@@ -144,7 +130,7 @@ def test_kept_it_goes_on_until_interrupted(folder: Path) -> None:
         assert trader == "trader-1"
         process.signal(signal.SIGINT)
         assert process.wait(30) == 0, process.log
-    assert of(folder) == []
+    assert processes_of(folder) == []
 
 
 @pytest.mark.system
@@ -153,7 +139,7 @@ def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder
     with demo(folder, *options) as process:
         wait_until(lambda: "Everything keeps running" in process.log, 60, "the end")
         worker_of(folder).terminate()
-        pattern = r"^Worker \d+ has ended.*: REDIS_URL=(\S+) POSTGRES_URL=(\S+) riskstream worker$"
+        pattern = r"^Worker \d+ has ended.*: REDIS_URL=(\S+) POSTGRES_URL=(\S+) \S*riskstream worker$"
         [(redis_url, url)] = wait_until(lambda: re.findall(pattern, process.log, re.M), 30, "the line")
         environ = {"REDIS_URL": redis_url, "POSTGRES_URL": url}
         with RiskProducer(redis_url) as producer:
@@ -163,4 +149,4 @@ def test_kept_it_goes_on_without_its_worker_and_says_how_to_start_another(folder
             wait_until(lambda: connection.execute(stored).fetchone(), 30, "the other worker")
         process.signal(signal.SIGINT)
         assert process.wait(30) == 0, process.log
-    assert of(folder) == []
+    assert processes_of(folder) == []

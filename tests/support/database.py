@@ -39,5 +39,11 @@ def migrate_up_to(url: str, name: str, scratch: Path) -> None:
 
 def migrate_down(url: str, name: str) -> None:
     """Take back the migrations as far as the one of that file name, which is taken back too."""
-    while name not in migrations.down(url):
+    while name not in take_back(url):
         pass
+
+
+def take_back(url: str) -> str:
+    """Take the latest migration back with whatever rows it drops. Returns what was done."""
+    _, rows = migrations.rows_to_drop(url)
+    return migrations.down(url, drop_rows=sum(rows.values()))

@@ -12,7 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+import psutil  # type: ignore[import-untyped]
+
 from tests.support.wait import slowness
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process that has to do with a folder: by its command line or its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            texts = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in text for text in texts):
+            found.append(process)
+    return found
 
 
 class ChildProcess:

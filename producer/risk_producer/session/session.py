@@ -22,6 +22,7 @@ from risk_producer.errors import ProducerClosed, StreamFull, StreamUnavailable
 from risk_producer.item import Item, State
 from risk_producer.session.buffer import Buffer
 from risk_producer.session.counts import Counts, MetricsSample
+from risk_producer.session.fullness import Fullness
 from risk_producer.session.health import Diagnosis, Health, SnapshotTotals
 from risk_producer.session.local import LocalState
 from risk_producer.session.options import Options
@@ -63,6 +64,7 @@ class ProducerSession:
         """Whether the flusher asks how many partitions there are before it sends the first batch."""
         self._wakeup = Wakeup(options.buffer_size)
         self._counts = Counts()
+        self._fullness = Fullness()
         self._in_memory = not options.persistent
         """Whether only memory holds what is saved now, at least of the partitions that are away."""
         self._close_by: float | None = None
@@ -352,6 +354,10 @@ class ProducerSession:
                 self._on_reply(request, reply, now)
             except BaseException as error:  # noqa: BLE001  as in the flusher: the others' replies wait here
                 failures[request.keys.partition] = error
+        sender, rejected = self._sender, self._counts.rejected
+        if line := self._fullness.look(sender.full, now, cap=sender.cap, rejected=rejected):
+            self.section.log(logging.WARNING, "%s", line)
+            self.section.leave()
         # What another reply's number of partitions has moved elsewhere meanwhile is asked for there.
         left = {number: error for number, error in failures.items() if self._buffer.queues[number].items}
         if left:
@@ -571,6 +577,8 @@ class ProducerSession:
             if section.deferred:
                 section.run_deferred()
             self._count_left()
+            if line := self._fullness.end(self._counts.rejected):
+                section.log(logging.WARNING, "%s", line)
             self.ended, self.spool, self._sender.spool = True, None, None
         section.leave()
         return True

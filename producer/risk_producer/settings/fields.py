@@ -262,6 +262,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env("RISK_DRAIN_TIMEOUT_S", "Seconds a stopping worker has for the batch in hand", gt=0, le=3600),
     ] = 10.0
+    log_level: Annotated[
+        str,
+        env(
+            "RISK_LOG_LEVEL",
+            "From which level on worker, exporter and dashboard log: debug, info, warning, error or critical",
+            pattern=r"(?i)^(debug|info|warning|error|critical)$",
+            expects="debug, info, warning, error or critical",
+        ),
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        env("RISK_LOG_FORMAT", "How they log: lines of text, or a JSON object a line"),
+    ] = "text"
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, *, role: Role | None = None) -> Self:

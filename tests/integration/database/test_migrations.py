@@ -12,10 +12,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from risk_producer.errors import ConfigurationError
+from risk_worker.audit import known_loss
+from risk_worker.cli import cli
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
+from tests.support.database import take_back
 from tests.support.proxy import Proxy
 from tests.support.servers import with_name
 
@@ -46,7 +50,7 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
     assert tables_of(empty_database_url) >= TABLES
 
     for name in reversed(FILES):
-        assert migrations.down(empty_database_url) == f"Took back {name}"
+        assert take_back(empty_database_url) == f"Took back {name}"
     assert tables_of(empty_database_url) == {"schema_migrations"}
     with psycopg.connect(empty_database_url) as connection:
         left = connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'risk%'").fetchall()
@@ -57,6 +61,44 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
     migrations.up(empty_database_url)
     assert migrations.schema_of(empty_database_url) == first
     assert migrations.up(empty_database_url) == "Nothing to apply"
+
+
+def test_down_says_how_many_rows_it_would_drop_and_drops_no_others(empty_database_url: str) -> None:
+    url = empty_database_url
+    migrations.up(url)
+    while "_known_losses" not in take_back(url):
+        pass
+    migrations.up(url)
+    while "_known_losses" not in migrations.rows_to_drop(url)[0]:
+        take_back(url)
+    for seq in (1, 2):
+        known_loss.record(url, "t", 1, (seq, seq), reason="x", by="a@b")
+    environ = {"POSTGRES_URL": url}
+    for given in ([], ["--drop-rows", "1"], ["--drop-rows", "3"]):
+        refused = CliRunner().invoke(cli, ["migrate", "down", *given], env=environ)
+        assert refused.exit_code == 2
+        assert "drops 2 rows for good (risk_known_loss 2)" in refused.stderr
+        assert refused.stderr.rstrip().endswith("riskstream migrate down --drop-rows 2")
+        assert "Nothing was changed" in refused.stderr
+        assert len(known_loss.in_force(url)) == 2
+    done = CliRunner().invoke(cli, ["migrate", "down", "--drop-rows", "2"], env=environ)
+    assert done.exit_code == 0, done.output
+    assert "risk_known_loss" not in tables_of(url)
+
+
+def test_what_a_way_down_drops_is_read_from_its_file() -> None:
+    found = {
+        path.name.partition("_")[2]: migrations.tables_dropped_by(path.read_text())
+        for path in migrations._CHECKOUT.glob("*.sql")
+    }
+    assert found["create_risk_tables.sql"] == {"risk_state", "risk_state_history", "risk_dead_letter"}
+    assert found["history_hypertable.sql"] == set(), "it copies the rows"
+    assert found["partitioning.sql"] == {"risk_deployment"}
+    assert found["seals.sql"] == {"risk_epoch_total", "risk_seal", "risk_seal_run", "risk_seal_mark"}
+    assert migrations.tables_dropped_by("DROP TABLE a;\n-- migrate:down\nDROP TABLE IF EXISTS b, c;\n") == {
+        "b",
+        "c",
+    }
 
 
 def test_status_names_what_is_applied_and_what_is_not(empty_database_url: str) -> None:
@@ -268,7 +310,7 @@ def test_the_deployments_row_comes_and_goes_beside_data(empty_database_url: str)
         db.execute(state)
         for _ in range(2):
             identities += db.execute("SELECT id FROM risk_deployment").fetchall()
-            while "_deployment" not in migrations.down(empty_database_url):
+            while "_deployment" not in take_back(empty_database_url):
                 pass
             migrations.up(empty_database_url)
             assert db.execute("SELECT trader_id FROM risk_state").fetchall() == [("t",)]

@@ -63,7 +63,8 @@ class Statement:
             name = found[1] or f"%{len(numbers)}"
             return f"${numbers.setdefault(name, len(numbers) + 1)}"
 
-        return re.sub(r"%%|%\((\w+)\)[sbt]|%[sbt]", number, self.text)
+        text = self.text.replace("{table}", "risk_state")  # a name that is filled in
+        return re.sub(r"%%|%\((\w+)\)[sbt]|%[sbt]", number, text)
 
 
 def found() -> Iterator[Statement]:

@@ -21,7 +21,7 @@ README = (Path(__file__).parents[3] / "README.md").read_text()
 def test_the_producers_lines_run(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", README, re.S)
+    [code] = re.findall(r"<!-- examples/restart_and_save.py -->\n```python\n(.*?)```", README, re.S)
     monkeypatch.setenv("REDIS_URL", redis_url)
     mark_restored(redis_client)
     names: dict[str, Any] = {}

@@ -140,6 +140,7 @@ def test_what_a_node_takes_away_comes_back_and_the_others_go_on(
     bound: Bound,
 ) -> None:
     environ = {
+        "RISK_LOG_LEVEL": "debug",  # RQ's lines of each job
         "REDIS_URL": cluster.url,
         "RQ_REDIS_URL": redis_url,
         "POSTGRES_URL": database_url,

@@ -61,7 +61,16 @@ def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, 
             for part in re.findall(r'(?:src|href)="(/static/[^"]+)"', page):
                 assert get(port, part)
             assert "/static/" in page
-        assert worker.stop() == 0
+        jobs = get(port, "/0/view/jobs")
+        assert 'title="Queue name" value="risk-drain"' in jobs
+        assert re.search(r"<option\s+selected\s*>started</option>", jobs)
+        listed = json.loads(get(port, "/0/data/jobs/risk-drain/started/8/asc/1.json"))["jobs"]
+        assert [each["id"] for each in listed] == ["drain-0"]
+
+        [shown] = json.loads(get(port, "/0/data/workers.json"))["workers"]
+        assert re.fullmatch(rf"[\w.-]+-{worker.pid}-[0-9a-f]{{6}}", shown["name"])
+        worker.kill()
+        assert json.loads(get(port, "/0/data/workers.json")) == {"workers": []}
         assert process.stop(5) == 0
         assert "Traceback" not in process.log
 

@@ -99,7 +99,7 @@ def test_at_maxmemory_a_worker_that_is_started_drains_at_once(
         worker = full.worker()
         wait_until(full.all_is_stored, 15, "what waits is stored")
         wait_until(lambda: not full.client.xlen(Keys(0).snapshots), 15, "it is acknowledged a moment later")
-        assert "drains without it" in worker.log
+        assert "drains all partitions without it" in worker.log
         assert "Traceback" not in worker.log
         full.client.config_set("maxmemory", 0)
         wait_until(lambda: drains(full.client), 15, "the worker registers")
@@ -159,7 +159,7 @@ cli(["worker"])
 @pytest.mark.parametrize("kind", ["string", "list", "hash"])
 def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str, bound: Bound) -> None:
     """Two partitions and a worker; each key that RQ has then becomes something else, one after the other."""
-    worker = site.worker(sys.executable, "-c", SHORT_SLICES, RISK_PARTITIONS="2")
+    worker = site.worker(sys.executable, "-c", SHORT_SLICES, RISK_PARTITIONS="2", RISK_LOG_LEVEL="debug")
     site.report(0, 1)
     wait_until(site.all_is_stored, 20, "it drains")
     seen: set[bytes] = set()
@@ -257,10 +257,10 @@ def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connecti
         for number in range(1, 8):
             site.report()
             wait_until(site.all_is_stored, 40, f"snapshot {number} is stored without RQ")
-        wait_until(lambda: worker.log.count("RQ's loop has ended") >= 4, 40, "some rounds")
+        assert worker.log.count("The worker cannot use RQ") in (1, 2), "once a minute"
         assert len(psutil.Process(worker.pid).net_connections("tcp")) < 15
         assert len(psutil.Process(worker.pid).threads()) < 15
-        assert worker.log.count("\n") < 400
+        assert worker.log.count("\n") < 40
     finally:
         site.client.execute_command("ACL", "SETUSER", "default", "+blmove", "+lmove")
     wait_until(lambda: drains(site.client), 20, "it works with RQ again")

@@ -14,6 +14,7 @@ import pytest
 from risk_worker.database import migrations
 from risk_worker.timescale.policies import SQL
 from tests.integration.timescale.conftest import Run
+from tests.support.database import take_back
 from tests.support.history import DAY, TODAY, fill
 
 MIGRATION: Final = Path(__file__).parents[3] / "db/migrations/20261126000005_aggregates_and_expiry.sql"
@@ -139,7 +140,7 @@ def test_down_and_up_again(hypertable_url: str, run: Run, enabled: bool) -> None
             db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
             refresh(db)
         before = [shown(db, name) for name in BUCKETS]
-        while MIGRATION.name not in migrations.down(hypertable_url):
+        while MIGRATION.name not in take_back(hypertable_url):
             pass
         assert db.execute(
             "SELECT count(*) FROM timescaledb_information.jobs WHERE job_id >= 1000"

@@ -15,6 +15,7 @@ from risk_devkit.embedded import EmbeddedPostgres
 from risk_worker.database import migrations
 from risk_worker.timescale.policies import jobs
 from tests.integration.timescale.conftest import Run
+from tests.support.database import take_back
 from tests.support.history import DAY, TODAY, fill
 from tests.support.servers import Databases
 
@@ -317,7 +318,7 @@ class TestApacheEdition:
         with psycopg.connect(apache_url) as db:
             assert db.execute("SELECT sum(snapshots) FROM risk_daily").fetchall() == [(40,)]
         for _ in range(2):
-            while "_expiry" not in migrations.down(apache_url):
+            while "_expiry" not in take_back(apache_url):
                 pass
             migrations.up(apache_url)
         with psycopg.connect(apache_url) as db:

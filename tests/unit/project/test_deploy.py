@@ -385,7 +385,8 @@ def test_the_builder_gets_what_the_wheel_needs_and_nothing_secret() -> None:
 
 def test_procfile_commands_exist() -> None:
     entries = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
-    assert set(entries) == {"release", "worker", "exporter", "dashboard"}
+    # None that ends by itself, as honcho would stop the others then; the worker migrates.
+    assert set(entries) == {"worker", "exporter", "dashboard"}
     for command in entries.values():
         program, *words = shlex.split(command)
         assert program == "riskstream"

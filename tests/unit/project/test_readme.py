@@ -41,6 +41,8 @@ def test_commands_exist(line: str) -> None:
     command: click.Command | None = cli
     context = click.Context(cli)
     while isinstance(command, click.Group):
+        if command.invoke_without_command and (not words or words[0].startswith("-")):
+            break
         command, words = command.get_command(context, words[0]), words[1:]
     assert command is not None
 

@@ -29,12 +29,13 @@ def test_the_time_goes_on_after_the_traders_have_ended_and_the_last_line_is_the_
         play._meter = Meter(client)
         clock.now += 30
         with screen.live():
-            play._watch(lambda: True, None, 1)
+            play._watch(lambda: True, None, 1, "all is well")
             client.hset(Keys(0).counters, "accepted", 7)
-            play._watch(lambda: True, None, 1)
+            play._watch(lambda: True, None, 1, "all is well")
             client.hset(Keys(0).counters, "accepted", 8)
-            play._watch(lambda: True, None, 1)
-    first, last = output.getvalue().splitlines()
+            play._watch(lambda: True, None, 1, "all is well")
+    waits, first, last = output.getvalue().splitlines()
+    assert waits == "Waiting until all is well ..."
     assert first.startswith(" 30.0 s  accepted 0  ")
     assert last.startswith(" 30.0 s  accepted 8  ")
 

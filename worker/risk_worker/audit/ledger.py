@@ -218,6 +218,17 @@ def found_since(
     return any(touches(missing[key], pieces) for key, pieces in found.items())
 
 
+def recorded_before(url: str, epochs: Sequence[EpochKey], since: datetime) -> dict[EpochKey, int]:
+    """The highest seq of each epoch that was recorded before a time; none of those that have no such row.
+
+    Raises as read().
+    """
+    asked = {"since": since, "traders": [key[0] for key in epochs], "epochs": [key[1] for key in epochs]}
+    with connected(url) as connection:
+        rows = connection.execute(_SQL["recorded_before"], asked).fetchall() if epochs else []
+    return {(trader_id, epoch): seq for trader_id, epoch, seq in rows if seq is not None}
+
+
 def _can_hold(connection: psycopg.Connection, text: str) -> bool:
     """Whether the database's encoding has all characters of a text; where it is not known: yes."""
     name = connection.info.parameter_status("server_encoding") or ""

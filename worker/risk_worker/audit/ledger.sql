@@ -55,6 +55,15 @@ SELECT trader_id, epoch, seq, seq
 FROM risk_dead_letter JOIN missing USING (trader_id, epoch)
 WHERE seq BETWEEN first AND last;
 
+-- name: recorded_before
+-- The highest seq of each epoch that was recorded before a time; by the newest row before it, so few rows are read.
+SELECT wanted.trader_id, wanted.epoch, (
+    SELECT seq FROM risk_state_history AS history
+    WHERE history.trader_id = wanted.trader_id AND history.epoch = wanted.epoch AND recorded_at < %(since)s
+    ORDER BY recorded_at DESC, seq DESC LIMIT 1
+)
+FROM unnest(%(traders)s::text[], %(epochs)s::bigint[]) AS wanted (trader_id, epoch);
+
 -- name: dead_letters
 -- No producer sends as much as 64 kB; of a payload that is larger nothing is read.
 SELECT trader_id, epoch, seq, CASE WHEN octet_length(payload) <= 65536 THEN payload ELSE '' END

@@ -92,3 +92,9 @@ def touches(gaps: Iterable[Range], pieces: Iterable[Range]) -> bool:
 def size(ranges: Iterable[Range]) -> int:
     """How many numbers they have. ranges: disjoint."""
     return sum(last - first + 1 for first, last in ranges)
+
+
+def shown(numbers: Range) -> str:
+    """For a person: "seq 7", "seq 7 to 9 (3)"."""
+    first, last = numbers
+    return f"seq {first}" if first == last else f"seq {first} to {last} ({last - first + 1:,})"

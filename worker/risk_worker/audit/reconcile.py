@@ -1,19 +1,22 @@
 """The reconciliation: what was accepted, set against what became of it. It asks neither Redis nor
 Postgres: what they hold is passed in.
 
-accepted + foreign = stored + dead + conflated + in flight + not retained, where nothing is lost.
+accepted + foreign = stored + dead + conflated + in flight + not retained, where nothing is lost; what is
+known to be lost is counted apart.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from risk_producer.contract import counters as names
+from risk_worker.audit.known_loss import KnownLoss
 from risk_worker.audit.ledger import BEGINNING, NOTHING, EpochKey, Ledger
-from risk_worker.audit.ranges import Range, size, split, subtract
+from risk_worker.audit.ranges import Range, shown, size, split, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,21 @@ class EpochReport:
     """What has expired, as the seals say, or is gone from history and was recorded before the horizon."""
     foreign: int = 0
     """Dead letters and entries in its name that no producer sent; they count as dead or in flight."""
+    known_lost: int = 0
+    """What is lost, and accepted as lost by an operator; the gaps are without it."""
+    lost_earlier: int = 0
+    """What was lost before the time from which on losses count; the gaps are without it."""
 
     @property
     def problems(self) -> Iterator[str]:
         """What is wrong, one sentence each."""
         name = f"{self.trader_id}, epoch {self.epoch}"
         for gap in self.gaps:
-            yield f"{name}: lost {_shown(gap)}"
+            yield f"{name}: lost {shown(gap)}"
         if self.duplicates:
             yield f"{name}: {self.duplicates:,} stored more than once"
         found = self.stored + self.dead + self.conflated + self.in_flight + self.not_retained
+        found += self.known_lost + self.lost_earlier
         if self.accepted + self.foreign != found + self.lost - self.duplicates:
             yield f"{name}: {self.accepted:,} accepted, but {found:,} accounted for"
 
@@ -58,6 +66,8 @@ _SUMS: Final = (
     "in_flight",
     "not_retained",
     "lost",
+    "known_lost",
+    "lost_earlier",
     names.DUPLICATES,
 )
 """Fields of EpochReport. What Redis counts too has the name of that counter."""
@@ -78,6 +88,14 @@ class Report:
     findings: Sequence[str] = ()
     """What else is wrong, a sentence each: what Redis holds and cannot be read, traders held back,
     partitions that are not drained."""
+    undecided: Sequence[str] = ()
+    """Of the findings: what Redis holds and cannot be read, so that what is in flight may seem to be lost."""
+    known_losses: Sequence[KnownLoss] = ()
+    """What operators have accepted as lost."""
+    lost_no_longer: Sequence[str] = ()
+    """Known losses of which something is there after all, a sentence each."""
+    lost_since: datetime | None = None
+    """What was lost earlier is no problem; None: whenever it was."""
     retained_since: datetime | None = None
     """The horizon: what was recorded before it may be gone from history."""
     sealed_until: str = BEGINNING
@@ -111,6 +129,7 @@ class Report:
         for epoch in self.epochs:
             yield from epoch.problems
         yield from (f"{trader}: risk_state is not the newest of its history" for trader in self.states_behind)
+        yield from self.lost_no_longer
         yield from self.findings
 
 
@@ -120,14 +139,20 @@ def reconcile(
     ledger: Ledger,
     foreign: int = 0,
     foreign_of: Mapping[EpochKey, int] | None = None,
+    known_losses: Sequence[KnownLoss] = (),
 ) -> Report:
     """Set what was read side by side.
 
     admitted: the last seq that Redis admitted. waiting: (first, last) seq of each entry in a stream; what
     the database has too is not in flight any more. foreign: entries in a stream that are no snapshots.
-    foreign_of: entries in a stream in the name of an epoch that no producer sent.
+    foreign_of: entries in a stream in the name of an epoch that no producer sent. known_losses: by trader,
+    epoch and seq.
     """
     foreign_of = foreign_of or {}
+    losses: dict[EpochKey, list[KnownLoss]] = defaultdict(list)
+    for loss in known_losses:
+        losses[loss.trader_id, loss.epoch].append(loss)
+    lost_no_longer: list[str] = []
     epochs = []
     known = admitted.keys() | waiting.keys() | ledger.epochs.keys() | foreign_of.keys()
     following: EpochKey | None = None
@@ -138,6 +163,8 @@ def reconcile(
         tail = [(totals.highest + 1, accepted)] if accepted > totals.highest else []
         left, in_flight, filled = subtract([*totals.gaps, *tail], entries)
         gaps, gone = split(left, _expired(key, accepted, ledger, following))
+        gaps, given_up = split(gaps, (loss.numbers for loss in losses.get(key, ())))
+        lost_no_longer += _no_longer(losses.get(key, ()), left, accepted)
         in_its_name = foreign_of.get(key, 0)
         epochs.append(
             EpochReport(
@@ -153,6 +180,7 @@ def reconcile(
                 gaps=gaps,
                 not_retained=size(gone) + totals.gone,
                 foreign=totals.foreign + in_its_name,
+                known_lost=size(given_up),
             )
         )
         following = key
@@ -163,6 +191,8 @@ def reconcile(
         ledger.unidentified,
         foreign,
         ledger.dead_but_stored,
+        known_losses=known_losses,
+        lost_no_longer=lost_no_longer,
         retained_since=ledger.horizon,
         sealed_until=ledger.sealed_until,
     )
@@ -186,6 +216,35 @@ def _expired(key: EpochKey, accepted: int, ledger: Ledger, following: EpochKey |
     return expired
 
 
-def _shown(gap: Range) -> str:
-    first, last = gap
-    return f"seq {first}" if first == last else f"seq {first} to {last} ({last - first + 1:,})"
+def _no_longer(losses: Sequence[KnownLoss], missing: Sequence[Range], accepted: int) -> Iterator[str]:
+    """A sentence for each known loss of which something is not missing any more."""
+    for loss in losses:
+        there, _ = split([loss.numbers], [*missing, (accepted + 1, max(accepted, loss.last_seq) + 1)])
+        if there:
+            yield (
+                f"{loss.trader_id}, epoch {loss.epoch}: {shown(there[0])} is there after all, and was "
+                f"accepted as lost; riskstream verify undo {loss.number}"
+            )
+
+
+def without_earlier(report: Report, since: datetime, recorded_before: Mapping[EpochKey, int]) -> Report:
+    """The report, with losses before a time set apart.
+
+    recorded_before: of each epoch the highest seq that was recorded before that time. What an epoch lost at
+    its end was lost before the trader's next epoch was claimed.
+    """
+    epochs: list[EpochReport] = []
+    following: EpochReport | None = None
+    for each in reversed(report.epochs):
+        until = recorded_before.get((each.trader_id, each.epoch), 0)
+        if (
+            following is not None
+            and following.trader_id == each.trader_id
+            and following.epoch / 1000 < since.timestamp()
+        ):
+            until = each.accepted
+        following = each
+        gaps, earlier = split(each.gaps, [(1, until)] if until else ())
+        epochs.append(replace(each, gaps=gaps, lost=size(gaps), lost_earlier=size(earlier)))
+    epochs.reverse()
+    return replace(report, epochs=epochs, lost_since=since)

@@ -23,6 +23,7 @@ def as_json(report: Report) -> Iterator[str]:
         "dead_but_stored": report.dead_but_stored,
         "epochs": len(report.epochs),
         "retained_since": report.retained_since,
+        "lost_since": report.lost_since,
         "sealed_until": None if report.sealed_until == BEGINNING else report.sealed_until,
         "rows_read": report.rows_read,
     }
@@ -40,13 +41,18 @@ def as_json(report: Report) -> Iterator[str]:
     yield from _json_list("gaps", gaps)
     yield from _json_list("epochs_with_duplicates", with_duplicates)
     yield from _json_list("states_behind", report.states_behind)
+    yield from _json_list("known_losses", report.known_losses)
+    yield from _json_list("lost_no_longer", report.lost_no_longer)
     yield from _json_list("findings", report.findings)
     yield "\n}"
 
 
 def as_text(report: Report, *, each_epoch: bool) -> str:
     """For a person. each_epoch: with a line for each of the newest epochs, not only what is wrong."""
-    lines = [f"{name.replace('_', ' '):<13}{count:>15,}" for name, count in report.totals.items()]
+    totals = report.totals
+    if report.lost_since is None:
+        del totals["lost_earlier"]  # there is none
+    lines = [f"{name.replace('_', ' '):<13}{count:>15,}" for name, count in totals.items()]
     if report.totals[FOREIGN]:
         lines.append("Foreign is what came into the stream by another way than a producer.")
     if report.dead_but_stored:
@@ -56,6 +62,12 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
     if report.retained_since is not None:
         since = report.retained_since.astimezone(UTC)
         lines.append(f"History is retained since {since:%Y-%m-%dT%H:%M:%SZ}; what was before is not lost.")
+    if report.lost_since is not None:
+        since = report.lost_since.astimezone(UTC)
+        lines.append(f"What was lost before {since:%Y-%m-%dT%H:%M:%SZ} is no problem, as --since says.")
+    lines += [str(loss) for loss in report.known_losses[:SHOWN_MAX]]
+    if len(report.known_losses) > SHOWN_MAX:
+        lines.append(f"and {len(report.known_losses) - SHOWN_MAX:,} more; riskstream verify known has all")
     if report.rows_read is not None:
         rate = report.rows_read / max(report.seconds, 1e-9)
         lines.append(f"{report.rows_read:,} sealed rows read, {rate:,.0f} rows/s")
@@ -78,14 +90,16 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
     lines += [f"✗ {problem}" for problem in shown]
     if more:
         lines.append(f"✗ and {more:,} more; --json has all")
-    lines.append(conclusion(reconciled=not shown))
+    apart = totals["known_lost"] + totals.get("lost_earlier", 0)
+    lines.append(conclusion(reconciled=not shown, lost_apart=apart))
     return "\n".join(lines)
 
 
-def conclusion(*, reconciled: bool) -> str:
-    """The last line."""
+def conclusion(*, reconciled: bool, lost_apart: int = 0) -> str:
+    """The last line. lost_apart: how many are lost and no problem, as they are known, or it was long ago."""
     if reconciled:
-        return "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest."
+        lost = f"{lost_apart:,} are lost and no others" if lost_apart else "nothing is lost"
+        return f"✓ Reconciled: {lost}, nothing is duplicated, every state is the newest."
     return "✗ Not reconciled: see above."
 
 

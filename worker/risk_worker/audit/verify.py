@@ -37,10 +37,11 @@ from risk_producer.transport.connect import (
     redis_client,
     try_to_connect,
 )
+from risk_worker.audit import known_loss
 from risk_worker.audit import ledger as audit_ledger
 from risk_worker.audit.ledger import EpochKey
 from risk_worker.audit.ranges import Range, touches
-from risk_worker.audit.reconcile import Report, reconcile
+from risk_worker.audit.reconcile import Report, reconcile, without_earlier
 from risk_worker.database import extension
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.reader import connected
@@ -70,16 +71,18 @@ def verify(
     *,
     deep: bool = False,
     progress: seals.Progress | None = None,
+    lost_since: datetime | timedelta | None = None,
 ) -> Report:
     """Reconcile one trader, or all. What seems lost is looked for once more.
 
     retained_since: what was recorded before it, or longer ago, may be gone from history. deep: read again
-    what is sealed too, run by run, and compare it with the seals, by whose totals it is counted.
+    what is sealed too, run by run, and compare it with the seals, by whose totals it is counted. lost_since:
+    what was lost before it, or longer ago, is no problem.
     Raises RedisUnavailable, DatabaseUnavailable, TraderUnknown, ConfigurationError (OtherDatabase where Redis
     and Postgres are not of one deployment), or MigrationError.
     """
     database_url = settings.require_database_url()
-    horizon = datetime.now(UTC) - retained_since if isinstance(retained_since, timedelta) else retained_since
+    horizon, since = _moment(retained_since), _moment(lost_since)
     redis_url = settings.require_redis_url()
     with (
         _explained(),
@@ -94,11 +97,18 @@ def verify(
             report = look(*asked, trader, horizon)
     if trader is not None and not report.epochs and not report.states_behind and not report.findings:
         raise TraderUnknown(f"neither Redis nor Postgres knows a snapshot of {trader!r}")
+    if since is not None:
+        with_gaps = [(epoch.trader_id, epoch.epoch) for epoch in report.epochs if epoch.gaps]
+        report = without_earlier(report, since, audit_ledger.recorded_before(database_url, with_gaps, since))
     if deep:
         read = seals.verify(database_url, deep=True, trader=trader, progress=progress)
         findings = [*report.findings, *(finding.message for finding in read.findings)]
         report = replace(report, findings=findings, rows_read=read.rows_read, seconds=read.seconds)
     return report
+
+
+def _moment(given: datetime | timedelta | None) -> datetime | None:
+    return datetime.now(UTC) - given if isinstance(given, timedelta) else given
 
 
 def _require_own(client: RedisClient, settings: Settings) -> None:
@@ -126,15 +136,16 @@ def look(
     waiting = _Waiting(client, admitted.partitions, trader)
     foreign = waiting.take_foreign(admitted)
     ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
-    report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign)
+    known = known_loss.in_force(database_url, trader)
+    report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign, known)
+    undecided = [*admitted.findings, *waiting.findings]
     findings = [
-        *admitted.findings,
-        *waiting.findings,
+        *undecided,
         *partitions_progress.problems(client, len(in_use), keyspace),
     ]
     with connected(database_url) as connection:
         findings += extension.retention_policies(connection)
-    return replace(report, findings=findings)
+    return replace(report, findings=findings, undecided=undecided)
 
 
 def _found_since(

@@ -42,6 +42,7 @@ COMMANDS: Final = {
         for name in ("state", "history", "asof", "curve", "drawdown", "pauses", "pnl", "stale", "export")
     },
     "report": "risk_worker.cli.report:report",
+    "up": "risk_devkit.command:up",
     "demo": "risk_devkit.command:demo",
 }
 """Name -> module and function; what the help lists, in this order."""

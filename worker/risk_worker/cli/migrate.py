@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from risk_worker.cli.options import log_to_stderr, settings
+from risk_worker.cli.options import settings, settings_and_log
 
 
 @click.group()
 def migrate() -> None:
-    """Bring the database's schema up to date, or back."""
+    """Bring the database's schema up to date."""
 
 
 @migrate.command()
@@ -17,17 +17,26 @@ def up() -> None:
     """Apply what has not been applied yet."""
     from risk_worker.database import migrations
 
-    log_to_stderr()
-    click.echo(migrations.up(settings().require_database_url()))
+    click.echo(migrations.up(settings_and_log().require_database_url()))
 
 
 @migrate.command()
-def down() -> None:
-    """Take the latest migration back."""
+@click.option(
+    "--drop-rows",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="So many rows may be dropped, exactly.",
+)
+def down(drop_rows: int) -> None:
+    """Take the latest migration back, and drop what only it has a place for. For those who write migrations.
+
+    It is no way back to an older version, which works on the newer tables. While the tables that it drops
+    hold rows it is refused, unless --drop-rows names how many these are.
+    """
     from risk_worker.database import migrations
 
-    log_to_stderr()
-    click.echo(migrations.down(settings().require_database_url()))
+    click.echo(migrations.down(settings_and_log().require_database_url(), drop_rows=drop_rows))
 
 
 @migrate.command()

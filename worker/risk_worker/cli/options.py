@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -37,13 +36,17 @@ def settings(role: Role | None = None) -> Settings:
     return Settings.load(role=role)
 
 
-def log_to_stderr() -> None:
-    """For the commands that run until they are stopped."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s"
-    )
-    # RQ says so at each of an idle worker's glances at the queue.
-    logging.getLogger("rq.worker").addFilter(lambda record: "cleaning" not in str(record.msg))
+def settings_and_log(role: Role | None = None) -> Settings:
+    """For the commands that run until they are stopped: their settings, and their log on stderr."""
+    from risk_producer.settings import Settings, warn_of_misspelt
+    from risk_worker import logs
+
+    with logs.HeldBack() as held:
+        warn_of_misspelt()
+        chosen = Settings.load(role=role)
+    logs.to_stderr(chosen.log_level, chosen.log_format)
+    held.write()
+    return chosen
 
 
 def complain(error: Exception) -> None:

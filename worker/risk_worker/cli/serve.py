@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from risk_worker.cli.options import log_to_stderr, settings
+from risk_worker.cli.options import settings, settings_and_log
 
 
 @click.command()
@@ -20,8 +20,7 @@ def worker(burst: bool) -> None:
     """Wait for Redis and Postgres, migrate, then drain the stream until stopped."""
     from risk_worker.runtime import rq_prefix
 
-    log_to_stderr()
-    chosen = settings("worker")
+    chosen = settings_and_log("worker")
     rq_prefix.agree(chosen.keyspace)  # before RQ is imported
     from risk_worker.runtime import worker as rq_worker
 
@@ -35,8 +34,7 @@ def exporter(host: str, port: int) -> None:
     """Serve /metrics for Prometheus."""
     from risk_worker.monitor import exporter as module
 
-    log_to_stderr()
-    module.serve(settings(), host=host, port=port)
+    module.serve(settings_and_log(), host=host, port=port)
 
 
 @click.command()
@@ -46,5 +44,4 @@ def dashboard(host: str, port: int) -> None:
     """Serve rq-dashboard: the queue, the workers, the running drain jobs."""
     from risk_worker.runtime import dashboard as module
 
-    log_to_stderr()
-    module.serve(settings(), host=host, port=port)
+    module.serve(settings_and_log(), host=host, port=port)

@@ -8,6 +8,8 @@ from typing import Final
 import psycopg
 
 from risk_producer.contract.statements import statements
+from risk_producer.errors import RiskError
+from risk_worker.database import connection as database
 
 _SQL: Final = statements(__package__, "extension.sql")
 
@@ -33,6 +35,17 @@ def look(connection: psycopg.Connection) -> Extension:
     [(version, available, loaded, licence)] = connection.execute(_SQL["look"]).fetchall()
     hypertable = version is not None and connection.execute(_SQL["is_hypertable"]).fetchone() == (True,)
     return Extension(version, available, loaded, licence == "apache", hypertable)
+
+
+def server_version(url: str) -> str:
+    """For a person: "Postgres 15.4, TimescaleDB 2.28.3"; "version unknown" where it cannot be asked."""
+    try:
+        with database.connect(url, database.COMMAND) as connection:
+            version = connection.info.parameter_status("server_version") or "of unknown version"
+            timescale = look(connection).version
+    except (psycopg.Error, RiskError):
+        return "version unknown"
+    return f"Postgres {version.partition(' ')[0]}" + (f", TimescaleDB {timescale}" if timescale else "")
 
 
 def see_its_functions(connection: psycopg.Connection) -> None:

@@ -24,10 +24,12 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import psycopg
+from psycopg import sql
 
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
+from risk_worker import installation
 from risk_worker.database import connection as database
 from risk_worker.database.extension import look
 from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_of
@@ -102,10 +104,57 @@ def _up(url: str, folder: Path | None) -> str:
     return "\n".join(lines)
 
 
-def down(url: str, *, folder: Path | None = None) -> str:
-    """Take the latest migration back. Returns what was done, for the user. Raises MigrationError."""
+class RowsWouldBeDropped(MigrationError):
+    """Taking the migration back drops rows, and not so many as were allowed for; nothing was changed."""
+
+
+def down(url: str, *, drop_rows: int = 0, folder: Path | None = None) -> str:
+    """Take the latest migration back, with the data that only it has a place for.
+
+    drop_rows: how many rows that may drop, exactly. Returns what was done, for the user. Raises
+    RowsWouldBeDropped or MigrationError.
+    """
+    name, rows = rows_to_drop(url, folder=folder)
+    if (total := sum(rows.values())) != drop_rows:
+        held = ", ".join(f"{table} {count:,}" for table, count in rows.items() if count)
+        given = f" --drop-rows {drop_rows} was given." if drop_rows else ""
+        raise RowsWouldBeDropped(
+            f"taking back {name} drops {total:,} rows for good{f' ({held})' if held else ''}.{given} "
+            "Nothing was changed. An older version works on the newer tables: to go back to it, leave them "
+            "as they are (docs/upgrade.md). If these rows are to be dropped: riskstream migrate down "
+            f"--drop-rows {total}"
+        )
     done = _dbmate(url, "--no-dump-schema", "rollback", folder=folder)
     return "\n".join(f"Took back {name}" for name in re.findall(r"^Rolled back: (\S+)", done, re.MULTILINE))
+
+
+def rows_to_drop(url: str, *, folder: Path | None = None) -> tuple[str, dict[str, int]]:
+    """(file of the latest migration that is applied, table -> how many rows lose something with it).
+
+    Raises MigrationError.
+    """
+    with _connected(url) as connection:
+        try:
+            versions = [version for (version,) in connection.execute(_SQL["applied"])]
+            [path] = (folder or _folder()).glob(f"{max(versions)}_*.sql")
+        except (psycopg.errors.UndefinedTable, ValueError):
+            return "", {}  # dbmate says what is wrong
+        counts = {}
+        for table in sorted(tables_dropped_by(path.read_text())):
+            query = sql.SQL(_SQL["count_rows"]).format(table=sql.Identifier(table))
+            [(counts[table],)] = connection.execute(query)
+    return path.name, counts
+
+
+def tables_dropped_by(migration: str) -> set[str]:
+    """The tables that the way down of a migration drops, or drops columns of.
+
+    A table that is dropped in a block of PL/pgSQL has been copied there to another one.
+    """
+    down = re.sub(r"\$(\w*)\$.*?\$\1\$", "", migration.partition("-- migrate:down")[2], flags=re.DOTALL)
+    dropped = re.findall(r"^DROP TABLE (?:IF EXISTS )?([\w, ]+);", down, re.MULTILINE)
+    shortened = re.findall(r"^ALTER TABLE (\w+)[^;]*\bDROP COLUMN\b", down, re.MULTILINE)
+    return {*shortened, *(table.strip() for tables in dropped for table in tables.split(","))}
 
 
 def status(url: str, *, folder: Path | None = None) -> str:
@@ -357,7 +406,7 @@ def _dbmate_program() -> Path:
         return beside
     found = shutil.which("dbmate")
     if found is None:
-        raise MigrationError("dbmate is not installed; run: pip install 'riskstream[worker]'")
+        raise MigrationError(f"dbmate is not installed; run: {installation.to_install('worker')}")
     return Path(found)
 
 

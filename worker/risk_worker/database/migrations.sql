@@ -11,5 +11,8 @@ FROM pg_class
 WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
   AND relname IN ('schema_migrations', 'risk_state', 'risk_state_history', 'risk_dead_letter', 'risk_deployment');
 
+-- name: count_rows
+SELECT count(*) FROM {table};
+
 -- name: applied
 SELECT version::text FROM schema_migrations;

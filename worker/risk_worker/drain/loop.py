@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 
+from risk_worker.drain.dead_log import log_dead_letters
 from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.ports import Source, Store
 from risk_worker.drain.prefetch import Prefetcher
@@ -48,6 +49,7 @@ def drain(
                     outcomes = policy.save(store, batches, gives_up=ends, on_failure=source.failed)
                     uncommitted.end()
                     prefetcher.acknowledge(batches, outcomes)
+                    log_dead_letters(batches, outcomes)
                     stored += sum(map(len, batches))
                 else:
                     uncommitted.end()  # what could not be stored was stored by another worker

@@ -23,6 +23,8 @@ class RetryPolicy:
         self.retries = retries
         self.base_s = base_s
         self.cap_s = cap_s
+        self._logged = ""
+        """Why the last try failed; empty: it did not."""
 
     def save(
         self,
@@ -38,9 +40,10 @@ class RetryPolicy:
         """
 
         def failed(details: Any) -> None:
-            log.warning(
-                "The worker could not store a batch of %d: %s", sum(map(len, batches)), details["exception"]
-            )
+            reason = str(details["exception"])
+            level = logging.DEBUG if reason == self._logged else logging.WARNING
+            self._logged = reason
+            log.log(level, "The worker could not store a batch of %d: %s", sum(map(len, batches)), reason)
             on_failure(batches)
 
         retrying = backoff.on_exception(
@@ -56,6 +59,7 @@ class RetryPolicy:
             logger=None,
         )
         outcomes: list[Outcome] = retrying(store.save_all)(batches)
+        self._logged = ""
         return outcomes
 
 

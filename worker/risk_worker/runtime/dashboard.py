@@ -8,10 +8,12 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.runtime import rq_prefix
+from risk_worker.stream.workers import QUEUE, LiveWorkers, process_is_gone
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -33,17 +35,20 @@ def serve(settings: Settings, *, host: str, port: int, environ: Mapping[str, str
             USERNAME,
             PASSWORD,
         )
-    with Server(application(url, login), host=host, port=port) as server:
+    with Server(application(url, login, settings.keyspace), host=host, port=port) as server:
         server.serve_until_signalled(lambda: log.info("Serving %s, read from %s", server.url, mask(url)))
     log.info("Stopped")
 
 
-def application(url: str, login: tuple[str, str] | None = None) -> Any:
+def application(url: str, login: tuple[str, str] | None = None, keyspace: Keyspace = NO_NAMESPACE) -> Any:
     """rq-dashboard as a Flask application on the Redis at url; login: (user, password) to ask for."""
     _read_json_only()
-    from flask import Flask
+    import rq_dashboard.web
+    from flask import Flask, redirect, request, url_for
     from rq_dashboard.cli import add_basic_auth
     from rq_dashboard.web import blueprint, setup_rq_connection
+
+    rq_dashboard.web.Worker = _WorkersShown(keyspace)
 
     flask = Flask("rq_dashboard")  # whose folders hold its scripts and styles
     flask.config["RQ_DASHBOARD_REDIS_URL"] = (url,)
@@ -52,7 +57,43 @@ def application(url: str, login: tuple[str, str] | None = None) -> Any:
     flask.register_blueprint(blueprint)
     setup_rq_connection(flask)
     _say_when_redis_is_away(flask, url)
+
+    def open_the_drain_jobs() -> Any:
+        """RQ's default queue has no job of riskstream; and each drain job is started, unless it waits."""
+        if request.endpoint != "rq_dashboard.jobs_overview" or (request.view_args or {}).get("queue_name"):
+            return None
+        values = {**(request.view_args or {}), "queue_name": QUEUE, "registry_name": "started"}
+        return redirect(url_for("rq_dashboard.jobs_overview", **values))
+
+    flask.before_request(open_the_drain_jobs)
     return flask
+
+
+class _WorkersShown:
+    """Stands for RQ's class of workers in rq-dashboard: a worker that is dead is not shown, while its
+    registration waits to be removed or to expire."""
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._live = LiveWorkers(keyspace)
+
+    def all(self, connection: RedisClient) -> list[Any]:
+        """The workers that are alive, as the scheduler sees them."""
+        from rq import Worker
+
+        alive = self._live.keys(connection)
+        return [
+            each
+            for each in Worker.all(connection=connection)
+            if each.key.encode() in alive and not self._is_gone(connection, each)
+        ]
+
+    @staticmethod
+    def _is_gone(connection: RedisClient, worker: Any) -> bool:
+        """Whether it ran on this host, and its process is gone."""
+        host: Any = connection.hget(worker.key, "process_host")
+        if worker.pid is None or host is None:
+            return False
+        return process_is_gone(worker.pid, host.decode(errors="replace"))
 
 
 def _say_when_redis_is_away(flask: Any, url: str) -> None:

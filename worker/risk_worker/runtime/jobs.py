@@ -146,7 +146,7 @@ def _drain(
             uncommitted=uncommitted,
         )
     if stored:
-        log.info("%d entries of %d partition(s) stored in this time slice", stored, len(partitions))
+        log.debug("%d entries of %d partition(s) stored in this time slice", stored, len(partitions))
     return stored
 
 

@@ -34,7 +34,8 @@ class Sealing(threading.Thread):
         """Seal what is over. An error is logged once, and tried again at each look until it has ended."""
         try:
             for sealed in self._sealer.seal():
-                log.info(
+                log.log(
+                    logging.INFO if sealed.rows else logging.DEBUG,
                     "Sealed %d rows in %d leaves; head to be kept: %s",
                     sealed.rows,
                     sealed.leaves,

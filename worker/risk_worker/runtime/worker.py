@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -32,14 +34,15 @@ from rq.queue import Queue
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import WorkerStatus
 
-from risk_producer.errors import ConfigurationError
+from risk_producer.errors import ConfigurationError, RiskError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
 from risk_producer.transport.servers import AWAY
 from risk_worker.database import migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from risk_worker.recovery import partitioning
-from risk_worker.runtime import health, jobs, rq_prefix
+from risk_worker.runtime import connected, health, jobs, rq_log, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
 from risk_worker.runtime.scheduler import DrainScheduler, worker_key
@@ -105,6 +108,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             connection = queues[0].connection
         if connection is not None:
             adopt(connection)  # made by `rq worker`
+        rq_log.quieten()
         options |= {
             "serializer": "json",
             "job_class": DrainJob,
@@ -114,7 +118,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             # With both RQ keeps the registration for KEPT_S, while it waits for a job and while it is at one.
             "job_monitoring_interval": KEPT_S - 60,
         }
-        super().__init__(names, name=name, connection=connection, **options)
+        super().__init__(names, name=name or _new_name(), connection=connection, **options)
         self._burst = False
         self._given_settings = settings
         self._settings: Settings | None = None
@@ -127,6 +131,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         self._drain_timeout_s = 10.0
         self._maintained_at = -inf
         self._failures = 0  # jobs that failed, one after the other
+        self._was_ready = False
+        self._loop_began = 0.0
+        self._without_rq_since: float | None = None
+        self._without_rq_logged_at = -inf
 
     def work(self, *args: Any, burst: bool = False, **kwargs: Any) -> bool:
         """Work until stopped. RQ's own loop gives up on any error; this one drains meanwhile, and returns."""
@@ -137,8 +145,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         pause_s = PAUSES_S[0]
         try:
             while True:
-                began = monotonic()
-                failed = False
+                began = self._loop_began = monotonic()
+                failed, why = False, "its own log has the reason"
                 try:
                     worked = super().work(*args, burst=burst, **kwargs) or worked
                 except StopRequested:  # while it registered anew
@@ -147,16 +155,16 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                     starts = self._scheduler is None and not isinstance(error, REDIS_ERRORS)
                     if starts or isinstance(error, NameTaken):
                         raise  # it cannot start: a setting, the database's schema, its name
-                    log.error("RQ's loop ended with an error: %s: %s", type(error).__name__, error)
-                    failed = True
+                    failed, why = True, f"{type(error).__name__}: {error}"
                 if self.stopping or (ends_by_itself and not failed):
                     return worked
                 if monotonic() - began > PAUSES_S[1]:
                     pause_s = PAUSES_S[0]
+                self._log_without_rq(why)
                 if self._goes_on_without_rq(pause_s) or ends_by_itself:
                     return worked
                 pause_s = min(2 * pause_s, PAUSES_S[1])
-                self.name = uuid4().hex  # the old name is taken until its key expires
+                self.name = _new_name()  # the old name is taken until its key expires
         finally:
             if self._supervisor is not None:
                 self._supervisor.stop()
@@ -175,11 +183,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         scheduler.check_types()
         super().bootstrap(*args, **kwargs)
         scheduler.ensure_enqueued()
-        log.info(
-            "The worker is ready: it drains its share of %d partition(s), "
-            "or stands by while others drain all of them",
-            scheduler.partitions,
-        )
+        if not self._was_ready:
+            self._was_ready = True
+            log.info(
+                "The worker is ready: it drains its share of %d partition(s), "
+                "or stands by while others drain all of them",
+                scheduler.partitions,
+            )
 
     @property
     def stopping(self) -> bool:
@@ -195,6 +205,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """Not RQ's: they call a job whose holder died a failed one, and end where they cannot read a key."""
         self._maintained_at = monotonic()
         self.last_cleaned_at = None
+        if monotonic() - self._loop_began > 2 * BEAT_S:  # it waits for a job, and nothing hinders it
+            self._log_with_rq()
         self._register_again()
         self._maintain()
         if self._supervisor is not None and (stalled := self._supervisor.stalled):
@@ -218,6 +230,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one time slice under a lease that a thread renews; then enqueue the job again."""
+        self._log_with_rq()
         self._register_again()
         if self._burst:
             job.args = (*job.args, True)
@@ -241,7 +254,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         try:
             super().handle_job_success(job, queue, started_job_registry, execution)
         except InvalidJobOperation:
-            log.info("Drain job %s is done, and another worker has removed it meanwhile", job.id)
+            log.warning(
+                "The worker had lost its lease of drain job %s: another worker has removed it meanwhile",
+                job.id,
+            )
             with self.connection.pipeline() as pipeline:
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
@@ -290,6 +306,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             source.connect(settings.require_redis_url()) as client,
         ):
             _agree(settings, self._scheduler, client)
+        with source.connect(settings.require_redis_url()) as client:
+            log.info("%s", connected.sentence(settings, client, self.connection))
         self._scheduler.check_types()
         if not self._scheduler.release_name(self.key):
             raise NameTaken(f"There exists an active worker named {self.name!r} already")
@@ -365,9 +383,6 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
 
         True: a signal asked to stop.
         """
-        log.warning(
-            "RQ's loop has ended; the worker drains without it and starts it again in %.1f s", seconds
-        )
         self._close_subscription()
         self._state = WorkerStatus.IDLE  # no job is under way: a signal raises StopRequested
         try:
@@ -385,12 +400,33 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             return True
         return self.stopping
 
+    def _log_without_rq(self, why: str) -> None:
+        """RQ's loop has ended: log it when it begins, and each minute while it cannot be started again."""
+        now = monotonic()
+        if self._without_rq_since is None:
+            self._without_rq_since = now
+        elif now - self._without_rq_logged_at < LOG_AGAIN_S:
+            return
+        self._without_rq_logged_at = now
+        log.error(
+            "The worker cannot use RQ (%s): it drains all partitions without it, and tries it again",
+            why,
+        )
+
+    def _log_with_rq(self) -> None:
+        """RQ's loop is under way."""
+        if self._without_rq_since is not None:
+            log.warning("The worker uses RQ again after %.1f s", monotonic() - self._without_rq_since)
+            self._without_rq_since = None
+
     def _drain_directly(self, partitions: Sequence[int], seconds: float) -> None:
         """The partitions until they are empty, for so long at most. Raises StopRequested after a signal."""
         assert self._settings is not None
         self._state = WorkerStatus.BUSY  # a signal lets what is in hand be finished
         try:
             jobs.drain_directly(self._settings, partitions, seconds)
+        except (*REDIS_ERRORS, StoreUnavailable, StoreMisconfigured, RiskError) as error:
+            log.error("The worker cannot drain without RQ: %s", error)
         except Exception:
             log.exception("Draining without RQ failed")
         finally:
@@ -521,12 +557,28 @@ class _Lease:
         self._thread.join()
 
     def _beat(self) -> None:
+        renewed, why = monotonic(), ""
         while not self._over.wait(BEAT_S):
             try:
                 self._worker._register_again()
                 self._worker.maintain_heartbeats(self._job, self._execution)
             except REDIS_ERRORS as error:
-                log.warning("The lease of %s could not be renewed: %s", self._job.id, error)
+                if not why:
+                    log.warning("The worker cannot renew its lease of drain job %s: %s", self._job.id, error)
+                why = str(error)
+                continue
+            late_s = monotonic() - renewed
+            if late_s > LEASE_S:
+                log.warning(
+                    "The worker lost its lease of drain job %s, which it renewed after %.0f s: %s. Another "
+                    "worker may have drained the same partitions meanwhile; what both read is stored once",
+                    self._job.id,
+                    late_s,
+                    why or "its process stood still",
+                )
+            elif why:
+                log.warning("The worker renews its lease of drain job %s again", self._job.id)
+            renewed, why = monotonic(), ""
 
 
 def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -> None:
@@ -547,6 +599,12 @@ def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -
         )
 
 
+def _new_name() -> str:
+    """A name that shows the worker's host and process. Containers may share both, so it ends at random."""
+    host = re.sub(r"[^A-Za-z0-9.-]+", "-", socket.gethostname())
+    return f"{host}-{os.getpid()}-{uuid4().hex[:6]}"
+
+
 def _leave(after_s: float) -> None:
     """End the process, whatever hangs. A crash at any place is harmless, so this is: the batch in hand is
     stored or it is not, and what is not acknowledged comes again."""
@@ -563,6 +621,7 @@ def run(settings: Settings, *, burst: bool = False) -> None:
         _wait_for_redis(connection, url)
         worker = DrainWorker([QUEUE], connection=connection, settings=settings)
         worker.work(burst=burst)
+        log.info("The worker has stopped")
     if not burst and not worker.stopping:
         sys.exit(1)
 

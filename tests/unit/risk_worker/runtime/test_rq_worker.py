@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
 import pytest
+from redis import exceptions as redis_errors
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings
 from risk_worker.runtime import jobs
+from risk_worker.runtime import worker as worker_module
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.worker import DrainWorker
 from risk_worker.stream.workers import KEPT_S, QUEUE
+from tests.support.wait import wait_until
 
 
 def test_a_signal_while_the_worker_registers_anew_ends_it_in_good_order(
@@ -65,7 +71,10 @@ def test_a_job_that_another_worker_removed_meanwhile_is_done_all_the_same(
     execution = worker.prepare_execution(job)
     with caplog.at_level("INFO"):
         assert worker.perform_job(job, queue, execution)
-    assert "Drain job drain-0 is done, and another worker has removed it meanwhile" in caplog.messages
+    assert (
+        "The worker had lost its lease of drain job drain-0: another worker has removed it meanwhile"
+        in caplog.messages
+    )
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
     assert not redis.keys("rq:execution*")
 
@@ -101,3 +110,59 @@ def test_a_registration_is_kept_for_one_time_whatever_the_worker_does() -> None:
     redis.expire(worker.key, 5)
     worker.maintain_heartbeats(job, worker.prepare_execution(job))
     assert redis.ttl(worker.key) == KEPT_S, "while it is at one"
+
+
+class _Beating:
+    """Stands for a worker whose Redis is away for a while."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.beats = 0
+
+    def maintain_heartbeats(self, *_args: object) -> None:
+        self.beats += 1
+        if self.beats <= self.failures:
+            raise redis_errors.ConnectionError("refused")
+
+
+@pytest.mark.parametrize(
+    ("lease_s", "failures", "says"),
+    [
+        (60.0, 0, []),
+        (
+            60.0,
+            3,
+            ["cannot renew its lease of drain job drain-0: refused", "renews its lease of drain job drain-0"],
+        ),
+        (
+            0.0,
+            2,
+            ["cannot renew its lease of drain job drain-0: refused", "lost its lease of drain job drain-0"],
+        ),
+    ],
+)
+def test_a_lease_that_cannot_be_renewed_is_logged_once_and_so_is_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lease_s: float,
+    failures: int,
+    says: list[str],
+) -> None:
+    monkeypatch.setattr(worker_module, "BEAT_S", 0.001)
+    monkeypatch.setattr(worker_module, "LEASE_S", lease_s)
+    beating: Any = _Beating(failures)
+    job: Any = SimpleNamespace(id="drain-0")
+    with worker_module._Lease(beating, job, None):
+        wait_until(lambda: beating.beats > failures + 1)
+        monkeypatch.setattr(worker_module, "LEASE_S", 60.0)
+    for message, part in zip(caplog.messages, says, strict=False):
+        assert part in message
+    assert len(caplog.messages) >= len(says)
+    if lease_s:
+        assert len(caplog.messages) == len(says)
+
+
+def test_a_name_shows_host_and_process() -> None:
+    worker = DrainWorker(connection=fakeredis.FakeRedis())
+    assert re.fullmatch(rf"[A-Za-z0-9.-]+-{os.getpid()}-[0-9a-f]{{6}}", worker.name)
+    assert DrainWorker(name="mine", connection=fakeredis.FakeRedis()).name == "mine"
