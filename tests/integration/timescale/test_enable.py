@@ -190,6 +190,7 @@ def test_what_is_not_sound_is_named(enabled_url: str, run: Run) -> None:
         db.execute("SELECT remove_continuous_aggregate_policy('risk_hourly')")
     said = "\n".join(findings(run(enabled_url, "timescale", "status", "--json")))
     assert "TimescaleDB's retention policy (job " in said
+    assert "TimescaleDB's retention policy (job " in run(enabled_url, "seal", "verify").stdout
     assert "removes rows of history older than 90 days" in said
     assert "A chunk has 1 day, 12:00:00" in said
     assert "The policy of risk_daily" in said
@@ -245,7 +246,15 @@ class TestOwners:
     def test_an_ordinary_owner(self, timescale_url: str, owner: str, run: Run) -> None:
         url = self.as_role(timescale_url, owner)
         migrations.up(url)
+        fill(url, ["a"], TODAY - 120 * DAY, 120)
         assert run(url, "timescale", "enable").exit_code == 0
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
+        assert run(url, "seal", "run").exit_code == 0
+        removed = run(url, "retain", RISK_RETAIN_FOR="90d")
+        assert (removed.exit_code, "Removed " in removed.stdout) == (0, True), removed.output
+        deep = run(url, "seal", "verify", "--deep")
+        assert (deep.exit_code, "have expired" in deep.stdout) == (0, True), deep.output
         assert findings(run(url, "timescale", "status", "--json")) == []
         assert run(url, "timescale", "policies", RISK_RETAIN_FOR="90d").exit_code == 0
 
