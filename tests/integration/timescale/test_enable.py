@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -257,6 +257,36 @@ class TestOwners:
         assert (deep.exit_code, "have expired" in deep.stdout) == (0, True), deep.output
         assert findings(run(url, "timescale", "status", "--json")) == []
         assert run(url, "timescale", "policies", RISK_RETAIN_FOR="90d").exit_code == 0
+
+    def test_a_plain_table_becomes_one_with_its_rows_and_seals(self, timescale_url: str, run: Run) -> None:
+        """Where a role migrated that may not create the extension, and somebody did so later."""
+        with psycopg.connect(timescale_url, autocommit=True) as admin:
+            role = f"plain_{admin.info.dbname}"
+            admin.execute(
+                f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT USAGE, CREATE ON SCHEMA public TO {role}"
+            )
+            try:
+                url = self.as_role(timescale_url, role)
+                migrations.up(url)
+                assert "a plain table" in run(url, "timescale", "status").stdout
+                fill(url, ["a"], TODAY - 40 * DAY, 39)
+                heads = run(url, "seal", "run").stdout
+                assert run(url, "retain", RISK_RETAIN_FOR="30d").exit_code == 0
+                head = run(url, "seal", "head").stdout
+                admin.execute("CREATE EXTENSION timescaledb")
+                assert run(timescale_url, "timescale", "enable").exit_code == 0
+                assert run(url, "seal", "head").stdout == head
+                for more in ("--deep", "--heads"):
+                    done = run(
+                        url, "seal", "verify", more, *(["-"] if more == "--heads" else []), stdin=heads
+                    )
+                    assert done.exit_code == 0, done.output
+                assert run(url, "retain", RISK_RETAIN_FOR="14d").exit_code == 0
+                fill(url, ["late"], TODAY - 39 * DAY, 2, stored_at=datetime.now(UTC) - 2 * DAY)
+                assert "rows were added" in run(url, "seal", "verify", "--deep").stdout
+            finally:
+                admin.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}")
+                admin.execute(f"DROP ROLE {role}".encode())
 
     def test_a_superuser_makes_it_the_owners(self, timescale_url: str, owner: str, run: Run) -> None:
         migrations.up(self.as_role(timescale_url, owner))

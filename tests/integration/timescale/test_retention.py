@@ -357,6 +357,22 @@ def test_a_plain_table_that_became_a_hypertable_goes_on(hypertable_url: str) -> 
     assert {row for row in history(hypertable_url) if row[1] < limit} == set()
 
 
+def test_chunks_that_were_dropped_by_hand_are_named(hypertable_url: str, run: Run) -> None:
+    """All that were due, so that there is no old chunk any more."""
+    fill(hypertable_url, ["a", "b"], BEGIN, 32)
+    seal(hypertable_url)
+    with psycopg.connect(hypertable_url, autocommit=True) as db:
+        db.execute("SELECT drop_chunks('risk_state_history', now() - interval '7 days')")
+    before = history(hypertable_url)
+    with pytest.raises(HistoryDiffers, match="and 0 are there"):
+        list(retain(hypertable_url, KEEP))
+    done = run(hypertable_url, "retain", "--accept-difference", RISK_RETAIN_FOR="14d")
+    assert done.exit_code == 0, done.output
+    assert history(hypertable_url) == before
+    assert "let 0 rows expire where" in run(hypertable_url, "seal", "verify").stdout
+    assert list(retain(hypertable_url, KEEP)) == []
+
+
 def test_sums_outlast_the_rows(enabled_url: str) -> None:
     fill(enabled_url, ["a", "b"], BEGIN, 32)
     seal(enabled_url)

@@ -157,10 +157,8 @@ def _steps(connection: database.Connection, extension: Extension, before: date) 
     days = [day for (day,) in connection.execute(SQL["days"], asked)]
     ends = [day + timedelta(days=1) for day in days]
     if extension.hypertable:
-        chunk_ends = [day for (day,) in connection.execute(SQL["chunk_ends"], {"before": before})]
-        ends = [
-            chunk_ends[place] for day in days if (place := bisect_right(chunk_ends, day)) < len(chunk_ends)
-        ]
+        cuts = [day for (day,) in connection.execute(SQL["cuts"], {"before": before})]
+        ends = [cuts[place] for day in days if (place := bisect_right(cuts, day)) < len(cuts)]
     # What came late for a day that had expired before goes with the next step.
     return sorted({end if last is None else max(end, last) for end in ends})
 
@@ -220,11 +218,10 @@ def _keep_sums(connection: database.Connection, before: date) -> None:
 
 
 def _drop_chunks(connection: database.Connection, entry: Expired, before: date) -> tuple[int, int, bool]:
-    """(rows dropped, chunks dropped, whether there may be more rows of before that day)."""
+    """(sealed rows dropped, chunks dropped, whether there may be more rows of before that day)."""
     see_its_functions(connection)
     connection.execute(SQL["let_much_be_decompressed"])
     spans: dict[tuple[datetime, datetime], int] = {}
-    rows = dropped = 0
     rest = False
     chunks_before = connection.execute(SQL["chunks_before"], {"before": before}).fetchall()
     for schema, name, start, end, whole in chunks_before:
@@ -234,16 +231,19 @@ def _drop_chunks(connection: database.Connection, entry: Expired, before: date) 
         # Against rows that come late: whether there are some is not known before.
         connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(sql.Identifier(schema, name)))
         spans[start, end] = spans.get((start, end), 0) + 1
+    connection.execute(SQL["make_room_for_unsealed"])
+    rows = dropped = left = 0
     for (start, end), chunks in spans.items():
-        span = {"start": start, "end": end}
-        [(there, unsealed)] = connection.execute(
-            SQL["rows_between"], {**span, "sealed_until": entry.sealed_until}
-        ).fetchall()
-        if unsealed:
-            rest = True
+        span = {"start": start, "end": end, "sealed_until": entry.sealed_until}
+        [(sealed, unsealed)] = connection.execute(SQL["rows_between"], span).fetchall()
+        if unsealed and not sealed:
             continue
-        connection.execute(SQL["drop_between"], span)
-        rows, dropped = rows + there, dropped + chunks
+        if unsealed:  # what came late, and has to stay as it is until it is sealed
+            connection.execute(SQL["take_unsealed"], span)
+        connection.execute(SQL["drop_between"], {"start": start, "end": end})
+        rows, dropped, left = rows + sealed, dropped + chunks, left + unsealed
+    if left:
+        connection.execute(SQL["put_unsealed_back"])
     return rows, dropped, rest
 
 

@@ -30,15 +30,23 @@ SELECT count(*), coalesce(array_agg(DISTINCT (ctid::text::point)[0]::bigint / 32
 -- knows nothing of is read in vain, until the next VACUUM has looked at it.
 SELECT count(brin_desummarize_range('risk_state_history_stored_at', page)) FROM unnest(%(pages)s::bigint[]) AS page;
 
--- name: chunk_ends
+-- name: cuts
 -- requires: timescaledb
--- UTC days at whose beginning a chunk ends.
-SELECT DISTINCT (range_end AT TIME ZONE 'UTC')::date FROM timescaledb_information.chunks
-WHERE (hypertable_schema, hypertable_name) = (
-    SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE pg_class.oid = 'risk_state_history'::regclass
-) AND range_end <= %(before)s::date::timestamp AT TIME ZONE 'UTC'
-  AND (range_end AT TIME ZONE 'UTC')::time = '00:00'
+-- UTC days at whose beginning no chunk is cut in two: where one begins or ends, and the last day of all, if it is such a one.
+WITH chunk AS (
+    SELECT range_start, range_end FROM timescaledb_information.chunks
+    WHERE (hypertable_schema, hypertable_name) = (
+        SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE pg_class.oid = 'risk_state_history'::regclass
+    )
+), cut AS (
+    SELECT range_start AS moment FROM chunk
+    UNION SELECT range_end FROM chunk
+    UNION SELECT %(before)s::date::timestamp AT TIME ZONE 'UTC'
+)
+SELECT DISTINCT (moment AT TIME ZONE 'UTC')::date FROM cut
+WHERE moment <= %(before)s::date::timestamp AT TIME ZONE 'UTC' AND (moment AT TIME ZONE 'UTC')::time = '00:00'
+  AND NOT EXISTS (SELECT FROM chunk WHERE range_start < moment AND moment < range_end)
 ORDER BY 1;
 
 -- name: chunks_before
@@ -54,12 +62,20 @@ WHERE (hypertable_schema, hypertable_name) = (
 ORDER BY range_end;
 
 -- name: rows_between
--- (rows, are some of them not sealed).
-SELECT (SELECT count(*) FROM risk_state_history WHERE recorded_at >= %(start)s AND recorded_at < %(end)s),
-       EXISTS (
-           SELECT FROM risk_state_history
-           WHERE recorded_at >= %(start)s AND recorded_at < %(end)s AND stored_at >= %(sealed_until)s
-       );
+-- (rows that are sealed, rows that are not).
+SELECT count(*) FILTER (WHERE stored_at < %(sealed_until)s), count(*) FILTER (WHERE stored_at >= %(sealed_until)s)
+FROM risk_state_history WHERE recorded_at >= %(start)s AND recorded_at < %(end)s;
+
+-- name: make_room_for_unsealed
+CREATE TEMP TABLE unsealed (LIKE risk_state_history) ON COMMIT DROP;
+
+-- name: take_unsealed
+INSERT INTO unsealed
+SELECT * FROM risk_state_history
+WHERE recorded_at >= %(start)s AND recorded_at < %(end)s AND stored_at >= %(sealed_until)s;
+
+-- name: put_unsealed_back
+INSERT INTO risk_state_history SELECT * FROM unsealed;
 
 -- name: drop_between
 -- requires: timescaledb
@@ -67,7 +83,7 @@ SELECT drop_chunks('risk_state_history', older_than => %(end)s::timestamptz, new
 
 -- name: let_much_be_decompressed
 -- requires: timescaledb
--- Rows are removed one by one only of chunks in which some are not sealed yet.
+-- Rows are removed one by one only of a chunk of which some are to stay.
 SELECT set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true);
 
 -- name: schema_of_extension
