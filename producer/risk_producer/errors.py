@@ -32,6 +32,9 @@ class StreamFull(RiskError):
 class StreamUnavailable(RiskError):
     """Redis did not answer in time; the snapshot stays in memory and is sent when Redis is back."""
 
+    waited_s: float = 0.0
+    """How long a server of Redis was waited for."""
+
 
 class StateUnknown(RiskError):
     """No source that could know the state answered. Do not trade on a guess."""

@@ -171,13 +171,13 @@ class Flusher:
 
     def _send(self, requests: Sequence[Request]) -> None:
         session, stream = self.session, self.transport.connected()
-        replies = stream.ask(requests, probe=session.is_away(requests[0].keys.partition))
+        replies = stream.ask(requests, probe=session.is_doubtful(requests[0].keys.partition))
         failed = [
             (request.keys, reply)
             for request, reply in zip(requests, replies, strict=True)
             if isinstance(reply, StreamUnavailable)
         ]
-        away_too = stream.unreachable(failed, session.waiting_keys()) if failed else {}
+        away_too = stream.unreachable(failed, session.keys_of_all()) if failed else {}
         session.on_replies(replies, monotonic(), away_too)
 
     def _wait_for_work(self) -> None:

@@ -143,6 +143,8 @@ class Sender:
         """(incarnation, trader_id) with a spool whose epoch is smaller than one in Postgres: their snapshots
         go to history alone."""
         self.spool = spool
+        self.failed: dict[int, BaseException] = {}
+        """Partitions for which next_requests() could make no request, and why: the others' are made."""
         self.fenced: set[str] = set()
         """Traders of which a newer producer exists."""
         self.accepted = 0
@@ -156,8 +158,10 @@ class Sender:
         """The next round: at most one request of each partition; now is monotonic, in seconds.
 
         Empty: nothing to send, or streams are full. All together have as many entries as one partition may
-        send at once. One that is away is asked alone, as the others would wait with it.
+        send at once. One that is away, or on a server that did not answer, is asked alone: the others would
+        wait with it. What fails for one partition is in `failed`.
         """
+        self.failed = {}
         if len(self._states) < len(self._buffer.queues):  # divide() was interrupted
             with self._lock():
                 self._add_states()
@@ -166,18 +170,23 @@ class Sender:
         states = list(self._states.values())
         most = len(states) if self._buffer.depth <= room else FULL_ROUND
         for at, state in enumerate(states[self._first :] + states[: self._first], self._first):
-            if state.reply is not None:  # applying it was interrupted
-                with self._lock():
-                    self._apply_reply(state, now)
-            if now < self._not_before(state) or not (state.in_flight or state.queue.items):
+            if now < self._not_before(state) or not (state.reply or state.in_flight or state.queue.items):
                 continue
-            away = self._outages.is_away(state.queue.keys.partition)
+            number = state.queue.keys.partition
+            away = self._outages.is_doubtful(number)
             if len(requests) == most:
                 room = 0
-            if requests and (away or not room or len(state.in_flight) > room):
-                first_left = at if first_left is None else first_left
+            try:
+                if state.reply is not None:  # applying it was interrupted
+                    with self._lock():
+                        self._apply_reply(state, now)
+                if requests and (away or not room or len(state.in_flight) > room):
+                    first_left = at if first_left is None else first_left
+                    continue
+                request = self._request_of(state, room, now)
+            except BaseException as error:  # noqa: BLE001  as in the flusher: the others' snapshots wait here
+                self.failed[number] = error
                 continue
-            request = self._request_of(state, room, now)
             if request is None:
                 continue
             requests.append(request)

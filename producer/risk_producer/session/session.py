@@ -304,17 +304,23 @@ class ProducerSession:
         requests = self._sender.next_requests(now)
         self._diagnosis.awaiting_reply = bool(requests)
         self._asked = (requests, now) if requests else None
+        if self._sender.failed and not self.ended:
+            self._record_failures(self._sender.failed, 0.0, now)
         self._log_notes()
         return requests
 
-    def waiting_keys(self) -> list[Keys]:
-        """The keys of the partitions that have something to send."""
+    def keys_of_all(self) -> list[Keys]:
+        """The keys of all partitions that traders are or were divided into."""
         with self.section.lock:
-            return [queue.keys for queue in self._buffer.queues.values() if queue.items]
+            return [queue.keys for queue in self._buffer.queues.values()]
 
     def is_away(self, partition: int) -> bool:
         """Whether the last request of a partition failed."""
         return self._outages.is_away(partition)
+
+    def is_doubtful(self, partition: int) -> bool:
+        """Whether a partition is away, or on a server that did not answer."""
+        return self._outages.is_doubtful(partition)
 
     def wait_s(self, now: float) -> float:
         """Seconds until next_requests() may have something, when it had nothing."""
@@ -341,14 +347,18 @@ class ProducerSession:
                 return
             if isinstance(reply, StreamUnavailable):
                 failures[request.keys.partition] = reply
-            else:
+                continue
+            try:
                 self._on_reply(request, reply, now)
+            except BaseException as error:  # noqa: BLE001  as in the flusher: the others' replies wait here
+                failures[request.keys.partition] = error
         # What another reply's number of partitions has moved elsewhere meanwhile is asked for there.
-        left: dict[int | None, BaseException] = {
-            number: error for number, error in failures.items() if self._buffer.queues[number].items
-        }
+        left = {number: error for number, error in failures.items() if self._buffer.queues[number].items}
         if left:
-            self._record_failures(left, asked_at, now, away_too)
+            self._record_failures(left, now - asked_at, now, away_too)
+        for number, failure in failures.items():
+            if number not in left and not isinstance(failure, StreamUnavailable):
+                raise failure  # of what follows a reply: nothing of this partition would end an outage
 
     def _on_reply(self, request: Request, reply: Reply, now: float) -> None:
         self._sender.on_reply(request, reply, now)
@@ -417,56 +427,77 @@ class ProducerSession:
         if self.ended:
             return 0.0
         if asked is None:
-            return self._record_failures({None: error}, now, now)
+            return self._record_failures({None: error}, 0.0, now)
         requests, asked_at = asked
-        self._record_failures({request.keys.partition: error for request in requests}, asked_at, now)
+        self._record_failures({request.keys.partition: error for request in requests}, now - asked_at, now)
         return 0.0
 
     def _record_failures(
         self,
-        failures: Mapping[int | None, BaseException],
-        asked_at: float,
+        failures: Mapping[int, BaseException] | Mapping[None, BaseException],
+        took_s: float,
         now: float,
-        away_too: Mapping[int, BaseException] = MappingProxyType({}),
+        away_too: Mapping[int, StreamUnavailable] = MappingProxyType({}),
     ) -> float:
-        """failures: by partition; None: of all. Returns the seconds until the next attempt."""
-        error = next(iter(failures.values()))
-        expected = isinstance(error, StreamUnavailable)
+        """failures: by partition; None: of all. took_s: what went before, where the error does not say how
+        long its server was waited for. Returns the seconds until the next attempt."""
         section = self.section
         with section.lock:
             outages = self._outages
             begins = not outages.active
             for queue in self._buffer.queues.values():
                 each = queue.keys.partition
-                if outages.is_away(each) or not (each in failures or None in failures or each in away_too):
+                if outages.is_away(each) or not (None in failures or each in failures or each in away_too):
                     continue
                 for item in queue.items:
                     self._counts.add_in_memory(item.snapshot)
-                if each in away_too and queue.items:  # what has nothing to send would not be tried again
-                    outages.record_failure(each, _reason(away_too[each]), now, now)
+                silent = away_too.get(each)
+                if silent is not None and queue.items:
+                    outages.record_failure(each, _reason(silent), silent.waited_s, now)
+                elif silent is not None:  # nothing would try it again
+                    outages.record_silence(each, silent.waited_s)
             self._in_memory = True
-            for partition, each_error in failures.items():
-                wait_s = outages.record_failure(partition, _reason(each_error), asked_at, now)
-                self._counts.unreplicated += isinstance(each_error, NotReplicated)
+            expected, unexpected = False, dict[int, tuple[BaseException, list[int | None]]]()
+            for partition, error in failures.items():
+                if isinstance(error, StreamUnavailable):
+                    expected, waited_s = True, error.waited_s
+                else:
+                    waited_s = took_s
+                    if not outages.is_away(partition):
+                        unexpected.setdefault(id(error), (error, []))[1].append(partition)
+                wait_s = outages.record_failure(partition, _reason(error), waited_s, now)
+                self._counts.unreplicated += isinstance(error, NotReplicated)
             if begins and expected:
-                named = outages.named(outages.partitions)
-                section.log(
-                    logging.CRITICAL,
-                    "The producer cannot use Redis%s, its snapshots stay in memory: %s",
-                    f" for {named}" if named else "",
-                    error,
-                )
-            elif begins:
-                section.log(
-                    logging.CRITICAL,
-                    "The producer failed to send, its snapshots stay in memory and are sent again: %s",
-                    _reason(error),
-                    exc_info=error,
-                )
+                self._log_outage()
+            for error, partitions in unexpected.values():
+                self._log_unexpected(error, partitions)
             if section.deferred:
                 section.run_deferred()
         section.leave()
         return wait_s
+
+    def _log_outage(self) -> None:
+        """Called with the lock held."""
+        outages = self._outages
+        named = outages.named(outages.partitions)
+        reasons = outages.reasons
+        self.section.log(
+            logging.CRITICAL,
+            "The producer cannot use Redis%s, its snapshots stay in memory: %s",
+            f" for {named}" if named else "",
+            next(iter(reasons)) if len(reasons) == 1 else outages.reason,
+        )
+
+    def _log_unexpected(self, error: BaseException, partitions: Sequence[int | None]) -> None:
+        """Called with the lock held. partitions: those that it failed for; None: all."""
+        named = self._outages.named(tuple(sorted(each for each in partitions if each is not None)))
+        self.section.log(
+            logging.CRITICAL,
+            "The producer failed to send%s, its snapshots stay in memory and are sent again: %s",
+            f" for {named}" if named and None not in partitions else "",
+            _reason(error),
+            exc_info=error,
+        )
 
     def check_stall(self, now: float) -> None:
         """Log it, where the oldest snapshot has waited for too long."""

@@ -198,6 +198,52 @@ class _Greeted(_Base):  # type: ignore[misc, valid-type]
     """A connection to a server that is new enough, and of the kind that the URL says."""
 
     of_sentinel = False
+    _commands = 1
+    """In what is sent next."""
+    _owed = 0
+    """Replies that are still to be read."""
+    _subscribes = False
+    """What is sent and what is read are no pairs."""
+
+    def should_reconnect(self) -> bool:
+        """Whether it has to be closed before it is used again.
+
+        So it is where a fault came between two replies: who asks next would take those that are left for the
+        replies to his own questions.
+        """
+        return super().should_reconnect() or (self._owed > 0 and not self._subscribes)
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        commands = list(commands)
+        self._commands = len(commands)
+        return super().pack_commands(commands)
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        commands, self._commands = self._commands, 1
+        self._owed = commands
+        super().send_packed_command(command, check_health)
+        self._owed = commands  # to connect, or to check the health, is to send and to read too
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            response = super().read_response(*args, **options)
+        except ResponseError:
+            self._owed = max(0, self._owed - 1)
+            raise
+        self._owed = max(0, self._owed - 1)
+        return response
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        self._owed = 0
+        super().disconnect(*args, **options)
+
+    def register_connect_callback(self, callback: Any) -> None:
+        self._subscribes = True
+        super().register_connect_callback(callback)
+
+    def deregister_connect_callback(self, callback: Any) -> None:
+        self._subscribes = False
+        super().deregister_connect_callback(callback)
 
     def connect_check_health(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -453,6 +499,8 @@ class _Cluster(RedisCluster):
         self._callbacks: dict[str, Callable[..., Any]] = {}
         self._making = threading.RLock()
         self._made = self._under_way = False
+        self._failed: str | None = None
+        """The node that did not answer last."""
 
     def __getattr__(self, name: str) -> Any:
         """What RedisCluster's __init__ sets is not there before the first call."""
@@ -502,24 +550,26 @@ class _Cluster(RedisCluster):
             if self._made:
                 self._add_nodes()
                 if isinstance(error, SlotNotCoveredError):
-                    self.nodes_manager.initialize()
+                    self.look_again()
             raise
         except (AttributeError, LookupError) as error:  # redis-py was sent to a node that it does not know
             self._add_nodes()
-            self.nodes_manager.initialize()
+            self.look_again()
             raise RedisClusterException(f"the nodes of the Redis Cluster have changed ({error})") from error
 
     def look_again(self, name: str | None = None) -> None:
-        """Ask which node has which slots, after the one of this name did not answer, which comes last.
+        """Ask which node has which slots, after the one of this name did not answer, which comes last, as it
+        does in later looks: they are made while it is being replaced, too.
 
         The nodes of the URL, where it may have another name, are asked where no known one answers. Raises one
         of REDIS_ERRORS where none of them does.
         """
+        self._failed = name or self._failed
         try:
-            self.nodes_manager.initialize(last_failed_node_name=name)
+            self.nodes_manager.initialize(last_failed_node_name=self._failed)
         except RedisClusterException:
             self._add_nodes()
-            self.nodes_manager.initialize(last_failed_node_name=name)
+            self.nodes_manager.initialize(last_failed_node_name=self._failed)
 
     def _add_nodes(self) -> None:
         """From now on those of the URL are asked too where the nodes are."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from time import monotonic
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 from redis.exceptions import NoPermissionError
@@ -31,8 +32,10 @@ from risk_producer.transport.connect import (
 )
 from risk_producer.transport.servers import (
     Closing,
+    Question,
     ScriptCall,
-    beside,
+    Silent,
+    ask,
     run_each,
     same_server,
     unreachable,
@@ -328,13 +331,12 @@ def unavailable(error: Exception) -> StreamUnavailable:
         return error
     made = StreamUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     made.__cause__ = error
+    made.waited_s = getattr(error, "waited_s", 0.0)
     return made
 
 
-def _raise(answer: Any) -> None:
-    """An error among the answers of Redis."""
-    if isinstance(answer, Exception):
-        raise answer
+def _admission(request: Admit, answer: Any) -> Admission | StreamUnavailable:
+    return unavailable(answer) if isinstance(answer, Exception) else request.admission(answer)
 
 
 def _admit_keys(keys: Keys) -> list[str]:
@@ -414,6 +416,60 @@ def _latest(answer: Any, keys: Keys, trader_id: str) -> Latest:
     )
 
 
+class _NewEpochs:
+    """A claim that Redis has answered, on its way to be known in all partitions of its traders."""
+
+    def __init__(self, claim: Claim, answer: Any) -> None:
+        self.claim = claim
+        self.floors: dict[str, int] = {}
+        """trader_id -> a greater epoch that another partition has."""
+        self.outdated = False
+        """Greater ones were found since the last claim."""
+        self.error: StreamUnavailable | None = None
+        self._epochs: list[int | Unreadable] = []
+        self.read(answer)
+
+    @property
+    def reply(self) -> Sequence[int | Unreadable] | StreamUnavailable:
+        return self.error or self._epochs
+
+    def read(self, answer: Any) -> None:
+        """The answer of claim.lua."""
+        self.outdated = False
+        if isinstance(answer, Exception):
+            self.error = unavailable(answer)
+        else:
+            self._epochs = self.claim.epochs(answer)
+
+    def supersedes(self) -> list[Supersede]:
+        """What makes them known, by other partition."""
+        mine = {
+            trader_id: epoch
+            for (_, trader_id), epoch in zip(self.claim.incarnations, self._epochs, strict=True)
+            if isinstance(epoch, int)
+        }
+        return [
+            Supersede(Keys(partition, self.claim.keys.namespace), theirs)
+            for partition, traders in self.claim.elsewhere().items()
+            if (theirs := {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine})
+        ]
+
+    def superseded(self, asked: Supersede, answer: Any) -> None:
+        """The answer of supersede.lua."""
+        if isinstance(answer, Exception):
+            self.error = unavailable(answer)
+            return
+        for trader_id, found in asked.answers(answer).items():
+            if isinstance(found, Unreadable):
+                self._epochs = [
+                    found if name == trader_id else epoch
+                    for (_, name), epoch in zip(self.claim.incarnations, self._epochs, strict=True)
+                ]
+            else:
+                self.floors[trader_id] = max(found, self.floors.get(trader_id, 0))
+                self.outdated = True
+
+
 class TraderStream:
     """The streams of all partitions on one Redis. Thread-safe. All methods may raise StreamUnavailable."""
 
@@ -442,95 +498,54 @@ class TraderStream:
         probe: the server of the first did not answer before; see probe() of servers. The same may be asked
         again, whatever became of it.
         """
-        try:
-            if probe:
-                probe_server(self._client, requests[0].keys.snapshots)
-            answers = self._run([self._call(request) for request in requests])
-        except REDIS_ERRORS as error:
-            return [unavailable(error)] * len(requests)
-        replies: list[Reply | StreamUnavailable] = []
-        silent: StreamUnavailable | None = None
-        for request, answer in zip(requests, answers, strict=True):
-            claimed = isinstance(request, Claim) and not isinstance(answer, Exception)
-            reply = silent if claimed and silent is not None else self._reply(request, answer)
-            if claimed and isinstance(reply, StreamUnavailable):
-                silent = reply  # of the other partitions: they are not waited for once more by each claim
-            replies.append(reply)
-        return replies
+        silent: Silent = {}
+        calls = [self._call(request) for request in requests]
+        answers = self._run(calls, silent, requests[0].keys.snapshots if probe else None)
+        outcomes = [
+            _NewEpochs(request, answer) if isinstance(request, Claim) else _admission(request, answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+        self._make_known([each for each in outcomes if isinstance(each, _NewEpochs)], silent)
+        return [each.reply if isinstance(each, _NewEpochs) else each for each in outcomes]
 
-    def _call(self, request: Request) -> ScriptCall:
+    def _call(self, request: Request, floors: Mapping[str, int] | None = None) -> ScriptCall:
         if isinstance(request, Claim):
-            return self._claim, _claim_keys(request.keys), request.arguments()
+            return self._claim, _claim_keys(request.keys), request.arguments(floors)
         arguments = request.arguments(replicated=self._replicas > 0)
         return self._admit, _admit_keys(request.keys), arguments
 
-    def _reply(self, request: Request, answer: Any) -> Reply | StreamUnavailable:
-        try:
-            _raise(answer)
-            return self._claimed(request, answer) if isinstance(request, Claim) else request.admission(answer)
-        except (StreamUnavailable, *REDIS_ERRORS) as error:
-            return unavailable(error)
+    def _make_known(self, claims: Iterable[_NewEpochs], silent: Silent) -> None:
+        """Make new epochs known in the other partitions of their traders, those of all claims together.
 
-    def _claimed(self, call: Claim, answer: Any) -> list[int | Unreadable]:
-        """A new epoch for each of call.incarnations, in their order; answer: of the script that claims.
-
-        It is greater than the trader's in all partitions where it may have had one, and known there before it
-        is used: what an older incarnation still sends there does not change the state any more.
+        An epoch has to be greater than the trader's in all partitions where it may have had one, and known
+        there before it is used: what an older incarnation still sends there does not change the state any
+        more.
         """
-        floors: dict[str, int] = {}
-        for _ in range(CLAIM_TRIES):
-            if floors:
-                [answer] = self._run([(self._claim, _claim_keys(call.keys), call.arguments(floors))])
-                _raise(answer)
-            epochs = call.epochs(answer)
-            greater, unreadable = self._announced(call, epochs)
-            if not greater:
-                return [
-                    unreadable.get(trader_id, epoch)
-                    for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
-                ]
-            floors |= greater
-        raise StreamUnavailable("other producers claim epochs for the same traders all the time")
-
-    def _announced(
-        self, call: Claim, epochs: Sequence[int | Unreadable]
-    ) -> tuple[dict[str, int], dict[str, Unreadable]]:
-        """Make new epochs known in the traders' other partitions.
-
-        Returns greater ones that are there, and traders of which it cannot be read what is there.
-        """
-        mine = {
-            trader_id: epoch
-            for (_, trader_id), epoch in zip(call.incarnations, epochs, strict=True)
-            if isinstance(epoch, int)
-        }
-        asked = [
-            Supersede(Keys(partition, call.keys.namespace), theirs)
-            for partition, traders in call.elsewhere().items()
-            if (theirs := {trader_id: mine[trader_id] for trader_id in traders if trader_id in mine})
-        ]
-        answers = self._run([(self._supersede, _claim_keys(each.keys), each.arguments()) for each in asked])
-        greater: dict[str, int] = {}
-        unreadable: dict[str, Unreadable] = {}
-        for each, answer in zip(asked, answers, strict=True):
-            _raise(answer)
-            for trader_id, found in each.answers(answer).items():
-                if isinstance(found, Unreadable):
-                    unreadable[trader_id] = found
-                else:
-                    greater[trader_id] = max(found, greater.get(trader_id, 0))
-        return greater, unreadable
+        left = [each for each in claims if each.error is None]
+        for tried in range(CLAIM_TRIES):
+            if tried:
+                answers = self._run([self._call(each.claim, each.floors) for each in left], silent)
+                for each, answer in zip(left, answers, strict=True):
+                    each.read(answer)
+            asked = [(each, one) for each in left if each.error is None for one in each.supersedes()]
+            calls = [(self._supersede, _claim_keys(one.keys), one.arguments()) for _, one in asked]
+            for (each, one), answer in zip(asked, self._run(calls, silent), strict=True):
+                each.superseded(one, answer)
+            left = [each for each in left if each.outdated and each.error is None]
+            if not left:
+                return
+        for each in left:
+            each.error = StreamUnavailable("other producers claim epochs for the same traders all the time")
 
     def agree(self, wish: Partitioning, keys: Keys) -> Partitioning | None:
         """What is agreed on about the number of partitions; where nothing is, the wish is from now on.
 
         keys: of partition 0. None: this user of Redis may not ask.
         """
+        key = keys.partitioning
+        questions: list[Question] = [(key, ("SETNX", key, wish.first().text)), (key, ("GET", key))]
         try:
-            pipeline: Any = self._client.pipeline(transaction=False)
-            pipeline.setnx(keys.partitioning, wish.first().text)
-            pipeline.get(keys.partitioning)
-            written, copy = pipeline.execute(raise_on_error=False)
+            written, copy = ask(self._client, questions)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
         if isinstance(copy, NoPermissionError):  # the permissions of a version before, which asked no GET
@@ -561,38 +576,50 @@ class TraderStream:
             raise StreamUnavailable(_no_partitioning(keys, copy))
         return found
 
-    def _run(self, calls: Sequence[ScriptCall]) -> list[Any]:
+    def _run(self, calls: Sequence[ScriptCall], silent: Silent, probe: str | None = None) -> list[Any]:
         """The answers of scripts that end with a write, errors included; with replicas, once enough of them
-        have confirmed it.
+        have confirmed it. probe: a key whose server is tried before.
 
         WAIT is about the last write of its own connection, so it goes behind the scripts over the same one,
         and what breaks is repeated as a whole.
         """
+        closing, began = self._closing(), monotonic()
+        try:
+            if probe is not None:
+                probe_server(self._client, probe)
+            return run_each(self._client, calls, closing, silent)
+        except REDIS_ERRORS as error:
+            cast("Any", error).waited_s = monotonic() - began
+            return [error] * len(calls)
+
+    def _closing(self) -> Closing | None:
         if not self._replicas:
-            return run_each(self._client, calls)
-        wait_ms = NODE_REPLICAS_TIMEOUT_MS if is_cluster(self._client) else REPLICAS_TIMEOUT_MS
+            return None
+        wait_s = (NODE_REPLICAS_TIMEOUT_MS if is_cluster(self._client) else REPLICAS_TIMEOUT_MS) / 1000
 
         def problem(confirmed: int) -> Exception | None:
             if confirmed >= self._replicas:
                 return None
-            return NotReplicated(
-                f"{confirmed} of {self._replicas} replicas have confirmed within "
-                f"{wait_ms / 1000:g} s what Redis took"
+            error = NotReplicated(
+                f"{confirmed} of {self._replicas} replicas have confirmed within {wait_s:g} s what Redis took"
             )
+            error.waited_s = wait_s
+            return error
 
-        return run_each(self._client, calls, Closing(("WAIT", self._replicas, wait_ms), problem))
+        return Closing(("WAIT", self._replicas, round(wait_s * 1000)), problem)
 
     def latest(self, keys: Keys, trader_id: str) -> Latest:
         """The newest admitted snapshot of a trader, and whether the answer can be relied on."""
+        questions: list[Question] = [
+            (keys.latest, ("HGET", keys.latest, trader_id)),
+            (keys.floors, ("HGET", keys.floors, "")),
+            (keys.behind, ("HGET", keys.behind, trader_id)),
+            (keys.database, ("GET", keys.database)),
+            (keys.partitioning, ("GET", keys.partitioning)),
+            (keys.floors, ("INFO", "server")),
+        ]
         try:
-            pipeline: Any = self._client.pipeline(transaction=False)
-            pipeline.hget(keys.latest, trader_id)
-            pipeline.hget(keys.floors, "")
-            pipeline.hget(keys.behind, trader_id)
-            pipeline.get(keys.database)
-            pipeline.get(keys.partitioning)
-            pipeline.execute_command("INFO", "server", **beside(self._client, keys.floors))
-            return _latest(pipeline.execute(raise_on_error=False), keys, trader_id)
+            return _latest(ask(self._client, questions), keys, trader_id)
         except REDIS_ERRORS as error:
             raise unavailable(error) from error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import sleep
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from time import monotonic, sleep
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from redis.exceptions import (
     AskError,
@@ -27,6 +27,8 @@ Question: TypeAlias = tuple[str, Sequence[Any]]
 """(a key, the command and its arguments): the server that holds the key is asked."""
 ScriptCall: TypeAlias = tuple[Any, Sequence[str], Sequence[Any]]
 """(a script of register_script(), KEYS, ARGV): the server that holds the first key runs it."""
+Silent: TypeAlias = dict[str, Exception]
+"""Nodes of a cluster that did not answer, by name, and the error: nothing more is asked of them."""
 
 
 class Closing(NamedTuple):
@@ -65,25 +67,39 @@ def ask(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
     return answers
 
 
-def ask_each(client: RedisClient, questions: Sequence[Question], closing: Closing | None = None) -> list[Any]:
+def ask_each(
+    client: RedisClient,
+    questions: Sequence[Question],
+    closing: Closing | None = None,
+    silent: Silent | None = None,
+) -> list[Any]:
     """The answers, in order; an error of the server is an answer too.
 
     One round trip for each server. Where a node of a cluster does not answer, that is the answer to all
-    that it was asked, and is waited for once. Raises one of REDIS_ERRORS where no server answers at all.
+    that it was asked, and is waited for once. Raises one of REDIS_ERRORS where no server answers at all. An
+    error of a server that did not answer has the seconds that it was waited for, `waited_s`.
+
+    silent: nodes that are not asked, as they did not answer questions before; new ones are added.
     """
     if not questions:
         return []
     if not is_cluster(client):
         return _pipelined(client, [words for _, words in questions], closing)
-    return _ask_cluster(client, questions, closing)
+    return _ask_cluster(client, questions, closing, {} if silent is None else silent)
 
 
-def run_each(client: RedisClient, calls: Sequence[ScriptCall], closing: Closing | None = None) -> list[Any]:
+def run_each(
+    client: RedisClient,
+    calls: Sequence[ScriptCall],
+    closing: Closing | None = None,
+    silent: Silent | None = None,
+) -> list[Any]:
     """The answers of scripts to each call, as ask_each(). Where a server does not know one, it gets it."""
-    answers = ask_each(client, [_evalsha(call) for call in calls], closing)
+    silent = {} if silent is None else silent
+    answers = ask_each(client, [_evalsha(call) for call in calls], closing, silent)
     unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unknown:
-        found = _run_unknown(client, [calls[at] for at in unknown], closing)
+        found = _run_unknown(client, [calls[at] for at in unknown], closing, silent)
         for at, answer in zip(unknown, found, strict=True):
             answers[at] = answer
     return answers
@@ -180,10 +196,12 @@ def _eval(call: ScriptCall) -> Question:
     return keys[0], ("EVAL", script.script, len(keys), *keys, *args)
 
 
-def _run_unknown(client: Any, calls: Sequence[ScriptCall], closing: Closing | None) -> list[Any]:
+def _run_unknown(
+    client: Any, calls: Sequence[ScriptCall], closing: Closing | None, silent: Silent
+) -> list[Any]:
     """As run_each(), with the scripts. On a cluster each call takes its own along, to whatever node."""
     if is_cluster(client):
-        return ask_each(client, [_eval(call) for call in calls], closing)
+        return ask_each(client, [_eval(call) for call in calls], closing, silent)
     texts = {script.sha: script.script for script, _, _ in calls}
     loads: list[Question] = [("", ("SCRIPT", "LOAD", text)) for text in texts.values()]
     answers = ask_each(client, [*loads, *map(_evalsha, calls)], closing)
@@ -211,22 +229,30 @@ def _ask_node(
     client: Any, node: Any, commands: Sequence[Sequence[Any]], closing: Closing | None
 ) -> list[Any]:
     """The error tells which node it was: the next look may find another one in its place."""
+    began = monotonic()
     try:
         return _pipelined(client.get_redis_connection(node), commands, closing)
     except REDIS_ERRORS as error:
-        cast("Any", error).connection = node
+        _mark(error, node, began)
         raise
 
 
 def _probed(client: Any, node: Any) -> Exception | None:
+    began = monotonic()
     try:
         client.probe(node)
     except REDIS_ERRORS as error:
         if is_of_all(error):
             raise
-        cast("Any", error).connection = node
+        _mark(error, node, began)
         return error
     return None
+
+
+def _mark(error: Any, node: Any, began: float) -> None:
+    """Write into an error which node it is of, in the attribute that redis-py has for it, and how long that
+    was waited for."""
+    error.connection, error.waited_s = node, monotonic() - began
 
 
 def _follow(client: Any, moved: MovedError) -> None:
@@ -247,14 +273,17 @@ def _look_again(client: Any, name: str | None = None) -> None:
 class _Asked:
     """Questions on their way to the nodes of a cluster; some have to be asked elsewhere again."""
 
-    def __init__(self, client: Any, questions: Sequence[Question], closing: Closing | None) -> None:
+    def __init__(
+        self, client: Any, questions: Sequence[Question], closing: Closing | None, silent: Silent
+    ) -> None:
         self._client = client
         self._questions = questions
         self._closing = closing
         self._asking: dict[int, Any] = {}  # question -> the node that ASK names
         self.answers: list[Any] = [None] * len(questions)
-        self.silent: dict[str, Exception] = {}
-        """Nodes that did not answer; nothing more is asked of them."""
+        self._silent = silent
+        self.failed: str | None = None
+        """A node that did not answer when it was asked."""
 
     def ask(self, numbers: Iterable[int]) -> list[int]:
         """Ask these questions, each node once. Returns those that have to be asked again."""
@@ -293,15 +322,16 @@ class _Asked:
         return any(isinstance(each, (*AWAY, *_ELSEWHERE)) for each in self.answers)
 
     def _ask_node(self, node: Any, asked: Sequence[int]) -> list[Any]:
-        if node.name not in self.silent:
+        if node.name not in self._silent:
             commands = list(self._commands(asked))
             try:
                 answers = _ask_node(self._client, node, [words for _, words in commands], self._closing)
             except REDIS_ERRORS as error:
-                self.silent[node.name] = error
+                self._silent[node.name] = error
+                self.failed = self.failed or node.name
             else:
                 return [answer for (at, _), answer in zip(commands, answers, strict=True) if at is not None]
-        return [self.silent[node.name]] * len(asked)
+        return [self._silent[node.name]] * len(asked)
 
     def _commands(self, asked: Iterable[int]) -> Iterator[tuple[int | None, Sequence[Any]]]:
         for at in asked:
@@ -310,12 +340,14 @@ class _Asked:
             yield at, self._questions[at][1]
 
 
-def _ask_cluster(client: Any, questions: Sequence[Question], closing: Closing | None) -> list[Any]:
+def _ask_cluster(
+    client: Any, questions: Sequence[Question], closing: Closing | None, silent: Silent
+) -> list[Any]:
     """Each node in a pipeline of its own.
 
     redis-py's for all of them repeats each command by itself where a node is away, and waits each time.
     """
-    asked = _Asked(client, questions, closing)
+    asked = _Asked(client, questions, closing, silent)
     left = asked.ask(range(len(questions)))
     for _ in range(_REDIRECTIONS):
         if not left:
@@ -323,5 +355,5 @@ def _ask_cluster(client: Any, questions: Sequence[Question], closing: Closing | 
         asked.follow(left)
         left = asked.ask(left)
     if asked.is_doubtful():
-        _look_again(client, next(iter(asked.silent), None))
+        _look_again(client, asked.failed)
     return asked.answers

@@ -325,21 +325,194 @@ def test_a_failure_of_what_has_moved_meanwhile_is_no_outage(
     assert session.health().backend == "postgres"
 
 
-def test_claims_wait_once_for_other_partitions_that_do_not_answer(
-    session: ProducerSession, stream: Counting, monkeypatch: pytest.MonkeyPatch
+def test_claims_of_a_round_are_made_known_elsewhere_in_one_round_trip(
+    session: ProducerSession, stream: Counting
 ) -> None:
     """After a change of the number of partitions each new epoch is made known in others too."""
     session.divide(session.partitioning.announced(4).changed(4), 0.0)
     save(session)
     requests = session.next_requests(1.0)
     assert len(requests) > 1
-    asked = []
-
-    def announced(*_: Any) -> Any:
-        asked.append(1)
-        raise RedisConnectionError("away")
-
-    monkeypatch.setattr(stream, "_announced", announced)
     replies = stream.ask(requests)
-    assert len(asked) == 1
+    assert not any(isinstance(each, StreamUnavailable) for each in replies)
+    assert [set(words) for words in stream.trips] == [{"EVALSHA"}, {"SCRIPT", "EVALSHA"}] * 2
+    stream.trips.clear()
+    assert not any(isinstance(each, StreamUnavailable) for each in stream.ask(requests))
+    claims, known = stream.trips
+    assert len(claims) == len(requests)
+    assert len(known) > len(requests)
+
+
+def test_greater_epochs_elsewhere_are_exceeded_and_a_claim_that_fails_is_alone(
+    session: ProducerSession, stream: Counting
+) -> None:
+    session.divide(session.partitioning.announced(4).changed(4), 0.0)
+    save(session)
+    requests: list[Any] = list(session.next_requests(1.0))
+    first, second, third = requests[:3]
+    [(place, [trader_id, *_]), *_] = first.elsewhere().items()
+    before: Any = stream.ask([first])[0]
+    there = max(before) + 1_000
+    stream.client.hset(Keys(place).epochs, trader_id, there)
+    [(place, [unreadable, *_]), *_] = second.elsewhere().items()
+    stream.client.hset(Keys(place).epochs, unreadable, "x")
+    [broken, *_] = [each for each in third.elsewhere() if each not in first.elsewhere() | second.elsewhere()]
+    stream.client.set(Keys(broken).epochs, "x")
+    replies: list[Any] = stream.ask(requests)
+    assert dict(zip([name for _, name in first.incarnations], replies[0], strict=True))[trader_id] > there
+    [found] = [each for each in replies[1] if not isinstance(each, int)]
+    assert repr(unreadable) in found.reason
+    assert [type(each) for each in replies if isinstance(each, Exception)] == [StreamUnavailable]
+    assert "WRONGTYPE" in str(replies[2])
+
+
+def test_claims_wait_once_for_other_partitions_that_do_not_answer(
+    session: ProducerSession, stream: Counting
+) -> None:
+    session.divide(session.partitioning.announced(4).changed(4), 0.0)
+    save(session)
+    requests = session.next_requests(1.0)
+    answers: list[Any] = []
+    run = stream._run
+
+    def away(*arguments: Any) -> Any:
+        answers.append(run(*arguments) if not answers else [RedisConnectionError("away")] * len(arguments[0]))
+        return answers[-1]
+
+    stream._run = away  # type: ignore[assignment, method-assign]
+    replies = stream.ask(requests)
+    assert len(answers) == 2
     assert [type(each) for each in replies] == [StreamUnavailable] * len(requests)
+
+
+@pytest.mark.parametrize("error", [MemoryError("none"), SystemExit("foreign")])
+def test_a_partition_that_raises_each_time_does_not_stop_those_behind_it(
+    session: ProducerSession,
+    stream: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    claim_all(session, stream)
+    sender: Any = session._sender
+    make = sender._make_request
+
+    def makes(state: Any) -> None:
+        if state.queue.keys.partition == 5:
+            raise error
+        make(state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_make_request", makes)
+        for now in (1.0, 2.0, 4.0):
+            save(session)
+            session.on_replies(stream.ask(session.next_requests(now)), now)
+            assert session.depth == len(session._buffer.queues[5].items)
+            assert session.health().away == (5,)
+        assert session.sample().outages == 1
+    [line] = [each.getMessage() for each in caplog.records]
+    assert line.startswith("The producer failed to send for partition 5 of 16, its snapshots stay in memory")
+    for _ in range(3):
+        session.on_replies(stream.ask(session.next_requests(100.0)), 100.0)
+    assert not session.depth
+    assert numbers_in(stream)(5) == [0.0] * 4
+    assert session.health().away == ()
+
+
+def test_a_reply_that_cannot_be_applied_does_not_stop_those_behind_it(
+    session: ProducerSession, stream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_all(session, stream)
+    sender: Any = session._sender
+    apply = sender._apply_reply
+
+    def applies(state: Any, now: float) -> None:
+        if state.queue.keys.partition == 5:
+            raise OSError("the spool's disk")
+        apply(state, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_apply_reply", applies)
+        for now in (1.0, 2.0, 4.0):
+            save(session)
+            session.on_replies(stream.ask(session.next_requests(now)), now)
+            assert session.depth == len(session._buffer.queues[5].items)
+            assert session.health().away == (5,)
+    for _ in range(3):
+        session.on_replies(stream.ask(session.next_requests(100.0)), 100.0)
+    assert not session.depth
+    assert numbers_in(stream)(5) == [0.0] * 4
+
+
+def test_what_fails_behind_an_applied_reply_is_raised_when_the_others_are_applied(
+    session: ProducerSession, stream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_all(session, stream)
+    save(session)
+    replies = stream.ask(session.next_requests(1.0))
+
+    def raises(_reason: str | None) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(session, "partitions_unread", raises)
+    with pytest.raises(MemoryError):
+        session.on_replies(replies, 1.0)
+    assert not session.depth
+    assert not session.health().away
+
+
+def test_the_line_of_an_outage_has_the_reason_of_each(
+    session: ProducerSession, stream: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim_all(session, stream)
+    save(session)
+    replies: list[Any] = list(stream.ask(session.next_requests(1.0)))
+    replies[5], replies[1], replies[2] = StreamUnavailable("WRONGTYPE"), AWAY, AWAY
+    session.on_replies(replies, 2.0)
+    [line] = [each.getMessage() for each in caplog.records]
+    assert line == (
+        "The producer cannot use Redis for partitions 1, 2, 5 of 16, its snapshots stay in memory: "
+        "partitions 1, 2 of 16: away; partition 5 of 16: WRONGTYPE"
+    )
+
+
+def test_each_failure_waits_for_what_it_took_itself(session: ProducerSession, stream: Counting) -> None:
+    """A node of a cluster said nothing for 4 s: the one that Redis refused at once is tried much sooner."""
+    claim_all(session, stream)
+    save(session)
+    silent, refused = StreamUnavailable("says nothing"), StreamUnavailable("WRONGTYPE")
+    silent.waited_s = 4.0
+    requests = session.next_requests(1.0)
+    replies: list[Any] = list(stream.ask(requests))
+    replies[1], replies[5] = silent, refused
+    session.on_replies(replies, 5.0)
+    [again] = session.next_requests(5.5)
+    assert again is requests[5]
+    session.on_replies([refused], 5.5)
+    assert partitions_of(session.next_requests(8.0)) == [5]
+    session.on_replies([refused], 8.0)
+    assert partitions_of(session.next_requests(8.1)) == []
+    assert partitions_of(session.next_requests(9.1)) == [1]
+
+
+def test_a_partition_on_a_server_that_says_nothing_is_asked_alone_when_it_has_something(
+    session: ProducerSession, stream: Counting
+) -> None:
+    """It had nothing to send when the server was found out: the others would wait for it once more."""
+    claim_all(session, stream)
+    save(session, [1])
+    silent = StreamUnavailable("says nothing")
+    silent.waited_s = 1.0
+    session.next_requests(1.0)
+    session.on_replies([silent], 2.0, {3: silent})
+    save(session, [3, 4])
+    assert partitions_of(session.next_requests(2.1)) == [4]
+    assert session.is_doubtful(3)
+    assert not session.is_away(3)
+    session.on_replies([Admission(1, [])], 2.1)
+    tried = []
+    for now in (10.0, 20.0):
+        [request] = session.next_requests(now)
+        tried.append(request.keys.partition)
+        session.on_replies(stream.ask([request]), now)
+    assert sorted(tried) == [1, 3]

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -372,3 +373,81 @@ class TestAServer:
             with pytest.raises(redis.ResponseError):
                 client.set("x", 1)
             assert client.set("x", 1)
+
+
+class TestAFaultBetweenTheQuestionAndItsReply:
+    """An exception of foreign code, or of a signal handler: who asks next must not read what is left over."""
+
+    @pytest.mark.parametrize("maker", ["redis_client", "adopt"])
+    @pytest.mark.parametrize("kind", ["command", "pipeline", "transaction"])
+    def test_costs_the_connection(self, kind: str, maker: str) -> None:
+        with server_that_says(hello(b"7.2.4"), b"", b"+old\r\n" * 8) as url, client_by(maker, url) as client:
+            asked: Any = client if kind == "command" else client.pipeline(transaction=kind == "transaction")
+            with interrupted(before_reply=0), pytest.raises(KeyboardInterrupt):
+                asked.get("x") if kind == "command" else asked.get("x").get("y").execute()
+            with pytest.raises(redis.TimeoutError):  # this server does not answer the first one at all
+                client.get("next")
+
+    def test_or_between_two_replies(self) -> None:
+        with (
+            server_that_says(hello(b"7.2.4"), b"+first\r\n", b"+second\r\n+third\r\n") as url,
+            client_by("redis_client", url) as client,
+        ):
+            pipeline = client.pipeline(transaction=False).get("x").get("y")
+            with interrupted(before_reply=1), pytest.raises(KeyboardInterrupt):
+                pipeline.execute()
+            assert client.get("x") == b"first", "of a new connection"
+
+    def test_a_subscription_keeps_its_connection(self) -> None:
+        def push(kind: bytes, last: bytes) -> bytes:
+            return b">3\r\n$%d\r\n%s\r\n$1\r\nc\r\n%s\r\n" % (len(kind), kind, last)
+
+        pushed = push(b"subscribe", b":1") + push(b"message", b"$1\r\nx") + push(b"message", b"$1\r\ny")
+        with server_that_says(hello(b"7.2.4"), pushed) as url, client_by("adopt", url) as client:
+            subscription = client.pubsub()
+            subscription.subscribe("c")
+            socket_at_first = subscription.connection._sock
+            found = [subscription.get_message(timeout=5)["data"] for _ in range(3)]
+            assert found == [1, b"x", b"y"]
+            assert subscription.connection._sock is socket_at_first
+            subscription.close()
+
+
+@contextmanager
+def interrupted(before_reply: int) -> Iterator[None]:
+    """The reply of this number, from 0, is not read any more."""
+    parse: Any = redis.Redis.parse_response
+    number = count()
+
+    def parse_response(*words: Any, **options: Any) -> Any:
+        if next(number) == before_reply:
+            raise KeyboardInterrupt
+        return parse(*words, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis.Redis, "parse_response", parse_response)
+        yield
+
+
+def client_by(maker: str, url: str) -> Any:
+    if maker == "redis_client":
+        return redis_client(url, answer_timeout_s=0.3, connect_timeout_s=5)
+    made = redis.Redis.from_url(url, driver_info=None, socket_timeout=0.3, maint_notifications_config=QUIET)
+    return adopt(made)
+
+
+def test_later_looks_for_the_nodes_ask_the_one_that_failed_last_too() -> None:
+    """It is frozen still, while its replica takes over."""
+    looks: list[str | None] = []
+
+    class Manager:
+        def initialize(self, last_failed_node_name: str | None = None) -> None:
+            looks.append(last_failed_node_name)
+
+    with redis_client("redis+cluster://h:1", answer_timeout_s=1, connect_timeout_s=1) as made:
+        client = cast("Any", made)
+        client.nodes_manager = Manager()
+        client.look_again()
+        client.look_again("h:2")
+        client.look_again()
+    assert looks == [None, "h:2", "h:2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.cluster import RedisCluster
@@ -20,9 +20,14 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from risk_producer.contract.keys import Keys
+from risk_producer.contract.partitioning import Partitioning
+from risk_producer.errors import StreamUnavailable
 from risk_producer.transport import servers
+from risk_producer.transport.requests import TraderStream
 from risk_producer.transport.servers import (
     Closing,
+    Silent,
     ask,
     ask_each,
     probe_each,
@@ -319,3 +324,32 @@ def test_each_node_is_asked_the_closing_behind_its_questions(cluster: Any) -> No
     cluster.nodes[0].answer = lambda words: MovedError("0 h:2") if words[-1] == "k0" else first(words)
     assert ask_each(cluster, questions(["k0", "k1"]), closing) == [problem, "k1"]
     assert cluster.nodes[1].asked[-1] == [("GET", "k0"), ("WAIT", 1)]
+
+
+def test_a_node_that_said_nothing_is_not_asked_what_comes_next_of_the_same_question(cluster: Any) -> None:
+    """As where claims are made known in other partitions, behind the claims."""
+    cluster.nodes[0].error = error = RedisTimeoutError("says nothing")
+    silent: Silent = {}
+    for _ in range(2):
+        answers = ask_each(cluster, questions(), silent=silent)
+        assert answers[:2] == [error, error]
+        assert answers[2:] == [(2, "k2"), (2, "k3"), (3, "k4"), (3, "k5")]
+    assert [len(node.asked) for node in cluster.nodes] == [1, 2, 2]
+    assert cast("Any", error).waited_s >= 0
+
+
+def test_load_and_the_number_of_partitions_wait_once_for_a_node_that_says_nothing(cluster: Any) -> None:
+    """redis-py's pipeline for a cluster repeats each command by itself."""
+    node = cluster.nodes[0]
+    node.error = RedisTimeoutError("says nothing")
+    cluster.get_node_from_key = lambda key: node
+    cluster.register_script = lambda text: text
+    stream = TraderStream(cluster)
+    for ask_stream in (
+        lambda: stream.latest(Keys(0), "t"),
+        lambda: stream.agree(Partitioning(1, 4), Keys(0)),
+    ):
+        node.asked.clear()
+        with pytest.raises(StreamUnavailable, match="says nothing"):
+            ask_stream()
+        assert len(node.asked) == 1
