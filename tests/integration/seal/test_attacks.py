@@ -137,7 +137,9 @@ def test_a_row_of_a_new_trader(
         assert verify(url, trader="new", deep=False).findings == [found]
 
 
-def test_a_policy_hides_no_row(url: str, connection: psycopg.Connection) -> None:
+def test_a_policy_hides_no_row(url: str, connection: psycopg.Connection, kind: str) -> None:
+    if kind == "compressed":
+        pytest.skip("TimescaleDB refuses row security where the columnstore is on")
     role = f"auditor_{connection.info.dbname}"
     connection.execute(f"CREATE ROLE {role}; GRANT pg_read_all_data TO {role}".encode())
     try:

@@ -131,10 +131,11 @@ def test_the_rows_of_one_who_saw_an_earlier_mark_are_waited_for(
     assert [found.kind for found in report.findings] == []
 
 
-def test_one_above_read_committed_is_named(url: str) -> None:
+def test_one_above_read_committed_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inserts after the sealer has looked for writers, and before it sets the mark."""
     with psycopg.connect(url) as writer:
         writer.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        writer.execute("SELECT FROM risk_seal_mark FOR SHARE")
+        monkeypatch.setattr(module, "_wait_for_writers", lambda _: insert(writer))
         with pytest.raises(WritersBusy, match="a transaction above READ COMMITTED"):
             seal(url)
 

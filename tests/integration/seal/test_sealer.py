@@ -181,7 +181,6 @@ def test_a_dump_of_compressed_chunks_has_the_same_seals(timescale_url: str, tmp_
     with psycopg.connect(timescale_url, autocommit=True) as db:
         db.execute(COLUMNSTORE["turn_columnstore_on"])
         db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
-        fill(timescale_url, ["late"], late_s=90 * 86_400)
         [(folder,)] = db.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchall()
     if not (Path(folder) / "pg_restore").exists():
         pytest.skip("the TimescaleDB server is not on this machine, so its pg_dump is not at hand")

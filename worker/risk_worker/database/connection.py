@@ -144,7 +144,7 @@ class Connection(psycopg.Connection[TupleRow]):
                 f"the database {self.info.dbname} holds TimescaleDB tables, but the server runs without its "
                 "library: set shared_preload_libraries = 'timescaledb' and restart it"
             )
-        settings = _FORMS | purpose.settings
+        settings = {**_FORMS, **purpose.settings}
         if not checks_clients:
             settings.pop("client_connection_check_interval", None)
         if asynchronous and purpose is STORE:
