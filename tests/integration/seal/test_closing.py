@@ -107,6 +107,7 @@ def test_the_rows_of_one_who_saw_an_earlier_mark_are_waited_for(
 
     default: of the database; a snapshot from before the commit would not have the row.
     """
+    seal(url)  # so that the row belongs to the next run
     wait = module._wait_for_writers
     waits: list[Connection] = []
     with psycopg.connect(url, autocommit=True) as db:
