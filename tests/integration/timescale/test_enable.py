@@ -250,7 +250,7 @@ class TestOwners:
         assert run(url, "timescale", "enable").exit_code == 0
         with psycopg.connect(url, autocommit=True) as db:
             db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
-        assert run(url, "seal", "run").exit_code == 0
+        assert run(url, "seal", "run", "--every", "1d").exit_code == 0
         removed = run(url, "retain", RISK_RETAIN_FOR="90d")
         assert (removed.exit_code, "Removed " in removed.stdout) == (0, True), removed.output
         deep = run(url, "seal", "verify", "--deep")
@@ -270,7 +270,7 @@ class TestOwners:
                 migrations.up(url)
                 assert "a plain table" in run(url, "timescale", "status").stdout
                 fill(url, ["a"], TODAY - 40 * DAY, 39)
-                heads = run(url, "seal", "run").stdout
+                heads = run(url, "seal", "run", "--every", "1d").stdout
                 assert run(url, "retain", RISK_RETAIN_FOR="30d").exit_code == 0
                 head = run(url, "seal", "head").stdout
                 admin.execute("CREATE EXTENSION timescaledb")
@@ -361,3 +361,16 @@ class TestApacheEdition:
             migrations.up(apache_url)
         with psycopg.connect(apache_url) as db:
             assert db.execute("SELECT count(*) FROM risk_state_history").fetchall() == [(40,)]
+
+    def test_retention(self, apache_url: str, run: Run) -> None:
+        migrations.up(apache_url)
+        fill(apache_url, ["a"], TODAY - 40 * DAY, 40)
+        assert run(apache_url, "seal", "run", "--every", "1d").exit_code == 0
+        fill(apache_url, ["late"], TODAY - 40 * DAY, 1, stored_at=datetime.now(UTC))
+        done = run(apache_url, "retain", RISK_RETAIN_FOR="14d")
+        assert (done.exit_code, "Removed " in done.stdout) == (0, True), done.output
+        assert run(apache_url, "seal", "verify", "--deep").exit_code == 0
+        with psycopg.connect(apache_url) as db:
+            assert db.execute(
+                "SELECT count(*) FROM risk_state_history WHERE trader_id = 'late'"
+            ).fetchall() == [(4,)]

@@ -285,9 +285,7 @@ def test_a_vacuum_that_is_under_way_is_waited_for(database_url: str, monkeypatch
     ):
         other.execute("LOCK TABLE risk_state_history IN SHARE UPDATE EXCLUSIVE MODE")
         removed = pool.submit(lambda: list(retain(database_url, KEEP)))
-        wait_until(
-            lambda: removed.done() or db.execute(waiting).rowcount, what="retain to wait for the lock"
-        )
+        wait_until(lambda: removed.done() or db.execute(waiting).rowcount, what="retain to wait for the lock")
         other.rollback()
         assert removed.result(60)
 
