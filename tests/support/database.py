@@ -17,6 +17,23 @@ STREAM = Keys(0).snapshots
 MIGRATIONS: Final = sorted((Path(__file__).parents[2] / "db" / "migrations").glob("*.sql"))
 HYPERTABLE: Final = "20261124000002_history_hypertable.sql"
 
+ODD_DEFAULTS: Final = {
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "iso_8601",
+    "extra_float_digits": "-15",
+    "bytea_output": "escape",
+    "timezone": "Asia/Kolkata",
+    "default_transaction_isolation": "serializable",
+}
+"""What an administrator may have set for a database."""
+
+
+def set_odd_defaults(url: str) -> None:
+    """From the next connection on."""
+    with psycopg.connect(url, autocommit=True) as db:
+        for name, value in ODD_DEFAULTS.items():
+            db.execute(f"ALTER DATABASE {db.info.dbname} SET {name} = '{value}'".encode())
+
 
 def rows(db: psycopg.Connection, query: str) -> list[Any]:
     """All rows of a query, as tuples."""

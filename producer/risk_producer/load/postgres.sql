@@ -1,8 +1,10 @@
 -- What load() asks of Postgres.
 
 -- name: begin
--- For this transaction alone: behind a connection pooler others use the same session next.
+-- For this transaction alone: behind a connection pooler others use the same session next. Whatever the defaults of the
+-- database are, times come in the form that psycopg reads, and floats are exact.
 BEGIN READ ONLY; SET LOCAL statement_timeout = '3s'; SET LOCAL timezone = 'UTC';
+SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1;
 
 -- name: identity
 SELECT id::text AS identity FROM risk_deployment;

@@ -116,6 +116,33 @@ def test_what_has_expired_is_not_lost(database_url: str, all_of_it: bool) -> Non
     assert "a: risk_state is not the newest of its history" in look(database_url).problems
 
 
+def test_a_sealed_row_of_before_the_horizon_may_be_gone(database_url: str) -> None:
+    """As of an idle trader, where an operator removes what is old by hand."""
+    add(database_url, 1, 10)
+    seal(database_url)
+    remove(database_url, "true")
+    behind = ["a: risk_state is not the newest of its history"]
+    for days, problems in ((11, behind), (9, [])):
+        horizon = datetime.now(UTC) - timedelta(days=days)
+        assert reconcile({}, {}, audit_ledger.read(database_url, horizon=horizon)).problems == problems
+    with psycopg.connect(database_url) as db:
+        db.execute("UPDATE risk_state SET seq = seq - 1")
+    assert reconcile({}, {}, audit_ledger.read(database_url, horizon=horizon)).problems == behind
+
+
+def test_times_that_no_calendar_has(database_url: str, redis_url: str) -> None:
+    """History may hold them, from somebody who writes there by hand."""
+    add(database_url, 2, 10)
+    with psycopg.connect(database_url) as db:
+        db.execute(STATE)
+        db.execute("SET session_replication_role = replica")
+        for table in ("risk_state", "risk_state_history"):
+            db.execute(f"UPDATE {table} SET recorded_at = '20000-01-01' WHERE seq = 10".encode())
+    environ = {"POSTGRES_URL": database_url, "REDIS_URL": redis_url}
+    done = CliRunner(env=environ).invoke(cli, ["verify"])
+    assert (done.exit_code, "✗ a, epoch 7: lost seq 1" in done.stdout) == (1, True), done.output
+
+
 def test_deep_reads_what_is_sealed(database_url: str, redis_url: str) -> None:
     add(database_url, 1, 10)
     seal(database_url)

@@ -15,6 +15,8 @@ from risk_worker.audit.reconcile import reconcile
 from risk_worker.cli import cli
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
+from risk_worker.timescale.retention import retain
+from tests.integration.seal.conftest import seal
 from tests.support import original
 
 
@@ -92,6 +94,53 @@ def test_rows_that_history_cannot_hold_are_named_and_stop_it_or_are_left_out(old
     assert "20 rows of 4 traders" in done.output
     assert "14 rows are in the schema old_risk alone" in done.output
     assert reconcile({}, {}, audit_ledger.read(old)).problems == []
+
+
+def test_times_that_are_infinite_are_none(old: str) -> None:
+    """load() and the questions read what was imported; an infinite pause is one without an end."""
+    with psycopg.connect(old, autocommit=True) as db:
+        db.execute("""
+            UPDATE risk_state SET paused_until = 'infinity', last_reset_time = '-infinity';
+            UPDATE risk_state_history SET paused_until = 'infinity', last_reset_time = '-infinity'
+            WHERE id < 10;
+            UPDATE risk_state_history SET last_reset_time = '0044-03-15 BC' WHERE id = 10;
+            UPDATE risk_state_history SET paused_until = '20000-01-01' WHERE id = 11;
+            UPDATE risk_state_history SET recorded_at = '2200-01-01Z' WHERE id = 12;
+        """)
+    done = run(old, "--leave-out")
+    assert done.exit_code == 0, done.output
+    assert "3 rows are in the schema old_risk alone" in done.output
+    assert "id 10: paused_until or last_reset_time is not in the years 1 to 9999" in done.output
+    assert "id 12: recorded_at is missing, or not in the years 2000 to 2199" in done.output
+    found = postgres_state.fetch(old, "old-0").state
+    assert found is not None
+    assert (found.paused_until, found.trading_paused, found.last_reset_time) == (
+        None,
+        True,
+        found.recorded_at,
+    )
+
+
+@pytest.mark.parametrize("days", [7, 400])
+def test_what_retention_has_removed_since_is_not_imported_again(old: str, days: int) -> None:
+    """days: of them so much is kept; seven keep the state alone."""
+    with psycopg.connect(old, autocommit=True) as db:
+        db.execute(
+            "UPDATE risk_state_history SET recorded_at = now() - interval '30 days' + id * interval '1 s'"
+        )
+    assert run(old).exit_code == 0
+    with psycopg.connect(old, autocommit=True) as db:
+        db.execute("SET session_replication_role = replica")
+        db.execute("UPDATE risk_state_history SET stored_at = stored_at - interval '3 h'")
+    assert seal(old)
+    removed = sum(each.rows for each in retain(old, days))
+    assert removed == (30 if days == 7 else 0)
+    for _ in range(2):
+        again = run(old)
+        assert again.exit_code == 0, again.output
+        assert "0 new, 34 imported before" in again.output
+        assert count(old, "risk_state_history") == 34 - removed
+        assert reconcile({}, {}, audit_ledger.read(old)).problems == []
 
 
 def test_rows_that_changed_since_are_no_second_import(old: str) -> None:

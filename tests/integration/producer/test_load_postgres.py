@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from risk_producer import RiskProducer, StateUnknown
+from tests.support.database import set_odd_defaults
 from tests.support.factory import snapshot
 from tests.support.producers import Bench
 
@@ -32,6 +33,15 @@ def test_a_paused_trader_is_still_paused_after_redis_lost_its_data(bench: Bench,
     assert state is not None
     assert (state.source, state.snapshot.daily_pnl, state.unanswered) == ("postgres", 5.0, ())
     assert state.snapshot.trading_paused and state.snapshot.reason == "limit"
+    assert state.snapshot.paused_until == datetime(2029, 12, 31, 22, tzinfo=UTC)
+
+
+def test_defaults_of_the_database_change_nothing(bench: Bench, database_url: str) -> None:
+    put_state(database_url, 1, 1e15 / 7)
+    set_odd_defaults(database_url)
+    state = bench.producer(database_url=database_url).load("t1")
+    assert state is not None
+    assert (state.snapshot.daily_pnl, state.unanswered) == (1e15 / 7, ())
     assert state.snapshot.paused_until == datetime(2029, 12, 31, 22, tzinfo=UTC)
 
 

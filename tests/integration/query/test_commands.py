@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from risk_worker.cli import cli
 from risk_worker.query.formats import FORMATS
-from tests.support.database import store_entries
+from tests.support.database import set_odd_defaults, store_entries
 from tests.support.factory import START, entry, payload
 
 EVERY = (
@@ -161,6 +161,41 @@ def test_in_a_pipe(url: str, command: list[str]) -> None:
     done = subprocess.run(words, env=environ, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_times_that_no_calendar_has(url: str) -> None:
+    """They may be in a database that others write to; the nearest that can be shown stands for them."""
+    with psycopg.connect(url) as db:
+        db.execute("SET session_replication_role = replica")
+        for table in ("risk_state", "risk_state_history"):
+            db.execute(
+                f"UPDATE {table} SET paused_until = 'infinity', last_reset_time = '0044-03-15 BC'".encode()
+            )
+        db.execute("UPDATE risk_state_history SET last_reset_time = '-infinity' WHERE seq = 1")
+    for command in EVERY:
+        for form in FORMATS:
+            done = run(url, *command, "--format", form, "--tz", "Asia/Tokyo")
+            assert (done.exit_code, bool(done.stdout)) == (0, True), (command, done.output)
+    [row] = json.loads(run(url, "state", "a", "--format", "json").stdout)
+    assert row["paused_until"] == "9999-12-31T23:59:59.999999+00:00"
+    assert row["last_reset_time"] == "0001-01-01T00:00:00+00:00"
+
+
+def test_defaults_of_the_database_change_nothing(url: str) -> None:
+    """Times are read, and floats are exact, whatever an administrator has set."""
+    with psycopg.connect(url) as db:
+        db.execute("SET session_replication_role = replica")
+        db.execute("UPDATE risk_state_history SET daily_pnl = 1e15 / 7, current_equity = 5e-324")
+    before = {" ".join(command): run(url, *command, "--format", "json").stdout for command in EVERY}
+    set_odd_defaults(url)
+    for command in EVERY:
+        done = run(url, *command, "--format", "json")
+        assert done.exit_code == 0, done.output
+        said, expected = json.loads(done.stdout), json.loads(before[" ".join(command)])
+        for row in (*said, *expected):
+            for name in ("age_s", "silent_s", "lasted_s"):
+                row.pop(name, None)
+        assert said == expected
 
 
 def test_without_tables_or_without_postgres(empty_database_url: str) -> None:

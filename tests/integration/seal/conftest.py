@@ -38,7 +38,12 @@ FILL = """
 @pytest.fixture(params=["plain", "hypertable"])
 def url(request: pytest.FixtureRequest) -> str:
     """A database with 105 rows of three traders, stored in three hours."""
-    if request.param == "plain":
+    return database_with_rows(request, request.param)
+
+
+def database_with_rows(request: pytest.FixtureRequest, kind: str) -> str:
+    """What url() gives."""
+    if kind == "plain":
         made: str = request.getfixturevalue("database_url")
     else:
         made = request.getfixturevalue("timescale_url")

@@ -10,6 +10,7 @@ import pytest
 from psycopg import errors
 
 from risk_worker.database.connection import Connection
+from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import decode_entries
 from risk_worker.drain.errors import StoreUnavailable
@@ -98,13 +99,23 @@ def test_who_inserts_never_waits_for_a_sealer(url: str, monkeypatch: pytest.Monk
     assert verify(url, deep=True).intact
 
 
+@pytest.mark.parametrize("default", ["read committed", "repeatable read", "serializable"])
 def test_the_rows_of_one_who_saw_an_earlier_mark_are_waited_for(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str, monkeypatch: pytest.MonkeyPatch, default: str
 ) -> None:
-    """It inserts in the moment before the mark is set, and commits when the run is being made."""
+    """It inserts in the moment before the mark is set, and commits when the run is being made.
+
+    default: of the database; a snapshot from before the commit would not have the row.
+    """
+    seal(url)  # so that the row belongs to the next run
     wait = module._wait_for_writers
     waits: list[Connection] = []
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(
+            f"ALTER DATABASE {db.info.dbname} SET default_transaction_isolation = '{default}'".encode()
+        )
     with psycopg.connect(url) as writer:
+        writer.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
 
         def waiting(connection: Connection) -> None:
             wait(connection)
@@ -119,6 +130,25 @@ def test_the_rows_of_one_who_saw_an_earlier_mark_are_waited_for(
             report = verify(url, deep=True)
             assert (report.rows, report.rows_read) == (106, 106)
     assert [found.kind for found in report.findings] == []
+
+
+def test_one_above_read_committed_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inserts after the sealer has looked for writers, and before it sets the mark."""
+    with psycopg.connect(url) as writer:
+        writer.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        monkeypatch.setattr(module, "_wait_for_writers", lambda _: insert(writer))
+        with pytest.raises(WritersBusy, match="a transaction above READ COMMITTED"):
+            seal(url)
+
+
+def test_history_that_is_locked_is_not_taken_for_a_writer(url: str) -> None:
+    """As while a migration runs, or `riskstream timescale enable` moves the rows."""
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE risk_state_history IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailable, match="lock timeout") as caught:
+            seal(url)
+        assert not isinstance(caught.value, WritersBusy)
+    assert seal(url) >= 4
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,19 @@ def test_from_the_first_run_to_an_attack(filled: str, tmp_path: Path) -> None:
     [finding] = found["findings"]
     assert (finding["kind"], finding["run"], finding["trader_id"], finding["epoch"]) == ("changed", 2, "a", 7)
     assert run(filled, "verify", "--deep", "--since", "30m").exit_code == 0
-    assert run(filled, "verify", "--deep", "--trader", "b").exit_code == 0
+
+
+def test_what_proves_nothing_is_no_success(filled: str) -> None:
+    none = run(filled, "verify", "--deep")
+    assert (none.exit_code, "✗ Nothing is sealed, so nothing is proven." in none.stdout) == (1, True)
+    assert json.loads(run(filled, "verify", "--json").stdout)["head"] is None
+    run(filled, "run")
+    unknown = run(filled, "verify", "--deep", "--trader", "A")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert unknown.stderr == "riskstream: nothing is sealed or stored of a trader 'A'\n"
+    with psycopg.connect(filled) as db:  # of a trader that was wiped out there are leaves
+        db.execute("SET session_replication_role = replica; TRUNCATE risk_state_history, risk_epoch_total")
+    assert "removed" in run(filled, "verify", "--deep", "--trader", "a").stdout
 
 
 def test_show(filled: str) -> None:

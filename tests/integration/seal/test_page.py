@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from risk_devkit.embedded import program
-from tests.integration.seal.conftest import fill, seal
+from risk_worker.seal.expiry import expire
+from risk_worker.seal.sealer import Sealer
+from tests.integration.seal.conftest import HOUR, clocks_ahead, fill, seal
 
 PAGE = (Path(__file__).parents[3] / "docs" / "audit.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
@@ -59,6 +62,35 @@ def test_its_commands_come_to_the_same(database_url: str, zone: str) -> None:
         db.execute("SET session_replication_role = replica")
         db.execute("UPDATE risk_state_history SET reason = 'x' WHERE trader_id = 'é' AND seq = 30")
         assert run(everything, database_url).startswith("2|é|7|")
+
+
+def test_all_rows_at_once_whatever_has_become_of_them(url: str) -> None:
+    """Some have expired, the runs of a clock that ran ahead are undone, some came late."""
+    fill(url, ["old"], late_s=10 * 86_400)
+    seal(url)
+    with psycopg.connect(url, autocommit=True) as db:
+        with db.transaction():
+            assert expire(db, datetime.now(UTC).date() - timedelta(days=5)) is not None
+            db.execute("DELETE FROM risk_state_history WHERE trader_id = 'old'")
+        with clocks_ahead(6) as now:
+            fill(url, ["ahead"], now - 5 * HOUR)
+            seal(url, now=now)
+        with Sealer(url, HOUR) as sealer:
+            assert sealer.reopen().entry is not None
+        fill(url, ["late"], late_s=10 * 86_400)
+        with db.transaction():
+            db.execute("SET LOCAL session_replication_role = replica")
+            db.execute("UPDATE risk_state_history SET stored_at = now() WHERE trader_id = 'late'")
+        *_, everything = BLOCKS
+        found = run(everything, url).splitlines()
+        assert {line.split("|")[1] for line in found} <= {"late"}, "what is not sealed by a run that counts"
+        with clocks_ahead(6) as now:
+            seal(url, now=now)
+        assert run(everything, url) == ""
+        db.execute("SET session_replication_role = replica")
+        for trader in ("ahead", "late", "é"):
+            db.execute("DELETE FROM risk_state_history WHERE trader_id = %s AND seq = 30", (trader,))
+        assert {line.split("|")[1] for line in run(everything, url).splitlines()} == {"ahead", "late", "é"}
 
 
 def test_it_makes_the_digests_as_the_code_does() -> None:

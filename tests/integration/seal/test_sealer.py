@@ -15,7 +15,11 @@ from risk_worker.database import migrations
 from risk_worker.seal import sealer as module
 from risk_worker.seal.chain import sealed_leaves
 from risk_worker.seal.verify import SealsNewer, last_run, run_with_leaves, verify
-from tests.integration.seal.conftest import BEGIN, HOUR, fill, seal
+from risk_worker.timescale.policies import SQL as COLUMNSTORE
+from tests.integration.seal.conftest import BEGIN, HOUR, clocks_ahead, fill, seal
+from tests.support.database import set_odd_defaults
+from tests.support.interrupted import cut_at_each_statement
+from tests.support.servers import Databases
 
 WHOLE = "SELECT trader_id, epoch, rows, merged, covered::text FROM risk_epoch_total ORDER BY 1, 2"
 
@@ -72,6 +76,17 @@ def test_several_at_the_same_time_make_one_chain(url: str) -> None:
     report = verify(url, deep=True)
     assert (report.intact, report.rows) == (True, 105)
     assert sum(made) <= report.runs
+
+
+def test_one_that_is_cut_off_at_any_statement_goes_on(url: str) -> None:
+    """What a run began is undone by Postgres, and made by the next sealer."""
+
+    def look() -> None:
+        assert verify(url, deep=True).findings == []
+
+    assert cut_at_each_statement(lambda: seal(url), look) > 10
+    report = verify(url, deep=True)
+    assert (report.intact, report.rows_read) == (True, 105)
 
 
 def test_no_rows_at_all(database_url: str) -> None:
@@ -145,6 +160,50 @@ def test_a_dump_has_the_same_seals(database_url: str, empty_database_url: str, t
     assert kept is not None
     report = verify(empty_database_url, deep=True, heads=[(kept.number, kept.head)])
     assert (report.intact, report.rows_read, report.head) == (True, 70, kept.head)
+    # The database goes on, and the dump is restored in its place, later.
+    with clocks_ahead(2) as now:
+        fill(database_url, ["late"], now - 3 * HOUR)
+        seal(database_url, now=now)
+    newer = last_run(database_url)
+    assert newer is not None
+    [found] = verify(empty_database_url, heads=[(newer.number, newer.head)]).findings
+    assert "an older copy of the database was restored" in found.message
+    with clocks_ahead(2) as now:
+        seal(empty_database_url, now=now)
+        [found] = verify(empty_database_url, heads=[(newer.number, newer.head)]).findings
+    assert "its head is not the one that was kept" in found.message
+
+
+def test_a_dump_of_compressed_chunks_has_the_same_seals(timescale_url: str, tmp_path: Path) -> None:
+    migrations.up(timescale_url)
+    fill(timescale_url, ["a", "é"])
+    seal(timescale_url)
+    with psycopg.connect(timescale_url, autocommit=True) as db:
+        db.execute(COLUMNSTORE["turn_columnstore_on"])
+        db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
+        [(folder,)] = db.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchall()
+    if not (Path(folder) / "pg_restore").exists():
+        pytest.skip("the TimescaleDB server is not on this machine, so its pg_dump is not at hand")
+    kept = last_run(timescale_url)
+    assert kept is not None
+    dump = tmp_path / "dump"
+    databases = Databases(timescale_url)
+    restored = databases.create()
+    with psycopg.connect(restored, autocommit=True) as db:
+        db.execute("CREATE EXTENSION timescaledb")
+        db.execute("SELECT timescaledb_pre_restore()")
+        for command in (
+            ["pg_dump", "--format=custom", f"--file={dump}", timescale_url],
+            ["pg_restore", "--no-owner", f"--dbname={restored}", str(dump)],
+        ):
+            done = subprocess.run(
+                [f"{folder}/{command[0]}", *command[1:]], timeout=60, capture_output=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+        db.execute("SELECT timescaledb_post_restore()")
+    report = verify(restored, deep=True, heads=[(kept.number, kept.head)])
+    assert (report.findings, report.rows_read, report.head) == ([], 70, kept.head)
+    databases.drop_all()
 
 
 def test_the_seals_are_those_of_before_compression(timescale_url: str) -> None:
@@ -170,6 +229,17 @@ def test_seals_of_a_newer_version_are_not_judged(url: str) -> None:
         )
     with pytest.raises(SealsNewer, match="entry 2 was sealed in version 2"):
         verify(url)
+
+
+def test_defaults_of_the_database_change_nothing(url: str) -> None:
+    set_odd_defaults(url)
+    assert seal(url) >= 3
+    report = verify(url, deep=True)
+    assert (report.intact, report.rows_read) == (True, 105)
+    with psycopg.connect(url) as db:
+        db.execute("SET session_replication_role = replica")
+        db.execute("UPDATE risk_state_history SET daily_pnl = daily_pnl + 1e-9")
+    assert {found.kind for found in verify(url, deep=True).findings} == {"changed"}
 
 
 def test_leaves_of_one_trader(url: str) -> None:

@@ -28,9 +28,9 @@ def hypertable_url(timescale_url: str) -> str:
 def run() -> Run:
     """A Run."""
 
-    def invoke(url: str, *arguments: str, **settings: str) -> Result:
+    def invoke(url: str, *arguments: str, stdin: str | None = None, **settings: str) -> Result:
         runner = CliRunner(env={"POSTGRES_URL": url, **settings})
-        return runner.invoke(cli, arguments, catch_exceptions=False)
+        return runner.invoke(cli, arguments, input=stdin, catch_exceptions=False)
 
     return invoke
 

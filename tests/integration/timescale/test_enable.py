@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -191,6 +191,7 @@ def test_what_is_not_sound_is_named(enabled_url: str, run: Run) -> None:
         db.execute("SELECT remove_continuous_aggregate_policy('risk_hourly')")
     said = "\n".join(findings(run(enabled_url, "timescale", "status", "--json")))
     assert "TimescaleDB's retention policy (job " in said
+    assert "TimescaleDB's retention policy (job " in run(enabled_url, "seal", "verify").stdout
     assert "removes rows of history older than 90 days" in said
     assert "A chunk has 1 day, 12:00:00" in said
     assert "The policy of risk_daily" in said
@@ -246,9 +247,47 @@ class TestOwners:
     def test_an_ordinary_owner(self, timescale_url: str, owner: str, run: Run) -> None:
         url = self.as_role(timescale_url, owner)
         migrations.up(url)
+        fill(url, ["a"], TODAY - 120 * DAY, 120)
         assert run(url, "timescale", "enable").exit_code == 0
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
+        assert run(url, "seal", "run", "--every", "1d").exit_code == 0
+        removed = run(url, "retain", RISK_RETAIN_FOR="90d")
+        assert (removed.exit_code, "Removed " in removed.stdout) == (0, True), removed.output
+        deep = run(url, "seal", "verify", "--deep")
+        assert (deep.exit_code, "have expired" in deep.stdout) == (0, True), deep.output
         assert findings(run(url, "timescale", "status", "--json")) == []
         assert run(url, "timescale", "policies", RISK_RETAIN_FOR="90d").exit_code == 0
+
+    def test_a_plain_table_becomes_one_with_its_rows_and_seals(self, timescale_url: str, run: Run) -> None:
+        """Where a role migrated that may not create the extension, and somebody did so later."""
+        with psycopg.connect(timescale_url, autocommit=True) as admin:
+            role = f"plain_{admin.info.dbname}"
+            admin.execute(
+                f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT USAGE, CREATE ON SCHEMA public TO {role}"
+            )
+            try:
+                url = self.as_role(timescale_url, role)
+                migrations.up(url)
+                assert "a plain table" in run(url, "timescale", "status").stdout
+                fill(url, ["a"], TODAY - 40 * DAY, 39)
+                heads = run(url, "seal", "run", "--every", "1d").stdout
+                assert run(url, "retain", RISK_RETAIN_FOR="30d").exit_code == 0
+                head = run(url, "seal", "head").stdout
+                admin.execute("CREATE EXTENSION timescaledb")
+                assert run(timescale_url, "timescale", "enable").exit_code == 0
+                assert run(url, "seal", "head").stdout == head
+                for more in ("--deep", "--heads"):
+                    done = run(
+                        url, "seal", "verify", more, *(["-"] if more == "--heads" else []), stdin=heads
+                    )
+                    assert done.exit_code == 0, done.output
+                assert run(url, "retain", RISK_RETAIN_FOR="14d").exit_code == 0
+                fill(url, ["late"], TODAY - 39 * DAY, 2, stored_at=datetime.now(UTC) - 2 * DAY)
+                assert "rows were added" in run(url, "seal", "verify", "--deep").stdout
+            finally:
+                admin.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}")
+                admin.execute(f"DROP ROLE {role}".encode())
 
     def test_a_superuser_makes_it_the_owners(self, timescale_url: str, owner: str, run: Run) -> None:
         migrations.up(self.as_role(timescale_url, owner))
@@ -323,3 +362,16 @@ class TestApacheEdition:
             migrations.up(apache_url)
         with psycopg.connect(apache_url) as db:
             assert db.execute("SELECT count(*) FROM risk_state_history").fetchall() == [(40,)]
+
+    def test_retention(self, apache_url: str, run: Run) -> None:
+        migrations.up(apache_url)
+        fill(apache_url, ["a"], TODAY - 40 * DAY, 40)
+        assert run(apache_url, "seal", "run", "--every", "1d").exit_code == 0
+        fill(apache_url, ["late"], TODAY - 40 * DAY, 1, stored_at=datetime.now(UTC))
+        done = run(apache_url, "retain", RISK_RETAIN_FOR="14d")
+        assert (done.exit_code, "Removed " in done.stdout) == (0, True), done.output
+        assert run(apache_url, "seal", "verify", "--deep").exit_code == 0
+        with psycopg.connect(apache_url) as db:
+            assert db.execute(
+                "SELECT count(*) FROM risk_state_history WHERE trader_id = 'late'"
+            ).fetchall() == [(4,)]

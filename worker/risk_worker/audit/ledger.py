@@ -38,6 +38,10 @@ PIECE_BITS: Final = 14
 """An epoch is looked at in pieces of 2^14 seq numbers, see the statement `pieces`."""
 
 _RANGE: Final = re.compile(r"\[(\d+),(\d+)\)")
+_SEALED: Final = -1
+"""In place of a piece's number."""
+_NO_ROW: Final = (0, 0, False)
+
 _LATER: Final = datetime.max.replace(tzinfo=UTC)
 """Stands for when the rows of a sealed range were recorded, which is not asked: a gap beside it is a loss."""
 
@@ -254,7 +258,8 @@ def _read_pieces(connection: psycopg.Connection, asked: Mapping[str, Any]) -> di
         for number, (first, end) in enumerate(_RANGE.findall(covered)):
             total = (0, 0, 0) if number else (rows, int(merged), gone)  # of all ranges together
             low, high = int(first) - 1, int(end) - 1
-            pieces[trader_id, epoch].append(_Piece(-1, total[0], total[1], low, high, _LATER, True, total[2]))
+            piece = _Piece(_SEALED, total[0], total[1], low, high, _LATER, True, total[2])
+            pieces[trader_id, epoch].append(piece)
     wanted = {**asked, "piece_bits": PIECE_BITS}
     found = connection.execute(_SQL["pieces"], wanted)
     for trader_id, epoch, number, rows, merged, low, high, recorded_at, sound in found:
@@ -395,19 +400,23 @@ def _stale(
 
     What a state was made from may be before the horizon, and retained no longer, or have expired.
     """
-    newest: dict[str, tuple[int, int]] = {}
+    newest: dict[str, tuple[int, int, bool]] = {}
     for (trader_id, epoch), parts in pieces.items():
-        newest[trader_id] = max((epoch, _highest(parts)), newest.get(trader_id, (0, 0)))
+        last = max(parts, key=lambda piece: piece.high)
+        found = (epoch, last.high, last.number == _SEALED)
+        newest[trader_id] = max(found, newest.get(trader_id, _NO_ROW))
     stale = []
     for trader_id in newest.keys() | states.keys():
         state, there, same = states.get(trader_id, (None, False, False))
         if state is None:
             stale.append(trader_id)
             continue
-        stored, shown = newest.get(trader_id, (0, 0)), (state.epoch, state.seq)
+        *key, sealed = newest.get(trader_id, _NO_ROW)
+        stored, shown = tuple(key), (state.epoch, state.seq)
+        old = horizon is not None and state.recorded_at < horizon
+        # What is sealed is not read, so the newest that is known may itself be gone.
         gone = not there and (
-            (horizon is not None and state.recorded_at < horizon and shown > stored)
-            or (state.expired and shown == stored)
+            (old and shown > stored) or (shown == stored and (state.expired or (old and sealed)))
         )
         if not (gone or (same and there and stored == shown)):
             stale.append(trader_id)

@@ -73,7 +73,7 @@ def verify(
     progress: seals.Progress | None = None,
     lost_since: datetime | timedelta | None = None,
 ) -> Report:
-    """Reconcile one trader, or all. What seems lost is looked for once more.
+    """Reconcile one trader, or all. What seems lost, or behind, is looked for once more.
 
     retained_since: what was recorded before it, or longer ago, may be gone from history. deep: read again
     what is sealed too, run by run, and compare it with the seals, by whose totals it is counted. lost_since:
@@ -93,7 +93,9 @@ def verify(
         asked = (client, database_url, settings.partitions, settings.keyspace)
         report = look(*asked, trader, horizon)
         missing = {(epoch.trader_id, epoch.epoch): epoch.gaps for epoch in report.epochs if epoch.gaps}
-        if missing and _found_since(*asked, missing, trader, report.sealed_until):
+        # A state too: TimescaleDB plans by what chunks are now, so that rows which were compressed since the
+        # snapshot was taken are out of its sight.
+        if report.states_behind or (missing and _found_since(*asked, missing, trader, report.sealed_until)):
             report = look(*asked, trader, horizon)
     if trader is not None and not report.epochs and not report.states_behind and not report.findings:
         raise TraderUnknown(f"neither Redis nor Postgres knows a snapshot of {trader!r}")

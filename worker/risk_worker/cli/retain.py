@@ -10,7 +10,13 @@ from risk_worker.cli.options import settings
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show how many rows would go, and remove nothing.")
-def retain(dry_run: bool) -> None:
+@click.option(
+    "--accept-difference",
+    is_flag=True,
+    help="Remove what is there also of days of which rows are missing, or were added, since they were "
+    "sealed. The chain of seals then has both numbers, and seal verify shows them.",
+)
+def retain(dry_run: bool, accept_difference: bool) -> None:
     """Remove the rows of history that are older than RISK_RETAIN_FOR and sealed, as workers do by themselves.
 
     Each step is recorded in the chain of seals, so that what is gone is known to be gone on purpose. With
@@ -30,7 +36,7 @@ def retain(dry_run: bool) -> None:
         click.echo(f"{due.rows:,} rows that were recorded before {due.before} would be removed")
         return
     rows = 0
-    for removed in retention.retain(url, days):
+    for removed in retention.retain(url, days, accept_difference=accept_difference):
         rows += removed.rows
         click.echo(
             f"Removed {removed.rows:,} rows recorded before {removed.before}; "

@@ -57,23 +57,28 @@ def verify(
 
     An administrator who can rewrite the whole database can also make all seals anew, or remove the last: only
     a head that was kept elsewhere shows that. Exit status 0: as it was sealed. 1: something is not, and it is
-    named. 2: nothing is known, because Postgres did not answer.
+    named; or nothing is sealed, or the trader is unknown. 2: nothing is known, because Postgres did not
+    answer.
     """
     from risk_worker.seal import render
     from risk_worker.seal import verify as module
 
     kept = module.read_heads(heads.readlines()) if heads is not None else []
     moment = datetime.now(UTC) - since if isinstance(since, timedelta) else since
+    url = settings().require_database_url()
     report = module.verify(
-        settings().require_database_url(),
+        url,
         deep=deep,
         since=moment,
         trader=trader,
         heads=kept,
         progress=progress_on_stderr() if deep else None,
     )
+    if trader is not None and report.intact and not module.is_known(url, trader):
+        click.echo(f"riskstream: nothing is sealed or stored of a trader {trader!r}", err=True)
+        sys.exit(EXIT_BAD)
     echo_pieces([render.as_json(report) if as_json else render.as_text(report)])
-    sys.exit(0 if report.intact else EXIT_BAD)
+    sys.exit(0 if report.intact and report.head is not None else EXIT_BAD)
 
 
 @seal.command()

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
-from psycopg import sql
+from psycopg import IsolationLevel, sql
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
 from psycopg.errors import Diagnostic
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
 
 from risk_producer.contract.statements import statements
@@ -78,6 +81,9 @@ RETAIN: Final = Purpose(
     },
 )
 MIGRATE: Final = Purpose("riskstream-migrate", {})
+# How the server writes values, whatever the defaults of the database and of the role are: psycopg reads these
+# forms alone, and floats are exact.
+_FORMS: Final = {"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "1"}
 
 _SQL: Final = statements(__package__, "connection.sql")
 
@@ -125,6 +131,9 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def _prepare(self, purpose: Purpose) -> None:
         self.add_notice_handler(self._notice)
+        self.adapters.register_loader("timestamptz", _Moments)
+        # Whatever the default is: who waits for others has to see afterwards what they have committed.
+        self.isolation_level = IsolationLevel.READ_COMMITTED
         found = self.execute(_SQL["look"]).fetchone()
         assert found is not None
         pid, lacks_library, asynchronous, checks_clients = found
@@ -135,21 +144,43 @@ class Connection(psycopg.Connection[TupleRow]):
                 f"the database {self.info.dbname} holds TimescaleDB tables, but the server runs without its "
                 "library: set shared_preload_libraries = 'timescaledb' and restart it"
             )
-        settings = dict(purpose.settings)
+        settings = {**_FORMS, **purpose.settings}
         if not checks_clients:
             settings.pop("client_connection_check_interval", None)
         if asynchronous and purpose is STORE:
             settings["synchronous_commit"] = "on"  # only a commit that is on disk may be acknowledged
         self.pooled = pid != self.info.backend_pid
         if self.pooled:
-            self._each_transaction = _set(settings, local=True) if settings else None
-        elif settings:
+            self._each_transaction = _set(settings, local=True)
+        else:
             self.execute(_set(settings))
 
     def _notice(self, notice: Diagnostic) -> None:
         # By the function that gave it: the text is in the server's language.
         if notice.source_function == "SyncRepWaitForLSN":
             self.unreplicated = True
+
+
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+class _Moments(Loader):
+    """Reads times. One that Python's calendar does not have, like infinity, is the next that it has."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        kind = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert kind is not None
+        self._calendar = kind(oid, context)
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            moment: datetime = self._calendar.load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return _FIRST if text.startswith(b"-") or text.endswith(b"BC") else _LAST
+        return moment
 
 
 def connect(url: str, purpose: Purpose, *, name: str = "POSTGRES_URL") -> Connection:

@@ -25,7 +25,8 @@ INSERT INTO risk_state_history SELECT * FROM risk_state_history WHERE false;
 
 -- name: read
 -- requires: original
--- In the order of their time; the state comes last. What history cannot hold gets the reason, and no number.
+-- In the order of their time; the state comes last. What history cannot hold gets the reason, and no number. A time that is
+-- infinite is none. removed: it was imported before, and retention has removed it since.
 CREATE TEMP TABLE original_rows ON COMMIT DROP AS
 WITH original AS (
     SELECT false AS is_state, id, trader_id, recorded_at, trace_id, reason, daily_pnl, drawdown_pct, current_equity,
@@ -40,23 +41,42 @@ WITH original AS (
         left(coalesce(trace_id, ''), 255) AS trace_id, left(coalesce(reason, ''), 1024) AS reason,
         daily_pnl::double precision AS daily_pnl, drawdown_pct::double precision AS drawdown_pct,
         current_equity::double precision AS current_equity, peak_equity::double precision AS peak_equity,
-        coalesce(trading_paused, false) AS trading_paused, paused_until::timestamptz AS paused_until,
-        coalesce(last_reset_time, recorded_at)::timestamptz AS last_reset_time
+        coalesce(trading_paused, false) AS trading_paused,
+        CASE WHEN isfinite(paused_until) THEN paused_until::timestamptz END AS paused_until,
+        (CASE WHEN isfinite(last_reset_time) THEN last_reset_time ELSE recorded_at END)::timestamptz
+            AS last_reset_time
     FROM original
 ), examined AS (
     SELECT *, CASE
         WHEN trader_id IS NULL OR length(trader_id) NOT BETWEEN 1 AND 255
             THEN 'trader_id does not have 1 to 255 characters'
-        WHEN recorded_at IS NULL OR recorded_at < '2000-01-01 00:00:00+00' OR recorded_at = 'infinity'
-            THEN 'recorded_at is missing, before 2000 or infinite'
+        WHEN (recorded_at >= '2000-01-01 00:00:00+00' AND recorded_at < '2200-01-01 00:00:00+00') IS NOT TRUE
+            THEN 'recorded_at is missing, or not in the years 2000 to 2199'
+        WHEN least(paused_until, last_reset_time) < '0001-01-02 00:00:00+00'
+                OR greatest(paused_until, last_reset_time) >= '9999-12-31 00:00:00+00'
+            THEN 'paused_until or last_reset_time is not in the years 1 to 9999'
         WHEN (abs(daily_pnl) < 'infinity' AND abs(drawdown_pct) < 'infinity'
               AND abs(current_equity) < 'infinity' AND abs(peak_equity) < 'infinity') IS NOT TRUE
             THEN 'a figure is missing, not a number or infinite'
         END AS unfit
     FROM typed
 )
-SELECT *, row_number() OVER (PARTITION BY unfit IS NULL, trader_id ORDER BY is_state, recorded_at, id) AS seq
-FROM examined;
+SELECT *, CASE
+    WHEN unfit IS NULL AND recorded_at < (SELECT max(expired_until)::timestamp AT TIME ZONE 'UTC' FROM risk_seal_run)
+        THEN EXISTS (
+            SELECT FROM risk_epoch_total AS total
+            WHERE (total.trader_id, total.epoch) = (numbered.trader_id, 1) AND expired > 0 AND seq <@ covered
+        ) AND NOT EXISTS (
+            SELECT FROM risk_state_history AS history
+            WHERE (history.trader_id, history.recorded_at, history.epoch, history.seq)
+                  = (numbered.trader_id, numbered.recorded_at, 1, numbered.seq)
+        )
+    ELSE false
+    END AS removed
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY unfit IS NULL, trader_id ORDER BY is_state, recorded_at, id) AS seq
+    FROM examined
+) AS numbered;
 
 -- name: unfit
 -- requires: original
@@ -77,7 +97,7 @@ INSERT INTO risk_state_history (
 )
 SELECT trader_id, 1, seq, recorded_at, trace_id, reason, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time
-FROM original_rows WHERE unfit IS NULL
+FROM original_rows WHERE unfit IS NULL AND NOT removed
 ON CONFLICT DO NOTHING;
 
 -- name: into_state
@@ -100,7 +120,7 @@ ON CONFLICT (trader_id) DO NOTHING;
 WITH expected AS (
     SELECT trader_id, seq, recorded_at, trace_id, reason, daily_pnl, drawdown_pct, current_equity, peak_equity,
         trading_paused, paused_until, last_reset_time
-    FROM original_rows WHERE unfit IS NULL
+    FROM original_rows WHERE unfit IS NULL AND NOT removed
 ), imported AS (
     SELECT trader_id, seq, recorded_at, trace_id, reason, daily_pnl, drawdown_pct, current_equity, peak_equity,
         trading_paused, paused_until, last_reset_time

@@ -34,14 +34,18 @@ def as_text(report: Report) -> str:
     if report.rows_read:
         rate = report.rows_read / max(report.seconds, 1e-9)
         lines.append(f"{report.rows_read:,} rows read, {rate:,.0f} rows/s")
-    if report.expired:
-        lines.append(f"{report.expired:,} rows have expired; their seals stay.")
+    if report.expired_until is not None:
+        lines.append(
+            f"{report.expired:,} rows recorded before {report.expired_until} have expired; their seals stay."
+        )
     lines += report.notes
     lines += [f"✗ {finding.message}" for finding in report.findings[:SHOWN_MAX]]
     more = len(report.findings) - SHOWN_MAX
     if more > 0:
         lines.append(f"✗ and {more:,} more; --json has all")
-    if not report.intact:
+    if report.head is None:
+        lines.append("✗ Nothing is sealed, so nothing is proven.")
+    elif not report.intact:
         lines.append("✗ Not as it was sealed: see above.")
     elif report.deep:
         lines.append("✓ The rows read are those that were sealed, and the seals are one chain.")
@@ -58,6 +62,7 @@ def as_json(report: Report) -> str:
         "leaves": report.leaves,
         "rows": report.rows,
         "expired": report.expired,
+        "expired_until": report.expired_until,
         "head": None if report.head is None else report.head.hex(),
         "sealed_until": report.sealed_until,
         "closed_until": report.closed_until,

@@ -86,21 +86,27 @@ SET rows = coalesce(sums.rows, 0), merged = coalesce(sums.merged, 0), expired = 
 FROM concerned LEFT JOIN sums USING (trader_id, epoch) LEFT JOIN covers USING (trader_id, epoch)
 WHERE (total.trader_id, total.epoch) = (concerned.trader_id, concerned.epoch);
 
+-- name: last_expiry
+-- The last entry that let rows expire, and the UTC day before which; no row: there is none. Entries name later and later
+-- days. So what is due now are leaves of that day or later, and of earlier days those of later runs alone.
+SELECT number, expired_until FROM risk_seal_run WHERE kind = 'expired' ORDER BY number DESC LIMIT 1;
+
 -- name: expire
--- Adds to the totals what of the leaves was recorded before a day and has not expired yet. Returns how many leaves, and
+-- Adds to the totals what of the leaves is due (see last_expiry) and was recorded before a day. Returns how many leaves, and
 -- how many rows.
 WITH reopened AS MATERIALIZED (
     SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
-), run AS (
-    SELECT number,
-           max(expired_until) OVER (ORDER BY number DESC) AS expired_until,
-           (SELECT min(reopened.number) FROM reopened
-            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at) AS undone_by
-    FROM risk_seal_run AS run
+), leaf AS (
+    SELECT run, trader_id, epoch, rows FROM risk_seal
+    WHERE day >= coalesce(%(since)s::date, '-infinity') AND day < %(before)s::date
+    UNION ALL
+    SELECT run, trader_id, epoch, rows FROM risk_seal WHERE run > %(after)s AND day < %(since)s::date
 ), gone AS (
-    SELECT trader_id, epoch, count(*) AS leaves, sum(rows) AS rows
-    FROM risk_seal JOIN run ON number = run
-    WHERE day < %(before)s::date AND undone_by IS NULL AND (expired_until IS NULL OR day >= expired_until)
+    SELECT trader_id, epoch, count(*) AS leaves, sum(leaf.rows) AS rows
+    FROM leaf JOIN risk_seal_run AS run ON number = leaf.run
+    WHERE NOT EXISTS (
+        SELECT FROM reopened WHERE reopened.number > run.number AND reopened.until_at <= run.from_at
+    )
     GROUP BY trader_id, epoch
 ), added AS (
     UPDATE risk_epoch_total AS total SET expired = expired + gone.rows
@@ -244,6 +250,24 @@ FROM risk_seal
 WHERE run = %(number)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
 ORDER BY trader_id, epoch, day;
 
+-- name: expiries
+-- Entries "expired": (number, day, rows). Days are counted from 2000-01-01.
+SELECT number, least(expired_until, '9999-12-30') - date '2000-01-01', rows
+FROM risk_seal_run WHERE kind = 'expired' ORDER BY number;
+
+-- name: sealed_days
+-- What was sealed before a day that has expired: (run, day, rows, which entry undid the run). Days as in expiries.
+WITH reopened AS MATERIALIZED (
+    SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
+)
+SELECT run, day - date '2000-01-01', sum(risk_seal.rows)::bigint, (
+           SELECT min(reopened.number) FROM reopened JOIN risk_seal_run AS undone ON undone.number = run
+           WHERE reopened.number > run AND reopened.until_at <= undone.from_at
+       )
+FROM risk_seal
+WHERE day < (SELECT max(least(expired_until, '9999-12-30')) FROM risk_seal_run WHERE kind = 'expired')
+GROUP BY run, day;
+
 -- name: less
 -- What of some seq numbers is not among others.
 SELECT (%(some)s::int8multirange - %(others)s::int8multirange)::text;
@@ -268,6 +292,11 @@ WHERE stored_at >= greatest(%(now)s, %(sealed_until)s::timestamptz)
   )
 GROUP BY trader_id, epoch
 ORDER BY trader_id, epoch;
+
+-- name: knows
+-- Whether anything is sealed or stored of a trader.
+SELECT EXISTS (SELECT FROM risk_epoch_total WHERE trader_id = %(trader)s)
+       OR EXISTS (SELECT FROM risk_state_history WHERE trader_id = %(trader)s);
 
 -- name: wrong_totals
 -- Where the running totals are not the sum of the leaves: (trader, epoch, rows of the total, rows of the leaves).

@@ -136,9 +136,16 @@ class Sealer(ConnectionOwner):
         with connection.transaction():
             lock(connection)
             _, _, closed_until = end_of_chain(connection)
-            if closed_until is None or closed_until < limit:
-                _wait_for_writers(connection)  # one that goes on for long would be refused its next insert
+            if closed_until is not None and closed_until >= limit:
+                return
+            _wait_for_writers(connection)  # one that goes on for long would be refused its next insert
+            try:
                 connection.execute(SQL["close"], {"until": limit})
+            except psycopg.errors.LockNotAvailable as error:
+                raise WritersBusy(
+                    "a transaction above READ COMMITTED is inserting into history, so the time cannot be "
+                    "closed now; sealing is tried again"
+                ) from error
 
     def _add_run(self, connection: database.Connection, limit: datetime) -> Run | None:
         """None: everything before the limit is sealed, or history was reopened meanwhile."""
@@ -210,11 +217,6 @@ def _writers(connection: database.Connection) -> dict[str, int | None]:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except psycopg.errors.LockNotAvailable as error:
-        raise WritersBusy(
-            "a transaction above READ COMMITTED is inserting into history, so the time cannot be closed now; "
-            "sealing is tried again"
-        ) from error
     except psycopg.Error as error:
         found = classify_error(error)
         configuration = found.disposition is Disposition.CONFIGURATION

@@ -6,6 +6,7 @@ of runs whose seals do not fit. With it, the leaves of every run are made again 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,7 @@ import psycopg
 
 from risk_producer.errors import RiskError
 from risk_worker.database import connection as database
+from risk_worker.database.extension import retention_policies
 from risk_worker.database.reader import as_of_one_moment, connected
 from risk_worker.seal.chain import (
     AT_ONCE,
@@ -74,6 +76,8 @@ class Report:
     rows: int = 0
     expired: int = 0
     """How many of the rows retention has removed."""
+    expired_until: str | None = None
+    """The UTC day before which it did."""
     head: bytes | None = None
     """Of the last entry."""
     sealed_until: datetime | None = None
@@ -84,7 +88,7 @@ class Report:
     """Of reading rows."""
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What an auditor has to know, and is not wrong: which runs were undone."""
+    """What an auditor has to know, and is not wrong: which runs were undone, say."""
 
     @property
     def intact(self) -> bool:
@@ -116,6 +120,8 @@ def verify(
             _check_heads(connection, report, heads)
             _check_totals(connection, report, trader)
             _check_times(connection, report, now, trader)
+            _check_expiries(connection, report)
+            report.notes += retention_policies(connection)
         wanted = range(first, last + 1) if deep else sorted(suspects)
         began = monotonic()
         for done, number in enumerate(wanted, start=1):
@@ -135,6 +141,12 @@ def last_run(url: str) -> Run | None:
     with connected(url) as connection, connection.transaction():
         last, _, _ = end_of_chain(connection)
         return None if last is None else run_of(connection, last)
+
+
+def is_known(url: str, trader: str) -> bool:
+    """Whether anything is sealed or stored of a trader. Raises as verify() does."""
+    with connected(url) as connection:
+        return connection.execute(SQL["knows"], {"trader": trader}).fetchone() == (True,)
 
 
 def run_with_leaves(url: str, number: int, trader: str | None = None) -> tuple[Run, list[Leaf]] | None:
@@ -235,6 +247,7 @@ def _check_entries(
             report.findings.append(_of_run("leaf", run, f"{leaves[0]:,} leaves were added to it"))
         if run.kind == EXPIRED:
             report.expired += run.rows
+            report.expired_until = run.expired_until
         elif run.kind == REOPENED:
             report.notes.append(_undone(run, undone.get(run.number)))
         before = run
@@ -314,6 +327,27 @@ def _check_totals(connection: psycopg.Connection, report: Report, trader: str | 
                 epoch=epoch,
             )
         )
+
+
+def _check_expiries(connection: psycopg.Connection, report: Report) -> None:
+    """Note which entries let another number of rows expire than was sealed: an operator has accepted that."""
+    entries = connection.execute(SQL["expiries"]).fetchall()
+    if not entries:
+        return
+    numbers, days = [entry[0] for entry in entries], [entry[1] for entry in entries]
+    sealed = [0] * len(entries)
+    with connection.cursor("sealed_days") as cursor:
+        cursor.itersize = AT_ONCE
+        for run, day, rows, undone_by in cursor.execute(SQL["sealed_days"]):
+            place = max(bisect_right(numbers, run), bisect_right(days, day))  # the first that is about it
+            if place < len(entries) and (undone_by is None or undone_by > numbers[place]):
+                sealed[place] += rows
+    for (number, _, rows), were in zip(entries, sealed, strict=True):
+        if rows != were:
+            report.notes.append(
+                f"Entry {number} let {rows:,} rows expire where {were:,} were sealed: the others had been "
+                "removed, or added, by another way, and riskstream retain was told to accept that."
+            )
 
 
 def _check_times(connection: psycopg.Connection, report: Report, now: datetime, trader: str | None) -> None:

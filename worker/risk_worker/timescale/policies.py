@@ -15,6 +15,7 @@ from risk_producer.settings import Settings
 from risk_worker.database import connection as database
 from risk_worker.database.extension import Extension, look, see_its_functions
 from risk_worker.database.reader import connected
+from risk_worker.seal.expiry import last_expiry
 
 SQL: Final = statements(__package__, "timescale.sql")
 HISTORY: Final = "risk_state_history"
@@ -126,7 +127,8 @@ def _compress(connection: psycopg.Connection, after_days: int | None) -> str:
 
 def _refresh(connection: psycopg.Connection) -> Iterator[str]:
     there = continuous(connection)
-    offset = start_offset(last_expired(connection))
+    _, expired_until = last_expiry(connection)
+    offset = start_offset(expired_until)
     found = {job.of: job for job in jobs(connection)}
     for name, (bucket, every) in AGGREGATES.items():
         if name not in there:
@@ -154,12 +156,6 @@ def limit_refresh(connection: psycopg.Connection, expired_until: date) -> None:
     for job in jobs(connection):
         if job.of != HISTORY and (job.offset is None or (offset is not None and job.offset > offset)):
             connection.execute(SQL["set_start_offset"], {"job": job.number, "offset": offset})
-
-
-def last_expired(connection: psycopg.Connection) -> date | None:
-    """The UTC day before which the rows of history were removed; None: none were."""
-    row = connection.execute(SQL["last_expired"]).fetchone()
-    return None if row is None else row[0]
 
 
 def _shown(length: timedelta) -> str:

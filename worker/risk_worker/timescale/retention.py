@@ -21,8 +21,9 @@ from risk_producer.errors import RiskError
 from risk_worker.database import connection as database
 from risk_worker.database.extension import Extension, look, see_its_functions
 from risk_worker.database.reader import connected
-from risk_worker.seal.chain import show_time
-from risk_worker.seal.expiry import Expired, expire
+from risk_worker.seal.chain import SQL as CHAIN
+from risk_worker.seal.chain import end_of_chain, show_time
+from risk_worker.seal.expiry import Expired, expire, last_expiry
 from risk_worker.seal.sealer import CLOCKS_APART_MAX, ClocksDiffer
 from risk_worker.timescale import policies
 
@@ -37,6 +38,15 @@ class NothingSealed(RiskError):
 
 class HistoryDiffers(RiskError):
     """The rows to be removed are not as many as were sealed; they stay, for `seal verify --deep` to name."""
+
+    def __init__(self, before: date, sealed: int, there: int) -> None:
+        super().__init__(
+            f"of what was recorded before {before}, {sealed:,} rows were sealed and {there:,} are there, so "
+            "nothing of it and of later days is removed: riskstream seal verify --deep names the difference. "
+            "Bring the rows back from a backup; or, once it was looked into, riskstream retain "
+            "--accept-difference removes what is there, and the chain of seals has both numbers for ever"
+        )
+        self.there = there
 
 
 class HistoryInUse(RiskError):
@@ -81,9 +91,16 @@ def due(url: str, days: int, *, clock: Clock = lambda: datetime.now(UTC)) -> Due
             return Due(steps[-1], 0 if entry is None else entry.rows)
 
 
-def retain(url: str, days: int, *, clock: Clock = lambda: datetime.now(UTC)) -> Iterator[Removed]:
+def retain(
+    url: str,
+    days: int,
+    *,
+    accept_difference: bool = False,
+    clock: Clock = lambda: datetime.now(UTC),
+) -> Iterator[Removed]:
     """Remove what was recorded more than `days` days ago and is sealed, step by step, the oldest first.
 
+    accept_difference: also where the rows are not as many as were sealed; the entry says how many they were.
     Raises NothingSealed, HistoryDiffers, HistoryInUse, ClocksDiffer, ChainBusy, DatabaseUnavailable,
     ConfigurationError.
     """
@@ -96,7 +113,12 @@ def retain(url: str, days: int, *, clock: Clock = lambda: datetime.now(UTC)) -> 
         pages: set[int] = set()
         try:
             for step in steps:
-                removed = _remove(connection, extension, step, pages)
+                try:
+                    removed = _remove(connection, extension, step, pages)
+                except HistoryDiffers as error:
+                    if not accept_difference:
+                        raise
+                    removed = _remove(connection, extension, step, pages, error.there)
                 if removed is not None:
                     yield removed
         except psycopg.errors.LockNotAvailable as error:
@@ -110,7 +132,9 @@ def retain(url: str, days: int, *, clock: Clock = lambda: datetime.now(UTC)) -> 
 
 def _before(connection: database.Connection, days: int, clock: Clock) -> date:
     """The UTC day from which history is kept: by both clocks, and by how far it is sealed."""
-    [(theirs, sealed_until)] = connection.execute(SQL["clock"]).fetchall()
+    theirs: datetime
+    [(theirs,)] = connection.execute(CHAIN["clock"]).fetchall()
+    _, sealed_until, _ = end_of_chain(connection)
     ours = clock()
     if abs(theirs - ours) > CLOCKS_APART_MAX:
         raise ClocksDiffer(
@@ -122,46 +146,54 @@ def _before(connection: database.Connection, days: int, clock: Clock) -> date:
             "history is removed only once it is sealed, and nothing is sealed yet: RISK_SEAL_EVERY=1h lets "
             "the workers seal, and riskstream seal run does it now"
         )
-    newest: datetime = min(theirs, ours, sealed_until)
+    newest = min(theirs, ours, sealed_until)
     return (newest.astimezone(UTC) - timedelta(days=days)).date()
 
 
 def _steps(connection: database.Connection, extension: Extension, before: date) -> list[date]:
     """Each the end of a step: rows recorded before it go."""
-    last = policies.last_expired(connection)
-    days = [day for (day,) in connection.execute(SQL["days"], {"before": before})]
+    after, last = last_expiry(connection)
+    asked = {"before": before, "after": after, "since": last}
+    days = [day for (day,) in connection.execute(SQL["days"], asked)]
     ends = [day + timedelta(days=1) for day in days]
     if extension.hypertable:
-        chunk_ends = [day for (day,) in connection.execute(SQL["chunk_ends"], {"before": before})]
-        ends = [
-            chunk_ends[place] for day in days if (place := bisect_right(chunk_ends, day)) < len(chunk_ends)
-        ]
+        cuts = [day for (day,) in connection.execute(SQL["cuts"], {"before": before})]
+        ends = [cuts[place] for day in days if (place := bisect_right(cuts, day)) < len(cuts)]
     # What came late for a day that had expired before goes with the next step.
     return sorted({end if last is None else max(end, last) for end in ends})
 
 
 def _remove(
-    connection: database.Connection, extension: Extension, before: date, pages: set[int]
+    connection: database.Connection,
+    extension: Extension,
+    before: date,
+    pages: set[int],
+    there: int | None = None,
 ) -> Removed | None:
-    """None: nothing sealed is older. pages: gets those of a plain table that the rows lay in."""
+    """None: nothing sealed is older. pages: gets those of a plain table that the rows lay in.
+
+    there: how many rows there are; None: as many as were sealed.
+    """
     with connection.transaction():
-        entry = expire(connection, before)
+        entry = expire(connection, before, there)
         if entry is None:
             return None
         rows, dropped, rest = 0, 0, True
         if extension.hypertable:
             rows, dropped, rest = _drop_chunks(connection, entry, before)
         if rest:
-            asked = {"number": entry.number, "before": before, "sealed_until": entry.sealed_until}
+            asked = {
+                "before": before,
+                "after": entry.after,
+                "since": entry.since,
+                "sealed_until": entry.sealed_until,
+            }
             [(deleted, touched)] = connection.execute(SQL["remove"], asked).fetchall()
             rows += deleted
             if not extension.hypertable:
                 pages.update(touched)
         if rows != entry.rows:
-            raise HistoryDiffers(
-                f"of what was recorded before {before}, {entry.rows:,} rows were sealed and {rows:,} are "
-                "there, so nothing of it is removed: riskstream seal verify --deep names the difference"
-            )
+            raise HistoryDiffers(before, entry.rows, rows)
         return Removed(before, rows, dropped, entry)
 
 
@@ -174,7 +206,8 @@ def _keep_sums(connection: database.Connection, before: date) -> None:
     [(schema,)] = connection.execute(SQL["schema_of_extension"]).fetchall()
     # In no transaction: the procedure makes its own. Two days more, as a policy passes over half a bucket.
     refresh = sql.SQL("CALL {}.refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)")
-    span = (policies.last_expired(connection), before + timedelta(days=2))
+    _, last = last_expiry(connection)
+    span = (last, before + timedelta(days=2))
     start, end = (None if day is None else datetime.combine(day, time(), UTC) for day in span)
     for name in names:
         connection.execute(refresh.format(sql.Identifier(schema)), (name, start, end))
@@ -185,31 +218,41 @@ def _keep_sums(connection: database.Connection, before: date) -> None:
 
 
 def _drop_chunks(connection: database.Connection, entry: Expired, before: date) -> tuple[int, int, bool]:
-    """(rows dropped, chunks dropped, whether other chunks before that day are left)."""
+    """(sealed rows dropped, chunks dropped, whether there may be more rows of before that day)."""
     see_its_functions(connection)
     connection.execute(SQL["let_much_be_decompressed"])
     spans: dict[tuple[datetime, datetime], int] = {}
-    rows = dropped = 0
-    for schema, name, start, end in connection.execute(SQL["chunks_before"], {"before": before}).fetchall():
+    rest = False
+    chunks_before = connection.execute(SQL["chunks_before"], {"before": before}).fetchall()
+    for schema, name, start, end, whole in chunks_before:
+        if not whole:  # rows were removed up to a day within it, while history was a plain table
+            rest = True
+            continue
         # Against rows that come late: whether there are some is not known before.
         connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(sql.Identifier(schema, name)))
         spans[start, end] = spans.get((start, end), 0) + 1
-    rest = False
+    connection.execute(SQL["make_room_for_unsealed"])
+    rows = dropped = left = 0
     for (start, end), chunks in spans.items():
-        span = {"start": start, "end": end}
-        [(there, unsealed)] = connection.execute(
-            SQL["rows_between"], {**span, "sealed_until": entry.sealed_until}
-        ).fetchall()
-        if unsealed:
-            rest = True
+        span = {"start": start, "end": end, "sealed_until": entry.sealed_until}
+        [(sealed, unsealed)] = connection.execute(SQL["rows_between"], span).fetchall()
+        if unsealed and not sealed:
             continue
-        connection.execute(SQL["drop_between"], span)
-        rows, dropped = rows + there, dropped + chunks
+        if unsealed:  # what came late, and has to stay as it is until it is sealed
+            connection.execute(SQL["take_unsealed"], span)
+        connection.execute(SQL["drop_between"], {"start": start, "end": end})
+        rows, dropped, left = rows + sealed, dropped + chunks, left + unsealed
+    if left:
+        connection.execute(SQL["put_unsealed_back"])
     return rows, dropped, rest
 
 
 def _reuse(connection: database.Connection, pages: set[int]) -> None:
-    """Make the room of removed rows usable, and their place in the index by stored_at fit for new ones."""
+    """Make the room of removed rows usable, and their place in the index by stored_at fit for new ones.
+
+    Who stores waits for neither. Where this is not done to its end, the next VACUUM does the rest.
+    """
+    if not connection.pooled:
+        connection.execute("SET lock_timeout = 0")  # another VACUUM is waited for
+    connection.execute(SQL["forget_ranges"], {"pages": sorted(pages)})
     connection.execute("VACUUM risk_state_history")  # in no transaction
-    for name in ("summarize_again", "summarize"):
-        connection.execute(SQL[name], {"pages": sorted(pages)})

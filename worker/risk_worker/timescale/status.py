@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
 
 import psycopg
 
 from risk_producer.settings import Settings
 from risk_worker.database.extension import Extension, look, retention_policies, see_its_functions
 from risk_worker.database.reader import as_of_one_moment, connected
+from risk_worker.seal.expiry import last_expiry
 from risk_worker.timescale.enable import is_columnstore_as_wanted
 from risk_worker.timescale.policies import (
     AGGREGATES,
@@ -19,10 +21,12 @@ from risk_worker.timescale.policies import (
     NotPossible,
     continuous,
     jobs,
-    last_expired,
     require_owner_with_login,
     start_offset,
 )
+
+GRACE_DAYS: Final = 2
+"""So much later than they become due, rows of history are too old."""
 
 
 @dataclass(slots=True)
@@ -55,20 +59,23 @@ class Status:
 def read(url: str, settings: Settings) -> Status:
     """Ask the database. Raises DatabaseUnavailable, ConfigurationError."""
     with connected(url) as connection, as_of_one_moment(connection):
+        _, expired_until = last_expiry(connection)
         status = Status(
             look(connection),
             compress_after_days=settings.compress_after_days,
             retain_for_days=settings.retain_for_days,
-            expired_until=last_expired(connection),
+            expired_until=expired_until,
         )
         if not status.extension.hypertable:
             if status.extension.available and status.extension.loaded:
                 status.findings.append(
                     "TimescaleDB is loaded, and history is a plain table: riskstream timescale enable"
                 )
+            _look_for_what_is_too_old(connection, status)
             return status
         see_its_functions(connection)
         _read_hypertable(connection, status)
+        _look_for_what_is_too_old(connection, status)
         status.findings += retention_policies(connection)
         if not status.extension.apache:
             _read_policies(connection, status)
@@ -87,6 +94,20 @@ def _read_hypertable(connection: psycopg.Connection, status: Status) -> None:
         status.findings.append(
             f"{status.compressed:,} chunks are compressed, and the Apache edition cannot read them: set "
             "timescaledb.license = timescale and restart the server"
+        )
+
+
+def _look_for_what_is_too_old(connection: psycopg.Connection, status: Status) -> None:
+    """Retention may have stopped at a day of which rows are missing, or nothing may run that removes any."""
+    if status.retain_for_days is None:
+        return
+    days = timedelta(days=status.retain_for_days + GRACE_DAYS) + (status.chunk_length or timedelta())
+    asked = {"since": status.expired_until, "before": datetime.now(UTC).date() - days}
+    [(oldest,)] = connection.execute(SQL["oldest_day"], asked).fetchall()
+    if oldest is not None:
+        status.findings.append(
+            f"Rows recorded on {oldest} should be gone by now, as RISK_RETAIN_FOR is "
+            f"{status.retain_for_days}d: riskstream retain removes them, or shows what keeps it from that"
         )
 
 

@@ -14,9 +14,9 @@ WHERE pg_class.oid = 'risk_state_history'::regclass;
 SELECT set_config('role', rolname, true) FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
 WHERE pg_class.oid = 'risk_state_history'::regclass AND rolname <> current_user;
 
--- name: last_expired
--- The first UTC day that history still has of all traders; no row: nothing was removed.
-SELECT expired_until FROM risk_seal_run WHERE kind = 'expired' ORDER BY number DESC LIMIT 1;
+-- name: oldest_day
+-- The first UTC day of sealed rows that are not known to be gone; what came late for earlier ones is left out.
+SELECT min(day) FROM risk_seal WHERE day >= coalesce(%(since)s::date, '-infinity') AND day < %(before)s::date;
 
 -- name: hypertable
 -- requires: timescaledb
