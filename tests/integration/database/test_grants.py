@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import psycopg
@@ -18,16 +17,25 @@ from click.testing import CliRunner
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from risk_producer.errors import ConfigurationError
+from risk_producer.errors import ConfigurationError, RiskError
+from risk_producer.load.postgres import fetch
 from risk_producer.settings import Settings
 from risk_worker.cli import cli
 from risk_worker.database import grants, migrations
+from risk_worker.database.store import PostgresStore
+from risk_worker.drain.batch import decode_entries
+from risk_worker.drain.errors import StoreMisconfigured
+from risk_worker.recovery.partitioning import agree
+from risk_worker.runtime import worker as worker_module
 from risk_worker.seal.sealer import WINDOWS, Sealer
 from risk_worker.timescale.enable import enable
 from risk_worker.timescale.retention import retain
-from tests.support.database import STREAM, rows, store_entries
+from tests.support.database import MIGRATIONS, STREAM, rows
+from tests.support.factory import entry, payload
 from tests.support.history import DAY, TODAY, fill
+from tests.support.process import ChildProcess
 from tests.support.servers import Databases
+from tests.support.wait import wait_until
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "operate" / "postgres-roles.md"
 NAMES: Final = ("owner", *grants.GROUPS)
@@ -72,7 +80,7 @@ class Roles:
 
 
 def made(url: str) -> Iterator[Roles]:
-    """As docs/operate/postgres-roles.md tells: the roles, the migrations by the owner, the grants by the owner."""
+    """As docs/operate/postgres-roles.md tells: the roles; by the owner the migrations, and the grants."""
     roles = Roles(url, f"r{uuid4().hex[:8]}")
     try:
         grants.apply(url, roles.prefix)
@@ -94,8 +102,8 @@ def plain(databases: Databases) -> Iterator[Roles]:
 
 @pytest.fixture(scope="module")
 def hypertable() -> Iterator[Roles]:
-    """On a hypertable with all that TimescaleDB has, made before the roles: they take it over. Two of the chunks
-    are compressed, and one is newer than the grants."""
+    """On a hypertable with all that TimescaleDB has, made before the roles, which take it over. Chunks are
+    compressed, and one is newer than the grants."""
     server_url = os.environ.get("TEST_TIMESCALE_URL")
     if server_url is None:
         pytest.skip("TEST_TIMESCALE_URL is not set: no package brings TimescaleDB along")
@@ -180,8 +188,13 @@ def test_a_role_may_do_what_is_listed_and_nothing_else(roles: Roles, group: str)
 OWNER: Final = "GRANT {owner} TO {login}"
 SET_REPLICA: Final = "GRANT SET ON PARAMETER session_replication_role TO {login}"
 ROW: Final = (
-    "(trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity, trading_paused,"
-    " last_reset_time, stored_at) SELECT 'x', now(), 1, 1, 0, 0, 0, 0, false, now(), now() - interval '1 day'"
+    "(trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity, "
+    "trading_paused, last_reset_time, stored_at) "
+    "SELECT 'x', now(), 1, 1, 0, 0, 0, 0, false, now(), now() - interval '1 day'"
+)
+OWN_ROW: Final = (
+    "(trader_id, recorded_at, epoch, seq, daily_pnl, drawdown_pct, current_equity, peak_equity, "
+    "trading_paused, last_reset_time) SELECT 'x', now(), 1, 1, 0, 0, 0, 0, false, now()"
 )
 # A statement, and the GRANT too many that would let it.
 ATTACKS: Final = (
@@ -207,7 +220,7 @@ ATTACKS: Final = (
         OWNER,
     ),
     ("ALTER FUNCTION risk_refuse_closed() SECURITY INVOKER", OWNER),
-    ("GRANT DELETE ON risk_state_history TO CURRENT_USER", OWNER),
+    ("GRANT DELETE ON risk_state_history TO CURRENT_USER; DELETE FROM risk_state_history", OWNER),
     ("SET ROLE {owner}", OWNER),
     ("REASSIGN OWNED BY {owner} TO CURRENT_USER", OWNER),
     ("SET session_replication_role = replica", SET_REPLICA),
@@ -283,9 +296,14 @@ def test_an_attack_is_refused_and_would_not_be_with_a_grant_too_many(roles: Role
     ):
         for attack, too_many in attacks:
             statement, grant = attack.format(**words).encode(), too_many.format(**words).encode()
-            with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction(force_rollback=True):
-                db.execute(statement)
-            if group != "writer" or b"PARAMETER" in grant and admin.info.server_version < 150_000:
+            try:
+                with db.transaction(force_rollback=True):
+                    db.execute(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                pass
+            else:
+                pytest.fail(f"{group} may: {statement.decode()}")
+            if group != "writer" or (b"PARAMETER" in grant and admin.info.server_version < 150_000):
                 continue
             admin.execute(b"BEGIN")
             try:
@@ -303,7 +321,7 @@ def test_an_attack_is_refused_and_would_not_be_with_a_grant_too_many(roles: Role
 def test_nobody_can_log_in_as_the_owner(roles: Roles) -> None:
     owner = roles.url("owner").replace(roles.login("owner"), f"{roles.prefix}_owner")
     for url in (owner, owner.replace(":x@", "@")):
-        with pytest.raises(psycopg.OperationalError, match="too many connections|password"):
+        with pytest.raises(psycopg.OperationalError, match=r"too many connections|password"):
             psycopg.connect(url).close()
     with psycopg.connect(roles.admin_url) as admin:
         assert rows(
@@ -311,3 +329,174 @@ def test_nobody_can_log_in_as_the_owner(roles: Roles) -> None:
             "SELECT rolpassword, rolcanlogin, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls"
             f" FROM pg_authid WHERE rolname = '{roles.prefix}_owner'",
         ) == [(None, True, False)]
+
+
+def test_a_session_without_timescaledb_is_no_way_around(hypertable: Roles) -> None:
+    url = f"{hypertable.url('writer')}?options=-c%20timescaledb.disable_load%3Don"
+    with psycopg.connect(url, autocommit=True) as db:
+        before = rows(db, "SELECT count(*) FROM ONLY risk_state_history")
+        for statement in ("DELETE FROM ONLY risk_state_history", f"INSERT INTO risk_state_history {ROW}"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                db.execute(statement.encode())
+        # New rows may come into the root table that way, where no question sees them, and none are changed.
+        with db.transaction(force_rollback=True):
+            db.execute(f"INSERT INTO risk_state_history {OWN_ROW}".encode())
+        assert rows(db, "SELECT count(*) FROM ONLY risk_state_history") == before == [(0,)]
+
+
+def test_policies_run_as_the_owner(hypertable: Roles) -> None:
+    """Also in the background, though no connection is left for that role. What else becomes of them is
+    TimescaleDB's."""
+    jobs = "FROM timescaledb_information.jobs WHERE hypertable_name LIKE 'risk%'"
+    with psycopg.connect(hypertable.admin_url, autocommit=True) as admin:
+        assert rows(admin, f"SELECT DISTINCT owner::text {jobs}") == [(f"{hypertable.prefix}_owner",)]
+        [(job,)] = rows(admin, f"SELECT job_id {jobs} AND proc_name = 'policy_compression'")
+        admin.execute(f"SELECT alter_job({job}, next_start => now())".encode())
+        runs = (
+            f"SELECT coalesce(sum(total_runs), 0) FROM timescaledb_information.job_stats WHERE job_id = {job}"
+        )
+        wait_until(lambda: rows(admin, runs) != [(0,)], 60, "the policy to be run")
+        errors = rows(
+            admin, f"SELECT err_message FROM timescaledb_information.job_errors WHERE job_id = {job}"
+        )
+        assert not [error for error in errors if "connections" in str(error) or "permission" in str(error)]
+    with psycopg.connect(hypertable.url("owner"), autocommit=True) as db:
+        for (each,) in rows(db, f"SELECT job_id {jobs}"):
+            db.execute(f"CALL run_job({each})".encode())
+
+
+def jobs_of_a_worker(url: str, client: Any) -> None:
+    """What a worker does in Postgres, each with something to do."""
+    migrations.up(url, apply=False)
+    agree(client, url, Settings().keyspace, 2)
+    with PostgresStore(url) as store:
+        number = next(_numbers)
+        fresh = decode_entries(
+            STREAM, [entry(number, payload("w", number)), entry(number + 1, b"no snapshot")]
+        )
+        assert len(store.save(fresh).dead) == 1
+        assert store.save(fresh).duplicates == 1
+    with Sealer(url, WINDOWS["1h"]) as sealer:
+        assert next(iter(sealer.seal())).rows == 1
+
+
+_numbers = count(1, 2)
+
+
+@pytest.fixture
+def ready(roles: Roles, client: Any) -> Iterator[Callable[[], None]]:
+    """Makes that there is something to do for each of a worker's jobs. It begins and ends without seals."""
+
+    def prepare() -> None:
+        with psycopg.connect(roles.admin_url, autocommit=True) as admin:
+            admin.execute(
+                "SET session_replication_role = replica;"
+                "TRUNCATE risk_seal, risk_seal_run, risk_epoch_total, risk_dead_letter, risk_state;"
+                "DELETE FROM risk_state_history; UPDATE risk_seal_mark SET closed_until = '-infinity';"
+                "UPDATE risk_deployment SET partitions = NULL, partitioning_version = 0"
+            )
+        fill(roles.admin_url, ["s"], TODAY - 40 * DAY, 3, a_day=1)
+        client.flushdb()
+
+    prepare()
+    yield prepare
+    prepare()
+
+
+def test_a_worker_needs_each_of_its_grants(roles: Roles, ready: Callable[[], None], client: Any) -> None:
+    """With all of them it can do its work; without one it cannot, and the check at its start names it."""
+    url, group, login = roles.url("writer"), f"{roles.prefix}_writer", roles.login("writer")
+    jobs_of_a_worker(url, client)
+    assert (missing := grants.missing(url)).storing == missing.sealing == ()
+    assert not missing.owns_history
+    listed: dict[tuple[str, str], list[str]] = {}
+    for table, privilege, column in grants.wanted("writer"):
+        listed.setdefault((table, privilege), []).extend([column] if column else [])
+    for (table, privilege), columns in listed.items():
+        grant = f"{privilege} ({', '.join(columns)}) ON {table}" if columns else f"{privilege} ON {table}"
+        ready()
+        with psycopg.connect(
+            roles.admin_url, options="-c timescaledb.disable_load=on", autocommit=True
+        ) as admin:
+            public = table == "risk_deployment" and privilege == "SELECT"  # by a migration
+            admin.execute(f"REVOKE {grant} FROM {group}{', PUBLIC' if public else ''}".encode())
+            try:
+                with pytest.raises((RiskError, StoreMisconfigured, psycopg.errors.InsufficientPrivilege)):
+                    jobs_of_a_worker(url, client)
+                found = grants.missing(url)
+                assert [*found.storing, *found.sealing] == [f'GRANT {grant} TO "{login}"']
+            finally:
+                admin.execute(f"GRANT {grant} TO {group}{', PUBLIC' if public else ''}".encode())
+
+
+def test_a_worker_starts_as_writer_and_says_what_is_missing(
+    plain: Roles, redis_url: str, client: Any, tmp_path: Path
+) -> None:
+    environ = {"REDIS_URL": redis_url, "POSTGRES_URL": plain.url("writer"), "RISK_MIGRATE": "never"}
+    client.xadd(STREAM, {b"s": payload("burst", 1)})
+    with ChildProcess(
+        tmp_path / "log", environ, [sys.executable, "-m", "risk_worker", "worker", "--burst"]
+    ) as worker:
+        assert worker.wait(30) == 0, worker.log
+    login = plain.login("writer")
+    with psycopg.connect(plain.admin_url, autocommit=True) as admin:
+        assert rows(admin, "SELECT seq FROM risk_state_history WHERE trader_id = 'burst'") == [(1,)]
+        settings = Settings.load({**environ, "RISK_RETAIN_FOR": "90d"}, role="worker")
+        assert not worker_module._check_rights(settings)
+        admin.execute(f"REVOKE SELECT ON risk_state_history FROM {plain.prefix}_writer".encode())
+        try:
+            with pytest.raises(ConfigurationError, match=f'GRANT SELECT ON risk_state_history TO "{login}"'):
+                worker_module._check_rights(settings)
+        finally:
+            admin.execute(f"GRANT SELECT ON risk_state_history TO {plain.prefix}_writer".encode())
+
+
+def test_what_is_pending_ends_a_worker_that_may_not_migrate(plain: Roles, tmp_path: Path) -> None:
+    url = plain.url("writer")
+    for path in (*MIGRATIONS, tmp_path / "20990101000001_later.sql"):
+        (tmp_path / path.name).write_text(path.read_text() if path.is_file() else "-- migrate:up\n")
+    with pytest.raises(
+        migrations.Pending, match=r"1 migration.*20990101000001_later.sql.*riskstream migrate up"
+    ):
+        migrations.up(url, folder=tmp_path, apply=False)
+    with psycopg.connect(plain.admin_url, autocommit=True) as admin:
+        for revoked, message in (
+            ("SELECT ON schema_migrations", "GRANT SELECT ON schema_migrations TO"),
+            ("USAGE ON SCHEMA public", "GRANT USAGE ON SCHEMA public TO"),
+        ):
+            too = ", PUBLIC" if "SCHEMA" in revoked else ""
+            admin.execute(f"REVOKE {revoked} FROM {plain.prefix}_writer{too}".encode())
+            try:
+                with pytest.raises(migrations.MigrationError, match=message):
+                    migrations.up(url, apply=False)
+            finally:
+                admin.execute(f"GRANT {revoked} TO {plain.prefix}_writer{too}".encode())
+
+
+def test_the_other_roles_can_do_their_work(
+    roles: Roles, ready: Callable[[], None], redis_url: str, client: Any
+) -> None:
+    jobs_of_a_worker(roles.url("writer"), client)
+    with Sealer(roles.url("writer"), DAY) as sealer:
+        assert list(sealer.seal())
+
+    def run(group: str, *command: str) -> str:
+        environ = {"POSTGRES_URL": roles.url(group), "REDIS_URL": redis_url, "RISK_RETAIN_FOR": "7d"}
+        done = CliRunner(env=environ).invoke(cli, command, catch_exceptions=False)
+        assert "permission denied" not in done.output, (command, done.output)
+        assert done.exit_code in (0, 1), (command, done.output)
+        return done.output
+
+    for command in (
+        *(("state",), ("history", "s"), ("asof", "0s"), ("curve", "s"), ("drawdown",), ("pauses",), ("pnl",)),
+        *(("stale",), ("export",), ("verify",), ("seal", "verify", "--deep")),
+        *(("timescale", "status"), ("dead", "list"), ("partitions",)),
+    ):
+        run("reader", *command)
+    assert fetch(roles.url("trader"), "w").identity is not None
+    assert "1" in run("operator", "dead", "retry")
+    assert "1" in run("operator", "dead", "drop", "--all", "--yes")
+    run("operator", "rebind", "--new-identity", "--yes")
+    with pytest.raises(RiskError, match=r"must be owner|permission denied"):
+        list(retain(roles.url("operator"), 7))
+    assert run("owner", "retain").count("Removed") >= 1
