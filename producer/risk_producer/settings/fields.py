@@ -151,6 +151,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: Annotated[
         int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
     ] = 5_000
+    migrate: Annotated[
+        Literal["auto", "never"],
+        env(
+            "RISK_MIGRATE",
+            "What a starting worker does where a migration is pending: it applies it (auto), or ends (never)",
+        ),
+    ] = "auto"
     seal_every: Annotated[
         Literal["off", "10m", "1h", "6h", "1d"],
         env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "exporter": "risk_worker.cli.serve:exporter",
     "dashboard": "risk_worker.cli.serve:dashboard",
     "migrate": "risk_worker.cli.migrate:migrate",
+    "grants": "risk_worker.cli.grants:grants",
     "import-original": "risk_worker.cli.original:import_original",
     "push": "risk_worker.cli.push:push",
     "verify": "risk_worker.cli.audit:verify",

@@ -10,6 +10,7 @@ settings are made for each transaction (SET LOCAL): nothing is left on a connect
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Purpose:
 
     application_name: str
     settings: Mapping[str, str]
+    options: str = ""
+    """What the server has to know before the first statement, as for the command line of its process."""
 
 
 # Timeouts, so that a hang becomes an error, and so that a worker that freezes in a transaction does not keep
@@ -84,6 +87,7 @@ MIGRATE: Final = Purpose("riskstream-migrate", {})
 # How the server writes values, whatever the defaults of the database and of the role are: psycopg reads these
 # forms alone, and floats are exact.
 _FORMS: Final = {"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "1"}
+GRANT: Final = Purpose("riskstream-grants", {}, options="-c timescaledb.disable_load=on")  # see db/grants.sql
 
 _SQL: Final = statements(__package__, "connection.sql")
 
@@ -193,6 +197,10 @@ def connect(url: str, purpose: Purpose, *, name: str = "POSTGRES_URL") -> Connec
     parameters = postgres_connection(
         url, application_name=purpose.application_name, connect_timeout_s=CONNECT_TIMEOUT_S, name=name
     )
+    if purpose.options:
+        parameters["options"] = (
+            f"{parameters.get('options', os.environ.get('PGOPTIONS', ''))} {purpose.options}"
+        )
     try:
         connection = Connection.connect(**parameters, autocommit=True, prepare_threshold=None)
     except psycopg.ProgrammingError as error:

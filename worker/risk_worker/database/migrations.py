@@ -65,22 +65,27 @@ class MigrationError(RiskError):
     """A migration failed, or could not be tried; the message names the file and what is wrong."""
 
 
+class Pending(MigrationError):
+    """Migrations are pending that this process may not apply; the message names them."""
+
+
 class DatabaseAway(MigrationError):
     """The database cannot be reached just now, or the connection was cut: it may be tried again."""
 
 
-def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0) -> str:
+def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0, apply: bool = True) -> str:
     """Apply what has not been applied yet. Two at the same moment wait for each other.
 
+    Where nothing is pending, a role needs no more than SELECT on schema_migrations.
     timeout_s: how long a database is waited for that is not there yet, or cuts the connection meanwhile.
-    Returns what was done, for the user. Raises MigrationError.
+    apply: False: what is pending is an error. Returns what was done, for the user. Raises MigrationError.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         if timeout_s:
             wait_for(url, max(0.0, deadline - time.monotonic()))
         try:
-            return _up(url, folder)
+            return _up(url, folder, apply)
         except DatabaseAway as error:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -89,9 +94,18 @@ def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0) -> str:
             _pause(remaining)
 
 
-def _up(url: str, folder: Path | None) -> str:
+def _up(url: str, folder: Path | None, apply: bool) -> str:
     with _connected(url) as connection:
-        _refuse_foreign_tables(connection)
+        _check_rights(connection)
+        applied_before = _refuse_foreign_tables(connection)
+    pending = [name for name in _names(folder or _folder()) if name.partition("_")[0] not in applied_before]
+    if not pending:
+        return "Nothing to apply"
+    if not apply:
+        raise Pending(
+            f"{len(pending)} migration(s) are pending ({', '.join(pending)}), and RISK_MIGRATE is never: run "
+            "riskstream migrate up, then riskstream grants --apply, as the owner of the tables"
+        )
     # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
     done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder)
     applied = re.findall(r"^Applied: (\S+)", done, re.MULTILINE)
@@ -282,16 +296,38 @@ def _passes(error: psycopg.Error) -> bool:
     return classify_error(error).disposition is Disposition.RETRY
 
 
-def _refuse_foreign_tables(connection: psycopg.Connection) -> None:
-    """Tables of these names that no migration made: dbmate would stop at them with "already exists"."""
+def _check_rights(connection: psycopg.Connection) -> None:
+    """Raise where the role cannot even see what is applied."""
+    [(role, schema, may_read)] = connection.execute(_SQL["role"]).fetchall()
+    name = sql.Identifier(role).as_string(connection)
+    if schema is None:
+        raise MigrationError(
+            f"the role {role} may use no schema of its search_path: GRANT USAGE ON SCHEMA public TO {name}, "
+            "or on the schema that the tables are in"
+        )
+    if may_read is False:
+        raise MigrationError(
+            f"the role {role} may not see which migrations are applied: GRANT SELECT ON schema_migrations TO "
+            f"{name}; riskstream grants prints all that a role needs"
+        )
+
+
+def _names(folder: Path) -> list[str]:
+    """The files of migrations, in their order."""
+    if not folder.is_dir():
+        raise MigrationError(f"there is no folder {folder} with migrations")
+    return sorted(path.name for path in folder.glob("*.sql"))
+
+
+def _refuse_foreign_tables(connection: psycopg.Connection) -> set[str]:
+    """Raise for tables of these names that no migration made: dbmate would stop at them.
+
+    Returns the versions that are applied.
+    """
     [(has_versions, found)] = connection.execute(_SQL["tables"]).fetchall()
-    if not found:
-        return
-    if has_versions:
-        first = min(path.name.partition("_")[0] for path in _folder().glob("*.sql"))
-        applied = connection.execute(_SQL["applied"]).fetchall()
-        if (first,) in applied:
-            return
+    applied = {version for (version,) in connection.execute(_SQL["applied"])} if has_versions else set()
+    if not found or _names(_folder())[0].partition("_")[0] in applied:
+        return applied
     raise MigrationError(
         f"the database {connection.info.dbname} has tables of another program under names that riskstream "
         f"needs ({', '.join(found)}), and no migration of riskstream was applied. Where they are those of "

@@ -3,6 +3,12 @@
 -- name: is_standby
 SELECT pg_is_in_recovery();
 
+-- name: role
+-- (role, schema that it works in, may it read which migrations are applied). NULL: it may use no schema of the search
+-- path; there is no such table.
+SELECT current_user::text, current_schema()::text,
+       has_table_privilege(to_regclass(quote_ident(current_schema()) || '.schema_migrations'), 'SELECT');
+
 -- name: tables
 -- In the schema that is the first of the search path, where dbmate and the migrations put their tables.
 SELECT bool_or(relname = 'schema_migrations'),

@@ -38,7 +38,7 @@ from risk_producer.errors import ConfigurationError, RiskError
 from risk_producer.settings import Settings, mask, warn_of_misspelt
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, redis_client
 from risk_producer.transport.servers import AWAY
-from risk_worker.database import migrations
+from risk_worker.database import grants, migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from risk_worker.recovery import partitioning
@@ -289,7 +289,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         rq_prefix.agree(settings.keyspace)
-        migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S)
+        migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S, apply=settings.migrate == "auto")
+        may_retain = _check_rights(settings)
         self._settings = settings
         identity = jobs.read_identity(database_url)
         self._claim(settings, identity)
@@ -318,7 +319,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             if settings.seal_every != "off":
                 self._sealing = Sealing(settings)
                 self._sealing.start()
-            if settings.retain_for_days is not None:
+            if settings.retain_for_days is not None and may_retain:
                 self._retention = Retention(settings)
                 self._retention.start()
         return self._scheduler
@@ -579,6 +580,33 @@ class _Lease:
             elif why:
                 log.warning("The worker renews its lease of drain job %s again", self._job.id)
             renewed, why = monotonic(), ""
+
+
+def _check_rights(settings: Settings) -> bool:
+    """Name what the worker's role lacks in Postgres. Returns whether it may remove old rows.
+
+    Raises ConfigurationError where it cannot store, and DatabaseUnavailable. What it cannot seal waits.
+    """
+    lacking = grants.missing(settings.require_database_url())
+    if lacking.storing:
+        raise ConfigurationError(
+            f"the role {lacking.role} lacks rights that a worker needs: {'; '.join(lacking.storing)}. "
+            "riskstream grants prints a role for workers that has them all"
+        )
+    if lacking.sealing and settings.seal_every != "off":
+        log.error(
+            "The role %s lacks rights that sealing needs, so the worker seals nothing: %s. Or set "
+            "RISK_SEAL_EVERY=off here, and let another process seal",
+            lacking.role,
+            "; ".join(lacking.sealing),
+        )
+    if not lacking.owns_history and settings.retain_for_days is not None:
+        log.warning(
+            "The role %s does not own history, so the worker removes nothing, whatever RISK_RETAIN_FOR says: "
+            "run riskstream retain as the owner",
+            lacking.role,
+        )
+    return lacking.owns_history
 
 
 def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -> None:
