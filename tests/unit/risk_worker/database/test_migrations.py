@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 from risk_worker.database.migrations import MigrationError
+from tests.support.clock import FakeClock
 
 
 def test_new_makes_a_file_for_dbmate(tmp_path: Path) -> None:
@@ -77,6 +79,9 @@ def test_why_there_is_no_connection_reads_as_sentences_and_says_what_to_do(
         raise psycopg.OperationalError(libpq)
 
     monkeypatch.setattr(database.Connection, "connect", refuse)
+    clock = FakeClock()
+    monkeypatch.setattr(migrations, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(migrations, "_pause", lambda left_s: setattr(clock, "now", clock.now + left_s))
     with pytest.raises(MigrationError) as caught:
         migrations.wait_for("postgresql://h/x", timeout_s=0.01)
     if waits:
