@@ -121,7 +121,12 @@ def test_a_day_of_a_desk() -> None:
 
 
 def test_a_curve_of_any_span_has_days() -> None:
-    for since, until in (("0001-01-02", "9999-12-30"), ("2199-12-31", None), ("9999-12-31", None), ("0001-01-02", "0001-01-03")):
+    for since, until in (
+        ("0001-01-02", "9999-12-30"),
+        ("2199-12-31", None),
+        ("9999-12-31", None),
+        ("0001-01-02", "0001-01-03"),
+    ):
         starts = Curve("a", since=since, until=until).values["starts"]
         assert starts == sorted(starts) and starts
 
