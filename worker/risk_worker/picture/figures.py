@@ -29,7 +29,11 @@ def short(value: float) -> str:
     if abs(value) < 1e4 or abs(value) >= _HUGE:
         return amount(value, 2 if abs(value) < 100 else 0)
     size, name = _unit(abs(value))
-    return amount(value / size, 2) + name if name else f"{amount(value / 1e3, 1)}{NARROW}k"
+    return (
+        amount(value / size, 2) + name
+        if name
+        else f"{amount(value / 1e3, 1 if abs(value) < 1e5 else 0)}{NARROW}k"
+    )
 
 
 def percent(value: float, places: int = 2) -> str:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from risk_worker.picture.axis import Scale
-from risk_worker.picture.figures import NONE, amount, length, percent, short
+from risk_worker.picture.figures import NONE, amount, clock, length, percent, short
 from risk_worker.picture.markup import Markup, element
 from risk_worker.query.questions import PauseRow
 from risk_worker.report import cells, chart
@@ -44,13 +44,13 @@ def _card(trader: Trader, scale: Scale, facts: Facts) -> Markup:
     last, worst = trader.last, trader.worst
     figures = [
         ("Equity", amount(last.current_equity)),
-        ("Profit and loss", cells.profit(trader)),
+        ("P&L", cells.profit(trader)),
         ("Drawdown", percent(last.drawdown_pct)),
         (
             "Worst",
             NONE
             if worst is None
-            else f"{percent(worst.drawdown_pct)} at {cells.time(worst.recorded_at, facts)}",
+            else f"{percent(worst.drawdown_pct)} at {clock(worst.recorded_at, facts.zone)}",
         ),
     ]
     return element(
@@ -74,7 +74,7 @@ def _week(trader: Trader, facts: Facts) -> Markup:
     values = [found.get(day) for day in days]
     return element(
         "table",
-        element("caption", "Profit and loss of the week"),
+        element("caption", "P&L of the week"),
         element(
             "thead",
             element(

@@ -27,6 +27,9 @@ _ACROSS: Final = 6
 """Units of a path in a bucket: a pause begins and ends within it."""
 _LABELS: Final = 76
 """Pixels of the column with the values."""
+_HATCH: Final = 7
+_WIDEST: Final = 1_200
+"""Pixels between two lines of the hatching, and how far it goes."""
 _FAR: Final = 4.0
 """Drawdowns that are so many times as great as the usual one do not make the others' invisible."""
 
@@ -40,7 +43,10 @@ def common_scale(pictures: Sequence[Picture]) -> Scale:
 
 
 def definitions(picture: Picture) -> Markup:
-    """What all charts share: the marks of time, and the pattern of silences."""
+    """What all charts share: the marks of time, and the hatching of silences.
+
+    It is lines and no pattern, which browsers print as an image of megabytes.
+    """
     found = axis.times(picture.since, picture.until, picture.zone, marks=5)
     marks = [mark for mark in found if picture.x(mark.at) < 0.97]  # the end is where the next day begins
     labels = [
@@ -57,12 +63,12 @@ def definitions(picture: Picture) -> Markup:
         element("rect", x=f"{picture.x(mark.at):.2%}", y=_BOTTOM, width=1, height=4, class_="k")
         for mark in marks
     ]
-    hatch = element("path", d="M0 7L7 0")
+    hatching = "".join(f"M{x} {HEIGHT}l{HEIGHT}-{HEIGHT}" for x in range(-HEIGHT, _WIDEST, _HATCH))
     return element(
         "svg",
         element(
             "defs",
-            element("pattern", hatch, id="silence", width=7, height=7, patternUnits="userSpaceOnUse"),
+            element("path", d=hatching, id="silence"),
             element("g", *lines, *labels, id="time"),
         ),
         class_="defs",
@@ -81,12 +87,12 @@ def chart(picture: Picture, scale: Scale, name: str) -> Markup:
     bands = picture.pauses
     silences = [
         element(
-            "rect",
+            "svg",
+            element("use", href="#silence"),
             x=f"{picture.x(silence.since):.2%}",
             y=_TOP,
             width=f"{picture.x(silence.until) - picture.x(silence.since):.2%}",
             height=_BOTTOM - _TOP,
-            class_="g",
         )
         for silence in picture.silences
     ]

@@ -119,6 +119,9 @@ class _Beating:
         self.failures = failures
         self.beats = 0
 
+    def _register_again(self) -> None:
+        pass
+
     def maintain_heartbeats(self, *_args: object) -> None:
         self.beats += 1
         if self.beats <= self.failures:
