@@ -19,7 +19,8 @@ OPS = Path(__file__).parents[2] / "ops" / "prometheus"
 SCRAPE_S = 3
 """Longer than the exporter takes to say that Redis does not answer (2 s)."""
 QUICKER = (
-    (r"for: (30s|1m)\b", "for: 2s"),
+    (r"for: 30s\b", "for: 2s"),
+    (r"for: 1m\b", "for: 8s"),  # one scrape that takes too long on a busy machine is no fault
     (r"\[1m\]", "[10s]"),
     (r"\[15m\]", "[20s]"),
     (r"risk_partition_stalled_seconds > 60", "risk_partition_stalled_seconds > 20"),

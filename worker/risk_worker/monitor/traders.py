@@ -43,7 +43,17 @@ _HASHES: Final = ("latest", "attempts", "failures", "latency_ms")
 class _Trader:
     """One trader as it was last read and written."""
 
-    __slots__ = ("changed_at", "lines", "name", "prefixes", "raw", "recorded_at", "shown", "unreadable")
+    __slots__ = (
+        "changed_at",
+        "lines",
+        "name",
+        "outdated",
+        "prefixes",
+        "raw",
+        "recorded_at",
+        "shown",
+        "unreadable",
+    )
 
     def __init__(self, raw_name: bytes, metrics: Sequence[Metric]) -> None:
         self.name = text(raw_name)
@@ -53,6 +63,8 @@ class _Trader:
         ]
         """Of its lines, by metric."""
         self.raw: Raw = ()
+        self.outdated = False
+        """Whether the lines are of something older than raw."""
         self.lines: Sequence[str] = ()
         """By metric; empty: there is no such sample."""
         self.unreadable: Sequence[str] = ()
@@ -62,16 +74,17 @@ class _Trader:
         """When it last sent something, by the clock of this process."""
         self.shown = False
 
-    def update(self, raw: Raw) -> None:
+    def write(self) -> None:
         """Write its lines, from what Redis holds of it."""
-        self.raw = raw
+        raw = self.raw
+        self.outdated = False
         self.unreadable = unreadable = list[str]()
-        newest = self._newest(raw[0::4], unreadable)
-        latencies = [each for each in raw[3::4] if each is not None]  # the last is of the newest partition
+        newest, at = self._newest(raw[0::4], unreadable)
+        latencies = [each for each in (raw[4 * at + 3], *raw[3::4]) if each is not None]
         values: list[str | None] = [
             self._total(raw[1::4], "attempts", unreadable),
             self._total(raw[2::4], "failures", unreadable),
-            self._total(latencies[-1:], "latency_ms", unreadable),
+            self._total(latencies[:1], "latency_ms", unreadable),
         ]
         self.recorded_at = None
         if newest is not None:
@@ -102,9 +115,13 @@ class _Trader:
             total = value if total is None else total + value
         return None if total is None else repr(total)
 
-    def _newest(self, payloads: Sequence[bytes | None], unreadable: list[str]) -> WireSnapshot | None:
+    def _newest(
+        self, payloads: Sequence[bytes | None], unreadable: list[str]
+    ) -> tuple[WireSnapshot | None, int]:
+        """The newest snapshot, and in which of the partitions it is."""
         newest: WireSnapshot | None = None
-        for payload in payloads:
+        newest_at = 0
+        for at, payload in enumerate(payloads):
             if payload is None:
                 continue
             try:
@@ -115,8 +132,8 @@ class _Trader:
                 unreadable.append(f"the newest snapshot of {self.name[:100]!r} ({error})")
             else:
                 if newest is None or (found.epoch, found.seq) > (newest.epoch, newest.seq):
-                    newest = found
-        return newest
+                    newest, newest_at = found, at
+        return newest, newest_at
 
 
 class Traders:
@@ -155,11 +172,14 @@ class Traders:
         found = self._read(client, partitions, unreadable)
         at, time_of_day = self._clock(), self._now()
         self._known = {name: self._update(name, raw, at, time_of_day) for name, raw in found.items() if name}
+        active = [trader for trader in self._known.values() if not self._is_silent(trader, at)]
+        chosen = self._chosen(active)
+        for trader in chosen:
+            if trader.outdated:
+                trader.write()
         for trader in self._known.values():
             if trader.unreadable:
                 unreadable.extend(trader.unreadable)
-        active = [trader for trader in self._known.values() if not self._is_silent(trader, at)]
-        chosen = self._chosen(active)
         for number_of, metric in enumerate(self._metrics):
             page.add_lines(metric, [line for each in chosen if (line := each.lines[number_of])])
         page.add(catalogue.TRADERS, len(chosen), "shown")
@@ -193,11 +213,11 @@ class Traders:
             return trader
         is_new = trader is None
         trader = trader or _Trader(name, self._metrics)
-        trader.update(raw)
-        sent_s = 0.0
-        if is_new and trader.recorded_at is not None:
-            sent_s = max(0.0, time_of_day - trader.recorded_at)  # what is ahead of the clock says nothing
-        trader.changed_at = at - sent_s
+        trader.raw, trader.outdated, trader.changed_at = raw, True, at
+        if is_new:
+            trader.write()
+            if trader.recorded_at is not None:  # what is ahead of the clock says nothing
+                trader.changed_at -= max(0.0, time_of_day - trader.recorded_at)
         return trader
 
     def _is_silent(self, trader: _Trader, at: float) -> bool:
