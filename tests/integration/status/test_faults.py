@@ -18,8 +18,9 @@ from risk_worker.doctor.examination import as_text
 from risk_worker.status.problems import is_well
 from risk_worker.status.render import lines
 from risk_worker.stream import workers
-from tests.support.running import RunningSystem
+from tests.support.running import PARTITIONS, RunningSystem
 from tests.support.servers import server_folder
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -129,9 +130,12 @@ def redis_emptied(system: RunningSystem) -> Iterator[None]:
         client.flushall()
         try:
             yield
-        finally:
-            for partition in range(2):
-                client.hdel(Keys(partition).counters, "restored_ms")
+        finally:  # once both partitions were compared with Postgres
+            keys = [Keys(partition) for partition in range(PARTITIONS)]
+            run_id = str(client.info("server")["run_id"]).encode()  # type: ignore[index]
+            wait_until(lambda: all(client.hget(of.floors, "") == run_id for of in keys), 20, "both compared")
+            for of in keys:
+                client.hdel(of.counters, "restored_ms")
 
 
 @contextlib.contextmanager
