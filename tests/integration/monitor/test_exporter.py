@@ -51,7 +51,17 @@ def test_numbers_go_away_with_redis_and_come_back(tmp_path: Path, make_valkey: M
         client.hset(Keys(1).counters, "accepted", 41)
     with exporter(tmp_path / "log", server.url) as process:
         port = port_of(process)
-        assert 'risk_snapshots_accepted_total{partition="1"} 41\n' in get(port)
+        page = get(port)
+        assert 'risk_snapshots_accepted_total{partition="1"} 41\n' in page
+        address = f'address="127.0.0.1:{server.port}"'
+        assert f"risk_redis_takes_writes{{{address}}} 1\n" in page
+        assert re.search(rf'risk_redis_info\{{{address},version="Valkey [\d.]+",role="master",', page)
+        assert re.search(rf"risk_redis_memory_used_bytes\{{{address}\}} \d+\n", page)
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("min-replicas-to-write", 1)
+            assert f"risk_redis_takes_writes{{{address}}} 0\n" in get(port)
+            assert "Traders cannot send: Redis at 127.0.0.1" in process.log
+            client.config_set("min-replicas-to-write", 0)
 
         server.pause()
         began = monotonic()

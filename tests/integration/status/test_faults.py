@@ -132,7 +132,7 @@ def redis_emptied(system: RunningSystem) -> Iterator[None]:
             yield
         finally:  # once both partitions were compared with Postgres
             keys = [Keys(partition) for partition in range(PARTITIONS)]
-            run_id = str(client.info("server")["run_id"]).encode()  # type: ignore[index]
+            run_id = str(client.info("server")["run_id"]).encode()
             wait_until(lambda: all(client.hget(of.floors, "") == run_id for of in keys), 20, "both compared")
             for of in keys:
                 client.hdel(of.counters, "restored_ms")

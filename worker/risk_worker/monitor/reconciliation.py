@@ -25,6 +25,8 @@ log = logging.getLogger("riskstream.exporter")
 COMMAND: Final = (sys.executable, "-m", "risk_worker", "verify", "--json")
 AGAIN_S: Final = 60.0
 """When it is tried again after it came to no result, where that is earlier than its turn."""
+RESTS: Final = 4
+"""For how many times as long as it took it rests: where nothing is sealed, it reads all of history."""
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -64,8 +66,12 @@ class Reconciliation(threading.Thread):
 
     def run(self) -> None:
         while not self._over.is_set():
-            result = self.try_once()
-            self._over.wait(self._every_s if result.sums is not None else min(self._every_s, AGAIN_S))
+            self._over.wait(self.pause_s(self.try_once()))
+
+    def pause_s(self, result: Result) -> float:
+        """How long to wait after this try."""
+        turn_s = self._every_s if result.sums is not None else min(self._every_s, AGAIN_S)
+        return max(turn_s, RESTS * result.seconds)
 
     def stop(self) -> None:
         """End it, and the process that is under way."""

@@ -7,6 +7,7 @@ are read a page at a time; what has not changed since the last time is neither d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from time import monotonic, time
 from typing import Final, Literal
 
@@ -32,6 +33,8 @@ _COUNTS: Final = (
 )
 _RISK: Final = (catalogue.EQUITY, catalogue.DRAWDOWN, catalogue.DAILY_PNL, catalogue.PAUSED)
 
+_BACKEND: Final = ',backend="postgres"'
+
 Raw = tuple[bytes | None, ...]
 """What Redis holds of a trader, as it is: newest, attempts, failures, latency_ms; of each partition."""
 _HASHES: Final = ("latest", "attempts", "failures", "latency_ms")
@@ -40,18 +43,97 @@ _HASHES: Final = ("latest", "attempts", "failures", "latency_ms")
 class _Trader:
     """One trader as it was last read and written."""
 
-    __slots__ = ("changed_at", "lines", "raw", "recorded_at", "shown", "unreadable")
+    __slots__ = (
+        "changed_at",
+        "lines",
+        "name",
+        "outdated",
+        "prefixes",
+        "raw",
+        "recorded_at",
+        "shown",
+        "unreadable",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, raw_name: bytes, metrics: Sequence[Metric]) -> None:
+        self.name = text(raw_name)
+        labels = f'{{trader_id="{escaped(self.name)}"'
+        self.prefixes = [
+            f"{metric.name}{labels}{_BACKEND if 'backend' in metric.labels else ''}}} " for metric in metrics
+        ]
+        """Of its lines, by metric."""
         self.raw: Raw = ()
+        self.outdated = False
+        """Whether the lines are of something older than raw."""
         self.lines: Sequence[str] = ()
-        """By the metrics of _COUNTS, then _RISK; empty: there is no such sample."""
+        """By metric; empty: there is no such sample."""
         self.unreadable: Sequence[str] = ()
         self.recorded_at: float | None = None
         """Of its newest snapshot, in seconds since 1970."""
         self.changed_at = 0.0
         """When it last sent something, by the clock of this process."""
         self.shown = False
+
+    def write(self) -> None:
+        """Write its lines, from what Redis holds of it."""
+        raw = self.raw
+        self.outdated = False
+        self.unreadable = unreadable = list[str]()
+        newest, at = self._newest(raw[0::4], unreadable)
+        latencies = [each for each in (raw[4 * at + 3], *raw[3::4]) if each is not None]
+        values: list[str | None] = [
+            self._total(raw[1::4], "attempts", unreadable),
+            self._total(raw[2::4], "failures", unreadable),
+            self._total(latencies[:1], "latency_ms", unreadable),
+        ]
+        self.recorded_at = None
+        if newest is not None:
+            self.recorded_at = newest.recorded_at.timestamp()
+            values.append(f"{self.recorded_at:.3f}")
+            if len(self.prefixes) > len(_COUNTS):
+                values += (
+                    repr(newest.current_equity),
+                    repr(newest.drawdown_pct),
+                    repr(newest.daily_pnl),
+                    "1" if newest.trading_paused else "0",
+                )
+        self.lines = [
+            "" if value is None else f"{prefix}{value}\n"
+            for prefix, value in zip_longest(self.prefixes, values)
+        ]
+
+    def _total(self, raws: Sequence[bytes | None], field: str, unreadable: list[str]) -> str | None:
+        """The sum as text; None: there is nothing, or it cannot be read."""
+        total: int | float | None = None
+        for raw in raws:
+            if raw is None:
+                continue
+            value: int | float | None = int(raw) if raw.isdigit() and len(raw) < 17 else number(raw)
+            if value is None:
+                unreadable.append(f"field {self.name[:100]!r} of {field} ({text(raw)[:50]!r})")
+                return None
+            total = value if total is None else total + value
+        return None if total is None else repr(total)
+
+    def _newest(
+        self, payloads: Sequence[bytes | None], unreadable: list[str]
+    ) -> tuple[WireSnapshot | None, int]:
+        """The newest snapshot, and in which of the partitions it is."""
+        newest: WireSnapshot | None = None
+        newest_at = 0
+        for at, payload in enumerate(payloads):
+            if payload is None:
+                continue
+            try:
+                found = decode(payload)
+                if found.trader_id != self.name:
+                    raise InvalidSnapshot("it names another trader")
+            except InvalidSnapshot as error:
+                unreadable.append(f"the newest snapshot of {self.name[:100]!r} ({error})")
+            else:
+                if newest is None or (found.epoch, found.seq) > (newest.epoch, newest.seq):
+                    newest, newest_at = found, at
+        return newest, newest_at
 
 
 class Traders:
@@ -90,11 +172,14 @@ class Traders:
         found = self._read(client, partitions, unreadable)
         at, time_of_day = self._clock(), self._now()
         self._known = {name: self._update(name, raw, at, time_of_day) for name, raw in found.items() if name}
+        active = [trader for trader in self._known.values() if not self._is_silent(trader, at)]
+        chosen = self._chosen(active)
+        for trader in chosen:
+            if trader.outdated:
+                trader.write()
         for trader in self._known.values():
             if trader.unreadable:
                 unreadable.extend(trader.unreadable)
-        active = [trader for trader in self._known.values() if not self._is_silent(trader, at)]
-        chosen = self._chosen(active)
         for number_of, metric in enumerate(self._metrics):
             page.add_lines(metric, [line for each in chosen if (line := each.lines[number_of])])
         page.add(catalogue.TRADERS, len(chosen), "shown")
@@ -116,14 +201,9 @@ class Traders:
                         unreadable.append(f"{getattr(keys, name)} ({answer})")
                     answer = {}
                 held.append(answer)
-            latest, attempts, failures, latency_ms = held
-            for name_of in dict.fromkeys((*latest, *attempts, *failures, *latency_ms)):
-                raw = (
-                    latest.get(name_of),
-                    attempts.get(name_of),
-                    failures.get(name_of),
-                    latency_ms.get(name_of),
-                )
+            of_newest, attempts, failures, latency_ms = (each.get for each in held)
+            for name_of in set().union(*held):
+                raw = (of_newest(name_of), attempts(name_of), failures(name_of), latency_ms(name_of))
                 found[name_of] = found[name_of] + raw if name_of in found else raw
         return found
 
@@ -132,13 +212,12 @@ class Traders:
         if trader is not None and trader.raw == raw:
             return trader
         is_new = trader is None
-        trader = trader or _Trader()
-        trader.raw = raw
-        _write(trader, text(name), risk=self._shown == "risk")
-        sent_s = 0.0
-        if is_new and trader.recorded_at is not None:
-            sent_s = max(0.0, time_of_day - trader.recorded_at)  # what is ahead of the clock says nothing
-        trader.changed_at = at - sent_s
+        trader = trader or _Trader(name, self._metrics)
+        trader.raw, trader.outdated, trader.changed_at = raw, True, at
+        if is_new:
+            trader.write()
+            if trader.recorded_at is not None:  # what is ahead of the clock says nothing
+                trader.changed_at -= max(0.0, time_of_day - trader.recorded_at)
         return trader
 
     def _is_silent(self, trader: _Trader, at: float) -> bool:
@@ -154,64 +233,3 @@ class Traders:
         for trader in active:
             trader.shown = True
         return active
-
-
-def _write(trader: _Trader, name: str, *, risk: bool) -> None:
-    """The lines of a trader, from what Redis holds of it."""
-    unreadable: list[str] = []
-    labels = f'trader_id="{escaped(name)}"'
-    newest: WireSnapshot | None = None
-    for payload in trader.raw[0::4]:
-        if payload is not None:
-            try:
-                found = decode(payload)
-                if found.trader_id != name:
-                    raise InvalidSnapshot("it names another trader")
-            except InvalidSnapshot as error:
-                unreadable.append(f"the newest snapshot of {name[:100]!r} ({error})")
-            else:
-                if newest is None or (found.epoch, found.seq) > (newest.epoch, newest.seq):
-                    newest = found
-    counts = [_sum(trader.raw[at::4], field, name, unreadable) for at, field in enumerate(_HASHES[1:3], 1)]
-    latencies = [each for each in trader.raw[3::4] if each is not None]
-    latency = number(latencies[-1]) if latencies else None
-    if latencies and latency is None:
-        unreadable.append(f"field {name[:100]!r} of latency_ms ({text(latencies[-1])[:50]!r})")
-
-    def line(metric: Metric, value: object) -> str:
-        if value is None:
-            return ""
-        backend = ',backend="postgres"' if "backend" in metric.labels else ""
-        return f"{metric.name}{{{labels}{backend}}} {value}\n"
-
-    values: list[object] = [*counts, latency]
-    if newest is None:
-        trader.recorded_at = None
-        values += [None] * (1 + len(_RISK) * risk)
-    else:
-        trader.recorded_at = newest.recorded_at.timestamp()
-        values.append(f"{trader.recorded_at:.3f}")
-        if risk:
-            values += [
-                newest.current_equity,
-                newest.drawdown_pct,
-                newest.daily_pnl,
-                int(newest.trading_paused),
-            ]
-    metrics = (*_COUNTS, *_RISK) if risk else _COUNTS
-    trader.lines = [line(metric, value) for metric, value in zip(metrics, values, strict=True)]
-    trader.unreadable = unreadable
-
-
-def _sum(raws: Sequence[bytes | None], field: str, name: str, unreadable: list[str]) -> int | float | None:
-    """Of all partitions; None: there is nothing, or it cannot be read."""
-    total: int | float | None = None
-    for raw in raws:
-        if raw is None:
-            continue
-        value: int | float | None = int(raw) if raw.isdigit() and len(raw) < 17 else number(raw)
-        if value is None:
-            unreadable.append(f"field {name[:100]!r} of {field} ({text(raw)[:50]!r})")
-            return None
-        total = value if total is None else total + value
-    return total

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +22,7 @@ from risk_worker.monitor.exporter import Exporter, Sources, application
 from risk_worker.monitor.traders import Traders
 from risk_worker.stream import partitions as partitions_in_use
 from tests.support.factory import payload
+from tests.support.wait import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -307,3 +310,80 @@ def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_paths(client: redis.Redis, path: str, status: str) -> None:
     assert get(client, path)[0].startswith(status)
+
+
+def ask(
+    client: redis.Redis, method: str = "GET", query: str = "", **headers: str
+) -> tuple[dict[str, str], bytes]:
+    """(headers, body) of /metrics."""
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": "/metrics", "QUERY_STRING": query, **headers}
+    got: dict[str, str] = {}
+
+    def start(status: str, headers: list[tuple[str, str]]) -> None:
+        got.update({"status": status, **dict(headers)})
+
+    return got, b"".join(application(client)(environ, start))
+
+
+def test_head_has_the_headers_of_get_and_no_body(client: redis.Redis) -> None:
+    headers, body = ask(client, "HEAD")
+    assert (headers["status"], body) == ("200 OK", b"")
+    assert int(headers["Content-Length"]) > 1_000
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    headers, body = ask(client, "POST")
+    assert (headers["status"], headers["Allow"]) == ("405 Method Not Allowed", "GET, HEAD")
+
+
+def test_a_page_is_packed_for_who_takes_it(client: redis.Redis) -> None:
+    fill(client)
+    headers, body = ask(client, HTTP_ACCEPT_ENCODING="deflate, gzip;q=1.0")
+    assert headers["Content-Encoding"] == "gzip"
+    assert int(headers["Content-Length"]) == len(body)
+    assert "trädér 2" in gzip.decompress(body).decode()
+
+
+def test_metrics_can_be_chosen(client: redis.Redis) -> None:
+    fill(client)
+    _, body = ask(client, query="name[]=risk_up&name[]=risk_stream_length&name[]=nothing")
+    assert set(re.findall(r"^# HELP (\S+)", body.decode(), re.M)) == {"risk_up", "risk_stream_length"}
+
+
+class _Stuck(fakeredis.FakeRedis):
+    """Redis that says nothing until it is let go, and longer than any time-out."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.go = threading.Event()
+        self.go.set()
+        self.asked = 0
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        assert self.go.wait(60)
+        return super().pipeline(*args, **kwargs)
+
+
+def test_a_page_does_not_wait_for_a_redis_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with _Stuck() as client:
+        exporter = Exporter(client, bound_s=0.05)
+        client.go.clear()
+        for _ in range(3):
+            assert 'risk_up{server="redis"} 0\n' in exporter.page().text()
+        assert client.asked == 1, "one reading at a time, however many pages"
+        assert caplog.messages == [
+            "The exporter gets no answer from Redis, and serves risk_up 0: no answer within 0.05 s"
+        ]
+        client.go.set()
+        wait_until(lambda: 'risk_up{server="redis"} 1\n' in exporter.page().text())
+
+
+def test_what_fails_unexpectedly_is_answered_too(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Traders):
+        def add_to(self, *_: Any) -> None:
+            raise RuntimeError("unexpected")
+
+    text = Exporter(client, sources=Sources(traders=Broken())).page().text()
+    assert 'risk_up{server="redis"} 0\n' in text
+    assert "RuntimeError: unexpected" in caplog.text

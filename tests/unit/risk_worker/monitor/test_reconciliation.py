@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from risk_worker.monitor.page import Page
-from risk_worker.monitor.reconciliation import Reconciliation
+from risk_worker.monitor.reconciliation import Reconciliation, Result, Sums
 from tests.support.wait import wait_until
 
 SUMS = '{"reconciled": false, "lost": 3, "duplicates": 2, "dead": 1, "state_behind": 4, "gaps": []}'
@@ -62,6 +62,18 @@ def test_why_there_is_no_result_is_logged_once(
 def test_what_hangs_is_ended() -> None:
     reconciliation = made("import time; time.sleep(600)", every_s=0.1)
     assert "it took longer than 0.1 s" in reconciliation.try_once().reason
+
+
+def test_it_rests_for_longer_than_it_takes() -> None:
+    reconciliation = made("", every_s=900)
+    sums = Sums(reconciled=True, lost=0, duplicates=0, dead=0, state_behind=0)
+    for seconds, result, pause_s in (
+        (1.0, sums, 900.0),
+        (400.0, sums, 1_600.0),
+        (1.0, None, 60.0),
+        (900.0, None, 3_600.0),
+    ):
+        assert reconciliation.pause_s(Result(seconds, result)) == pause_s
 
 
 def test_stop_ends_it_and_what_is_under_way() -> None:

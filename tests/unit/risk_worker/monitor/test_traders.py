@@ -87,7 +87,9 @@ def test_a_trader_in_two_partitions_has_each_series_once(client: redis.Redis) ->
     bench.send("a", 1, partition=0, epoch=2, current_equity=2.0)
     for partition, count in ((0, 3), (2, 40)):
         client.hset(bench.keys[partition].attempts, "a", count)
+        client.hset(bench.keys[partition].latency_ms, "a", f"{count}.5")
     got = bench.samples()
+    assert got["risk_persist_latency_ms", "a"] == 3.5, "of the partition that it is in now"
     assert got["risk_trader_equity", "a"] == 2.0
     assert got["risk_persistence_attempts_total", "a"] == 43
     assert got["risk_traders", "shown"] == 1

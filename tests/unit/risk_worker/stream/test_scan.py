@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fakeredis
 import pytest
 from redis.exceptions import ResponseError
@@ -34,6 +36,20 @@ def test_entries_that_are_added_meanwhile_are_not_read(client: fakeredis.FakeRed
         read += 1
         client.xadd(KEYS.snapshots, {"s": "later"})
     assert read == 7
+
+
+def test_hashes_are_read_together_and_whole(client: fakeredis.FakeRedis) -> None:
+    wanted: dict[str, Any] = {}
+    for number in range(3):
+        key = Keys(number).latest
+        wanted[key] = {b"t%d" % each: b"x" * 100 for each in range(300 * number)}
+        if wanted[key]:
+            client.hset(key, mapping=wanted[key])
+    client.set(Keys(9).latest, "no hash")
+    found = scan.hashes(client, [*wanted, Keys(9).latest])
+    assert isinstance(found.pop(Keys(9).latest), ResponseError)
+    assert found == wanted
+    assert scan.hashes(client, []) == {}
 
 
 def test_each_field_is_read_once(client: fakeredis.FakeRedis) -> None:
