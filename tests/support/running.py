@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +98,10 @@ class RunningSystem:
         """Their names."""
         return {each.name for each in problems(self.status(**more))}
 
+    def until(self, names: set[str], **more: str) -> None:
+        """Until the problems are these, and no others."""
+        self._until(lambda: self.problems(**more) == names, f"the problems {names or 'none'}")
+
     def until_well(self) -> None:
         """Until nothing is wrong, and a worker has each partition."""
 
@@ -105,11 +110,14 @@ class RunningSystem:
             drained = all(each.worker is not None for each in found.partitions or ())
             return not problems(found) and drained and bool(found.totals and found.totals["stored"])
 
+        self._until(is_well, "a system in which nothing is wrong")
+
+    def _until(self, predicate: Callable[[], bool], what: str) -> None:
         try:
-            wait_until(is_well, 30, "a system in which nothing is wrong")
-        except AssertionError:
+            wait_until(predicate, 30, what)
+        except AssertionError as error:
             text = "\n".join(line.text for line in lines(self.status()))
-            raise AssertionError(f"{text}\n{self.worker.log[-2000:]}") from None
+            raise AssertionError(f"{error}\n{text}\n{self.worker.log[-2000:]}") from None
 
     def doctor(self, **more: str) -> list[Finding]:
         return examination({**self.environ, **more})

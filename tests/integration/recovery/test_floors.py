@@ -12,6 +12,7 @@ import pytest
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from risk_producer.contract.counters import RESTORED, RESTORED_MS
 from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.contract.wire import decode, encode
 from risk_producer.errors import StreamUnavailable
@@ -567,3 +568,36 @@ def test_a_node_that_says_nothing_is_waited_for_once_and_left_out_of_the_next_re
     assert message.startswith(
         "The worker cannot store partitions 1, 2, as Redis does not serve them: Timeout"
     )
+
+
+class TestTheNoteOfALoss:
+    """For `riskstream status`: when a worker found that Redis had lost its data."""
+
+    @pytest.mark.parametrize("sends_anew", [False, True])
+    def test_an_emptied_redis_is_noted(
+        self, client: Any, redis_url: str, database_url: str, floors: Floors, sends_anew: bool
+    ) -> None:
+        trader = Trader(client)
+        trader.claim()
+        for _ in range(3):
+            trader.send()
+        drain_all(redis_url, database_url)
+        client.flushall()
+        if sends_anew:  # then nothing has to be restored
+            trader.send()
+        floors.compare()
+        assert client.hexists(KEYS.counters, RESTORED_MS)
+        assert int(client.hget(KEYS.counters, RESTORED)) == (0 if sends_anew else 1)
+
+    def test_what_is_stored_before_the_first_comparison_is_no_loss(
+        self, client: Any, redis_url: str, database_url: str, floors: Floors
+    ) -> None:
+        trader = Trader(client)
+        trader.claim()
+        for _ in range(3):
+            trader.send()
+        drain_all(redis_url, database_url)
+        client.delete(KEYS.floors)
+        trader.send()
+        floors.compare()
+        assert not client.hexists(KEYS.counters, RESTORED_MS)

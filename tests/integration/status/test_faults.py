@@ -18,7 +18,7 @@ from risk_worker.doctor.examination import as_text
 from risk_worker.status.problems import is_well
 from risk_worker.status.render import lines
 from risk_worker.stream import workers
-from tests.support.running import RunningSystem
+from tests.support.running import PARTITIONS, RunningSystem
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
 
@@ -51,84 +51,109 @@ def nothing(_system: RunningSystem) -> Iterator[None]:
 @contextlib.contextmanager
 def worker_killed(system: RunningSystem) -> Iterator[None]:
     system.worker.kill()
-    yield
-    system.start_worker()
+    try:
+        yield
+    finally:
+        system.start_worker()
 
 
 @contextlib.contextmanager
 def worker_frozen(system: RunningSystem) -> Iterator[None]:
     system.freeze()
-    yield
-    system.thaw()
+    try:
+        yield
+    finally:
+        system.thaw()
 
 
 @contextlib.contextmanager
 def no_worker(system: RunningSystem) -> Iterator[None]:
     system.worker.stop()
-    yield
-    system.start_worker()
+    try:
+        yield
+    finally:
+        system.start_worker()
 
 
 @contextlib.contextmanager
 def redis_stopped(system: RunningSystem) -> Iterator[None]:
     system.redis.kill()
-    yield
-    system.redis.start()
+    try:
+        yield
+    finally:
+        system.redis.start()
 
 
 @contextlib.contextmanager
 def redis_frozen(system: RunningSystem) -> Iterator[None]:
     system.redis.pause()
-    yield
-    system.redis.resume()
+    try:
+        yield
+    finally:
+        system.redis.resume()
 
 
 @contextlib.contextmanager
 def redis_full(system: RunningSystem) -> Iterator[None]:
     with system.client() as client:
         client.config_set("maxmemory", "1mb")
-        yield
-        client.config_set("maxmemory", "2gb")
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", "2gb")
 
 
 @contextlib.contextmanager
 def redis_replica(system: RunningSystem) -> Iterator[None]:
     with system.client() as client:
         client.replicaof("127.0.0.1", "1")
-        yield
-        client.replicaof("no", "one")
+        try:
+            yield
+        finally:
+            client.replicaof("no", "one")
 
 
 @contextlib.contextmanager
 def redis_password(system: RunningSystem) -> Iterator[None]:
     with system.client() as client:
         client.config_set("requirepass", "geheim")
-    yield
-    with system.client(password="geheim") as client:
-        client.config_set("requirepass", "")
+    try:
+        yield
+    finally:
+        with system.client(password="geheim") as client:
+            client.config_set("requirepass", "")
 
 
 @contextlib.contextmanager
 def redis_emptied(system: RunningSystem) -> Iterator[None]:
     with system.client() as client:
         client.flushall()
-        yield
-        for partition in range(2):
-            client.hdel(Keys(partition).counters, "restored_ms")
+        try:
+            yield
+        finally:  # once both partitions were compared with Postgres
+            keys = [Keys(partition) for partition in range(PARTITIONS)]
+            run_id = str(client.info("server")["run_id"]).encode()
+            wait_until(lambda: all(client.hget(of.floors, "") == run_id for of in keys), 20, "both compared")
+            for of in keys:
+                client.hdel(of.counters, "restored_ms")
 
 
 @contextlib.contextmanager
 def postgres_stopped(system: RunningSystem) -> Iterator[None]:
     system.postgres.kill()
-    yield
-    system.postgres.start()
+    try:
+        yield
+    finally:
+        system.postgres.start()
 
 
 @contextlib.contextmanager
 def postgres_frozen(system: RunningSystem) -> Iterator[None]:
     system.postgres.pause()
-    yield
-    system.postgres.resume()
+    try:
+        yield
+    finally:
+        system.postgres.resume()
 
 
 def in_postgres(cause: str, undo: str) -> Cause:
@@ -136,8 +161,10 @@ def in_postgres(cause: str, undo: str) -> Cause:
     def caused(system: RunningSystem) -> Iterator[None]:
         with system.administrator() as db:
             db.execute(cause.encode())
-            yield
-            db.execute(undo.encode())
+            try:
+                yield
+            finally:
+                db.execute(undo.encode())
 
     return caused
 
@@ -146,9 +173,11 @@ def in_postgres(cause: str, undo: str) -> Cause:
 def poison(system: RunningSystem) -> Iterator[None]:
     with system.client() as client:
         client.xadd(Keys(0).snapshots, {"s": "{}"})
-    yield
-    with system.administrator() as db:
-        db.execute("DELETE FROM risk_dead_letter")
+    try:
+        yield
+    finally:
+        with system.administrator() as db:
+            db.execute("DELETE FROM risk_dead_letter")
 
 
 @contextlib.contextmanager
@@ -157,8 +186,10 @@ def other_database(system: RunningSystem) -> Iterator[None]:
         own = client.get(Keys(1).database)
         assert isinstance(own, bytes)
         client.set(Keys(1).database, OTHER)
-        yield
-        client.set(Keys(1).database, own)
+        try:
+            yield
+        finally:
+            client.set(Keys(1).database, own)
 
 
 FAULTS = {
@@ -265,7 +296,7 @@ def test_a_fault_is_named_and_nothing_else_cries(name: str, system: RunningSyste
     fault = FAULTS[name]
     system.until_well()
     with fault.cause(system):
-        wait_until(lambda: system.problems(**fault.environ) == fault.problems, 30, f"only {fault.problems}")
+        system.until(fault.problems, **fault.environ)
         found = system.status(**fault.environ)
         assert system.problems(**fault.environ) == fault.problems, "it stays so"
         assert is_well(found) is (not fault.serious or not fault.problems)

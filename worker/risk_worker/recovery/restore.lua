@@ -21,7 +21,7 @@ local function is_newer(payload, trader, epoch, seq)
   return state.epoch > epoch or (state.epoch == epoch and state.seq >= seq)
 end
 
-local restored, known_here = 0, 0
+local restored, admitted_before = 0, 0
 for _, each in ipairs(page.states) do
   local trader, epoch, seq, payload = each.trader, tonumber(each.epoch), each.seq, each.payload
   local text = redis.call('HGET', epochs, trader)
@@ -50,12 +50,14 @@ for _, each in ipairs(page.states) do
     redis.call('HSET', behind, trader, text) -- the newest is neither in Postgres yet nor known here
   end
   if lost and not each.elsewhere then restored = restored + 1 end
-  if not each.elsewhere then known_here = known_here + 1 end
+  if not each.elsewhere then admitted_before = admitted_before + seq end
 end
 redis.call('HSET', floors, '', page.following)
 -- For a person who asks later; what is wrong with that key hinders nothing. Without a marker this Redis is new or was
--- emptied, also where all traders have sent anew since.
-if restored > 0 or (ARGV[2] == '' and known_here > 0) then
+-- emptied. It was emptied where it has accepted less than is stored, also if all traders have sent anew since.
+local accepted = redis.pcall('HGET', counters, 'accepted')
+local counted = type(accepted) ~= 'table' and number(accepted)
+if restored > 0 or (ARGV[2] == '' and counted and counted < admitted_before) then
   local time = redis.call('TIME')
   redis.pcall('HINCRBY', counters, 'restored', restored)
   redis.pcall('HSET', counters, 'restored_ms', time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
