@@ -154,15 +154,12 @@ def main() -> None:
             urls[rows] = filled(servers, rows)
             print(f"{rows:,} rows filled in {perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         most = (max(arguments.rows) + TAIL) // TRADERS
-        for rows in arguments.rows:
+        for rows in arguments.rows * arguments.runs:  # in turns
             admitted = {f"1:trader-{n:03d}": (rows + TAIL - 1 - n) // TRADERS + 1 for n in range(TRADERS)}
             assert max(admitted.values()) <= most
-            found = []
             servers.empty()
             servers.redis.hset(Keys(0).admitted, mapping=admitted)
-            for _ in range(arguments.runs):
-                found.append(timed(servers, urls[rows], "verify", "--json"))
-            measured[rows] = found
+            measured.setdefault(rows, []).append(timed(servers, urls[rows], "verify", "--json"))
         first = median(took for took, _ in measured[arguments.rows[0]])
         print(f"{TAIL:,} rows not sealed, {TRADERS} traders, {HOURS:,} runs; median of {arguments.runs} runs")
         print(f"{'sealed rows':>12}{'seconds':>10}{'':>16}{'to the first':>14}{'MB':>8}")
