@@ -179,7 +179,7 @@ def test_a_difference_that_is_accepted_stays_known(url: str, run: Run, attack: s
     assert report.expired_until == str(limit.date())
     noted = "".join(report.notes)
     assert re.search(r"Entry \d+ let \d+ rows expire where \d+ were sealed", noted)
-    assert "retain was told to accept that" in run(url, "seal", "verify").stdout
+    assert "let riskstream retain accept that" in run(url, "seal", "verify").stdout
     assert run(url, "retain", **keep).stdout == "Nothing that is sealed is older\n"
     assert "should be gone" not in run(url, "timescale", "status", **keep).stdout
 

@@ -346,7 +346,7 @@ def _check_expiries(connection: psycopg.Connection, report: Report) -> None:
         if rows != were:
             report.notes.append(
                 f"Entry {number} let {rows:,} rows expire where {were:,} were sealed: the others had been "
-                "removed, or added, by another way, and riskstream retain was told to accept that."
+                "removed, or added, by another way, and an operator let riskstream retain accept that."
             )
 
 
