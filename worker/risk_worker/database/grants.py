@@ -36,7 +36,7 @@ class Missing:
     storing: tuple[str, ...]
     sealing: tuple[str, ...]
     owns_history: bool
-    """Whether it may remove old rows: TimescaleDB lets nobody but the owner drop a chunk."""
+    """Whether it may remove old rows: TimescaleDB lets the owner alone drop a chunk."""
 
 
 def scripts(prefix: str = PREFIX) -> tuple[str, str]:
