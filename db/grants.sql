@@ -3,7 +3,7 @@
 -- program that is in the middle of something does not notice.
 
 -- In a new session, before anything else: with TimescaleDB in it, a GRANT of columns fails once history has a
--- columnstore, as it would go on to tables without those columns. Nobody needs a privilege on a chunk.
+-- columnstore, as it would go on to tables without those columns. No role needs a privilege on a chunk.
 SET timescaledb.disable_load = on;
 
 DO $$

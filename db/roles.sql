@@ -10,7 +10,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('riskstream grants', 0));
 
-    -- Nobody can log in as the owner: it has no password, and no connection is left for it. LOGIN it needs all the same, or
+    -- No program can log in as the owner: it has no password, and no connection is left for it. LOGIN it needs all the same, or
     -- TimescaleDB runs no policy of its tables. The others are groups, to be granted to what programs log in as.
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'risk_owner') THEN
         CREATE ROLE risk_owner LOGIN PASSWORD NULL CONNECTION LIMIT 0;
@@ -28,7 +28,7 @@ BEGIN
         GRANT risk_writer, risk_reader TO risk_operator;
     END IF;
 
-    -- Of the database and the schema, where whoever runs this may grant it.
+    -- Of the database and the schema, where the role that runs this may grant it.
     IF pg_has_role((SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE') THEN
         EXECUTE format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO risk_owner', current_database());
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO risk_writer', current_database());

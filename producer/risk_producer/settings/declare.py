@@ -94,7 +94,11 @@ def shown(settings: msgspec.Struct) -> dict[str, str]:
         elif isinstance(value, bool):
             text = str(value).lower()
         else:
-            text = (mask(value) if "://" in str(value) else MASK) if meta["secret"] else str(value)
+            text = str(value)
+            if "://" in text and (field.endswith("_url") or not meta["secret"]):
+                text = mask(text)  # a URL may have come where none is expected
+            elif meta["secret"]:
+                text = MASK
         texts[meta["env"]] = text
     return texts
 
@@ -159,7 +163,7 @@ def check(struct: type[msgspec.Struct], field: str, value: Any, origin: str, *, 
         msgspec.convert(value, annotated, strict=strict)
     except msgspec.ValidationError:
         meta = declared(struct)[field]
-        shown = "the value given" if meta["secret"] else repr(value)
+        shown = "the value given" if meta["secret"] or "://" in str(value) else repr(value)
         raise ConfigurationError(
             f"{origin} expects {_expected(annotated)}, got {shown}. {meta['description']}"
         ) from None

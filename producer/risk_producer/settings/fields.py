@@ -317,6 +317,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """variable -> the value in force as text, secrets masked."""
         return declare.shown(self)
 
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{variable}={value!r}' for variable, value in self.shown().items())})"
+
     @property
     def database_url(self) -> str | None:
         """POSTGRES_URL, or one made of DB_*, with POSTGRES_SSLMODE; None where neither is set."""
@@ -407,6 +410,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             check_for_rq(self.rq_redis_url, origins.get("rq_redis_url", "rq_redis_url"))
         if self.postgres_url is not None:
             postgres_parameters(self.postgres_url, origins.get("postgres_url", "postgres_url"))
+        for field, text in (("db_host", self.db_host), ("db_user", self.db_user), ("db_name", self.db_name)):
+            if text is not None and "://" in text:
+                raise ConfigurationError(
+                    f"{origins.get(field, field)} has a URL, which is for POSTGRES_URL: it expects a name"
+                )
         if self.db_host is not None:
             postgres_parameters(self._url_of_parts(), "DB_HOST and DB_PORT")
 

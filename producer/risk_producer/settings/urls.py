@@ -55,7 +55,7 @@ def mask(url: str) -> str:
         return MASK if url else ""
     userinfo, at, tail = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    if any(f"{secret}=" in unquote(userinfo) for secret in _SECRET):  # the @ is within an option
+    if any(f"{secret}=" in unquote(userinfo).lower() for secret in _SECRET):  # the @ is within an option
         return f"{scheme}://{MASK}"
     if re.search(r"[/?#]", user):  # the @ is not the end of a user: hide all before it
         user, colon = "", ":"

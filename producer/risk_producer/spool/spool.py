@@ -179,7 +179,7 @@ class Spool:
         try:
             body = MAGIC + b"".join(self._accepted(item, epoch_of) for item in items)
             body += pack(REWRITTEN, 0, 0, b"")
-            with path.with_suffix(".new").open("wb") as file:
+            with open(path.with_suffix(".new"), "wb", opener=_open_privately) as file:
                 file.write(body)
                 if self.fsync != "never":
                     file.flush()
@@ -413,3 +413,8 @@ def _log_damage(path: Path, damage: Damage) -> None:
             damage.size,
             damage.at,
         )
+
+
+def _open_privately(path: str, flags: int) -> int:
+    """As open() does, for its user alone."""
+    return os.open(path, flags, 0o600)

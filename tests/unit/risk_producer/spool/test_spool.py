@@ -164,6 +164,7 @@ def test_damage_in_a_rewritten_segment_is_made_good_by_the_old_one(tmp_path: Pat
     first.spool.rewrite(first.buffer.items(), no_epoch)
     first.crash()
     [new] = segments(tmp_path)
+    assert new.stat().st_mode & 0o777 == 0o600, "for its user alone, as a new one"
     data = bytearray(new.read_bytes())
     data[len(data) // 2] ^= 0x10
     new.write_bytes(data)

@@ -1,0 +1,11 @@
+-- What docker-compose.yml logs in as, for psql after roles.sql, once. The passwords come from the environment.
+
+\getenv owner_password OWNER_PASSWORD
+\getenv worker_password WORKER_PASSWORD
+
+CREATE ROLE risk_migrate LOGIN PASSWORD :'owner_password' IN ROLE risk_owner;
+ALTER ROLE risk_migrate SET role = risk_owner; -- what it makes belongs to the owner
+CREATE ROLE risk_worker LOGIN PASSWORD :'worker_password' IN ROLE risk_writer;
+
+-- The superuser that this runs as: from now on through the socket of the container alone.
+ALTER ROLE CURRENT_USER PASSWORD NULL;
