@@ -254,6 +254,7 @@ def test_a_worker_whose_loop_ends_again_and_again_keeps_its_log_and_its_connecti
     wait_until(lambda: drains(site.client), 20, "it drains")
     site.client.execute_command("ACL", "SETUSER", "default", "-blmove", "-lmove")
     try:
+        wait_until(lambda: "The worker cannot use RQ" in worker.log, 40, "RQ's loop to end")
         for number in range(1, 8):
             site.report()
             wait_until(site.all_is_stored, 40, f"snapshot {number} is stored without RQ")

@@ -1,11 +1,9 @@
-"""What a message tells to run is what works in this installation."""
+"""What a message tells to run is what works in this installation; database/test_wheel.py runs it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import shlex
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -77,13 +75,3 @@ def test_a_command_has_its_name_where_path_leads_to_it_and_else_its_path(
     assert installation.command() == str(beside)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "a b" / "python"))
     assert installation.command() == "'a b/python' -m risk_worker"
-
-
-@pytest.mark.system
-def test_the_hint_installs() -> None:
-    """As far as it goes without fetching anything."""
-    hint = shlex.split(installation.to_install("worker"))
-    options = ["--dry-run", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*hint, *options], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Would install riskstream" in done.stdout
