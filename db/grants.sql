@@ -39,9 +39,10 @@ BEGIN
                 'leaves, rows, digest, previous, head)'),
             ('risk_writer', 'risk_seal', 'SELECT, INSERT'),
             ('risk_writer', 'risk_epoch_total', 'SELECT, INSERT, UPDATE'),
-            -- By hand, besides what writer and reader may: dead retry, dead drop, rebind --new-identity.
+            -- By hand, besides what writer and reader may: dead retry, dead drop, rebind --new-identity, verify accept.
             ('risk_operator', 'risk_dead_letter', 'DELETE, UPDATE (reason, sqlstate, trader_id, epoch, seq)'),
             ('risk_operator', 'risk_deployment', 'UPDATE (id, created_at)'),
+            ('risk_operator', 'risk_known_loss', 'INSERT (trader_id, epoch, first_seq, last_seq, undoes, reason, recorded_by)'),
             -- Questions, verify, seal verify, repair, timescale status, and programs of others.
             ('risk_reader', 'schema_migrations', 'SELECT'),
             ('risk_reader', 'risk_deployment', 'SELECT'),
@@ -54,6 +55,9 @@ BEGIN
             ('risk_reader', 'risk_epoch_total', 'SELECT'),
             ('risk_reader', 'risk_hourly', 'SELECT'),
             ('risk_reader', 'risk_daily', 'SELECT'),
+            ('risk_reader', 'risk_known_loss', 'SELECT'),
+            ('risk_reader', 'risk_pauses', 'SELECT'),
+            ('risk_reader', 'risk_silence', 'SELECT'),
             -- load() of a producer, where Redis does not answer.
             ('risk_trader', 'risk_deployment', 'SELECT'),
             ('risk_trader', 'risk_state', 'SELECT')

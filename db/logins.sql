@@ -2,10 +2,14 @@
 
 \getenv owner_password OWNER_PASSWORD
 \getenv worker_password WORKER_PASSWORD
+\getenv reader_password READER_PASSWORD
 
 CREATE ROLE risk_migrate LOGIN PASSWORD :'owner_password' IN ROLE risk_owner;
 ALTER ROLE risk_migrate SET role = risk_owner; -- what it makes belongs to the owner
 CREATE ROLE risk_worker LOGIN PASSWORD :'worker_password' IN ROLE risk_writer;
+CREATE ROLE risk_monitor LOGIN PASSWORD :'reader_password' IN ROLE risk_reader; -- the exporter, and Grafana
+ALTER ROLE risk_monitor SET default_transaction_read_only = on;
+ALTER ROLE risk_monitor SET statement_timeout = '30s';
 
 -- The superuser that this runs as: from now on through the socket of the container alone.
 ALTER ROLE CURRENT_USER PASSWORD NULL;

@@ -185,6 +185,8 @@ class Up:
             "",
             f"{command()} history my-bot",
             "",
+            f"As it arrives: {command()} tail. How everything is: {command()} status.",
+            "",
             f"Ctrl-C stops everything; what is stored stays in {shown(self._data)}.",
         ]
         return "\n".join(lines)

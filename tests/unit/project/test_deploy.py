@@ -102,7 +102,12 @@ def test_every_setting_is_known(name: str) -> None:
     assert set(OWN[name].get("environment", {})) <= allowed
 
 
-PASSWORDS = {"DB_PASSWORD": "p@ss:w/rd", "DB_OWNER_PASSWORD": "0wn/er", "REDIS_PASSWORD": "0123abcd"}
+PASSWORDS = {
+    "DB_PASSWORD": "p@ss:w/rd",
+    "DB_OWNER_PASSWORD": "0wn/er",
+    "READER_PASSWORD": "r3ad/er",
+    "REDIS_PASSWORD": "0123abcd",
+}
 FILLED: dict[str, dict[str, Any]] = compose(PASSWORDS)["services"]
 URLS = {
     "worker-cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
@@ -115,7 +120,10 @@ URLS = {
 def test_the_settings_in_the_file_load(name: str) -> None:
     settings = Settings.load(FILLED[name].get("environment", {}))
     if "DB_HOST" in FILLED[name].get("environment", {}):
-        login = "risk_worker:p%40ss%3Aw%2Frd" if name.startswith("worker") else "risk_migrate:0wn%2Fer"
+        logins = {"exporter": "risk_monitor:r3ad%2Fer"} | dict.fromkeys(
+            ("migrate", "grants"), "risk_migrate:0wn%2Fer"
+        )
+        login = logins.get(name, "risk_worker:p%40ss%3Aw%2Frd")
         assert settings.require_database_url().startswith(f"postgresql://{login}@postgres:5432/risk")
     if "REDIS_URL" in FILLED[name].get("environment", {}):
         assert settings.require_redis_url() == URLS.get(name, "redis://:0123abcd@redis:6379/0")
@@ -124,8 +132,12 @@ def test_the_settings_in_the_file_load(name: str) -> None:
 def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> None:
     """The superuser has no password after the first start; workers are members of one group."""
     logins = (ROOT / "db" / "logins.sql").read_text()
-    made = dict(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD :'\w+' IN ROLE (\w+);$", logins, re.M))
-    assert made == {"risk_migrate": "risk_owner", "risk_worker": "risk_writer"}
+    made = dict(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD :'\w+' IN ROLE (\w+);", logins, re.M))
+    assert made == {
+        "risk_migrate": "risk_owner",
+        "risk_worker": "risk_writer",
+        "risk_monitor": "risk_reader",
+    }
     assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in logins.splitlines()
     environ = FILLED["postgres"]["environment"]
     assert set(re.findall(r"^\\getenv \w+ (\w+)$", logins, re.M)) <= set(environ)
@@ -133,8 +145,9 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
     for name, service in FILLED.items():
         user = service.get("environment", {}).get("DB_USER")
         if user is not None:
-            assert made[user] == ("risk_owner" if name in ("migrate", "grants") else "risk_writer"), name
-            assert (user == "risk_migrate") == (service["environment"].get("RISK_MIGRATE") is None)
+            groups = {"migrate": "risk_owner", "grants": "risk_owner", "exporter": "risk_reader"}
+            assert made[user] == groups.get(name, "risk_writer"), name
+            assert (user == "risk_worker") == (service["environment"].get("RISK_MIGRATE") == "never")
     targets = [v.split(":")[1] for v in SERVICES["postgres"]["volumes"] if v.startswith("./db/")]
     assert [Path(each).name for each in targets] == ["100_roles.sql", "101_logins.sql"], "in this order"
 
@@ -232,7 +245,7 @@ def test_conditions_can_be_met(name: str) -> None:
 
 def test_every_service_that_stays_is_started_again() -> None:
     once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
-    assert once == {"migrate", "grants", "cluster-create", "reader"}
+    assert once == {"migrate", "grants", "cluster-create"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -13,7 +13,7 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.runtime import rq_prefix
-from risk_worker.stream.workers import QUEUE, LiveWorkers, process_is_gone
+from risk_worker.stream.workers import QUEUE, registered_workers
 from risk_worker.wsgi import REDIS_TIMEOUT_S, Server
 
 log = logging.getLogger("riskstream.dashboard")
@@ -74,26 +74,14 @@ class _WorkersShown:
     registration waits to be removed or to expire."""
 
     def __init__(self, keyspace: Keyspace) -> None:
-        self._live = LiveWorkers(keyspace)
+        self._keyspace = keyspace
 
     def all(self, connection: RedisClient) -> list[Any]:
-        """The workers that are alive, as the scheduler sees them."""
+        """The workers that are alive."""
         from rq import Worker
 
-        alive = self._live.keys(connection)
-        return [
-            each
-            for each in Worker.all(connection=connection)
-            if each.key.encode() in alive and not self._is_gone(connection, each)
-        ]
-
-    @staticmethod
-    def _is_gone(connection: RedisClient, worker: Any) -> bool:
-        """Whether it ran on this host, and its process is gone."""
-        host: Any = connection.hget(worker.key, "process_host")
-        if worker.pid is None or host is None:
-            return False
-        return process_is_gone(worker.pid, host.decode(errors="replace"))
+        alive = {each.key for each in registered_workers(connection, self._keyspace) if each.is_alive}
+        return [each for each in Worker.all(connection=connection) if each.key.encode() in alive]
 
 
 def _say_when_redis_is_away(flask: Any, url: str) -> None:

@@ -170,11 +170,6 @@ def runs(pid: int) -> bool:
     return True
 
 
-def process_is_gone(pid: int, host: str) -> bool:
-    """Whether it can be seen from here that there is no such process; host: as process_host()."""
-    return host == process_host() and not runs(pid)
-
-
 class LiveWorkers:
     """Counts the workers that drain shares and are alive: they are on RQ's list, and their heartbeat changes.
 
@@ -197,15 +192,11 @@ class LiveWorkers:
 
     def count(self, client: RedisClient) -> int:
         """How many are alive now. Raises one of REDIS_ERRORS."""
-        return len(self.keys(client))
-
-    def keys(self, client: RedisClient) -> set[bytes]:
-        """The keys of those that are alive now. Raises one of REDIS_ERRORS."""
         workers = [each for each in registered_workers(client, self._keyspace) if each.drains_shares]
         utc, now = datetime.now(UTC), self._clock()
         with self._lock:
             self._seen = {each.key: self._since(each, utc, now) for each in workers}
-            return {key for key, (_, since) in self._seen.items() if now - since < self._lease_s}
+            return sum(now - since < self._lease_s for _, since in self._seen.values())
 
     def _since(self, worker: RegisteredWorker, utc: datetime, now: float) -> tuple[bytes | None, float]:
         if worker.key not in self._seen:
