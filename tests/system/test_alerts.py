@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey
 from risk_producer import RiskProducer, RiskSnapshot
 from risk_producer.contract.keys import Keys
 from risk_worker.database import grants
-from tests.support.debian import POSTGRES
 from tests.support.process import ChildProcess
 from tests.support.prometheus import Prometheus
 from tests.support.servers import QUICK_POSTGRES, server_folder
