@@ -42,7 +42,9 @@ BEGIN
             -- By hand, besides what writer and reader may: dead retry, dead drop, rebind --new-identity, verify accept.
             ('risk_operator', 'risk_dead_letter', 'DELETE, UPDATE (reason, sqlstate, trader_id, epoch, seq)'),
             ('risk_operator', 'risk_deployment', 'UPDATE (id, created_at)'),
-            ('risk_operator', 'risk_known_loss', 'INSERT (trader_id, epoch, first_seq, last_seq, undoes, reason, recorded_by)'),
+            -- UPDATE is what the lock of the table needs; its trigger refuses to change a row.
+            ('risk_operator', 'risk_known_loss', 'INSERT (trader_id, epoch, first_seq, last_seq, undoes, reason, '
+                'recorded_by), UPDATE'),
             -- Questions, verify, seal verify, repair, timescale status, and programs of others.
             ('risk_reader', 'schema_migrations', 'SELECT'),
             ('risk_reader', 'risk_deployment', 'SELECT'),
@@ -53,11 +55,11 @@ BEGIN
             ('risk_reader', 'risk_seal_run', 'SELECT'),
             ('risk_reader', 'risk_seal', 'SELECT'),
             ('risk_reader', 'risk_epoch_total', 'SELECT'),
-            ('risk_reader', 'risk_hourly', 'SELECT'),
-            ('risk_reader', 'risk_daily', 'SELECT'),
             ('risk_reader', 'risk_known_loss', 'SELECT'),
             ('risk_reader', 'risk_pauses', 'SELECT'),
             ('risk_reader', 'risk_silence', 'SELECT'),
+            ('risk_reader', 'risk_hourly', 'SELECT'),
+            ('risk_reader', 'risk_daily', 'SELECT'),
             -- load() of a producer, where Redis does not answer.
             ('risk_trader', 'risk_deployment', 'SELECT'),
             ('risk_trader', 'risk_state', 'SELECT')
