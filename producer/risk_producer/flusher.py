@@ -181,14 +181,14 @@ class Flusher:
         session.on_replies(replies, monotonic(), away_too)
 
     def _wait_for_work(self) -> None:
-        """Wait for something to send, and a little longer for more of it."""
+        """Wait for something to send, and after a round a little longer for more of it."""
         lingered = False
         while True:
             wait_s = self.session.rest_s(monotonic(), lingered)
             if wait_s == 0:
                 return
-            lingered = wait_s is not None
             self._rest(wait_s)
+            lingered = True
 
     def _pause(self, seconds: float, *, until_work: bool = False) -> None:
         """Wait. until_work: unless another trader's snapshot comes that could be sent meanwhile."""

@@ -46,6 +46,7 @@ from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 from risk_worker.stream.outages import PartitionOutages
+from risk_worker.stream.pace import Pace
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
@@ -160,6 +161,7 @@ class StreamSource:
         self._turn = 0
         self.more = False
         self._linger_s = linger_s
+        self._pace = Pace()
         self._block_s = max(0.001, min(block_s, NODE_ANSWER_S / 2) if self._of_cluster else block_s)
         self._look = look
         self._acknowledge = client.register_script(script(__package__, "acknowledge"))
@@ -351,11 +353,13 @@ class StreamSource:
         full = last = self._ask(sound, count, found, wait=wait)
         left = count - sum(map(len, found.values()))
         if found and left > 0:
-            if wait and self._linger_s:
+            if wait and self._pace.brings(self._linger_s, monotonic()):
                 sleep(self._linger_s)
                 last = self._ask(sound, left, found)
             elif full and len(sound) > 1:
                 last = self._ask(full, left, found)  # what the others leave room for
+        if found:
+            self._pace.record(sum(map(len, found.values())), monotonic())
         self.more = bool(last)
         return bool(full or last)
 

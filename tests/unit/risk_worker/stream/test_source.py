@@ -182,6 +182,8 @@ def test_what_comes_while_a_read_lingers_is_bounded_too(
     source = StreamSource(client, range(16), batch_size=16, linger_s=1.0, block_s=0.01)
     source._count = 16
     client.xadd(Keys(3).snapshots, {b"s": b"x"})
+    assert sum(len(entries) for _, entries in source.read()) == 1, "a lone entry waits for no other"
+    client.xadd(Keys(3).snapshots, {b"s": b"x"})
     assert sum(len(entries) for _, entries in source.read()) == 16
 
 
