@@ -71,7 +71,7 @@ def test_every_variable_is_explained_in_the_example() -> None:
 
 def test_what_has_no_default_is_asked_for_and_empty_in_the_example() -> None:
     asked = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if rest.startswith(":?")}
-    assert asked == {"DB_PASSWORD", "DB_OWNER_PASSWORD", "REDIS_PASSWORD"}
+    assert asked == {"DB_PASSWORD", "DB_OWNER_PASSWORD", "READER_PASSWORD", "REDIS_PASSWORD"}
     assert all(_example()[name] == "" for name in asked)
     without_rest = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if not rest}
     assert not without_rest, "an unset variable must have a default or stop docker compose"
