@@ -580,7 +580,7 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
             *(f"--file={each}" for each in files),
             url,
         ]
-        environ = {**os.environ, "OWNER_PASSWORD": "it's \\", "WORKER_PASSWORD": "x"}
+        environ = {**os.environ, "OWNER_PASSWORD": "it's \\", "WORKER_PASSWORD": "x", "READER_PASSWORD": "y"}
         done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -603,7 +603,7 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
                 admin, "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'risk%'"
             )
     finally:
-        roles.drop(["risk_migrate", "risk_worker"])
+        roles.drop(["risk_migrate", "risk_worker", "risk_monitor"])
         databases.drop_all()
 
 

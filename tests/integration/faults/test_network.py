@@ -11,6 +11,9 @@ from tests.support.ledger import Ledger, draining
 from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
 
+COMMIT = b"COMMIT\0"
+"""The whole statement: a transaction begins as READ COMMITTED."""
+
 
 @pytest.fixture
 def to_postgres(database_url: str) -> Iterator[Proxy]:
@@ -30,7 +33,7 @@ def test_an_answer_to_commit_that_is_lost_stores_nothing_twice(
     with draining(redis_url, to_postgres.url):
         ledger.report(20)
         wait_until(ledger.is_stored)
-        to_postgres.question = b"COMMIT"
+        to_postgres.question = COMMIT
         ledger.report(1)
         assert to_postgres.struck.wait(10)
         wait_until(ledger.is_stored)
@@ -43,7 +46,7 @@ def test_a_commit_that_does_not_arrive_stores_nothing(
     with draining(redis_url, to_postgres.url):
         ledger.report(20)
         wait_until(ledger.is_stored)
-        to_postgres.cut_at = b"COMMIT"
+        to_postgres.cut_at = COMMIT
         ledger.report(1)
         assert to_postgres.struck.wait(10)
         wait_until(ledger.is_stored)

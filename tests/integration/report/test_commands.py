@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from risk_worker.cli import cli
+from risk_worker.installation import to_install
 from tests.support.database import store_entries
 from tests.support.factory import entry, payload
 
@@ -112,7 +113,7 @@ def test_without_matplotlib(url: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "risk_worker", "curve", NAME, "--png", str(tmp_path / "a.png")]
     done = subprocess.run(words, env=environ, capture_output=True, check=False, text=True)
     assert done.returncode == 1
-    assert done.stderr == ("riskstream: matplotlib is not installed; run: pip install 'riskstream[plots]'\n")
+    assert done.stderr == f"riskstream: matplotlib is not installed; run: {to_install('plots')}\n"
 
 
 class TestReport:
