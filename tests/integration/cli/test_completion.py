@@ -37,6 +37,7 @@ OFFERED: Final = {
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
+@pytest.mark.system
 def test_bash_offers_commands_options_and_values(tmp_path: Path) -> None:
     script = tmp_path / "riskstream"  # as an installation makes it
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m risk_worker "$@"\n')

@@ -52,6 +52,7 @@ def json_environ(environ: dict[str, str]) -> dict[str, str]:
     return {**environ, "RISK_LOG_FORMAT": "json"}
 
 
+@pytest.mark.system
 def test_a_quiet_hour_logs_nothing(tmp_path: Path, json_environ: dict[str, str], redis_client: Any) -> None:
     """Nor would one of 180 time slices: what is logged in each would be in a few."""
 
@@ -84,6 +85,7 @@ def url_of(client: Any) -> str:
     return f"redis://127.0.0.1:{client.get_connection_kwargs()['port']}/0"
 
 
+@pytest.mark.system
 def test_each_fault_is_a_sentence_and_so_is_its_end(tmp_path: Path, database_url: str, served: Any) -> None:
     url = url_of(served)
     environ = {"REDIS_URL": url, "POSTGRES_URL": database_url, "RISK_LOG_FORMAT": "json"}

@@ -204,7 +204,7 @@ export = click.Command(
         click.Option(
             ["--format", "form"],
             type=click.Choice(files.FORMS),
-            help="Default: by the ending of FILE, else csv. Parquet needs pyarrow.",
+            help="Default: by the ending of FILE, else csv. Parquet: pip install 'riskstream[parquet]'.",
         ),
         click.Option(
             ["--plain"],
