@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from risk_devkit.embedded import EmbeddedValkey
 from risk_devkit.groups import ValkeyCluster
@@ -22,6 +23,7 @@ from risk_producer.contract.keys import Keys, partition_of
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import ask
 from risk_worker.stream import source
+from risk_worker.stream.workers import registered_workers, shares_at_work
 from tests.support.bounds import Bound
 from tests.support.process import ChildProcess
 from tests.support.producers import OnLoop, Threaded
@@ -131,6 +133,7 @@ class Trial:
 def test_what_a_node_takes_away_comes_back_and_the_others_go_on(
     cluster: ValkeyCluster,
     redis_url: str,
+    redis_client: redis.Redis,
     database_url: str,
     db: psycopg.Connection,
     flavour: str,
@@ -140,7 +143,6 @@ def test_what_a_node_takes_away_comes_back_and_the_others_go_on(
     bound: Bound,
 ) -> None:
     environ = {
-        "RISK_LOG_LEVEL": "debug",  # RQ's lines of each job
         "REDIS_URL": cluster.url,
         "RQ_REDIS_URL": redis_url,
         "POSTGRES_URL": database_url,
@@ -187,9 +189,12 @@ def test_what_a_node_takes_away_comes_back_and_the_others_go_on(
             Steady(producer, partitions=PARTITIONS, rate=RATE, traders=64) as load,
         ):
             trial = Trial(cluster, db, load, [one, other], caplog)
-            shared = ("drain share 0 of 2", "drain share 1 of 2")
-            for share in shared:  # a hand-over of a share is no part of what is measured
-                wait_until(lambda share=share: share in one.log + other.log, 60, share)  # type: ignore[misc]
+
+            def shares() -> set[tuple[int, int]]:
+                return set(shares_at_work(redis_client, registered_workers(redis_client)).values())
+
+            # A hand-over of a share is no part of what is measured.
+            wait_until(lambda: shares() == {(0, 2), (1, 2)}, 60, "each worker to have a share")
             before = trial.stored()
             wait_until(lambda: trial.stored() > before + 2 * RATE, 60, "both workers to store")
             found = [

@@ -166,7 +166,7 @@ def test_every_key_of_rq_may_be_replaced_under_load(site: Site, kind: str, bound
     longest_s = 0.0
 
     def slices() -> int:
-        return worker.log.count("risk-drain: drain share")
+        return worker.log.count("stored in this time slice")
 
     while True:
         keys = sorted(
