@@ -76,7 +76,7 @@ def test_the_others_go_on_and_the_log_says_it_once(bench: Bench, caplog: pytest.
         assert health.reason is not None
         assert health.reason.startswith(f"partition {SICK} of {PARTITIONS}: ")
         assert "WRONGTYPE" in health.reason
-        assert health.buffered == 20
+        wait_until(lambda: producer.health().buffered == 20, what="the answers of the others")
         assert gauge(producer, "risk_producer_partitions_away") == 1
         for partition in range(PARTITIONS):
             attempts = gauge(
