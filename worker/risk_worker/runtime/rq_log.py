@@ -39,7 +39,7 @@ class _Quiet(logging.Filter):
         routine = record.levelno == logging.INFO and "shut down requested" not in str(record.msg)
         if routine or self._is_repeated(record):
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+            return logging.getLogger().isEnabledFor(logging.DEBUG)  # RQ sets the level of its own to INFO
         return True
 
     def _is_repeated(self, record: logging.LogRecord) -> bool:
