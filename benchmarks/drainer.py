@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from benchmarks.network import exchanged
 from benchmarks.process import serve
 from risk_producer.settings import Settings
-from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.loop import drain
 from risk_worker.stream.source import StreamSource, connect
 
@@ -24,7 +24,7 @@ def main(partitions: Sequence[int]) -> None:
     settings = Settings.load()
     client = connect(settings.require_redis_url())
     url = settings.require_database_url()
-    with client, PostgresStore(url) as store:
+    with client, PostgresStores(url) as store:
 
         def work(_rows: int) -> int:
             source = StreamSource(

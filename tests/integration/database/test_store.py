@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from math import ceil, log2
 from typing import Any
@@ -15,6 +16,7 @@ from risk_producer.contract.wire import Identity, WireSnapshot
 from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.batch import Batch, DeadLetter, Row, decode_entries
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
@@ -118,7 +120,7 @@ def test_one_bad_row_is_found_wherever_it_is(
 
         monkeypatch.setattr(module, name, counted)
 
-    count("_insert_quickly")
+    count("_copy_history")
     count("_insert")
     for place in range(size):
         tries = 0
@@ -301,3 +303,64 @@ def test_the_state_is_the_newest_though_a_trader_is_in_two_streams(
     batches = [batch_in(0, wire("a", 1), wire("a", 2)), batch_in(1, wire("a", 3))]
     store.save_all([batches[each] for each in order])
     assert rows(db, "SELECT seq FROM risk_state") == [(3,)]
+
+
+def test_a_transaction_in_two_halves_is_one_transaction(store: PostgresStore, db: psycopg.Connection) -> None:
+    begun = store.begin([batch_of(wire("a", 1), wire("a", 2))])
+    assert begun is not None
+    assert store.begin([batch_of(wire("a", 3))]) is None, "there is one already"
+    assert rows(db, "SELECT count(*) FROM risk_state_history") == [(0,)]
+    with ThreadPoolExecutor(1) as other_thread:
+        assert [each.duplicates for each in other_thread.submit(begun.commit).result()] == [0]
+    assert rows(db, "SELECT seq FROM risk_state") == [(2,)]
+    assert rows(db, "SELECT count(*) FROM risk_state_history") == [(2,)]
+
+
+def test_a_transaction_that_is_abandoned_leaves_nothing(store: PostgresStore, db: psycopg.Connection) -> None:
+    batch = batch_of(wire("a", 1))
+    for _ in range(2):
+        begun = store.begin([batch])
+        assert begun is not None
+        begun.abandon()
+    assert rows(db, "SELECT count(*) FROM risk_state_history") == [(0,)]
+    assert store.save(batch).duplicates == 0
+
+
+def test_rows_that_are_there_or_cannot_be_stored_are_not_begun_with(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    store.save(batch_of(wire("a", 1)))
+    assert store.begin([batch_of(wire("a", 1))]) is None
+    db.execute("ALTER TABLE risk_state_history ADD CHECK (reason <> 'bad')")
+    assert store.begin([batch_of(wire("a", 2, reason="bad"))]) is None
+    assert store.save(batch_of(wire("a", 1), wire("a", 2))).duplicates == 1
+
+
+def test_a_commit_over_a_connection_that_is_gone_stores_nothing(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    batch = batch_of(wire("a", 1))
+    begun = store.begin([batch])
+    assert begun is not None
+    store.cut()
+    with pytest.raises(StoreUnavailable):
+        begun.commit()
+    assert rows(db, "SELECT count(*) FROM risk_state") == [(0,)]
+    assert store.save(batch).duplicates == 0
+
+
+def test_two_connections_hold_a_transaction_each(database_url: str, db: psycopg.Connection) -> None:
+    with PostgresStores(database_url) as stores:
+        first = stores.begin([batch_of(wire("a", 1))])
+        second = stores.begin([batch_of(wire("a", 2))])
+        assert first is not None
+        assert second is not None
+        assert len(set(stores.backend_pids)) == 2
+        assert stores.begin([batch_of(wire("a", 3))]) is None
+        first.commit()
+        third = stores.begin([batch_of(wire("a", 3))])
+        assert third is not None
+        second.commit()
+        third.commit()
+        stores.save_all([batch_of(wire("a", 4))])
+    assert rows(db, "SELECT seq FROM risk_state") == [(4,)]

@@ -18,6 +18,7 @@ from risk_producer.errors import ConfigurationError
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.uncommitted import Uncommitted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class CommitWatch:
 
     def __init__(
         self,
-        store: PostgresStore,
+        store: PostgresStore | PostgresStores,
         url: str,
         uncommitted: Uncommitted,
         *,
@@ -81,9 +82,9 @@ class CommitWatch:
             self._store.cut()
 
     def _reason(self) -> str:
-        """What the store's connection waits for. Raises psycopg.Error or ConfigurationError."""
+        """What the oldest transaction of the store waits for. Raises psycopg.Error or ConfigurationError."""
         with database.connect(self._url, _PURPOSE) as connection:
-            row = connection.execute(_SQL["what_it_waits_for"], {"pid": self._store.backend_pid}).fetchone()
+            row = connection.execute(_SQL["what_it_waits_for"], {"pids": self._store.backend_pids}).fetchone()
         assert row is not None
         standby, kind, event, holders = row
         if standby:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from socket import SHUT_RDWR, socket
 from threading import Lock
-from typing import Final, LiteralString
+from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 
@@ -36,6 +36,14 @@ _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
 
 
+class _Begun(NamedTuple):
+    """A transaction that has the rows of some batches."""
+
+    connection: database.Connection
+    batches: Sequence[Batch]
+    transaction: contextlib.ExitStack
+
+
 class PostgresStore(ConnectionOwner):
     """Stores batches over one connection of its own, made anew when it breaks. Only cut() is thread-safe.
 
@@ -48,6 +56,7 @@ class PostgresStore(ConnectionOwner):
         super().__init__(url, database.STORE)
         self._identity = identity
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
+        self._begun: _Begun | None = None
 
     def save(self, batch: Batch) -> Outcome:
         """save_all() for one batch."""
@@ -64,10 +73,8 @@ class PostgresStore(ConnectionOwner):
             connection = self._connected()
             try:
                 with self._transaction(connection, replay=any(batch.dead for batch in batches)):
-                    _insert_quickly(connection, batches)
-                    for batch in batches:
-                        _insert_dead_letters(connection, batch.stream, batch.dead)
-                return [Outcome(batch.dead, duplicates=0) for batch in batches]
+                    _copy_history(connection, batches)
+                    return _insert_the_rest(connection, batches)
             except psycopg.Error as error:
                 if classify_error(error).disposition is not Disposition.DATA:
                     raise
@@ -76,6 +83,54 @@ class PostgresStore(ConnectionOwner):
             with self._transaction(connection, replay=True):
                 connection.execute(_SQL["check_constraints_at_once"])
                 return [_insert_carefully(connection, batch, rejected=rejected_at_once) for batch in batches]
+
+    def begin(self, batches: Sequence[Batch]) -> PostgresStore | None:
+        """The first half of save_all(): the rows are in history, all of them new; commit() does the rest.
+
+        None: some are not new, or cannot be stored, or there is such a transaction already. While there is
+        one, save_all() is not to be called. Raises as save_all().
+        """
+        if not self.is_free:
+            return None
+        with self._translated_errors():
+            connection = self._connected()
+            try:
+                with contextlib.ExitStack() as stack:
+                    replay = any(batch.dead for batch in batches)
+                    stack.enter_context(self._transaction(connection, replay=replay))
+                    _copy_history(connection, batches)
+                    self._begun = _Begun(connection, batches, stack.pop_all())
+            except psycopg.Error as error:
+                if classify_error(error).disposition is not Disposition.DATA:
+                    raise
+                return None
+        return self
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is no transaction of begin()."""
+        return self._begun is None
+
+    def commit(self) -> list[Outcome]:
+        """The second half of save_all(), in any thread."""
+        assert self._begun is not None
+        connection, batches, transaction = self._begun
+        try:
+            with self._translated_errors(), transaction:
+                return _insert_the_rest(connection, batches)
+        finally:
+            self._begun = None
+
+    def abandon(self) -> None:
+        """Roll back what begin() has done."""
+        assert self._begun is not None
+        try:
+            with self._begun.transaction:
+                raise psycopg.Rollback
+        except psycopg.Error:
+            self.close()
+        finally:
+            self._begun = None
 
     def identity(self) -> str:
         """The identity of the database. Raises as save_all()."""
@@ -94,12 +149,12 @@ class PostgresStore(ConnectionOwner):
                 end.shutdown(SHUT_RDWR)
 
     @property
-    def backend_pid(self) -> int | None:
-        """The server's process of the connection; None: there is none, or a pooler stands between."""
+    def backend_pids(self) -> list[int]:
+        """The server's process of the connection; none: there is none, or a pooler stands between."""
         connection = self._connection
         if connection is None or connection.closed or connection.pooled:
-            return None
-        return connection.info.backend_pid
+            return []
+        return [connection.info.backend_pid]
 
     def close(self) -> None:
         """Give the connection back. The store may be used again: it connects anew."""
@@ -164,14 +219,23 @@ class PostgresStore(ConnectionOwner):
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _insert_quickly(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
+def _copy_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
     snapshots = [row.snapshot for batch in batches for row in batch.rows]
-    if not snapshots:
-        return
-    with connection.cursor() as cursor:
-        _copy(cursor, _SQL["copy_history"], snapshots)
-        _save_state(cursor, [each for batch in batches for each in batch.incarnations])
+    if snapshots:
+        with connection.cursor() as cursor:
+            _copy(cursor, _SQL["copy_history"], snapshots)
+
+
+def _insert_the_rest(connection: psycopg.Connection, batches: Sequence[Batch]) -> list[Outcome]:
+    """What is stored besides history, where that took all rows."""
+    found = [each for batch in batches for each in batch.incarnations]
+    if found:
+        with connection.cursor() as cursor:
+            _save_state(cursor, found)
+    for batch in batches:
+        _insert_dead_letters(connection, batch.stream, batch.dead)
+    return [Outcome(batch.dead, duplicates=0) for batch in batches]
 
 
 def _insert_carefully(connection: psycopg.Connection, batch: Batch, *, rejected: bool) -> Outcome:

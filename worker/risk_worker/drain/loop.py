@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, sleep
 
+from risk_worker.drain.batch import Batch, Outcome
 from risk_worker.drain.dead_log import log_dead_letters
 from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.overlap import Overlap
 from risk_worker.drain.ports import Source, Store
 from risk_worker.drain.prefetch import Prefetcher
 from risk_worker.drain.retry import OutageLog, RetryPolicy
@@ -40,22 +42,32 @@ def drain(
     def ends() -> bool:
         return stop.is_set() or over()
 
-    with Prefetcher(source) as prefetcher, _gc_thresholds():
-        while not ends():
+    def save(batches: Sequence[Batch]) -> list[Outcome]:
+        return policy.save(store, batches, gives_up=ends, on_failure=source.failed)
+
+    def committed(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        nonlocal stored
+        prefetcher.acknowledge(batches, outcomes)
+        log_dead_letters(batches, outcomes)
+        stored += sum(map(len, batches))
+
+    with (
+        Prefetcher(source) as prefetcher,
+        Overlap(store, save, committed, uncommitted) as overlap,
+        _gc_thresholds(),
+    ):
+        while overlap.is_committing or not ends():
             try:
-                batches = prefetcher.next()
+                batches = [] if ends() else prefetcher.next()
                 if batches:
-                    uncommitted.begin()
-                    outcomes = policy.save(store, batches, gives_up=ends, on_failure=source.failed)
-                    uncommitted.end()
-                    prefetcher.acknowledge(batches, outcomes)
-                    log_dead_letters(batches, outcomes)
-                    stored += sum(map(len, batches))
+                    overlap.store(batches, more=prefetcher.reads_ahead)
                 else:
+                    overlap.finish()
                     uncommitted.end()  # what could not be stored was stored by another worker
             except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
                 if isinstance(error, SourceUnavailable):
                     uncommitted.end()
+                overlap.forget()
                 prefetcher.rewind()
                 _pause(outage.record_failure(error, source.where, policy), ends)
             else:

@@ -45,6 +45,16 @@ class Source(Protocol):
         """Count a try to store the batches that failed."""
 
 
+class Transaction(Protocol):
+    """The rows of some batches are in the database, and not committed yet."""
+
+    def commit(self) -> list[Outcome]:
+        """The second half of save_all(), in any thread."""
+
+    def abandon(self) -> None:
+        """Nothing of it is to be stored."""
+
+
 class Store(Protocol):
     """The database."""
 
@@ -54,3 +64,13 @@ class Store(Protocol):
         May be repeated: what is stored already is left alone. Raises StoreUnavailable or StoreMisconfigured;
         then nothing of the batches is known to be stored.
         """
+
+    def begin(self, batches: Sequence[Batch]) -> Transaction | None:
+        """The first half of save_all(), while the transaction of the batches before may be committed.
+
+        None: it cannot be done in two halves now, and save_all() has to. Raises as save_all(), which
+        is not to be called while there is a transaction.
+        """
+
+    def cut(self) -> None:
+        """From another thread: end what is waited for."""

@@ -27,13 +27,19 @@ class Prefetcher:
     def next(self) -> list[Batch]:
         """The next batches, one of each stream that has something; empty if nothing came for a while."""
         coming, self._coming = self._coming, None
-        batches = coming.result() if coming else None
-        if not batches:
+        if coming:
+            batches = coming.result()
+        else:
             self._acknowledged()
             batches = self._read(wait=True)
         if self._source.more:
             self._coming = self._thread.submit(self._read, wait=False)
         return batches
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether there is a backlog: what comes after the last next() is being read already."""
+        return self._coming is not None
 
     def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         """Acknowledge committed batches, now or while the next ones are being stored."""

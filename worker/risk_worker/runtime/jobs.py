@@ -15,6 +15,7 @@ from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS
 from risk_worker.database.commit_watch import CommitWatch
 from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import OutageLog, RetryPolicy
@@ -127,7 +128,7 @@ def _drain(
     with (
         client,
         FloorsOfShare(settings, client, partitions, _partition_outages, identity, known) as floors,
-        PostgresStore(database_url, identity) as store,
+        PostgresStores(database_url, identity) as store,
         CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
     ):
         floors.look()

@@ -100,7 +100,7 @@ def _raw(answer: Any, **_options: object) -> Any:
 class _Partition:
     """One partition of a share: how far its stream is read, and what is known of its traders."""
 
-    __slots__ = ("after", "clocks", "epochs", "keys", "name", "number", "stream")
+    __slots__ = ("after", "clocks", "epochs", "in_hand", "keys", "name", "number", "stream")
 
     def __init__(self, keys: Keys) -> None:
         self.number = keys.partition
@@ -108,12 +108,15 @@ class _Partition:
         self.stream = self.keys.snapshots
         self.name = self.stream.encode()
         self.after = _BEGINNING
+        self.in_hand = 0
+        """Reads of it that are not acknowledged yet."""
         self.epochs = Epochs(keys)
         self.clocks = Clocks()
 
     def rewind(self) -> None:
         """From now on read again what is not acknowledged."""
         self.after = _BEGINNING
+        self.in_hand = 0
 
 
 _Found = dict[_Partition, list[StreamEntry]]
@@ -209,6 +212,8 @@ class StreamSource:
         except REDIS_ERRORS as error:
             raise _unavailable(error) from error
         pieces = [(each.stream, found[each]) for each in self._partitions if each in own]
+        for each in own:
+            each.in_hand += 1
         size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
         if size > _READ_BYTES:
             self._count = max(1, sum(map(len, found.values())) * _READ_BYTES // size)
@@ -284,6 +289,7 @@ class StreamSource:
                 {each: acknowledgement.listed(*of, now, database) for each, of in again.items()}
             )
         for partition in self._served(answers):
+            partition.in_hand = max(0, partition.in_hand - 1)  # 0: it was rewound meanwhile
             if self._outages:
                 self._outages.record_success(partition.number)
 
@@ -397,9 +403,10 @@ class StreamSource:
                 if len(entries) == most:
                     full.append(each)
             elif each not in found:
-                # By its next read all that was read of it is acknowledged. Redis may have lost its data,
-                # and its clock may have gone back: ids that come may be smaller than those that were.
-                each.rewind()
+                # All that was read of it is acknowledged. Redis may have lost its data, and its clock may
+                # have gone back: ids that come may be smaller than those that were.
+                if not each.in_hand:
+                    each.rewind()
                 if self._outages:
                     self._outages.record_success(each.number)
         return full

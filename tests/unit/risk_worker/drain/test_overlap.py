@@ -1,0 +1,227 @@
+"""A transaction is committed while the next takes its rows, whatever fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from risk_worker.drain.batch import Batch, Outcome
+from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.overlap import Overlap
+from risk_worker.drain.uncommitted import Uncommitted
+from tests.support.clock import FakeClock
+
+PATIENCE_S = 30
+
+
+def batch(number: int) -> list[Batch]:
+    return [Batch(str(number))]
+
+
+class Halves:
+    """A store of which each half can fail, or wait; it holds two transactions."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.faults: dict[str, Exception] = {}
+        self.before: Callable[[str], None] = lambda event: None
+        self.open: set[str] = set()
+
+    def _event(self, event: str) -> None:
+        self.before(event)
+        if event in self.faults:
+            self.events.append(f"{event} fails")
+            raise self.faults.pop(event)
+        self.events.append(event)
+
+    def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
+        assert not self.open, "a transaction may hold a key that this one needs"
+        self._event(f"save {batches[0].stream}")
+        return [Outcome((), 0) for _ in batches]
+
+    def begin(self, batches: Sequence[Batch]) -> Half | None:
+        name = batches[0].stream
+        if len(self.open) == 2:
+            return None
+        self._event(f"begin {name}")
+        self.open.add(name)
+        return Half(self, name)
+
+    def cut(self) -> None:
+        self.events.append("cut")
+
+
+class Half:
+    def __init__(self, store: Halves, name: str) -> None:
+        self._store, self._name = store, name
+
+    def commit(self) -> list[Outcome]:
+        try:
+            self._store._event(f"commit {self._name}")
+        finally:
+            self._store.open.discard(self._name)
+        return [Outcome((), 0)]
+
+    def abandon(self) -> None:
+        self._store.events.append(f"abandon {self._name}")
+        self._store.open.discard(self._name)
+
+
+class Trial:
+    def __init__(self) -> None:
+        self.database = Halves()
+        self.committed: list[int] = []
+        self.uncommitted = Uncommitted()
+        self.overlap = Overlap(self.database, self._save, self._report, self.uncommitted)
+
+    def _save(self, batches: Sequence[Batch]) -> list[Outcome]:
+        return self.database.save_all(batches)
+
+    def _report(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        self.committed += [int(each.stream) for each in batches]
+
+    def store(self, *numbers: int) -> None:
+        """All of them as a backlog."""
+        for number in numbers:
+            self.overlap.store(batch(number), more=number != numbers[-1])
+
+
+@pytest.fixture
+def trial() -> Trial:
+    return Trial()
+
+
+def test_without_a_backlog_nothing_is_done_in_halves(trial: Trial) -> None:
+    for number in (1, 2):
+        trial.overlap.store(batch(number), more=False)
+    assert trial.database.events == ["save 1", "save 2"]
+    assert trial.committed == [1, 2]
+
+
+def test_in_a_backlog_the_next_takes_its_rows_while_one_is_committed(trial: Trial) -> None:
+    taken = threading.Event()
+
+    def before(event: str) -> None:
+        if event == "commit 1":
+            assert taken.wait(PATIENCE_S), "the COMMIT would otherwise wait for ever"
+        if event == "begin 2":
+            taken.set()
+
+    trial.database.before = before
+    trial.store(1, 2, 3)
+    assert trial.committed == [1, 2, 3]
+    assert not trial.overlap.is_committing
+    assert [event for event in trial.database.events if event.startswith("commit")] == [
+        "commit 1",
+        "commit 2",
+        "commit 3",
+    ]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("gone"), StoreMisconfigured("no right")])
+def test_after_a_commit_that_failed_both_are_stored_one_after_the_other(
+    trial: Trial, error: Exception
+) -> None:
+    taken = threading.Event()
+
+    def before(event: str) -> None:
+        if event == "commit 1":
+            assert taken.wait(PATIENCE_S)
+        if event == "commit 2":
+            pytest.fail("2 is committed before 1")
+
+    trial.database.before = before
+    trial.database.faults["commit 1"] = error
+    begin = trial.database.begin
+
+    def begun(batches: Sequence[Batch]) -> Half | None:
+        found = begin(batches)
+        if batches[0].stream == "2":
+            taken.set()
+        return found
+
+    trial.database.begin = begun  # type: ignore[method-assign]
+    trial.store(1, 2)
+    assert trial.committed == [1, 2]
+    assert trial.database.events == [
+        "begin 1",
+        "begin 2",
+        "commit 1 fails",
+        "abandon 2",
+        "save 1",
+        "save 2",
+    ]
+
+
+def test_rows_that_are_not_taken_are_stored_after_the_commit_before(trial: Trial) -> None:
+    trial.database.faults["begin 2"] = StoreUnavailable("a lock")
+    trial.store(1, 2, 3)
+    assert trial.committed == [1, 2, 3]
+    assert trial.database.events.index("commit 1") < trial.database.events.index("save 2")
+
+
+def test_what_cannot_be_stored_is_not_reported_and_nothing_stays_open(trial: Trial) -> None:
+    trial.database.faults |= {"commit 1": StoreUnavailable("gone"), "save 1": StoreUnavailable("gone")}
+    with pytest.raises(StoreUnavailable):
+        trial.store(1, 2)
+    trial.overlap.forget()
+    assert trial.committed == []
+    assert trial.database.open == set()
+    assert not trial.overlap.is_committing
+
+
+def test_an_acknowledgement_that_fails_leaves_nothing_open(trial: Trial) -> None:
+    def fail(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        raise SourceUnavailable("gone")
+
+    overlap = Overlap(trial.database, trial.database.save_all, fail, trial.uncommitted)
+    overlap.store(batch(1), more=True)
+    with pytest.raises(SourceUnavailable):
+        overlap.store(batch(2), more=True)
+    overlap.forget()
+    assert trial.database.open == set()
+    assert "commit 2" not in trial.database.events
+
+
+def test_a_commit_in_hand_is_waited_for_however_it_ends(trial: Trial) -> None:
+    trial.overlap.store(batch(1), more=True)
+    trial.overlap.finish()
+    assert trial.committed == [1]
+    trial.database.faults["commit 2"] = StoreUnavailable("gone")
+    trial.overlap.store(batch(2), more=True)
+    trial.overlap.forget()
+    assert trial.committed == [1], "it is read again"
+
+
+def test_leaving_in_the_middle_ends_a_commit_that_waits_for_ever(trial: Trial) -> None:
+    cut = threading.Event()
+
+    def before(event: str) -> None:
+        if event == "commit 1":
+            assert cut.wait(PATIENCE_S)
+            raise StoreUnavailable("cut")
+
+    trial.database.before = before
+    trial.database.cut = cut.set  # type: ignore[method-assign]
+    with pytest.raises(SystemExit), trial.overlap:
+        trial.overlap.store(batch(1), more=True)
+        raise SystemExit
+    assert trial.committed == []
+
+
+def test_what_is_in_hand_is_counted_from_its_own_beginning() -> None:
+    clock = FakeClock()
+    trial = Trial()
+    trial.uncommitted = Uncommitted(clock)
+    overlap = Overlap(trial.database, trial._save, trial._report, trial.uncommitted)
+    overlap.store(batch(1), more=True)
+    clock.now += 7.0
+    assert trial.uncommitted.seconds() == 7.0
+    overlap.store(batch(2), more=True)
+    assert trial.uncommitted.seconds() == 0.0, "the first is committed"
+    clock.now += 2.0
+    assert trial.uncommitted.seconds() == 2.0
+    overlap.finish()
+    assert trial.uncommitted.seconds() == 0.0

@@ -1,0 +1,118 @@
+"""Stores batches in their order: in a backlog, the rows of the next while the ones before are committed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from risk_worker.drain.batch import Batch, Outcome
+from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
+from risk_worker.drain.ports import Store, Transaction
+from risk_worker.drain.uncommitted import Uncommitted
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+Batches = Sequence[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class _Committing:
+    batches: Batches
+    outcomes: Future[list[Outcome]]
+
+
+class Overlap:
+    """At any time one transaction is being committed, and the next takes its rows.
+
+    COMMITs come in the order of the batches. Where a transaction fails, the one after it is rolled back, and
+    the batches of both are stored one after the other by `save`, which tries again and finds the rows at
+    fault.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        save: Callable[[Batches], list[Outcome]],
+        committed: Callable[[Batches, list[Outcome]], None],
+        uncommitted: Uncommitted,
+    ) -> None:
+        """save: stores batches; what it raises is passed on. committed: called for all, in their order.
+
+        uncommitted: learns since when something is in hand.
+        """
+        self._store = store
+        self._save = save
+        self._committed = committed
+        self._uncommitted = uncommitted
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._committing: _Committing | None = None
+        self._begun: Transaction | None = None
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether what store() was called with is not committed yet: finish() waits for it."""
+        return self._committing is not None
+
+    def store(self, batches: Batches, *, more: bool) -> None:
+        """Store the next batches. more: others follow at once, so the COMMIT may come after this call."""
+        self._uncommitted.begin()
+        if more or self._committing:
+            self._begin(batches)
+        self.finish()
+        self._uncommitted.begin()
+        begun, self._begun = self._begun, None
+        if begun is None:
+            self._report(batches, self._save(batches))
+            return
+        self._committing = _Committing(batches, self._thread.submit(begun.commit))
+        if not more:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the COMMIT that is under way."""
+        committing, self._committing = self._committing, None
+        if committing is None:
+            return
+        try:
+            outcomes = committing.outcomes.result()
+        except (StoreUnavailable, StoreMisconfigured):
+            self._abandon()  # it may hold a key that the other one needs
+            outcomes = self._save(committing.batches)
+        self._report(committing.batches, outcomes)
+
+    def forget(self) -> None:
+        """Leave nothing under way, however it ends: what is not acknowledged is read again."""
+        self._abandon()
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            with contextlib.suppress(StoreUnavailable, StoreMisconfigured):
+                committing.outcomes.result()
+
+    def _begin(self, batches: Batches) -> None:
+        with contextlib.suppress(StoreUnavailable, StoreMisconfigured):  # `save` finds out why
+            self._begun = self._store.begin(batches)
+
+    def _abandon(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.abandon()
+
+    def _report(self, batches: Batches, outcomes: list[Outcome]) -> None:
+        self._uncommitted.end()
+        self._committed(batches, outcomes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._committing is not None:
+            self._store.cut()  # ended in the middle (a second SIGTERM): the COMMIT may wait for ever
+        self._abandon()
+        self._thread.shutdown()
