@@ -11,7 +11,7 @@ import psycopg
 
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
-from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.loop import drain
 from risk_worker.drain.retry import RetryPolicy
 from risk_worker.stream.source import StreamSource, connect
@@ -89,7 +89,7 @@ def draining(
     stop = Event()
 
     def run() -> None:
-        with connect(redis_url) as client, PostgresStore(database_url) as store:
+        with connect(redis_url) as client, PostgresStores(database_url) as store:
             source = StreamSource(client, [0], batch_size=batch_size, block_s=0.05, look=look)
             drain(source, store, stop=stop, over=lambda: False, policy=policy)
 
@@ -105,6 +105,6 @@ def draining(
 
 def drain_all(redis_url: str, database_url: str, *, batch_size: int = 5_000) -> int:
     """Drain until the stream is empty. Returns how many entries were acknowledged."""
-    with connect(redis_url) as client, PostgresStore(database_url) as store:
+    with connect(redis_url) as client, PostgresStores(database_url) as store:
         source = StreamSource(client, [0], batch_size=batch_size, block_s=0.05)
         return drain(source, store, stop=Event(), over=source.is_empty, policy=PATIENCE)

@@ -75,7 +75,7 @@ class Template:
 
 
 def _drain() -> None:
-    drain_all(os.environ["REDIS_URL"], os.environ["POSTGRES_URL"], batch_size=20)
+    drain_all(os.environ["REDIS_URL"], os.environ["POSTGRES_URL"], batch_size=40)
 
 
 def _worker() -> None:

@@ -29,6 +29,13 @@ def batch_of(*snapshots: WireSnapshot) -> Batch:
     return Batch(STREAM, made)
 
 
+@pytest.fixture(params=[0, module.FEW], ids=["COPY", "INSERT"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways of a few rows that are new and sound."""
+    monkeypatch.setattr(module, "FEW", request.param)
+
+
+@pytest.mark.usefixtures("way")
 def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -> None:
     paused = wire(
         "b",
@@ -69,6 +76,7 @@ def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -
     )
 
 
+@pytest.mark.usefixtures("way")
 def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> None:
     batch = batch_of(wire("a", 1), wire("a", 2))
     store.save(batch)
@@ -77,6 +85,7 @@ def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> No
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(3,)]
 
 
+@pytest.mark.usefixtures("way")
 def test_the_same_snapshot_twice_in_a_batch_is_stored_once(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
@@ -120,7 +129,7 @@ def test_one_bad_row_is_found_wherever_it_is(
 
         monkeypatch.setattr(module, name, counted)
 
-    count("_copy_history")
+    count("_insert_history")
     count("_insert")
     for place in range(size):
         tries = 0
@@ -262,6 +271,7 @@ def batch_in(partition: int, *snapshots: WireSnapshot) -> Batch:
     return made
 
 
+@pytest.mark.usefixtures("way")
 def test_batches_of_several_streams_are_stored_in_one_transaction(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
@@ -364,3 +374,21 @@ def test_two_connections_hold_a_transaction_each(database_url: str, db: psycopg.
         third.commit()
         stores.save_all([batch_of(wire("a", 4))])
     assert rows(db, "SELECT seq FROM risk_state") == [(4,)]
+
+
+def test_a_constraint_that_speaks_at_the_commit_finds_its_row(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF NEW.reason = 'bad' THEN RAISE check_violation USING MESSAGE = 'bad'; END IF;"
+        " RETURN NULL; END$$"
+    )
+    db.execute(
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON risk_state_history DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    outcome = store.save(batch_of(wire("a", 1), wire("a", 2, reason="bad"), wire("a", 3)))
+    assert [letter.entry_id for letter in outcome.dead] == ["2-2"]
+    assert rows(db, "SELECT seq FROM risk_state_history ORDER BY 1") == [(1,), (3,)]
+    assert not store.save(batch_of(wire("a", 4))).dead

@@ -23,32 +23,42 @@ from tests.support.wait import wait_until
 
 DrainAndDie = Callable[[str], None]
 
-# A batch on its quick way: read, decode, COPY into history, state, COMMIT, acknowledge.
-QUICK = [
+# A backlog: read, decode, COPY into history; meanwhile state and COMMIT of the batch before; acknowledge.
+BACKLOG = [
     "before risk_worker.stream.source:StreamSource.read",
     "after risk_worker.stream.source:StreamSource.read",
     "before risk_worker.drain.prefetch:decode_entries",
     "after risk_worker.drain.prefetch:decode_entries",
-    "before risk_worker.database.store:PostgresStore.save_all",
+    "before risk_worker.database.store:PostgresStore.begin",
     "after risk_worker.database.store:PostgresStore._connected",
-    "before risk_worker.database.store:_copy#1",
-    "before psycopg:Copy.write_row#3",  # in the middle of history's COPY
-    "after risk_worker.database.store:_copy#1",
+    "before risk_worker.database.store:_insert_history",
+    "after risk_worker.database.store:_insert_history",
+    "before risk_worker.database.store:PostgresStore.commit",
     "before risk_worker.database.store:_save_state",
-    "after risk_worker.database.store:_copy#2",
     "after risk_worker.database.store:_save_state",
     "after risk_worker.database.store:_insert_dead_letters",
     "before psycopg.transaction:Transaction.__exit__",  # COMMIT
     "after psycopg.transaction:Transaction.__exit__",
-    "after risk_worker.database.store:PostgresStore.save_all",
+    "after risk_worker.database.store:PostgresStore.commit",
     "before risk_worker.stream.source:StreamSource.acknowledge",
     "after risk_worker.stream.source:StreamSource.acknowledge",
-    # With a backlog: one batch is being acknowledged while the next one is stored.
-    "after risk_worker.database.store:_copy#5",
-    "after risk_worker.database.store:PostgresStore.save_all#3",
+    "after risk_worker.database.store:PostgresStore.begin#2",  # two transactions have rows
+    "before risk_worker.database.store:PostgresStore.commit#2",
+    "before psycopg:Copy.write_row#3",  # in the middle of history's COPY
+    "after risk_worker.database.store:_insert_history#3",
+    "after risk_worker.database.store:PostgresStore.commit#3",
     "before risk_worker.stream.source:StreamSource.acknowledge#3",
     "after risk_worker.stream.source:StreamSource.acknowledge#3",
     "after risk_worker.stream.source:StreamSource.read#4",
+]
+# A few rows.
+FEW = [
+    "before risk_worker.database.store:PostgresStore.save_all",
+    "before risk_worker.database.store:_save_state",
+    "before psycopg.transaction:Transaction.__exit__",
+    "after psycopg.transaction:Transaction.__exit__",
+    "after risk_worker.database.store:PostgresStore.save_all",
+    "before risk_worker.stream.source:StreamSource.acknowledge",
 ]
 # A batch that is partly stored already, with an entry that is none and a row that is refused.
 CAREFUL = [
@@ -98,14 +108,16 @@ def drain_and_die(template: Template, environ: dict[str, str], tmp_path: Path) -
     template.stop()
 
 
-@pytest.mark.parametrize("point", QUICK)
+@pytest.mark.parametrize(
+    ("point", "count"), [*((point, 200) for point in BACKLOG), *((point, 3) for point in FEW)]
+)
 def test_a_batch_is_stored_once_wherever_its_drain_dies(
-    point: str, ledger: Ledger, drain_and_die: DrainAndDie, redis_url: str, database_url: str
+    point: str, count: int, ledger: Ledger, drain_and_die: DrainAndDie, redis_url: str, database_url: str
 ) -> None:
-    ledger.report(100)
+    ledger.report(count)
     drain_and_die(point)
     ledger.report(5)
-    drain_all(redis_url, database_url, batch_size=20)
+    drain_all(redis_url, database_url, batch_size=40)
     ledger.check()
 
 

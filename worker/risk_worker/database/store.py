@@ -1,9 +1,9 @@
 """The worker's side of Postgres: one transaction for what was read, into history, state and dead letters.
 
-The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (a
-batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY into a temp table and
-from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
-in halves, down to the rows that cannot be stored.
+The quick way is a binary COPY straight into history, or an INSERT of a few rows. It fails as a whole when a
+row is there already (a batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY
+into a temp table and from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a
+replay a no-op; and in halves, down to the rows that cannot be stored.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ log = logging.getLogger("riskstream.store")
 
 _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
+FEW: Final = 32
+"""So many rows at the most are inserted by a statement, which takes one round trip and COPY two."""
 
 
 class _Begun(NamedTuple):
@@ -73,7 +75,7 @@ class PostgresStore(ConnectionOwner):
             connection = self._connected()
             try:
                 with self._transaction(connection, replay=any(batch.dead for batch in batches)):
-                    _copy_history(connection, batches)
+                    _insert_history(connection, batches)
                     return _insert_the_rest(connection, batches)
             except psycopg.Error as error:
                 if classify_error(error).disposition is not Disposition.DATA:
@@ -98,7 +100,7 @@ class PostgresStore(ConnectionOwner):
                 with contextlib.ExitStack() as stack:
                     replay = any(batch.dead for batch in batches)
                     stack.enter_context(self._transaction(connection, replay=replay))
-                    _copy_history(connection, batches)
+                    _insert_history(connection, batches)
                     self._begun = _Begun(connection, batches, stack.pop_all())
             except psycopg.Error as error:
                 if classify_error(error).disposition is not Disposition.DATA:
@@ -219,11 +221,15 @@ class PostgresStore(ConnectionOwner):
         return f"PostgresStore({mask(self._url)!r})"
 
 
-def _copy_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
+def _insert_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
     snapshots = [row.snapshot for batch in batches for row in batch.rows]
-    if snapshots:
-        with connection.cursor() as cursor:
+    if not snapshots:
+        return
+    with connection.cursor() as cursor:
+        if len(snapshots) <= FEW:
+            cursor.execute(_SQL["insert_history"], _columns(snapshots))
+        else:
             _copy(cursor, _SQL["copy_history"], snapshots)
 
 
@@ -254,7 +260,6 @@ def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
         inserted = cursor.rowcount
         cursor.execute(_SQL["empty_staging"])
         _save_state(cursor, incarnations(rows))
-        cursor.execute(_SQL["empty_staging"])
     return inserted
 
 
@@ -294,32 +299,39 @@ def _save_state(cursor: psycopg.Cursor, found: Sequence[Incarnation]) -> None:
         known = newest.setdefault(each.trader_id, each)
         if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
             newest[each.trader_id] = each
-    _copy(cursor, _SQL["copy_staging"], [each.newest for each in newest.values()])
-    cursor.execute(_SQL["save_state"])
+    cursor.execute(_SQL["save_state"], _columns([each.newest for each in newest.values()]))
 
 
 def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for s in snapshots:
-            copy.write_row(
-                (
-                    s.trader_id,
-                    s.epoch,
-                    s.seq,
-                    s.recorded_at,
-                    s.daily_pnl,
-                    s.drawdown_pct,
-                    s.current_equity,
-                    s.peak_equity,
-                    s.trading_paused,
-                    s.paused_until,
-                    s.last_reset_time,
-                    s.trace_id,
-                    s.reason,
-                    s.merged,
-                )
-            )
+        for snapshot in snapshots:
+            copy.write_row(_row(snapshot))
+
+
+def _columns(snapshots: Sequence[WireSnapshot]) -> list[list[object]]:
+    """A list for each column."""
+    return list(map(list, zip(*map(_row, snapshots), strict=True)))
+
+
+def _row(s: WireSnapshot) -> tuple[object, ...]:
+    """The columns' values, in their order."""
+    return (
+        s.trader_id,
+        s.epoch,
+        s.seq,
+        s.recorded_at,
+        s.daily_pnl,
+        s.drawdown_pct,
+        s.current_equity,
+        s.peak_equity,
+        s.trading_paused,
+        s.paused_until,
+        s.last_reset_time,
+        s.trace_id,
+        s.reason,
+        s.merged,
+    )
 
 
 def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:

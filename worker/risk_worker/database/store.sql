@@ -32,6 +32,17 @@ COPY risk_state_history (
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
 ) FROM STDIN (FORMAT binary);
 
+-- name: insert_history
+-- For a few rows: one round trip, where COPY takes two.
+INSERT INTO risk_state_history (
+    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+    trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+)
+SELECT * FROM unnest(
+    %b::text[], %b::int8[], %b::int8[], %b::timestamptz[], %b::float8[], %b::float8[], %b::float8[], %b::float8[],
+    %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::text[], %b::text[], %b::int4[]
+);
+
 -- name: copy_staging
 COPY staging (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
@@ -60,7 +71,14 @@ INSERT INTO risk_state AS state (
 SELECT
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason
-FROM staging ORDER BY trader_id
+FROM unnest(
+    %b::text[], %b::int8[], %b::int8[], %b::timestamptz[], %b::float8[], %b::float8[], %b::float8[], %b::float8[],
+    %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::text[], %b::text[], %b::int4[]
+) AS newest (
+    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+    trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+)
+ORDER BY trader_id COLLATE "C"
 ON CONFLICT (trader_id) DO UPDATE SET
     epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
     daily_pnl = excluded.daily_pnl, drawdown_pct = excluded.drawdown_pct,

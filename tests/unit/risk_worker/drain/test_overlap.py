@@ -205,9 +205,14 @@ def test_leaving_in_the_middle_ends_a_commit_that_waits_for_ever(trial: Trial) -
 
     trial.database.before = before
     trial.database.cut = cut.set  # type: ignore[method-assign]
-    with pytest.raises(SystemExit), trial.overlap:
-        trial.overlap.store(batch(1), more=True)
-        raise SystemExit
+
+    def leave() -> None:
+        with trial.overlap:
+            trial.overlap.store(batch(1), more=True)
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        leave()
     assert trial.committed == []
 
 
