@@ -63,8 +63,7 @@ class Target:
     def store(self, batch: Batch) -> Cost:
         """One transaction of the worker."""
         self._store.identity()  # connected
-        pid = self._store.backend_pid
-        assert pid is not None
+        [pid] = self._store.backend_pids
         wal, cpu_s, began = self._wal(), cpu_seconds(pid), perf_counter()
         assert self._store.save(batch).dead == []
         rows = len(batch.rows)

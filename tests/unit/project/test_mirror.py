@@ -67,6 +67,7 @@ ELSEWHERE = {
     "risk_worker/database/extension.py": "integration/timescale/test_enable.py",
     "risk_worker/database/owner.py": "integration/recovery/test_floors.py",
     "risk_worker/database/reader.py": "integration/dead_letters/test_dead_letters.py",
+    "risk_worker/database/stores.py": "integration/database/test_store.py",
     "risk_worker/dead_letters/render.py": "integration/dead_letters/test_dead_letters.py",
     "risk_worker/dead_letters/retry.py": "integration/dead_letters/test_dead_letters.py",
     "risk_worker/dead_letters/select.py": "integration/dead_letters/test_dead_letters.py",
