@@ -58,6 +58,19 @@ def test_redis_that_lost_its_data_is_read_from_the_beginning(client: Any) -> Non
     assert seqs(source) == [2]
 
 
+def test_what_is_in_hand_is_not_read_twice_while_others_are_read_ahead(client: Any) -> None:
+    source = StreamSource(client, [0], block_s=0.01)
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    batch = read_batch(source)
+    for _ in range(3):
+        assert not source.read(wait=False)
+    source.acknowledge([batch], [Outcome((), 0)])
+    client.flushall()
+    assert not source.read(wait=False)
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)}, id="5-0")
+    assert len(source.read(wait=False)) == 1, "nothing is in hand any more"
+
+
 def test_an_acknowledgement_whose_answer_was_lost_counts_once_among_many_traders(client: Any) -> None:
     source = StreamSource(client, [0], batch_size=5_000, block_s=0.01)
     traders = [f"trader-{number}-größer" for number in range(2_500)]

@@ -112,7 +112,7 @@ class Overlap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._committing is not None:
-            self._store.cut()  # ended in the middle (a second SIGTERM): the COMMIT may wait for ever
+        if error is not None:
+            self._store.cut()  # ended in the middle (a second SIGTERM): a COMMIT may wait for ever
         self._abandon()
         self._thread.shutdown()

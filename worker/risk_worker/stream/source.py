@@ -403,9 +403,9 @@ class StreamSource:
                 if len(entries) == most:
                     full.append(each)
             elif each not in found:
-                # All that was read of it is acknowledged. Redis may have lost its data, and its clock may
-                # have gone back: ids that come may be smaller than those that were.
-                if not each.in_hand:
+                # Redis may have lost its data, and its clock may have gone back: ids that come may be smaller
+                # than those that were. What is in hand would be read twice; with wait, nothing is.
+                if wait or not each.in_hand:
                     each.rewind()
                 if self._outages:
                     self._outages.record_success(each.number)
