@@ -5,15 +5,12 @@ from __future__ import annotations
 import weakref
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING, Any, Self
 
 from risk_producer import process
 from risk_producer.contract.snapshot import RiskSnapshot
 from risk_producer.engine import Engine
 from risk_producer.errors import InvalidSnapshot
-from risk_producer.metrics import collector_of
 from risk_producer.session.buffer import OnFull
 from risk_producer.session.health import Health
 from risk_producer.session.options import STALL_S, Options
@@ -21,6 +18,9 @@ from risk_producer.session.session import ProducerSession
 from risk_producer.settings import Settings, check_arguments, warn_of_misspelt
 from risk_producer.spool.spool import Fsync, Spool
 from risk_producer.transport.redis import Transport
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 class ProducerBase:
@@ -103,6 +103,8 @@ class ProducerBase:
             persistent=persistent,
             stall_s=stall_s,
         )
+        from risk_producer.metrics import collector_of  # not before: prometheus_client is slow to import
+
         session = ProducerSession(options, spool, sync_each=spool is not None and spool_fsync == "always")
         self._database_url = database_url
         self._collector = collector_of(registry)
