@@ -2,8 +2,8 @@
 
 from risk_producer import RiskProducer, RiskSnapshot
 
-Each name is imported when it is first used: redis-py alone takes a quarter of a second of the processor, and the
-errors and the settings do not need it.
+Each name is imported when it is first used: redis-py alone takes a quarter of a second of the processor, and
+the errors and the settings do not need it.
 """
 
 from importlib import import_module
