@@ -5,7 +5,7 @@ CREATE TEMP TABLE staging (
     trader_id text COLLATE "C", epoch int8, seq int8, recorded_at timestamptz,
     daily_pnl float8, drawdown_pct float8, current_equity float8, peak_equity float8,
     trading_paused bool, paused_until timestamptz, last_reset_time timestamptz,
-    trace_id text, reason text, merged int4
+    trace_id text, reason text, merged int4, namespace text COLLATE "C"
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staging_of_transaction
@@ -14,7 +14,7 @@ CREATE TEMP TABLE staging (
     trader_id text COLLATE "C", epoch int8, seq int8, recorded_at timestamptz,
     daily_pnl float8, drawdown_pct float8, current_equity float8, peak_equity float8,
     trading_paused bool, paused_until timestamptz, last_reset_time timestamptz,
-    trace_id text, reason text, merged int4
+    trace_id text, reason text, merged int4, namespace text COLLATE "C"
 ) ON COMMIT DROP;
 
 -- name: write_something
@@ -38,6 +38,13 @@ COPY staging (
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
 ) FROM STDIN (FORMAT binary);
 
+-- name: copy_newest
+-- With the namespace that the trader belongs to from now on, where it belongs to none yet.
+COPY staging (
+    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+    trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
+) FROM STDIN (FORMAT binary);
+
 -- name: empty_staging
 TRUNCATE staging;
 
@@ -53,13 +60,15 @@ FROM staging ORDER BY trader_id, recorded_at, epoch, seq
 ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING;
 
 -- name: save_state
+-- came_by: the namespace, where no trader gets one. What came by another namespace than the trader's would make its
+-- namespace empty, which violates risk_state_namespace_check: nothing of the transaction is stored then.
 INSERT INTO risk_state AS state (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason
+    trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
 )
 SELECT
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason
+    trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
 FROM staging ORDER BY trader_id
 ON CONFLICT (trader_id) DO UPDATE SET
     epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,
@@ -67,10 +76,23 @@ ON CONFLICT (trader_id) DO UPDATE SET
     current_equity = excluded.current_equity, peak_equity = excluded.peak_equity,
     trading_paused = excluded.trading_paused, paused_until = excluded.paused_until,
     last_reset_time = excluded.last_reset_time, trace_id = excluded.trace_id,
-    reason = excluded.reason, updated_at = now()
-WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq);
+    reason = excluded.reason, updated_at = now(),
+    namespace = CASE WHEN state.namespace <> coalesce(excluded.namespace, %(came_by)s) THEN ''
+                     ELSE coalesce(state.namespace, excluded.namespace) END
+WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq)
+   OR state.namespace <> coalesce(excluded.namespace, %(came_by)s);
+
+-- name: namespaces_of_traders
+SELECT trader_id, namespace FROM risk_state
+WHERE trader_id = ANY (%(traders)s::text[]) AND namespace IS NOT NULL;
 
 -- name: save_dead_letter
+-- What names a trader of another namespace names no snapshot of that trader: it counts as unidentified.
 INSERT INTO risk_dead_letter (stream, entry_id, reason, sqlstate, trader_id, epoch, seq, payload)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+SELECT %(stream)s, %(entry_id)s, %(reason)s, %(sqlstate)s,
+       CASE WHEN own THEN %(trader_id)s::text END, CASE WHEN own THEN %(epoch)s::bigint END,
+       CASE WHEN own THEN %(seq)s::bigint END, %(payload)s
+FROM (SELECT NOT EXISTS (
+    SELECT FROM risk_state WHERE trader_id = %(trader_id)s::text AND namespace <> %(came_by)s
+) AS own) AS looked_up
 ON CONFLICT DO NOTHING;
