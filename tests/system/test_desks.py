@@ -24,7 +24,7 @@ pytestmark = pytest.mark.system
 
 PARTITIONS = 2
 DESKS = ("desk1", "desk2", "desk3")
-    "x"
+COMMANDS = "evalsha script|load get setnx hget hmget hset hexists hincrby rpush time type xadd xlen info"
 
 
 class Traders:
