@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
@@ -73,3 +74,19 @@ def test_one_worker_serves_two_desks_and_neither_can_hold_up_the_other(
         b"desk2",
         b"desk1+desk2",
     }
+
+
+def test_a_namespace_that_names_another_database_is_left_out_and_hinders_no_start(
+    environ: dict[str, str], client: Any, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    """A trader's user may write that key while it is empty: it can shut out its own desk alone."""
+    desks = Desks(environ, "desk1", "desk2", partitions=PARTITIONS)
+    forged = Keys(0, "desk1").database
+    client.set(forged, str(uuid4()))
+    desks.push("desk1", "a", "b")
+    with ChildProcess(tmp_path / "worker.log", desks.environ) as worker:
+        desks.push("desk2", "c")
+        wait_until(lambda: rows(db, "SELECT trader_id FROM risk_state ORDER BY 1") == [("c",)], 30, "stored")
+        assert f"leaves a namespace out: Redis' key {forged} names the database" in worker.log
+        assert desks.run("rebind", "--yes").exit_code == 0
+        wait_until(lambda: rows(db, "SELECT count(*) FROM risk_state") == [(3,)], 30, "the other one too")

@@ -25,7 +25,7 @@ from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
 from risk_worker.database.deployment import identity_of
 from risk_worker.stream import partitions
-from risk_worker.stream.bindings import Bindings
+from risk_worker.stream.bindings import Bindings, OtherDatabase
 from risk_worker.stream.partitions import InUse
 
 if TYPE_CHECKING:
@@ -51,16 +51,21 @@ def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int)
     Returns what Postgres has. Raises one of ERRORS.
     """
     seen = partitions.look_at_all(client, keyspace, wish)
-    of_each = list(zip(keyspace.each, seen.found, strict=True))
     with database.connect(database_url, database.STORE) as connection:
         bindings = Bindings(client, identity_of(connection))
-        bindings.require_own(
-            bindings.held(one.keys(each).database for one, of in of_each for each in {0, *of.copies})
-        )
+        own: list[tuple[Keyspace, InUse]] = []
+        for one, of in zip(keyspace.each, seen.found, strict=True):
+            try:
+                bindings.require_own(bindings.held(one.keys(each).database for each in {0, *of.copies}))
+            except OtherDatabase:
+                if not keyspace.is_several:
+                    raise
+            else:
+                own.append((one, of))
         copies = [copy for copy in seen.found[0].copies.values() if copy is not None]
-        first = Partitioning.wished(wish).first()
+        first = Partitioning.wished(seen.agreed or wish).first()
         found = join_stored(connection, [] if keyspace.is_several else copies, first)
-    for one, of in of_each:
+    for one, of in own:
         announce(client, one, joined(found, keyspace, of), of)
     return found
 

@@ -48,7 +48,7 @@ from risk_worker.runtime.retention import Retention
 from risk_worker.runtime.scheduler import DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
-from risk_worker.stream.bindings import Bindings, claim_drain_jobs
+from risk_worker.stream.bindings import Bindings, OtherDatabase, claim_drain_jobs
 from risk_worker.stream.workers import (
     COMMIT_WAIT_FIELD,
     KEPT_S,
@@ -329,16 +329,25 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     def _claim(self, settings: Settings, identity: str) -> None:
         """Write beside the streams whose they are, where nothing is written yet. Raises OtherDatabase.
 
-        A Redis that does not answer hinders no start: each read asks again.
+        A Redis that does not answer hinders no start: each read asks again. Nor does one namespace of several
+        that is another database's: its partitions are left out.
         """
         keyspace = settings.keyspace
-        partitions = [keyspace.keys(number) for number in keyspace.numbers(settings.partitions)]
+        refused: list[OtherDatabase] = []
         with (
             contextlib.suppress(*REDIS_ERRORS),
             redis_client(settings.require_redis_url(), answer_timeout_s=5, connect_timeout_s=5) as client,
         ):
-            Bindings(client, identity).claim(partitions)
-        claim_drain_jobs(self.connection, settings.keyspace, identity)
+            for one in keyspace.each:
+                try:
+                    Bindings(client, identity).claim(map(one.keys, range(settings.partitions)))
+                except OtherDatabase as error:
+                    refused.append(error)
+        if len(refused) == len(keyspace.each):
+            raise refused[0]
+        for each in refused:
+            log.error("The worker leaves a namespace out: %s", each)
+        claim_drain_jobs(self.connection, keyspace, identity)
 
     def _maintain(self) -> None:
         if self._scheduler is not None and not self._burst:
