@@ -168,8 +168,8 @@ class Keyspace:
     """
 
     namespace: str = ""
-    """What they begin with, before a colon; empty: they begin as they do without one. Several are joined by
-    +, and RQ's keys of the workers that serve them begin with all of them."""
+    """What they begin with, before a colon; empty: they begin as they do without one. Several are joined by +;
+    what is of no single one, as RQ's keys are, begins with all in braces: {desk1:desk2}."""
 
     @classmethod
     def of(cls, namespaces: Iterable[str]) -> Keyspace:
@@ -221,17 +221,20 @@ class Keyspace:
     @property
     def rq_prefix(self) -> str:
         """What RQ's keys have to begin with: RQ_KEY_PREFIX."""
-        return f"{prefix(self.namespace)}rq"
+        return f"{self._prefix()}rq"
 
     @property
     def drain_jobs(self) -> str:
         """Hash, in RQ's Redis: how many drain jobs were re-enqueued, and how many tries to do so failed."""
-        return f"{prefix(self.namespace)}risk:drain-jobs"
+        return f"{self._prefix()}risk:drain-jobs"
 
     @property
     def database(self) -> str:
         """String, in RQ's Redis: the identity of the database that the drain jobs' workers store into."""
-        return f"{prefix(self.namespace)}risk:database"
+        return f"{self._prefix()}risk:database"
+
+    def _prefix(self) -> str:
+        return f"{{{':'.join(self.namespaces)}}}:" if self.is_several else prefix(self.namespace)
 
 
 NO_NAMESPACE: Final = Keyspace()

@@ -149,7 +149,7 @@ def look(
         raise TraderUnknown(f"{trader!r} belongs to namespace {owner}, which is not that of the settings")
     known = known_loss.in_force(database_url, trader)
     report = _reconciled(sides, ledger, known)
-    undecided = [finding for each in (*admitted, *waiting) for finding in each.findings]
+    undecided = [finding for side in sides for finding in side.admitted.findings + side.waiting.findings]
     numbers = [keyspace.number_of(keys) for keys in in_use]
     findings = [*undecided, *partitions_progress.problems(client, numbers, keyspace)]
     with connected(database_url) as connection:

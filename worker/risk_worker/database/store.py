@@ -124,7 +124,8 @@ class PostgresStore(ConnectionOwner):
         Of those that report a trader for the first time in one transaction the first batch counts.
         """
         traders = sorted({each.trader_id for batch in batches for each in batch.incarnations})
-        owners = dict(connection.execute(_SQL["namespaces_of_traders"], {"traders": traders}).fetchall())
+        asked = connection.execute(_SQL["namespaces_of_traders"], {"traders": traders})
+        owners: dict[str, str] = dict(asked.fetchall())
         for batch in batches:
             came_by = batch.namespace
             if self._assigns_traders:

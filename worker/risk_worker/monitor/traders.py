@@ -214,8 +214,8 @@ class Traders:
             namespace = keys.namespace if is_several else ""
             for name_of in set().union(*held):
                 raw = (of_newest(name_of), attempts(name_of), failures(name_of), latency_ms(name_of))
-                name = (namespace, name_of)
-                found[name] = found[name] + raw if name in found else raw
+                of = (namespace, name_of)
+                found[of] = found[of] + raw if of in found else raw
         return found
 
     def _update(self, name: _Name, raw: Raw, at: float, time_of_day: float) -> _Trader:

@@ -54,7 +54,7 @@ def assign(settings: Settings, namespace: str, chosen: Chosen) -> int:
     named = None if chosen.traders is None else list(chosen.traders)
     with connected(settings.require_database_url()) as connection, connection.transaction():
         asked = {"traders": named, "from": chosen.of}
-        found = dict(connection.execute(_SQL["chosen"], asked).fetchall())
+        found: dict[str, str | None] = dict(connection.execute(_SQL["chosen"], asked).fetchall())
         if unknown := [each for each in named or () if each not in found]:
             raise NotAssigned(f"Postgres knows no snapshot of {', '.join(map(repr, unknown))}")
         connection.execute(_SQL["assign"], {"to": namespace, "traders": list(found)})

@@ -346,7 +346,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if len(refused) == len(keyspace.each):
             raise refused[0]
         for each in refused:
-            log.error("The worker leaves a namespace out: %s", each)
+            log.error("The worker leaves partitions out that are another database's: %s", each)
         claim_drain_jobs(self.connection, keyspace, identity)
 
     def _maintain(self) -> None:

@@ -91,7 +91,7 @@ class TestSeveralNamespaces:
         assert space.name(2) == "2"
 
     def test_the_keys_of_rq_are_those_of_no_desk(self) -> None:
-        assert self.DESKS.rq_prefix == "desk1+desk2:rq"
+        assert self.DESKS.rq_prefix == "{desk1:desk2}:rq"
         of_desks = [name for each in self.DESKS.each for name in names_of(each)]
         assert not {*names_of(self.DESKS)} & {*of_desks}
         assert all(not re.search(NAMESPACE, name.partition(":")[0]) for name in names_of(self.DESKS)[1:])
