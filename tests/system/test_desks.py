@@ -88,10 +88,9 @@ def test_a_worker_dies_and_redis_loses_its_data(
     wait_until(lambda: counts(db) == traders.accepted, 30, "what was accepted is stored")
     assert desks.verify()["reconciled"]
     client.flushdb()
-    restored = [Keys(partition_of(f"{name}-0", PARTITIONS), name) for name in DESKS]
-    wait_until(
-        lambda: all(client.hexists(keys.latest, f"{keys.namespace}-0") for keys in restored), 30, "restored"
-    )
+    compared = client.info("server")["run_id"].encode()
+    everything = [Keys(number, name).floors for name in DESKS for number in range(PARTITIONS)]
+    wait_until(lambda: all(client.hget(key, "") == compared for key in everything), 30, "restored")
     wait_until(lambda: desks.verify()["reconciled"], 30, "nothing is lost")
     for name in DESKS:
         held = {key for number in range(PARTITIONS) for key in client.hkeys(Keys(number, name).latest)}

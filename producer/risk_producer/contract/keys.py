@@ -168,8 +168,8 @@ class Keyspace:
     """
 
     namespace: str = ""
-    """What they begin with, before a colon; empty: they begin as they do without one. Several are joined by +;
-    what is of no single one, as RQ's keys are, begins with all in braces: {desk1:desk2}."""
+    """What they begin with, before a colon; empty: they begin as they do without one. Several: joined by +,
+    and what is of no single one, as RQ's keys are, begins with all in braces: {desk1:desk2}."""
 
     @classmethod
     def of(cls, namespaces: Iterable[str]) -> Keyspace:
