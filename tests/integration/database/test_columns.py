@@ -68,4 +68,4 @@ def test_the_staging_table_has_their_types() -> None:
     for name in ("create_staging_of_session", "create_staging_of_transaction"):
         inside = SQL[name].partition("(")[2].rpartition(")")[0]
         pairs = [each.split()[:2] for each in inside.split(",")]
-        assert dict(pairs) == COLUMNS
+        assert dict(pairs) == {**COLUMNS, "namespace": "text"}
