@@ -1,4 +1,4 @@
-"""A worker's drain of a share of the partitions on command: python -m benchmarks.drainer PARTITION...
+"""A worker's drain of a share of the partitions on command: python -m benchmarks.drainer NUMBER...
 
 As risk_worker/runtime/jobs.py has it, without RQ around it.
 """
@@ -24,7 +24,7 @@ def main(partitions: Sequence[int]) -> None:
     settings = Settings.load()
     client = connect(settings.require_redis_url())
     url = settings.require_database_url()
-    with client, PostgresStores(url) as store:
+    with client, PostgresStores(url, assigns_traders=settings.assigns_traders) as store:
 
         def work(_rows: int) -> int:
             source = StreamSource(
@@ -33,6 +33,7 @@ def main(partitions: Sequence[int]) -> None:
                 batch_size=settings.batch_size,
                 linger_s=settings.flush_interval_ms / 1000,
                 block_s=0.01,  # so that waiting for more at the end is not in the measure
+                keyspace=settings.keyspace,
             )
             return drain(source, store, stop=Event(), over=source.is_empty)
 

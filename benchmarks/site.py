@@ -13,7 +13,7 @@ import psycopg
 
 from benchmarks.process import CHECKOUT
 from benchmarks.servers import Servers, wait
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_worker.stream.workers import registered_workers
 
 _ON_ITS_HOST = """
@@ -37,16 +37,26 @@ class Waits:
 class Site:
     """Servers, a database, and workers. RQ's keys are in the Valkey, wherever the streams are."""
 
-    def __init__(self, servers: Servers, url: str, partitions: int, nodes: int = 0) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        url: str,
+        partitions: int,
+        nodes: int = 0,
+        keyspace: Keyspace = NO_NAMESPACE,
+    ) -> None:
+        """partitions: of each namespace."""
         self.servers = servers
         self.store = servers.store(nodes)
         self.url = url
         self.partitions = partitions
+        self._keyspace = keyspace
         self.settings: Mapping[str, str] = {
             "REDIS_URL": self.store.url,
             "RQ_REDIS_URL": servers.valkey.url,
             "POSTGRES_URL": url,
             "RISK_PARTITIONS": str(partitions),
+            "RISK_NAMESPACES": ",".join(keyspace.namespaces),
         }
         self._workers: list[subprocess.Popen[bytes]] = []
 
@@ -75,12 +85,11 @@ class Site:
 
     def wait_for_shares(self) -> None:
         """Until each worker has its share."""
-        shares = min(self.partitions, len(self._workers))
-        redis = self.servers.redis
-        wait(lambda: len(registered_workers(redis)) == len(self._workers))
-        wait(
-            lambda: all(redis.hget(f"rq:job:drain-{each}", "status") == b"started" for each in range(shares))
-        )
+        shares = min(len(self._keyspace.numbers(self.partitions)), len(self._workers))
+        redis, prefix = self.servers.redis, self._keyspace.rq_prefix
+        wait(lambda: len(registered_workers(redis, self._keyspace)) == len(self._workers))
+        jobs = [f"{prefix}:job:drain-{each}" for each in range(shares)]
+        wait(lambda: all(redis.hget(job, "status") == b"started" for job in jobs))
 
     def stop(self) -> None:
         """Stop the workers."""
@@ -110,12 +119,19 @@ class Site:
 
 
 @contextmanager
-def site(servers: Servers, *, partitions: int, workers: int, nodes: int = 0) -> Iterator[Site]:
+def site(
+    servers: Servers,
+    *,
+    partitions: int,
+    workers: int,
+    nodes: int = 0,
+    keyspace: Keyspace = NO_NAMESPACE,
+) -> Iterator[Site]:
     """A fresh database, an empty Redis, and so many workers that have their shares."""
     servers.empty()
     servers.store(nodes).empty()
     with servers.database() as url, ExitStack() as stack:
-        made = Site(servers, url, partitions, nodes)
+        made = Site(servers, url, partitions, nodes, keyspace)
         stack.callback(made.stop)
         for _ in range(workers):
             made.start()

@@ -637,10 +637,12 @@ CREATE TABLE public.risk_state (
     trace_id text DEFAULT ''::text NOT NULL,
     reason text DEFAULT ''::text NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    namespace text COLLATE pg_catalog."C",
     CONSTRAINT risk_state_current_equity_check CHECK ((abs(current_equity) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_daily_pnl_check CHECK ((abs(daily_pnl) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_drawdown_pct_check CHECK ((abs(drawdown_pct) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_epoch_check CHECK ((epoch >= 1)),
+    CONSTRAINT risk_state_namespace_check CHECK ((namespace <> ''::text)),
     CONSTRAINT risk_state_peak_equity_check CHECK ((abs(peak_equity) < 'Infinity'::double precision)),
     CONSTRAINT risk_state_reason_check CHECK ((length(reason) <= 1024)),
     CONSTRAINT risk_state_recorded_at_check CHECK (((recorded_at >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (recorded_at < 'infinity'::timestamp with time zone))),
@@ -739,6 +741,12 @@ COMMENT ON COLUMN public.risk_state.reason IS 'Why the state changed; up to 1024
 --
 
 COMMENT ON COLUMN public.risk_state.updated_at IS 'When this row was last written, by the database''s clock';
+
+--
+-- Name: COLUMN risk_state.namespace; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_state.namespace IS 'The only namespace that may report this trader: of its first snapshot; NULL: RISK_NAMESPACES was not in use then';
 
 --
 -- Name: risk_pauses; Type: VIEW; Schema: public; Owner: -
@@ -1185,4 +1193,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261126000004'),
     ('20261126000005'),
     ('20261126000007'),
-    ('20261126000008');
+    ('20261126000008'),
+    ('20261126000009');

@@ -171,6 +171,7 @@ READERS: Final = {
         "traders (load() alone), workers, commands",
     ),
     "RISK_NAMESPACE": "traders, workers, commands",
+    "RISK_NAMESPACES": "workers, commands; traders refuse it in place of RISK_NAMESPACE",
     "RISK_PARTITIONS": "traders, workers, commands",
     "RQ_REDIS_URL": "workers, exporter, dashboard",
     **dict.fromkeys(
@@ -571,12 +572,14 @@ def keys_page() -> str:
     def rows(names: Any) -> list[tuple[str, str, str]]:
         found = []
         for name, each in vars(type(names)).items():
-            if isinstance(each, property) and (text := _sentence(each.fget)).partition(" ")[0] != "What":
+            if not isinstance(each, property) or not isinstance(key := getattr(names, name), str):
+                continue
+            if (text := _sentence(each.fget)).partition(" ")[0] != "What":
                 kind, meaning = re.fullmatch(
                     r"(Stream|Hash|List|Set|String)(?:, in RQ's Redis)?:? (?:of )?(.*)",
                     text.replace("``", "`"),
                 ).groups()  # type: ignore[union-attr]
-                found.append((f"`{getattr(names, name).replace('{0}', '{p}')}`", kind.lower(), meaning))
+                found.append((f"`{key.replace('{0}', '{p}')}`", kind.lower(), meaning))
         return found
 
     head = ("Key", "Type", "Holds")
@@ -588,7 +591,9 @@ def keys_page() -> str:
         "A trader's partition is the CRC-32 of its id in UTF-8, modulo `RISK_PARTITIONS`. RQ's own keys "
         "start with "
         "`rq:`. With `RISK_NAMESPACE=desk1` every key begins with `desk1:`, as in "
-        f"`{Keyspace('desk1').keys(0).snapshots}` and `{Keyspace('desk1').rq_prefix}:workers`. "
+        f"`{Keyspace('desk1').keys(0).snapshots}` and `{Keyspace('desk1').rq_prefix}:workers`. With "
+        "`RISK_NAMESPACES=desk1,desk2` those of RQ, and those that a deployment has one of, begin with all, "
+        f"as in `{Keyspace.of(['desk1', 'desk2']).rq_prefix}:workers`. "
         "No other program may write into these keys.",
         _table(head, rows(Keys(0))),
         "## In RQ's Redis, once a deployment",

@@ -137,7 +137,7 @@ class ProducerBase:
         """A producer with these settings. ConfigurationError where REDIS_URL is missing and needed."""
         return cls(
             settings.require_redis_url() if settings.persistent else None,
-            namespace=settings.namespace,
+            namespace=settings.require_namespace(),
             partitions=settings.partitions,
             stream_maxlen=settings.stream_maxlen,
             buffer_size=settings.buffer_size,

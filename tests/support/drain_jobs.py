@@ -103,7 +103,7 @@ class Worker(DrainWorker):
     def perform_job(self, job: Any, queue: Any, execution: Any) -> bool:
         def drain(share: int, shares: int) -> int:
             self.maintain_heartbeats(job, execution)
-            self.drained += partitions_of(share, shares, self.partitions)
+            self.drained += partitions_of(share, shares, range(self.partitions))
             return 0
 
         class Job(DrainJob):

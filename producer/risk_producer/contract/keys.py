@@ -1,11 +1,13 @@
 """Where things are in Redis.
 
 Every key of a partition carries the same hash tag, ``{p}``, so that on a Redis Cluster one script may
-touch all of them. Every key of a deployment begins with its namespace, where it has one.
+touch all of them. Every key of a deployment begins with its namespace, where it has one. Workers and
+commands may serve several namespaces.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
@@ -15,6 +17,13 @@ PARTITIONS_MAX: Final = 256
 
 NAMESPACE: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
 """What a namespace looks like: no braces, which make hash tags, and no colon, which ends it."""
+
+NAMESPACES: Final = r"\A[A-Za-z0-9._-]{1,64}(\s*,\s*[A-Za-z0-9._-]{1,64})*\Z"
+"""Several of them, as a setting has them."""
+
+_JOINED: Final = "+"
+"""Between the namespaces of a process that serves several; none of them can contain it."""
+_STREAM: Final = ":risk:{"
 
 
 def partition_of(trader_id: str, partitions: int) -> int:
@@ -151,32 +160,90 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The names of all keys of one deployment, those of RQ included. Made once, from the settings."""
+    """The names of all keys that a process uses, those of RQ included. Made once, from the settings.
+
+    A process that serves several namespaces numbers their partitions one after the other: those of the first
+    from 0 on, those of the second from PARTITIONS_MAX on, and so forth. With one namespace the number of a
+    stream is its partition. Numbers are never written anywhere.
+    """
 
     namespace: str = ""
-    """What they begin with, before a colon; empty: they begin as they do without one."""
+    """What they begin with, before a colon; empty: they begin as they do without one. Several: joined by +,
+    and what is of no single one, as RQ's keys are, begins with all in braces: {desk1:desk2}."""
 
-    def keys(self, partition: int) -> Keys:
-        """The keys of one partition."""
-        return Keys(partition, self.namespace)
+    @classmethod
+    def of(cls, namespaces: Iterable[str]) -> Keyspace:
+        """That of these namespaces, in whichever order they are named."""
+        return cls(_JOINED.join(sorted(set(namespaces))))
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """All of them; "": there is none."""
+        return tuple(self.namespace.split(_JOINED))
+
+    @property
+    def is_several(self) -> bool:
+        """Whether there are more namespaces than one."""
+        return _JOINED in self.namespace
+
+    @property
+    def each(self) -> tuple[Keyspace, ...]:
+        """One for each namespace."""
+        return tuple(map(Keyspace, self.namespaces)) if self.is_several else (self,)
+
+    def keys(self, number: int) -> Keys:
+        """The keys of one stream."""
+        if not self.is_several:
+            return Keys(number, self.namespace)
+        at, partition = divmod(number, PARTITIONS_MAX)
+        return Keys(partition, self.namespaces[at])
+
+    def number_of(self, keys: Keys) -> int:
+        """The number of the stream that has these keys."""
+        if not self.is_several:
+            return keys.partition
+        return PARTITIONS_MAX * self.namespaces.index(keys.namespace) + keys.partition
+
+    def numbers(self, width: int) -> Sequence[int]:
+        """Of the streams that there are where each namespace has so many partitions."""
+        if not self.is_several:
+            return range(width)
+        return [
+            PARTITIONS_MAX * at + partition
+            for at in range(len(self.namespaces))
+            for partition in range(width)
+        ]
+
+    def name(self, number: int) -> str:
+        """A stream for a person, behind the word partition: 3; or desk1/3, with several namespaces."""
+        return f"{self.keys(number).namespace}/{number % PARTITIONS_MAX}" if self.is_several else str(number)
 
     @property
     def rq_prefix(self) -> str:
         """What RQ's keys have to begin with: RQ_KEY_PREFIX."""
-        return f"{prefix(self.namespace)}rq"
+        return f"{self._prefix()}rq"
 
     @property
     def drain_jobs(self) -> str:
         """Hash, in RQ's Redis: how many drain jobs were re-enqueued, and how many tries to do so failed."""
-        return f"{prefix(self.namespace)}risk:drain-jobs"
+        return f"{self._prefix()}risk:drain-jobs"
 
     @property
     def database(self) -> str:
         """String, in RQ's Redis: the identity of the database that the drain jobs' workers store into."""
-        return f"{prefix(self.namespace)}risk:database"
+        return f"{self._prefix()}risk:database"
+
+    def _prefix(self) -> str:
+        return f"{{{':'.join(self.namespaces)}}}:" if self.is_several else prefix(self.namespace)
 
 
 NO_NAMESPACE: Final = Keyspace()
+
+
+def namespace_of(stream: str) -> str:
+    """The namespace of a stream's key; "": it has none."""
+    namespace, found, _ = stream.partition(_STREAM)
+    return namespace if found else ""
 
 
 def prefix(namespace: str) -> str:

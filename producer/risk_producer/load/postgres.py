@@ -26,8 +26,11 @@ class Answer(NamedTuple):
     """Of the database; None: this role cannot know it, or the migrations are of an earlier version."""
 
 
-def fetch(database_url: str, trader_id: str) -> Answer:
-    """The trader's state, and the identity of the database. Raises PostgresUnavailable."""
+def fetch(database_url: str, trader_id: str, namespace: str = "") -> Answer:
+    """The trader's state, and the identity of the database. Raises PostgresUnavailable.
+
+    namespace: that of the producer; where the trader belongs to another one it has no state here.
+    """
     try:
         import psycopg
         from psycopg.rows import dict_row
@@ -44,9 +47,10 @@ def fetch(database_url: str, trader_id: str) -> Answer:
             **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
         ) as connection:
             found = row = None
+            asked = {"trader_id": trader_id, "namespace": namespace}
             connection.execute(sql["begin"])
             try:
-                row = connection.execute(sql["state"], {"trader_id": trader_id}).fetchone()
+                row = connection.execute(sql["state"], asked).fetchone()
             except psycopg.errors.UntranslatableCharacter:
                 # The database's encoding does not have this name, so nothing is stored under it.
                 connection.rollback()

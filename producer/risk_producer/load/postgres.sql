@@ -10,7 +10,10 @@ SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1;
 SELECT id::text AS identity FROM risk_deployment;
 
 -- name: state
+-- None of a trader that belongs to another namespace. As JSON, for in a database of an earlier version there is no such
+-- column.
 SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
        trading_paused, paused_until, last_reset_time, trace_id, reason
 FROM risk_state
-WHERE trader_id = %(trader_id)s;
+WHERE trader_id = %(trader_id)s
+  AND coalesce(to_jsonb(risk_state)->>'namespace', %(namespace)s::text) = %(namespace)s::text;

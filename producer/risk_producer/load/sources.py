@@ -112,7 +112,8 @@ def _ask(flusher: Flusher, database_url: str | None, trader_id: str, *, has_loca
             answers.unanswered.append(("postgres", NOT_RESTORED))
     elif not has_local or not in_redis or not restored:
         try:
-            stored = postgres_state.fetch(database_url, trader_id)
+            namespace = flusher.session.options.namespace
+            stored = postgres_state.fetch(database_url, trader_id, namespace)
             for key, owner in owners.items():
                 if stored.identity and (differ := difference(key, owner, stored.identity)):
                     raise _OtherDatabase(differ)

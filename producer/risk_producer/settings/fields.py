@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from risk_producer.contract.keys import NAMESPACE, PARTITIONS_MAX, Keyspace
+from risk_producer.contract.keys import NAMESPACE, NAMESPACES, PARTITIONS_MAX, Keyspace
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import declare
 from risk_producer.settings.address import check_for_rq, redis_address
@@ -81,6 +81,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "a-z, A-Z, 0-9, - _ and . The same for traders and workers",
             pattern=NAMESPACE,
             expects="1 to 64 of a-z, A-Z, 0-9, - _ and .",
+        ),
+    ] = ""
+    namespaces: Annotated[
+        str,
+        env(
+            "RISK_NAMESPACES",
+            "Namespaces that workers, exporter and commands serve together, like desk1,desk2; each trader "
+            "belongs to the one that reports it first, and no other can report it",
+            pattern=NAMESPACES,
+            expects="names like desk1,desk2, each of 1 to 64 of a-z, A-Z, 0-9, - _ and .",
         ),
     ] = ""
     partitions: Annotated[
@@ -377,7 +387,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def keyspace(self) -> Keyspace:
         """The names of all keys in Redis."""
+        if self.namespaces:
+            return Keyspace.of(each.strip() for each in self.namespaces.split(","))
         return Keyspace(self.namespace)
+
+    @property
+    def assigns_traders(self) -> bool:
+        """Whether a trader belongs to the namespace that first reports it: RISK_NAMESPACES says so."""
+        return bool(self.namespaces)
+
+    def require_namespace(self) -> str:
+        """RISK_NAMESPACE, or "". Raises ConfigurationError where RISK_NAMESPACES is set in its place."""
+        if self.namespaces and not self.namespace:
+            raise ConfigurationError(
+                f"RISK_NAMESPACES is {self.namespaces}, and what reports or looks after one trader needs one "
+                "namespace: set RISK_NAMESPACE in its place"
+            )
+        return self.namespace
 
     def require_rq_redis_url(self) -> str:
         """RQ_REDIS_URL, or REDIS_URL, or ConfigurationError: RQ does not work on a Redis Cluster."""

@@ -30,6 +30,11 @@ def _no_spool(values: Values) -> bool:
     return values["spool_dir"] is None
 
 
+def _other_namespaces(values: Values) -> bool:
+    named = {each.strip() for each in values["namespaces"].split(",")} - {""}
+    return bool(named and values["namespace"]) and named != {values["namespace"]}
+
+
 def _no_postgres(values: Values) -> bool:
     return values["db_host"] is None and values["postgres_url"] is None
 
@@ -62,6 +67,13 @@ PAIRS: Final = (
         lambda values: values["flush_interval_ms"] >= 1000 * values["drain_timeout_s"],
         "a stopping worker would leave while its batch still grows. Lower {first}, or raise {second}",
         "worker",
+    ),
+    Pair(
+        "namespace",
+        "namespaces",
+        _other_namespaces,
+        "a process serves the one or the others. Give {first} to traders, and {second} to workers, exporter "
+        "and commands",
     ),
     *(
         Pair(

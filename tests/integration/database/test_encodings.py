@@ -54,7 +54,7 @@ def test_a_name_that_the_database_cannot_hold_is_not_there(foreign_url: str) -> 
 def test_dead_letters_of_a_name_that_the_database_cannot_hold_are_its_own(foreign_url: str) -> None:
     with PostgresStore(foreign_url) as store:
         rejected = len(store.save(batch("東京", "größer", reason="")).dead)
-    ledger = audit_ledger.read(foreign_url, admitted=lambda keys: [len(keys)] * len(keys))
+    ledger = audit_ledger.read(foreign_url, admitted=lambda keys, _owners: [len(keys)] * len(keys))
     assert [*ledger.epochs] == [("größer", 1), ("東京", 1)]
     totals = ledger.epochs["東京", 1]
     assert (totals.stored + totals.dead + totals.conflated, ledger.foreign) == (1, 0)

@@ -122,10 +122,10 @@ def test_one_bad_row_is_found_wherever_it_is(
     def count(name: str) -> None:
         function = getattr(module, name)
 
-        def counted(connection: psycopg.Connection, some: Any) -> Any:
+        def counted(*arguments: Any, **more: Any) -> Any:
             nonlocal tries
             tries += 1
-            return function(connection, some)
+            return function(*arguments, **more)
 
         monkeypatch.setattr(module, name, counted)
 

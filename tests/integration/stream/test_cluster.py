@@ -464,13 +464,13 @@ def test_a_node_that_is_away_leaves_the_agreement_and_the_shares_as_they_are(
     client.set(Keys(more).partitioning, f"1:{PARTITIONS}")
     client.set(Keys(more).admitted, "held more once")
     assert known.look(client, NO_NAMESPACE, 3).uniform
-    assert known.width(3) == 1 + more
+    assert len(known.numbers(NO_NAMESPACE, 3)) == 1 + more
     node.kill()
     try:
         seen = known.look(client, NO_NAMESPACE, 3)
         assert seen.uniform
         assert seen.away >= {*own, more}
-        assert known.width(3) == 1 + more
+        assert len(known.numbers(NO_NAMESPACE, 3)) == 1 + more
     finally:
         node.start()
     cluster.wait_until_whole()
@@ -484,7 +484,7 @@ def test_a_node_that_is_away_is_no_stall_before_a_minute(
     """Nor is it a key that holds something else: nothing is to be deleted."""
     node, own, _ = parts(cluster)
     clock = FakeClock()
-    watch = progress.Watch(client, PARTITIONS, clock=clock)
+    watch = progress.Watch(client, range(PARTITIONS), clock=clock)
     served = exporter.application(client, client, exporter.Sources(PARTITIONS))
 
     def get(path: str) -> tuple[str, str]:

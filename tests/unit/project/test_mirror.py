@@ -62,6 +62,7 @@ ELSEWHERE = {
     "risk_worker/cli/seal.py": "integration/seal/test_commands.py",
     "risk_worker/cli/serve.py": "integration/monitor/test_exporter.py",
     "risk_worker/cli/timescale.py": "integration/timescale/test_enable.py",
+    "risk_worker/cli/traders.py": "integration/recovery/test_assignment.py",
     "risk_worker/database/connection.py": "integration/faults/test_database_errors.py",
     "risk_worker/database/deployment.py": "integration/runtime/test_deployments.py",
     "risk_worker/database/extension.py": "integration/timescale/test_enable.py",

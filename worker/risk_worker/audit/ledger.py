@@ -105,6 +105,8 @@ class Ledger:
     horizon: datetime | None = None
     """What was recorded before it may be gone from history; None: nothing may."""
     states: Mapping[str, State] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """Trader -> the namespace that it belongs to; without those that belong to none."""
     sealed_until: str = field(default=BEGINNING, compare=False)
     """What was stored earlier is not read: the seals have its totals. As Postgres writes it."""
 
@@ -129,8 +131,8 @@ class _Piece(msgspec.Struct, frozen=True, gc=False):
 
 _Pieces = Mapping[EpochKey, Sequence[_Piece]]
 
-Admitted = Callable[[Sequence[EpochKey]], Sequence[int | None]]
-"""The last seq that Redis admitted of each epoch; None: that cannot be read."""
+Admitted = Callable[[Sequence[EpochKey], Mapping[str, str]], Sequence[int | None]]
+"""The last seq that Redis admitted of each epoch, given the owners; None: that cannot be read."""
 
 
 def read(
@@ -160,22 +162,24 @@ def read(
             and connection.execute(_SQL["has_timescaledb"]).fetchone() == (True,)
         ):
             [(horizon,)] = connection.execute(_SQL["horizon"])
-        states = {
-            trader_id: (State(epoch, seq, recorded_at, expired), there, same)
-            for trader_id, epoch, seq, recorded_at, there, expired, same in connection.execute(
-                _SQL["states"], asked
-            )
-        }
+        states: dict[str, tuple[State, bool, bool]] = {}
+        owners: dict[str, str] = {}
+        for trader_id, epoch, seq, recorded_at, there, expired, same, owner in connection.execute(
+            _SQL["states"], asked
+        ):
+            states[trader_id] = (State(epoch, seq, recorded_at, expired), there, same)
+            if owner is not None:
+                owners[trader_id] = owner
         connection.execute(_SQL["no_nested_loops"])
-        gaps, expired = _read_gaps(connection, asked, pieces, horizon)
+        gaps, expired_gaps = _read_gaps(connection, asked, pieces, horizon)
 
-    foreign = _foreign(dead_letters, pieces, admitted)
+    foreign = _foreign(dead_letters, pieces, owners, admitted)
     epochs: dict[EpochKey, EpochTotals] = {}
     dead_but_stored = 0
     for key in sorted(pieces.keys() | dead_letters.keys()):
         mine = dead_letters.get(key, [])
         totals = _totals(
-            pieces.get(key, ()), gaps.get(key, []), mine, expired.get(key, []), foreign.get(key, 0)
+            pieces.get(key, ()), gaps.get(key, []), mine, expired_gaps.get(key, []), foreign.get(key, 0)
         )
         epochs[key] = totals
         dead_but_stored += len(mine) - totals.dead
@@ -187,6 +191,7 @@ def read(
         dead_but_stored,
         horizon,
         {trader_id: state for trader_id, (state, _, _) in states.items()},
+        owners,
         sealed_until,
     )
 
@@ -348,7 +353,10 @@ def _is_sound(pieces: Sequence[_Piece]) -> bool:
 
 
 def _foreign(
-    dead_letters: dict[EpochKey, list[Range]], pieces: _Pieces, admitted: Admitted | None
+    dead_letters: dict[EpochKey, list[Range]],
+    pieces: _Pieces,
+    owners: Mapping[str, str],
+    admitted: Admitted | None,
 ) -> dict[EpochKey, int]:
     """How many dead letters name a seq that was never admitted; those are removed from dead_letters."""
     beyond = [
@@ -359,7 +367,7 @@ def _foreign(
     if admitted is None or not beyond:
         return {}
     foreign: dict[EpochKey, int] = {}
-    for key, known in zip(beyond, admitted(beyond), strict=True):
+    for key, known in zip(beyond, admitted(beyond, owners), strict=True):
         if known is None:
             continue
         highest = max(known, _highest(pieces.get(key, ())))

@@ -76,7 +76,7 @@ SELECT count(*) FROM risk_dead_letter
 WHERE (epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL;
 
 -- name: states
--- Each state beside the row of history that it claims to be: one look at the key each.
+-- Each state beside the row of history that it claims to be: one look at the key each. And the trader's namespace.
 SELECT trader_id, epoch, seq, recorded_at, history.stored_at IS NOT NULL,
        recorded_at < %(expired)s::timestamptz IS TRUE,
        (state.daily_pnl, state.drawdown_pct, state.current_equity, state.peak_equity,
@@ -84,7 +84,7 @@ SELECT trader_id, epoch, seq, recorded_at, history.stored_at IS NOT NULL,
        IS NOT DISTINCT FROM
            (history.daily_pnl, history.drawdown_pct, history.current_equity, history.peak_equity,
             history.trading_paused, history.paused_until, history.last_reset_time, history.trace_id,
-            history.reason)
+            history.reason), state.namespace
 FROM risk_state AS state
 LEFT JOIN risk_state_history AS history USING (trader_id, recorded_at, epoch, seq)
 WHERE %(trader)s::text IS NULL OR trader_id = %(trader)s;

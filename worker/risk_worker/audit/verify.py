@@ -7,7 +7,8 @@ database, and it leaves the stream only after it is in the database. So the acce
 then the streams, then the database: whatever was accepted by then is found in one of the two, or is lost.
 
 Foreign is what no producer sent: entries of a stream that have no identity, or a seq beyond the last one that
-Redis admitted for that trader and epoch, and dead letters of such entries.
+Redis admitted for that trader and epoch, and dead letters of such entries. So is what came by another
+namespace than its trader's: it changes nothing of what is counted for the trader.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic, sleep
 from typing import Final
 
@@ -39,7 +41,8 @@ from risk_producer.transport.connect import (
 )
 from risk_worker.audit import known_loss
 from risk_worker.audit import ledger as audit_ledger
-from risk_worker.audit.ledger import EpochKey
+from risk_worker.audit.known_loss import KnownLoss
+from risk_worker.audit.ledger import EpochKey, Ledger
 from risk_worker.audit.ranges import Range, touches
 from risk_worker.audit.reconcile import Report, reconcile, without_earlier
 from risk_worker.database import extension
@@ -134,20 +137,84 @@ def look(
     Raises one of REDIS_ERRORS, and what read() does.
     """
     in_use = scan.partitions_in_use(client, partitions, keyspace)
-    admitted = _Admitted(client, in_use, trader)
-    waiting = _Waiting(client, admitted.partitions, trader)
-    foreign = waiting.take_foreign(admitted)
-    ledger = audit_ledger.read(database_url, trader, admitted=admitted.now, horizon=horizon)
-    known = known_loss.in_force(database_url, trader)
-    report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign, known)
-    undecided = [*admitted.findings, *waiting.findings]
-    findings = [
-        *undecided,
-        *partitions_progress.problems(client, len(in_use), keyspace),
+    by_namespace = [
+        [keys for keys in in_use if keys.namespace == namespace] for namespace in keyspace.namespaces
     ]
+    admitted = [_Admitted(client, of, trader) for of in by_namespace]
+    waiting = [_Waiting(client, of, trader) for of in by_namespace]
+    foreign = [of.take_foreign(side) for side, of in zip(admitted, waiting, strict=True)]
+    sides = [_Side(*each) for each in zip(keyspace.namespaces, admitted, waiting, foreign, strict=True)]
+    ledger = audit_ledger.read(database_url, trader, admitted=partial(_admitted_now, sides), horizon=horizon)
+    if trader is not None and (owner := ledger.owners.get(trader)) not in (None, *keyspace.namespaces):
+        raise TraderUnknown(f"{trader!r} belongs to namespace {owner}, which is not that of the settings")
+    known = known_loss.in_force(database_url, trader)
+    report = _reconciled(sides, ledger, known)
+    undecided = [finding for side in sides for finding in side.admitted.findings + side.waiting.findings]
+    numbers = [keyspace.number_of(keys) for keys in in_use]
+    findings = [*undecided, *partitions_progress.problems(client, numbers, keyspace)]
     with connected(database_url) as connection:
         findings += extension.retention_policies(connection)
     return replace(report, findings=findings, undecided=undecided)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What Redis has of one namespace."""
+
+    namespace: str
+    admitted: _Admitted
+    waiting: _Waiting
+    foreign: Mapping[EpochKey, int]
+    """Entries in the name of an epoch that no producer sent."""
+
+    def may_report(self, trader_id: str, owners: Mapping[str, str]) -> bool:
+        """Whether a trader belongs to this namespace, or to none."""
+        return owners.get(trader_id, self.namespace) == self.namespace
+
+
+def _admitted_now(
+    sides: Sequence[_Side], epochs: Sequence[EpochKey], owners: Mapping[str, str]
+) -> list[int | None]:
+    """The last seq that was admitted by now, where the trader may be reported; as _Admitted.now() has it."""
+    found: dict[EpochKey, int | None] = {}
+    for side in sides:
+        own = [key for key in epochs if side.may_report(key[0], owners)]
+        for key, seq in zip(own, side.admitted.now(own), strict=True):
+            before = found.get(key, 0)
+            found[key] = None if seq is None or before is None else max(seq, before)
+    return [found.get(key, 0) for key in epochs]
+
+
+def _reconciled(sides: Sequence[_Side], ledger: Ledger, known: Sequence[KnownLoss]) -> Report:
+    """Each trader is looked for in the namespaces that may report it."""
+    owners = ledger.owners
+    admitted: dict[EpochKey, int] = {}
+    waiting: dict[EpochKey, list[Range]] = defaultdict(list)
+    foreign_of: dict[EpochKey, int] = defaultdict(int)
+    foreign = 0
+    for side in sides:
+        for key, seq in side.admitted.epochs.items():
+            if side.may_report(key[0], owners):
+                admitted[key] = max(seq, admitted.get(key, 0))
+        foreign += side.waiting.foreign
+        for key, count in side.foreign.items():
+            if side.may_report(key[0], owners):
+                foreign_of[key] += count
+            else:
+                foreign += count
+        for key, entries in side.waiting.epochs.items():
+            if side.may_report(key[0], owners):
+                waiting[key] += entries
+            else:
+                foreign += sum(1 for _ in entries)
+    if owners:
+        served = {None, *(side.namespace for side in sides)}
+        ledger = replace(
+            ledger,
+            epochs={key: of for key, of in ledger.epochs.items() if owners.get(key[0]) in served},
+            stale=tuple(each for each in ledger.stale if owners.get(each) in served),
+        )
+    return reconcile(admitted, waiting, ledger, foreign, foreign_of, known)
 
 
 def _found_since(

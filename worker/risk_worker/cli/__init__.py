@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "dead": "risk_worker.cli.dead:dead",
     "repair": "risk_worker.cli.repair:repair",
     "partitions": "risk_worker.cli.partitions:partitions",
+    "traders": "risk_worker.cli.traders:traders",
     "rebind": "risk_worker.cli.rebind:rebind",
     **{
         name: f"risk_worker.cli.query:{name}"

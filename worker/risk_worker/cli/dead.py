@@ -101,7 +101,8 @@ def dead_retry(dry_run: bool, **filters: Any) -> None:
     """
     from risk_worker.dead_letters.retry import plan, retry
 
-    url, which = settings().require_database_url(), _selected(**filters)
+    chosen, which = settings(), _selected(**filters)
+    url = chosen.require_database_url()
     if dry_run:
         count = tries = 0
         for row, outcome, would_try in plan(url, which):
@@ -115,7 +116,7 @@ def dead_retry(dry_run: bool, **filters: Any) -> None:
     def show(row: DeadLetterRow, reason: str | None) -> None:
         click.echo(f"{row.stream} {row.entry_id}  {f'still dead: {reason}' if reason else 'stored'}")
 
-    result = retry(url, which, on_result=show)
+    result = retry(url, which, on_result=show, assigns_traders=chosen.assigns_traders)
     already = f" ({result.duplicates:,} of them were stored before)" if result.duplicates else ""
     click.echo(f"{result.stored:,} stored{already}, {result.still_dead:,} still dead", err=True)
     _fail_if_missing(result.stored + result.still_dead, which)

@@ -4,6 +4,9 @@ The quick way is a binary COPY straight into history, or an INSERT of a few rows
 row is there already (a batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY
 into a temp table and from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a
 replay a no-op; and in halves, down to the rows that cannot be stored.
+
+What came by another namespace than its trader's is found by the statement that locks the trader's row, so it
+does not matter who else stores something at the same time.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from socket import SHUT_RDWR, socket
 from threading import Lock
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 
+from risk_producer.contract.keys import namespace_of
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import WireSnapshot
 from risk_producer.errors import ConfigurationError
@@ -27,15 +32,32 @@ from risk_worker.database.columns import COLUMNS
 from risk_worker.database.deployment import identity_of
 from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.sqlstate import Disposition, classify_error
-from risk_worker.drain.batch import Batch, DeadLetter, Incarnation, Outcome, Row, incarnations
+from risk_worker.drain.batch import (
+    Batch,
+    DeadLetter,
+    Incarnation,
+    Outcome,
+    Row,
+    incarnations,
+    of_another_namespace,
+)
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 
 log = logging.getLogger("riskstream.store")
 
 _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
+_VALUES: Final = attrgetter(*COLUMNS)
+"""Of a snapshot, a row as COPY takes it."""
+_NAMESPACE_CHECK: Final = "risk_state_namespace_check"
+_TRIES: Final = 5
+"""How often a transaction is begun anew, as a trader turned out to belong to another namespace."""
 FEW: Final = 32
 """So many rows at the most are inserted by a statement, which takes one round trip and COPY two."""
+
+
+class _OtherNamespace(Exception):
+    """Something came by another namespace than its trader's; nothing was stored."""
 
 
 class _Begun(NamedTuple):
@@ -53,10 +75,15 @@ class PostgresStore(ConnectionOwner):
     about it depends on that.
     """
 
-    def __init__(self, url: str, identity: str | None = None) -> None:
-        """identity: of the only database that may be stored into; None: whichever the URL leads to."""
+    def __init__(self, url: str, identity: str | None = None, *, assigns_traders: bool = False) -> None:
+        """identity: of the only database that may be stored into; None: whichever the URL leads to.
+
+        assigns_traders: whether a trader that belongs to no namespace belongs to the one that reports it from
+        then on; else all batches of a transaction came by the same one.
+        """
         super().__init__(url, database.STORE)
         self._identity = identity
+        self._assigns_traders = assigns_traders
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
         self._begun: _Begun | None = None
 
@@ -73,18 +100,58 @@ class PostgresStore(ConnectionOwner):
         """
         with self._translated_errors():
             connection = self._connected()
-            try:
-                with self._transaction(connection, replay=any(batch.dead for batch in batches)):
-                    _insert_history(connection, batches)
-                    return _insert_the_rest(connection, batches)
-            except psycopg.Error as error:
-                if classify_error(error).disposition is not Disposition.DATA:
-                    raise
-                # Otherwise it may be that some rows are there already, and all of them sound.
-                rejected_at_once = len(batches) == 1 and not isinstance(error, psycopg.errors.UniqueViolation)
-            with self._transaction(connection, replay=True):
-                connection.execute(_SQL["check_constraints_at_once"])
-                return [_insert_carefully(connection, batch, rejected=rejected_at_once) for batch in batches]
+            for _ in range(_TRIES):
+                try:
+                    return self._stored(connection, batches)
+                except _OtherNamespace:
+                    self._refuse_others(connection, batches)
+        raise StoreUnavailable("which namespaces some traders belong to changes all the time")
+
+    def _stored(self, connection: database.Connection, batches: Sequence[Batch]) -> list[Outcome]:
+        """Raises _OtherNamespace or psycopg.Error."""
+        assigns = self._assigns_traders
+        try:
+            with self._transaction(connection, replay=any(batch.dead for batch in batches)):
+                _insert_history(connection, batches)
+                return _insert_the_rest(connection, batches, assigns=assigns)
+        except psycopg.Error as error:
+            if classify_error(error).disposition is not Disposition.DATA:
+                raise
+            # Otherwise it may be that some rows are there already, and all of them sound.
+            rejected_at_once = len(batches) == 1 and not isinstance(error, psycopg.errors.UniqueViolation)
+        with self._transaction(connection, replay=True):
+            connection.execute(_SQL["check_constraints_at_once"])
+            return [
+                _insert_carefully(connection, batch, rejected=rejected_at_once, assigns=assigns)
+                for batch in batches
+            ]
+
+    def _refuse_others(self, connection: database.Connection, batches: Sequence[Batch]) -> None:
+        """Make dead letters of rows that came by another namespace than their trader's.
+
+        Of those that report a trader for the first time in one transaction the first batch counts.
+        """
+        traders = sorted({each.trader_id for batch in batches for each in batch.incarnations})
+        asked = connection.execute(_SQL["namespaces_of_traders"], {"traders": traders})
+        owners: dict[str, str] = dict(asked.fetchall())
+        for batch in batches:
+            came_by = batch.namespace
+            if self._assigns_traders:
+                for each in batch.incarnations:
+                    owners.setdefault(each.trader_id, came_by)
+            others = {
+                each.trader_id: of_another_namespace(each.trader_id, owner, came_by)
+                for each in batch.incarnations
+                if (owner := owners.get(each.trader_id, came_by)) != came_by
+            }
+            if others:
+                batch.reject(
+                    [
+                        DeadLetter(row.entry_id, reason, row.payload, identity=row.identity)
+                        for row in batch.rows
+                        if (reason := others.get(row.snapshot.trader_id))
+                    ]
+                )
 
     def begin(self, batches: Sequence[Batch]) -> PostgresStore | None:
         """The first half of save_all(): the rows are in history, all of them new; commit() does the rest.
@@ -118,8 +185,13 @@ class PostgresStore(ConnectionOwner):
         assert self._begun is not None
         connection, batches, transaction = self._begun
         try:
-            with self._translated_errors(), transaction:
-                return _insert_the_rest(connection, batches)
+            with self._translated_errors():
+                try:
+                    with transaction:
+                        return _insert_the_rest(connection, batches, assigns=self._assigns_traders)
+                except _OtherNamespace:
+                    pass  # save_all() makes dead letters of it
+            raise StoreUnavailable("something came by another namespace than its trader's")
         finally:
             self._begun = None
 
@@ -233,38 +305,50 @@ def _insert_history(connection: psycopg.Connection, batches: Sequence[Batch]) ->
             _copy(cursor, _SQL["copy_history"], snapshots)
 
 
-def _insert_the_rest(connection: psycopg.Connection, batches: Sequence[Batch]) -> list[Outcome]:
+def _insert_the_rest(
+    connection: psycopg.Connection, batches: Sequence[Batch], *, assigns: bool
+) -> list[Outcome]:
     """What is stored besides history, where that took all rows."""
-    found = [each for batch in batches for each in batch.incarnations]
+    found = [(batch.namespace, batch.incarnations) for batch in batches if batch.rows]
     if found:
         with connection.cursor() as cursor:
-            _save_state(cursor, found)
+            _save_state(cursor, found, assigns=assigns)
     for batch in batches:
         _insert_dead_letters(connection, batch.stream, batch.dead)
     return [Outcome(batch.dead, duplicates=0) for batch in batches]
 
 
-def _insert_carefully(connection: psycopg.Connection, batch: Batch, *, rejected: bool) -> Outcome:
+def _insert_carefully(
+    connection: psycopg.Connection, batch: Batch, *, rejected: bool, assigns: bool
+) -> Outcome:
     """Insert of one batch what is new and sound; the rest are dead letters. rejected: see below."""
-    inserted, blamed = _insert_what_can_be(connection, batch.rows, rejected=rejected)
+
+    def insert(rows: Sequence[Row]) -> int:
+        return _insert(connection, rows, batch.namespace, assigns=assigns)
+
+    inserted, blamed = _insert_what_can_be(connection, batch.rows, insert, rejected=rejected)
     dead = [*batch.dead, *blamed]
     _insert_dead_letters(connection, batch.stream, dead)
     return Outcome(dead, duplicates=len(batch.rows) - len(blamed) - inserted)
 
 
-def _insert(connection: psycopg.Connection, rows: Sequence[Row]) -> int:
+def _insert(connection: psycopg.Connection, rows: Sequence[Row], came_by: str, *, assigns: bool) -> int:
     """Insert the rows that are new. Returns how many those were."""
     with connection.cursor() as cursor:
         _copy(cursor, _SQL["copy_staging"], [row.snapshot for row in rows])
         cursor.execute(_SQL["save_history"])
         inserted = cursor.rowcount
         cursor.execute(_SQL["empty_staging"])
-        _save_state(cursor, incarnations(rows))
+        _save_state(cursor, [(came_by, incarnations(rows))], assigns=assigns)
     return inserted
 
 
 def _insert_what_can_be(
-    connection: psycopg.Connection, rows: Sequence[Row], *, rejected: bool = False
+    connection: psycopg.Connection,
+    rows: Sequence[Row],
+    insert: Callable[[Sequence[Row]], int],
+    *,
+    rejected: bool = False,
 ) -> tuple[int, list[DeadLetter]]:
     """Insert the rows that are new; where that is rejected, each half alone, down to the rows at fault.
 
@@ -276,7 +360,7 @@ def _insert_what_can_be(
     if not rejected or len(rows) == 1:
         try:
             with connection.transaction():
-                return _insert(connection, rows), []
+                return insert(rows), []
         except psycopg.Error as error:
             if classify_error(error).disposition is not Disposition.DATA:
                 raise
@@ -287,51 +371,48 @@ def _insert_what_can_be(
                 )
                 return 0, [dead_letter]
     middle = len(rows) // 2
-    left, left_dead = _insert_what_can_be(connection, rows[:middle])
-    right, right_dead = _insert_what_can_be(connection, rows[middle:])
+    left, left_dead = _insert_what_can_be(connection, rows[:middle], insert)
+    right, right_dead = _insert_what_can_be(connection, rows[middle:], insert)
     return left + right, left_dead + right_dead
 
 
-def _save_state(cursor: psycopg.Cursor, found: Sequence[Incarnation]) -> None:
-    """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there."""
-    newest: dict[str, Incarnation] = {}
-    for each in found:
-        known = newest.setdefault(each.trader_id, each)
-        if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
-            newest[each.trader_id] = each
-    cursor.execute(_SQL["save_state"], _columns([each.newest for each in newest.values()]))
+def _save_state(
+    cursor: psycopg.Cursor, found: Iterable[tuple[str, Sequence[Incarnation]]], *, assigns: bool
+) -> None:
+    """Move risk_state on to the newest snapshot of each trader, where it is newer than what is there.
+
+    found: by which namespace they came, and what. Raises _OtherNamespace where that is not the trader's.
+    """
+    newest: dict[str, tuple[str, Incarnation]] = {}
+    came_by = ""
+    for came_by, of in found:
+        for each in of:
+            by, known = newest.setdefault(each.trader_id, (came_by, each))
+            if by != came_by:
+                raise _OtherNamespace
+            if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
+                newest[each.trader_id] = (came_by, each)
+    columns = _columns([each.newest for _, each in newest.values()])
+    columns["namespace"] = [by if assigns else None for by, _ in newest.values()]
+    try:
+        cursor.execute(_SQL["save_state"], {**columns, "came_by": came_by})
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name != _NAMESPACE_CHECK:
+            raise
+        raise _OtherNamespace from None
 
 
 def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for snapshot in snapshots:
-            copy.write_row(_row(snapshot))
+        for each in snapshots:
+            copy.write_row(_VALUES(each))
 
 
-def _columns(snapshots: Sequence[WireSnapshot]) -> list[list[object]]:
-    """A list for each column."""
-    return list(map(list, zip(*map(_row, snapshots), strict=True)))
-
-
-def _row(s: WireSnapshot) -> tuple[object, ...]:
-    """The columns' values, in their order."""
-    return (
-        s.trader_id,
-        s.epoch,
-        s.seq,
-        s.recorded_at,
-        s.daily_pnl,
-        s.drawdown_pct,
-        s.current_equity,
-        s.peak_equity,
-        s.trading_paused,
-        s.paused_until,
-        s.last_reset_time,
-        s.trace_id,
-        s.reason,
-        s.merged,
-    )
+def _columns(snapshots: Sequence[WireSnapshot]) -> dict[str, list[object]]:
+    """Column -> its values."""
+    rows = map(_VALUES, snapshots)
+    return dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:
@@ -366,10 +447,19 @@ def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequ
 
 def _dead_letter_row(
     stream: str, dead: DeadLetter, reason: str | None = None, *, named: bool = True
-) -> tuple[object, ...]:
+) -> dict[str, object]:
     identity = dead.identity
-    key = (identity.trader_id if named else None, identity.epoch, identity.seq) if identity else (None,) * 3
-    return (stream, dead.entry_id, reason or dead.reason, dead.sqlstate, *key, dead.payload)
+    return {
+        "stream": stream,
+        "entry_id": dead.entry_id,
+        "reason": reason or dead.reason,
+        "sqlstate": dead.sqlstate,
+        "trader_id": identity.trader_id if identity and named else None,
+        "epoch": identity.epoch if identity else None,
+        "seq": identity.seq if identity else None,
+        "payload": dead.payload,
+        "came_by": namespace_of(stream),
+    }
 
 
 def _escaped(text: str) -> str:

@@ -39,8 +39,10 @@ INSERT INTO risk_state_history (
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
 )
 SELECT * FROM unnest(
-    %b::text[], %b::int8[], %b::int8[], %b::timestamptz[], %b::float8[], %b::float8[], %b::float8[], %b::float8[],
-    %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::text[], %b::text[], %b::int4[]
+    %(trader_id)b::text[], %(epoch)b::int8[], %(seq)b::int8[], %(recorded_at)b::timestamptz[],
+    %(daily_pnl)b::float8[], %(drawdown_pct)b::float8[], %(current_equity)b::float8[], %(peak_equity)b::float8[],
+    %(trading_paused)b::bool[], %(paused_until)b::timestamptz[], %(last_reset_time)b::timestamptz[],
+    %(trace_id)b::text[], %(reason)b::text[], %(merged)b::int4[]
 );
 
 -- name: copy_staging
@@ -64,19 +66,24 @@ FROM staging ORDER BY trader_id, recorded_at, epoch, seq
 ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING;
 
 -- name: save_state
+-- namespace: which the trader belongs to from now on, where it belongs to none yet. came_by: the namespace, where
+-- no trader gets one. What came by another namespace than the trader's would make its namespace empty, which
+-- violates risk_state_namespace_check: nothing of the transaction is stored then.
 INSERT INTO risk_state AS state (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason
+    trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
 )
 SELECT
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason
+    trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
 FROM unnest(
-    %b::text[], %b::int8[], %b::int8[], %b::timestamptz[], %b::float8[], %b::float8[], %b::float8[], %b::float8[],
-    %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::text[], %b::text[], %b::int4[]
+    %(trader_id)b::text[], %(epoch)b::int8[], %(seq)b::int8[], %(recorded_at)b::timestamptz[],
+    %(daily_pnl)b::float8[], %(drawdown_pct)b::float8[], %(current_equity)b::float8[], %(peak_equity)b::float8[],
+    %(trading_paused)b::bool[], %(paused_until)b::timestamptz[], %(last_reset_time)b::timestamptz[],
+    %(trace_id)b::text[], %(reason)b::text[], %(merged)b::int4[], %(namespace)s::text[]
 ) AS newest (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason, merged
+    trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
 )
 ORDER BY trader_id COLLATE "C"
 ON CONFLICT (trader_id) DO UPDATE SET
@@ -85,10 +92,23 @@ ON CONFLICT (trader_id) DO UPDATE SET
     current_equity = excluded.current_equity, peak_equity = excluded.peak_equity,
     trading_paused = excluded.trading_paused, paused_until = excluded.paused_until,
     last_reset_time = excluded.last_reset_time, trace_id = excluded.trace_id,
-    reason = excluded.reason, updated_at = now()
-WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq);
+    reason = excluded.reason, updated_at = now(),
+    namespace = CASE WHEN state.namespace <> coalesce(excluded.namespace, %(came_by)s) THEN ''
+                     ELSE coalesce(state.namespace, excluded.namespace) END
+WHERE (state.epoch, state.seq) < (excluded.epoch, excluded.seq)
+   OR state.namespace <> coalesce(excluded.namespace, %(came_by)s);
+
+-- name: namespaces_of_traders
+SELECT trader_id, namespace FROM risk_state
+WHERE trader_id = ANY (%(traders)s::text[]) AND namespace IS NOT NULL;
 
 -- name: save_dead_letter
+-- What names a trader of another namespace names no snapshot of that trader: it counts as unidentified.
 INSERT INTO risk_dead_letter (stream, entry_id, reason, sqlstate, trader_id, epoch, seq, payload)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+SELECT %(stream)s, %(entry_id)s, %(reason)s, %(sqlstate)s,
+       CASE WHEN own THEN %(trader_id)s::text END, CASE WHEN own THEN %(epoch)s::bigint END,
+       CASE WHEN own THEN %(seq)s::bigint END, %(payload)s
+FROM (SELECT NOT EXISTS (
+    SELECT FROM risk_state WHERE trader_id = %(trader_id)s::text AND namespace <> %(came_by)s
+) AS own) AS looked_up
 ON CONFLICT DO NOTHING;

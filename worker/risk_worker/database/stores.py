@@ -19,9 +19,10 @@ class PostgresStores:
     The second connection is opened when it is first needed. Only cut() is thread-safe.
     """
 
-    def __init__(self, url: str, identity: str | None = None) -> None:
+    def __init__(self, url: str, identity: str | None = None, *, assigns_traders: bool = False) -> None:
         """As PostgresStore."""
-        self._stores = (PostgresStore(url, identity), PostgresStore(url, identity))
+        first, second = (PostgresStore(url, identity, assigns_traders=assigns_traders) for _ in range(2))
+        self._stores = (first, second)
 
     def save_all(self, batches: Sequence[Batch]) -> list[Outcome]:
         """As PostgresStore."""

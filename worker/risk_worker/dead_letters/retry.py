@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psycopg
 
+from risk_producer.contract.keys import namespace_of
 from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_worker.database.reader import DatabaseUnavailable, as_of_one_moment, connected
@@ -38,17 +39,22 @@ class RetryResult:
 
 
 def retry(
-    url: str, which: DeadLetterFilter, *, on_result: Callable[[DeadLetterRow, str | None], None]
+    url: str,
+    which: DeadLetterFilter,
+    *,
+    on_result: Callable[[DeadLetterRow, str | None], None],
+    assigns_traders: bool = False,
 ) -> RetryResult:
     """Store what can be stored by now, as the drain does; the rest stays, with its new reason.
 
     History is filled; risk_state moves on where a dead letter is newer than it, never back.
-    on_result() is called for each dead letter: with None when it is stored and removed, else with the reason.
+    assigns_traders: as PostgresStore has it. on_result() is called for each dead letter: with None when it is
+    stored and removed, else with the reason.
     Raises DatabaseUnavailable, ConfigurationError.
     """
     result = RetryResult()
     with (
-        PostgresStore(url) as store,
+        PostgresStore(url, assigns_traders=assigns_traders) as store,
         connected(url) as connection,
         contextlib.closing(rows(url, which, by_stream=True)) as selected,
     ):
@@ -140,6 +146,7 @@ def _update(connection: psycopg.Connection, row: DeadLetterRow, dead: DeadLetter
         "trader_id": snapshot.trader_id if snapshot else row.trader_id,
         "epoch": snapshot.epoch if snapshot else row.epoch,
         "seq": snapshot.seq if snapshot else row.seq,
+        "came_by": namespace_of(row.stream),
     }
     connection.execute(_SQL["update"], _name(row) | now)
     return reason

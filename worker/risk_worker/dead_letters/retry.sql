@@ -6,7 +6,12 @@ WHERE stream = %(stream)s AND entry_id = %(entry_id)s AND payload = %(payload)s;
 
 -- name: update
 UPDATE risk_dead_letter
-SET reason = %(reason)s, sqlstate = %(sqlstate)s, trader_id = %(trader_id)s, epoch = %(epoch)s, seq = %(seq)s
+SET reason = %(reason)s, sqlstate = %(sqlstate)s,
+    trader_id = CASE WHEN own THEN %(trader_id)s::text END, epoch = CASE WHEN own THEN %(epoch)s::bigint END,
+    seq = CASE WHEN own THEN %(seq)s::bigint END
+FROM (SELECT NOT EXISTS (
+    SELECT FROM risk_state WHERE trader_id = %(trader_id)s::text AND namespace <> %(came_by)s
+) AS own) AS looked_up
 WHERE stream = %(stream)s AND entry_id = %(entry_id)s AND payload = %(payload)s;
 
 -- name: is_stored

@@ -237,8 +237,8 @@ class Both:
 
     def database(self) -> Iterator[Finding]:
         """The streams are stored in this database."""
-        seen = in_use.look(self._streams.client, self._settings.keyspace, self._settings.partitions)
-        names = [self._settings.keyspace.keys(number).database for number in range(seen.width)]
+        seen = in_use.look_at_all(self._streams.client, self._settings.keyspace, self._settings.partitions)
+        names = [self._settings.keyspace.keys(number).database for number in seen.numbers]
         held = ask_each(self._streams.client, [(name, ("GET", name)) for name in names])
         identity = identity_of(self._database.connected())
         others = [
@@ -256,17 +256,21 @@ class Both:
 
     def partitions(self) -> Iterator[Finding]:
         """Both know the same number of partitions."""
-        seen = in_use.look(self._streams.client, self._settings.keyspace, self._settings.partitions)
         stored = partitioning.stored(self._database.connected())
-        if seen.agreed is None or stored is None:
-            yield ok("the number of partitions is not agreed on in both yet: a worker sees to it")
-        elif stored.numbers != seen.agreed.numbers:
-            yield warning(
-                f"Redis has {seen.agreed.text} as the number of partitions, and Postgres {stored.text}",
-                "A worker makes them the same within seconds: start one, or look at its log",
-            )
-        else:
-            yield ok(f"both know {stored.partitions} partitions")
+        keyspace = self._settings.keyspace
+        for one in keyspace.each:
+            seen = in_use.look(self._streams.client, one, self._settings.partitions)
+            of = f" of namespace {one.namespace}" if keyspace.is_several else ""
+            if seen.agreed is None or stored is None:
+                yield ok(f"the number of partitions{of} is not agreed on in both yet: a worker sees to it")
+            elif partitioning.joined(stored, keyspace, seen).numbers != seen.agreed.numbers:
+                yield warning(
+                    f"Redis has {seen.agreed.text} as the number of partitions{of}, and Postgres "
+                    f"{stored.text}",
+                    "A worker makes them the same within seconds: start one, or look at its log",
+                )
+            else:
+                yield ok(f"both know {seen.agreed.partitions} partitions{of}")
 
     def clocks(self) -> Iterator[Finding]:
         """The two clocks, against each other."""

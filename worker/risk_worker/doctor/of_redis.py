@@ -127,14 +127,15 @@ class Streams:
 
     def memory(self) -> Iterator[Finding]:
         """maxmemory, against all streams at their cap."""
-        seen = in_use.look(self.client, self._settings.keyspace, self._settings.partitions)
-        numbers = range(self._settings.partitions if seen.agreed is None else seen.agreed.partitions)
-        cap = -(-self._settings.stream_maxlen // len(numbers))
+        settings = self._settings
+        seen = in_use.look_at_all(self.client, settings.keyspace, settings.partitions)
+        caps = seen.caps(settings.stream_maxlen, settings.partitions)
         entry_bytes, held = self._entry_bytes(seen.entries)
         for each in self._servers():
-            of_it = [number for number in each.partitions if number in numbers]
-            needs = cap * len(of_it) * entry_bytes
-            full = f"full streams ({cap * len(of_it):,} entries of {entry_bytes} bytes) take {_size(needs)}"
+            of_it = [number for number in each.partitions if number in caps]
+            entries = sum(caps[number] for number in of_it)
+            needs = entries * entry_bytes
+            full = f"full streams ({entries:,} entries of {entry_bytes} bytes) take {_size(needs)}"
             if each.memory_limit is None:
                 yield warning(
                     f"{each.address} has no maxmemory; {full}",
@@ -145,7 +146,8 @@ class Streams:
             others = max(0, (each.memory_used or 0) - sum(held.get(number, 0) for number in of_it))
             room = each.memory_limit - others
             if needs > room:
-                fits = max(0, room) // entry_bytes * len(numbers) // max(1, len(of_it))
+                of_namespace = len(caps) // len(settings.keyspace.namespaces)
+                fits = max(0, room) // entry_bytes * of_namespace // max(1, len(of_it))
                 yield warning(
                     f"{full}, and {each.address} has {_size(max(0, room))} for them: it refuses writes "
                     "before they are full",
@@ -176,34 +178,37 @@ class Streams:
 
     def partitions(self) -> Iterator[Finding]:
         """Traders and workers agree on their number: it stands beside each stream."""
-        here = self._settings.partitions
-        seen = in_use.look(self.client, self._settings.keyspace, here)
-        if seen.agreed is None:
-            yield warning(
-                "nothing is agreed on yet about the number of partitions",
-                f"The first worker or trader makes it RISK_PARTITIONS, which is {here} here",
-            )
-            return
-        if here != seen.agreed.partitions:
-            yield warning(
-                f"RISK_PARTITIONS is {here} here, and the deployment has {seen.agreed.partitions} "
-                "partitions, which is what counts",
-                "Correct the environment, or change the deployment: riskstream partitions",
-            )
-        if not seen.uniform:
-            yield warning(
-                "not all partitions have the same copy of what is agreed on: "
-                f"{_copies(seen.copies.values())}",
-                "A worker writes them anew within seconds: start one, or look at its log",
-            )
-        elif here == seen.agreed.partitions:
-            yield ok(f"all {seen.agreed.partitions} partitions have the same copy of their number")
+        here, keyspace = self._settings.partitions, self._settings.keyspace
+        for one in keyspace.each:
+            seen = in_use.look(self.client, one, here)
+            of = f" of namespace {one.namespace}" if keyspace.is_several else ""
+            if seen.agreed is None:
+                yield warning(
+                    f"nothing is agreed on yet about the number of partitions{of}",
+                    f"The first worker or trader makes it RISK_PARTITIONS, which is {here} here",
+                )
+                continue
+            if here != seen.agreed.partitions:
+                yield warning(
+                    f"RISK_PARTITIONS is {here} here, and the deployment has {seen.agreed.partitions} "
+                    f"partitions{of}, which is what counts",
+                    "Correct the environment, or change the deployment: riskstream partitions",
+                )
+            if not seen.uniform:
+                yield warning(
+                    f"not all partitions{of} have the same copy of what is agreed on: "
+                    f"{_copies(seen.copies.values())}",
+                    "A worker writes them anew within seconds: start one, or look at its log",
+                )
+            elif here == seen.agreed.partitions:
+                yield ok(f"all {seen.agreed.partitions} partitions{of} have the same copy of their number")
 
     def _servers(self) -> list[ServerFacts]:
         if self._facts is None:
             settings = self._settings
-            width = in_use.look(self.client, settings.keyspace, settings.partitions).width
-            self._facts = server.look(self.client, [settings.keyspace.keys(each) for each in range(width)])
+            keyspace = settings.keyspace
+            numbers = in_use.look_at_all(self.client, keyspace, settings.partitions).numbers
+            self._facts = server.look(self.client, [keyspace.keys(each) for each in numbers], keyspace)
         return self._facts
 
     def _entry_bytes(self, entries: Any) -> tuple[int, dict[int, int]]:

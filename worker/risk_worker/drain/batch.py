@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from risk_producer.contract.keys import namespace_of
 from risk_producer.contract.wire import Identity, WireSnapshot, decode, identity_of
 from risk_producer.errors import InvalidSnapshot
 
@@ -97,6 +98,11 @@ class Batch:
         return len(self.rows) + len(self.dead)
 
     @property
+    def namespace(self) -> str:
+        """By which namespace it came; "": by none."""
+        return namespace_of(self.stream)
+
+    @property
     def incarnations(self) -> list[Incarnation]:
         """Of all rows; found once, after all rows were added."""
         if self._incarnations is None:
@@ -122,6 +128,12 @@ class Outcome:
     """All dead letters of the batch: those that decoding found and those that the database rejected."""
     duplicates: int
     """Snapshots that history already had: this batch, or a part of it, had been stored before."""
+
+
+def of_another_namespace(trader_id: str, owner: str, came_by: str) -> str:
+    """The reason of a dead letter of a trader that belongs to another namespace."""
+    way = f"namespace {came_by}" if came_by else "no namespace"
+    return f"the trader {trader_id!r} belongs to namespace {owner}, and this came by {way}"
 
 
 def not_given_out(epoch: int, newest: int) -> str:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from risk_producer.contract.keys import PARTITIONS_MAX, Keyspace
+from risk_producer.contract.keys import Keyspace
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS, redis_client
-from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
 from risk_worker.database.reader import DatabaseUnavailable, connected
+from risk_worker.recovery.assignment import compare_again
 
 SHOWN: Final = 10
 """Of the rows that history cannot hold, so many are named."""
@@ -164,5 +164,4 @@ def _compare_again(redis_url: str, keyspace: Keyspace) -> None:
         contextlib.suppress(*REDIS_ERRORS),  # a Redis that is away is compared when it is back
         redis_client(redis_url, answer_timeout_s=10, connect_timeout_s=5) as client,
     ):
-        floors = [keyspace.keys(partition).floors for partition in range(PARTITIONS_MAX)]
-        ask(client, [(key, ("HDEL", key, "")) for key in floors])
+        compare_again(client, keyspace)

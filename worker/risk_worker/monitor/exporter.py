@@ -81,8 +81,8 @@ class Exporter:
         self._keyspace = self._sources.keyspace
         self._bound_s = bound_s
         self._known = Known()
-        self._watch = Watch(client, self._width, self._keyspace)
-        self.readiness = Readiness(client, rq or client, self._width, self._keyspace, self._watch)
+        self._watch = Watch(client, self._numbers, self._keyspace)
+        self.readiness = Readiness(client, rq or client, self._numbers, self._keyspace, self._watch)
         self._lock = threading.Lock()
         self._reading: _Reading | None = None
         self._answered = True
@@ -129,27 +129,33 @@ class Exporter:
             log.warning("The exporter gets answers from Redis again, and serves all metrics")
         self._answered = result.page is not None
 
-    def _width(self) -> int:
+    def _numbers(self) -> Sequence[int]:
+        """Of all streams."""
         wish = self._sources.partitions
         if self._known.seen is None:
             self._known.look(self._client, self._keyspace, wish)
-        return self._known.width(wish)
+        return self._known.numbers(self._keyspace, wish)
+
+    def _label(self, keys: Keys) -> str:
+        """Of a partition: 3, or desk1/3 where there are several namespaces."""
+        return self._keyspace.name(self._keyspace.number_of(keys))
 
     def _read_page(self) -> Page:
         """Raises one of REDIS_ERRORS."""
         page, unreadable = Page(), list[str]()
         seen = self._known.look(self._client, self._keyspace, self._sources.partitions)
-        everything = [self._keyspace.keys(partition) for partition in range(seen.width)]
-        partitions = [keys for keys in everything if keys.partition not in seen.away]
+        wish, maxlen, unknown = self._sources.partitions, self._sources.maxlen, seen.away
+        everything = [self._keyspace.keys(number) for number in seen.numbers]
+        partitions = [self._keyspace.keys(number) for number in seen.numbers if number not in unknown]
         away = self._add_counters(page, partitions, unreadable)
-        self._name_away({**dict.fromkeys(seen.away, None), **away})
+        reasons = {self._label(keys): error for keys, error in away.items()}
+        self._name_away({**dict.fromkeys(map(self._keyspace.name, sorted(unknown))), **reasons})
         page.add(catalogue.UP, 1, "redis")
-        agreed = self._sources.partitions if seen.agreed is None else seen.agreed.partitions
-        page.add(catalogue.PARTITIONS, agreed)
-        self._add_progress(page, -(-self._sources.maxlen // agreed), unreadable)
-        self._add_workers(page, seen.width, unreadable)
+        page.add(catalogue.PARTITIONS, wish if seen.agreed is None else seen.agreed)
+        self._add_progress(page, seen.caps(maxlen, wish), unreadable)
+        self._add_workers(page, seen.numbers, unreadable)
         self._add_servers(page, everything)
-        served = [keys for keys in partitions if keys.partition not in away]
+        served = [keys for keys in partitions if keys not in away]
         self._sources.traders.add_to(page, self._client, served, unreadable)
         page.add(catalogue.UNREADABLE, len(unreadable))
         self._unreadable.report(unreadable)
@@ -157,7 +163,7 @@ class Exporter:
 
     def _add_counters(
         self, page: Page, partitions: Sequence[Keys], unreadable: list[str]
-    ) -> dict[int, Exception]:
+    ) -> dict[Keys, Exception]:
         """What workers count. Returns the partitions whose node does not answer, and why."""
         questions: list[Question] = []
         for keys in partitions:
@@ -167,13 +173,13 @@ class Exporter:
         pongs = answers[::3]
         if pongs and all(isinstance(pong, Exception) for pong in pongs):
             raise pongs[0]
-        away: dict[int, Exception] = {}
+        away: dict[Keys, Exception] = {}
         for at, keys in enumerate(partitions):
             pong, counted, latencies = answers[3 * at : 3 * at + 3]
             if isinstance(pong, AWAY):
-                away[keys.partition] = pong
+                away[keys] = pong
                 continue
-            partition = str(keys.partition)
+            partition = self._label(keys)
             counts = numbers(counted, keys.counters, unreadable)
             for counter, metric in catalogue.OF_PARTITION.items():
                 if counter in counts or not _holds(counted, counter):
@@ -186,9 +192,10 @@ class Exporter:
                 page.add_histogram(catalogue.LATENCY, _cumulative(of_latency), total_s, partition)
         return away
 
-    def _add_progress(self, page: Page, maxlen: int, unreadable: list[str]) -> None:
+    def _add_progress(self, page: Page, caps: Mapping[int, int], unreadable: list[str]) -> None:
+        of_former = max(caps.values(), default=0)  # of a partition that traders are not divided into any more
         for each in self._watch.look():
-            partition = str(each.partition)
+            partition = each.shown
             page.add(catalogue.STALLED, each.stalled_s, partition)
             if each.away:
                 continue
@@ -196,14 +203,14 @@ class Exporter:
                 unreadable.append(f"{each.keys.snapshots} ({each.error})")
                 continue
             page.add(catalogue.LENGTH, each.length, partition)
-            page.add(catalogue.MAXLEN, maxlen, partition)
+            page.add(catalogue.MAXLEN, caps.get(self._keyspace.number_of(each.keys), of_former), partition)
             page.add(catalogue.OLDEST, each.oldest_age_s, partition)
 
-    def _add_workers(self, page: Page, width: int, unreadable: list[str]) -> None:
+    def _add_workers(self, page: Page, partitions: Sequence[int], unreadable: list[str]) -> None:
         """What RQ's Redis knows; only risk_up where it does not answer."""
         rq = self._rq or self._client
         try:
-            workers, counts = workers_of(rq, width, self._keyspace)
+            workers, counts = workers_of(rq, partitions, self._keyspace)
             pipeline = rq.pipeline(transaction=False)
             pipeline.hgetall(self._keyspace.drain_jobs)
             [jobs] = pipeline.execute(raise_on_error=False)
@@ -219,15 +226,15 @@ class Exporter:
         page.add(catalogue.WORKERS, busy, "busy")
         page.add(catalogue.WORKERS, len(alive) - busy, "idle")
         page.add(catalogue.WORKERS, len(workers) - len(alive), "dead")
-        for partition, count in enumerate(counts):
-            page.add(catalogue.PARTITION_WORKERS, count, str(partition))
+        for number, count in counts.items():
+            page.add(catalogue.PARTITION_WORKERS, count, self._keyspace.name(number))
         page.add(catalogue.COMMIT_WAIT, max((each.commit_wait_s for each in alive), default=0.0))
         enqueued = numbers(jobs, self._keyspace.drain_jobs, unreadable)
         page.add(catalogue.JOBS_ENQUEUED, enqueued.get("enqueued", 0))
         page.add(catalogue.JOBS_FAILED, enqueued.get("failed", 0))
 
     def _add_servers(self, page: Page, partitions: Sequence[Keys]) -> None:
-        servers = server.look(self._client, partitions)
+        servers = server.look(self._client, partitions, self._keyspace)
         for each in servers:
             page.add(catalogue.REDIS_WRITES, int(each.refusal is None), each.address)
             if each.version is not None:
@@ -240,14 +247,14 @@ class Exporter:
         # Of one that does not answer another line says so.
         self._refusals.report(server.refusals([each for each in servers if not each.away]))
 
-    def _name_away(self, away: Mapping[int, Exception | None]) -> None:
+    def _name_away(self, away: Mapping[str, Exception | None]) -> None:
         """Log which partitions' nodes do not answer, once; and that all do again."""
         if away and not self._misses_nodes:
             reasons = [str(each) for each in away.values() if each is not None]
             log.error(
                 "The exporter gets no answer from the nodes of Redis that have the partitions %s, and leaves "
                 "these out%s",
-                ", ".join(map(str, sorted(away))),
+                ", ".join(away),
                 f": {reasons[0]}" if reasons else "",
             )
         elif self._misses_nodes and not away:

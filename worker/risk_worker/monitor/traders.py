@@ -2,6 +2,9 @@
 
 All of it is in Redis: the counts that workers keep, and the newest admitted snapshot of each trader. Hashes
 are read a page at a time; what has not changed since the last time is neither decoded nor written again.
+
+What several namespaces hold under one name stays apart, each with a label `namespace`: traders of one of them
+may write there whatever they like.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ _BACKEND: Final = ',backend="postgres"'
 Raw = tuple[bytes | None, ...]
 """What Redis holds of a trader, as it is: newest, attempts, failures, latency_ms; of each partition."""
 _HASHES: Final = ("latest", "attempts", "failures", "latency_ms")
+_Name = tuple[str, bytes]
+"""The namespace, "" where there is one alone; and the name in it."""
 
 
 class _Trader:
@@ -55,9 +60,10 @@ class _Trader:
         "unreadable",
     )
 
-    def __init__(self, raw_name: bytes, metrics: Sequence[Metric]) -> None:
+    def __init__(self, name: _Name, metrics: Sequence[Metric]) -> None:
+        namespace, raw_name = name
         self.name = text(raw_name)
-        labels = f'{{trader_id="{escaped(self.name)}"'
+        labels = f'{{trader_id="{escaped(self.name)}"' + (f',namespace="{namespace}"' if namespace else "")
         self.prefixes = [
             f"{metric.name}{labels}{_BACKEND if 'backend' in metric.labels else ''}}} " for metric in metrics
         ]
@@ -158,7 +164,7 @@ class Traders:
         self._forget_after_s = forget_after_s
         self._clock = clock
         self._now = now
-        self._known: dict[bytes, _Trader] = {}
+        self._known: dict[_Name, _Trader] = {}
 
     def add_to(
         self, page: Page, client: RedisClient, partitions: Sequence[Keys], unreadable: list[str]
@@ -171,7 +177,9 @@ class Traders:
             return
         found = self._read(client, partitions, unreadable)
         at, time_of_day = self._clock(), self._now()
-        self._known = {name: self._update(name, raw, at, time_of_day) for name, raw in found.items() if name}
+        self._known = {
+            name: self._update(name, raw, at, time_of_day) for name, raw in found.items() if name[1]
+        }
         active = [trader for trader in self._known.values() if not self._is_silent(trader, at)]
         chosen = self._chosen(active)
         for trader in chosen:
@@ -188,10 +196,11 @@ class Traders:
 
     def _read(
         self, client: RedisClient, partitions: Sequence[Keys], unreadable: list[str]
-    ) -> dict[bytes, Raw]:
+    ) -> dict[_Name, Raw]:
         """A trader that moved to another partition has left its counts in the old one: all are read."""
+        is_several = len({keys.namespace for keys in partitions}) > 1
         hashes = scan.hashes(client, [getattr(keys, name) for keys in partitions for name in _HASHES])
-        found: dict[bytes, Raw] = {}
+        found: dict[_Name, Raw] = {}
         for keys in partitions:
             held: list[Mapping[bytes, bytes]] = []
             for name in _HASHES:
@@ -202,12 +211,14 @@ class Traders:
                     answer = {}
                 held.append(answer)
             of_newest, attempts, failures, latency_ms = (each.get for each in held)
+            namespace = keys.namespace if is_several else ""
             for name_of in set().union(*held):
                 raw = (of_newest(name_of), attempts(name_of), failures(name_of), latency_ms(name_of))
-                found[name_of] = found[name_of] + raw if name_of in found else raw
+                of = (namespace, name_of)
+                found[of] = found[of] + raw if of in found else raw
         return found
 
-    def _update(self, name: bytes, raw: Raw, at: float, time_of_day: float) -> _Trader:
+    def _update(self, name: _Name, raw: Raw, at: float, time_of_day: float) -> _Trader:
         trader = self._known.get(name)
         if trader is not None and trader.raw == raw:
             return trader

@@ -20,7 +20,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
@@ -99,7 +99,8 @@ class NotAgreedOn(RiskError):
 class Findings:
     """What comparisons found that a person should know: a line of each kind for all partitions of a share."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyspace: Keyspace = NO_NAMESPACE) -> None:
+        self._keyspace = keyspace
         self._restored: dict[int, int] = {}  # partition -> traders
         self._behind: list[str] = []
 
@@ -117,7 +118,7 @@ class Findings:
         if self._restored:
             log.warning(
                 "%s in Redis, which is new or had lost data, got %d traders back from Postgres",
-                named(self._restored).capitalize(),
+                _capital(named(self._restored, self._keyspace)),
                 sum(self._restored.values()),
             )
         if self._behind:
@@ -147,7 +148,9 @@ class Floors(ConnectionOwner):
         identity: str | None = None,
         findings: Findings | None = None,
     ) -> None:
-        """identity: of the database; nothing is restored where Redis names another one. None: not asked.
+        """partition: the number of its stream.
+
+        identity: of the database; nothing is restored where Redis names another one. None: not asked.
 
         findings: gets what compare() would log.
         """
@@ -158,7 +161,7 @@ class Floors(ConnectionOwner):
         self._keys = keyspace.keys(partition)
         self._partitioning: Partitioning | None = None
         self._identity = identity
-        self._findings = Findings() if findings is None else findings
+        self._findings = Findings(keyspace) if findings is None else findings
         self._restore = client.register_script(script(__package__, "restore"))
 
     def look(self) -> bool:
@@ -218,6 +221,11 @@ class Floors(ConnectionOwner):
         return marker or b"", _run_id(server)
 
     @property
+    def name(self) -> str:
+        """For a person."""
+        return named([self.partition], self._keyspace)
+
+    @property
     def key(self) -> str:
         """A key of the partition, which shows its server."""
         return self._keys.floors
@@ -250,11 +258,12 @@ class Floors(ConnectionOwner):
         connection = self._connected()
         with connection.transaction():
             connection.execute(_SQL["wait_briefly"])
-            return rows_of(connection, _SQL["page_of_states"], {"after": after, "page": PAGE})
+            asked = {"after": after, "page": PAGE, "namespace": self._keys.namespace}
+            return rows_of(connection, _SQL["page_of_states"], asked)
 
     def _restored_page(self, marker: bytes, following: str, rows: Sequence[dict[str, Any]]) -> _Restored:
         """Restore what this Redis lost of a page, and set the marker to `following`."""
-        own = [row for row in rows if self.partition in self._places(row["trader_id"])]
+        own = [row for row in rows if self._keys.partition in self._places(row["trader_id"])]
         elsewhere = self._admitted_elsewhere(own)
         states: list[_State] = []
         for row in own:
@@ -288,11 +297,11 @@ class Floors(ConnectionOwner):
         rows_in: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
             for partition in self._places(row["trader_id"]):
-                if partition != self.partition:
+                if partition != self._keys.partition:
                     rows_in.setdefault(partition, []).append(row)
         questions: list[Question] = []
         for partition, of in rows_in.items():
-            admitted = self._keyspace.keys(partition).admitted
+            admitted = Keys(partition, self._keys.namespace).admitted
             fields = [f"{row['epoch']}:{row['trader_id']}" for row in of]
             questions.append((admitted, ("HMGET", admitted, *fields)))
         return {
@@ -342,8 +351,8 @@ class FloorsOfShare:
         known: learns whether Postgres knows the number of partitions.
         """
         self._client = client
-        self._findings = Findings()
         url, keyspace = settings.require_database_url(), settings.keyspace
+        self._findings = Findings(keyspace)
         self._floors = [
             Floors(client, url, partition, keyspace, identity, self._findings) for partition in partitions
         ]
@@ -394,8 +403,8 @@ class FloorsOfShare:
             if monotonic() >= self._logged_at and not isinstance(error, AWAY):
                 self._logged_at = monotonic() + _REPEAT_EVERY_S
                 log.error(
-                    "The worker cannot compare partition %d of Redis with Postgres, and tries again: %s",
-                    floors.partition,
+                    "The worker cannot compare %s of Redis with Postgres, and tries again: %s",
+                    floors.name,
                     classify_error(error) if isinstance(error, psycopg.Error) else error,
                 )
             return True
@@ -425,6 +434,11 @@ class FloorsOfShare:
         self._findings.log()
         for each in self._floors:
             each.close()
+
+
+def _capital(text: str) -> str:
+    """As the beginning of a sentence; names in it stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _run_id(server: Any) -> str:

@@ -5,7 +5,9 @@
 SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '2s';
 
 -- name: page_of_states
+-- Of the traders of one namespace, and of those that belong to none.
 SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
        trading_paused, paused_until, last_reset_time, trace_id, reason
 FROM risk_state
-WHERE trader_id > %(after)s ORDER BY trader_id LIMIT %(page)s::int;
+WHERE trader_id > %(after)s AND coalesce(namespace = %(namespace)s, true)
+ORDER BY trader_id LIMIT %(page)s::int;

@@ -3,6 +3,9 @@
 Redis has a copy in each partition (see risk_producer/contract/partitioning.py), Postgres one row. Where they
 differ, the greater version counts, and the numbers of the other are looked at too: so a Redis that lost its
 data gets back what was agreed on, and one that was there before Postgres' row fills that.
+
+Where several namespaces are served, each keeps its copies for itself: what stands in one of them, which its
+traders may write, changes neither Postgres nor another one.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from risk_producer.transport.servers import ask
 from risk_worker.database import connection as database
 from risk_worker.database.deployment import identity_of
 from risk_worker.stream import partitions
-from risk_worker.stream.bindings import Bindings
+from risk_worker.stream.bindings import Bindings, OtherDatabase
 from risk_worker.stream.partitions import InUse
 
 if TYPE_CHECKING:
@@ -45,20 +48,43 @@ def stored(connection: psycopg.Connection) -> Partitioning | None:
 def agree(client: RedisClient, database_url: str, keyspace: Keyspace, wish: int) -> Partitioning:
     """Make what Redis and Postgres know the same; where neither knows anything, the wish is agreed on.
 
-    Raises one of ERRORS.
+    Returns what Postgres has. Raises one of ERRORS.
     """
-    seen = partitions.look(client, keyspace, wish)
+    seen = partitions.look_at_all(client, keyspace, wish)
     with database.connect(database_url, database.STORE) as connection:
         bindings = Bindings(client, identity_of(connection))
-        bindings.require_own(bindings.held(keyspace.keys(each).database for each in {0, *seen.copies}))
-        copies = [copy for copy in seen.copies.values() if copy is not None]
-        found = join_stored(connection, copies, Partitioning.wished(wish).first())
-    announce(client, keyspace, found, seen)
+        own: list[tuple[Keyspace, InUse]] = []
+        for one, of in zip(keyspace.each, seen.found, strict=True):
+            try:
+                bindings.require_own(bindings.held(one.keys(each).database for each in {0, *of.copies}))
+            except OtherDatabase:
+                if not keyspace.is_several:
+                    raise
+            else:
+                own.append((one, of))
+        copies = [copy for copy in seen.found[0].copies.values() if copy is not None]
+        first = Partitioning.wished(seen.agreed or wish).first()
+        found = join_stored(connection, [] if keyspace.is_several else copies, first)
+    for one, of in own:
+        announce(client, one, joined(found, keyspace, of), of)
     return found
 
 
+def joined(found: Partitioning, keyspace: Keyspace, seen: InUse) -> Partitioning:
+    """What the copies of one namespace should hold, of all that are served; found: what Postgres has.
+
+    That of the only namespace is part of it already.
+    """
+    if not keyspace.is_several or seen.agreed is None or seen.agreed == found:
+        return found
+    return found.joined(seen.agreed)
+
+
 def announce(client: RedisClient, keyspace: Keyspace, found: Partitioning, seen: InUse) -> None:
-    """Write the copies that differ, where a node answers. Raises one of REDIS_ERRORS where none does."""
+    """Write the copies of one namespace that differ, where a node answers.
+
+    Raises one of REDIS_ERRORS where none does.
+    """
     places = {*range(found.width), *seen.copies} - seen.away
     write(client, found, (keyspace.keys(each) for each in places if seen.copies.get(each) != found))
 

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import msgspec
 import psycopg
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import Keys, Keyspace
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.contract.scripts import number_in, script
 from risk_producer.contract.statements import statements
@@ -91,9 +91,10 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
             redis_client(settings.require_redis_url(), answer_timeout_s=30, connect_timeout_s=5) as client,
             database.connect(database_url, database.COMMAND) as connection,
         ):
-            seen = partitions.look(client, settings.keyspace, settings.partitions)
+            keyspace = _keyspace_of(connection, settings, trader_id)
+            seen = partitions.look(client, keyspace, settings.partitions)
             agreed = seen.agreed or Partitioning.wished(settings.partitions)
-            first, *others = map(settings.keyspace.keys, agreed.places(trader_id))
+            first, *others = map(keyspace.keys, agreed.places(trader_id))
             bindings = Bindings(client, identity_of(connection))
             bindings.require_own(bindings.held(keys.database for keys in (first, *others)))
             changes = _Repair(client, connection, first, trader_id).run(dry_run=dry_run)
@@ -106,6 +107,22 @@ def repair(settings: Settings, trader_id: str, *, dry_run: bool) -> list[Change]
         raise RepairImpossible(f"Redis did not answer: {error}") from error
     except psycopg.Error as error:
         raise RepairImpossible(f"the database: {classify_error(error)}") from error
+
+
+def _keyspace_of(connection: database.Connection, settings: Settings, trader_id: str) -> Keyspace:
+    """Of the namespace that the trader belongs to. Raises RepairImpossible where that is another one.
+
+    ConfigurationError: it belongs to none, and there are several.
+    """
+    keyspace = settings.keyspace
+    row = connection.execute(_SQL["namespace"], {"trader": trader_id}).fetchone()
+    if row is None or row[0] is None:
+        return Keyspace(settings.require_namespace()) if keyspace.is_several else keyspace
+    if row[0] not in keyspace.namespaces:
+        raise RepairImpossible(
+            f"{trader_id!r} belongs to namespace {row[0]}, which is not that of the settings"
+        )
+    return Keyspace(row[0])
 
 
 def operator() -> str:

@@ -6,6 +6,9 @@ SELECT trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equi
 FROM risk_state
 WHERE trader_id = %(trader)s;
 
+-- name: namespace
+SELECT namespace FROM risk_state WHERE trader_id = %(trader)s;
+
 -- name: last_seq
 SELECT greatest(
     (SELECT max(seq) FROM risk_state_history WHERE trader_id = %(trader)s AND epoch = %(epoch)s),

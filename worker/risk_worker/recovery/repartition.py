@@ -13,7 +13,7 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_cli
 from risk_worker.database import connection as database
 from risk_worker.database.sqlstate import classify_error
 from risk_worker.recovery.floors import FloorsOfShare
-from risk_worker.recovery.partitioning import agree, join_stored, write
+from risk_worker.recovery.partitioning import agree, join_stored, joined, write
 from risk_worker.stream import partitions
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ class NotChanged(RiskError):
 def shown(settings: Settings) -> str:
     """What Redis has, for a person. Raises NotChanged."""
     with _client(settings) as client:
-        return _as_text(partitions.look(client, settings.keyspace, settings.partitions), settings.partitions)
+        return _shown_by_namespace(client, settings)
 
 
 def change(settings: Settings, number: int) -> str:
-    """Change the number of partitions. May be repeated, also after it failed half-way.
+    """Change the number of partitions, in all namespaces that are served. May be repeated, also after it
+    failed half-way.
 
     First all partitions learn that traders may be divided by the new number too, so that load() asks there
     and workers drain there; only then is it in force, and producers follow. Postgres learns it
@@ -43,7 +44,7 @@ def change(settings: Settings, number: int) -> str:
     """
     with _client(settings) as client:
         change_on(client, settings, number)
-        return _as_text(partitions.look(client, settings.keyspace, settings.partitions), settings.partitions)
+        return _shown_by_namespace(client, settings)
 
 
 def change_on(client: RedisClient, settings: Settings, number: int) -> Partitioning:
@@ -72,25 +73,29 @@ def _stored(url: str, found: Partitioning) -> Partitioning:
 
 def _announce(client: RedisClient, settings: Settings, found: Partitioning) -> None:
     """Write the copies of all partitions, and see that they are written."""
-    seen = partitions.look(client, settings.keyspace, settings.partitions)
-    places = sorted({*range(found.width), *seen.copies})
-    answers = write(client, found, map(settings.keyspace.keys, places))
-    for partition, answer in zip(places, answers, strict=True):
-        if isinstance(answer, Exception):
-            raise NotChanged(
-                f"partition {partition} could not take the change: {answer}. Producers that do not "
-                "know of it go on as they are, and nothing is lost; run the command again once Redis answers"
-            )
-        if answer != found.text.encode():  # a newer one is there, or another one of the same version
-            raise NotChanged(
-                f"partition {partition} has {_shown(answer)} instead of {found.text}: another change was "
-                "quicker; run the command again"
-            )
+    keyspace = settings.keyspace
+    seen = partitions.look_at_all(client, keyspace, settings.partitions)
+    for one, of in zip(keyspace.each, seen.found, strict=True):
+        wanted = joined(found, keyspace, of)
+        places = sorted({*range(wanted.width), *of.copies})
+        answers = write(client, wanted, map(one.keys, places))
+        for partition, answer in zip(places, answers, strict=True):
+            name = keyspace.name(keyspace.number_of(one.keys(partition)))
+            if isinstance(answer, Exception):
+                raise NotChanged(
+                    f"partition {name} could not take the change: {answer}. Producers that do not know of "
+                    "it go on as they are, and nothing is lost; run the command again once Redis answers"
+                )
+            if answer != wanted.text.encode():  # a newer one is there, or another one of the same version
+                raise NotChanged(
+                    f"partition {name} has {_shown(answer)} instead of {wanted.text}: another change was "
+                    "quicker; run the command again"
+                )
 
 
 def _compare(client: RedisClient, settings: Settings, found: Partitioning) -> None:
     """Compare all with Postgres, where that is not done: load() can rely at once on what they hold."""
-    with FloorsOfShare(settings, client, range(found.width)) as floors:
+    with FloorsOfShare(settings, client, settings.keyspace.numbers(found.width)) as floors:
         floors.compare()
 
 
@@ -105,6 +110,15 @@ def _client(settings: Settings) -> Iterator[RedisClient]:
 
 def _shown(copy: object) -> str:
     return copy.decode(errors="backslashreplace") if isinstance(copy, bytes) else str(copy)
+
+
+def _shown_by_namespace(client: RedisClient, settings: Settings) -> str:
+    keyspace = settings.keyspace
+    seen = partitions.look_at_all(client, keyspace, settings.partitions)
+    texts = [_as_text(of, settings.partitions) for of in seen.found]
+    if keyspace.is_several:
+        texts = [f"namespace {name}\n{text}" for name, text in zip(keyspace.namespaces, texts, strict=True)]
+    return "\n".join(texts)
 
 
 def _as_text(seen: InUse, wish: int) -> str:

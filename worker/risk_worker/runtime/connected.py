@@ -17,14 +17,15 @@ def sentence(settings: Settings, stream: RedisClient, rq: RedisClient) -> str:
     """stream, rq: clients of the Redis with the streams, and of RQ's. Raises nothing where one does not
     answer."""
     redis_url, rq_url = settings.require_redis_url(), settings.require_rq_redis_url()
-    database_url = settings.require_database_url()
+    database_url, keyspace = settings.require_database_url(), settings.keyspace
     parts = [
         f"riskstream {installation.version()}, process {os.getpid()} on {socket.gethostname()}, "
         f"with RQ {metadata.version('rq')}",
         f"streams in {mask(redis_url)} ({redis_version(stream)})",
         *([] if rq_url == redis_url else [f"RQ's jobs in {mask(rq_url)} ({redis_version(rq)})"]),
         f"stores in {mask(database_url)} ({extension.server_version(database_url)})",
-        *([f"namespace {settings.namespace}"] if settings.namespace else []),
+        *([f"namespace {keyspace.namespace}"] if keyspace.namespace and not keyspace.is_several else []),
+        *([f"namespaces {', '.join(keyspace.namespaces)}"] if keyspace.is_several else []),
     ]
     return "; ".join(parts)
 

@@ -31,7 +31,8 @@ class Health:
                 )
                 for url in (settings.require_redis_url(), settings.require_rq_redis_url())
             )
-            ready = Readiness(client, rq, lambda: jobs.known.width(settings.partitions), settings.keyspace)
+            keyspace = settings.keyspace
+            ready = Readiness(client, rq, lambda: jobs.known.numbers(keyspace, settings.partitions), keyspace)
             routes = health(lambda: [*own(), *ready.problems()])
             self._server = stack.enter_context(
                 Server(pages(routes, "see /healthz and /readyz"), host=host, port=int(port))

@@ -1,4 +1,7 @@
-"""The RQ job: the drain of one share of the partitions, under a fixed id."""
+"""The RQ job: the drain of one share of the partitions, under a fixed id.
+
+The partitions of all namespaces that a worker serves are shared, each by the number of its stream.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,9 @@ _partition_outages: Final = PartitionOutages()
 Over = Callable[[source.StreamSource], bool]
 
 
-def partitions_of(share: int, shares: int, partitions: int) -> range:
-    """The partitions of a share: share, share + shares, share + 2 * shares, ... below partitions."""
-    return range(share, partitions, shares)
+def partitions_of(share: int, shares: int, partitions: Sequence[int]) -> Sequence[int]:
+    """Those of a share: of all the one at place share, at share + shares, share + 2 * shares, ..."""
+    return partitions[share::shares]
 
 
 def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
@@ -61,17 +64,18 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
     Returns how many entries were stored.
     """
     settings = Settings.load()
-    width = _width(settings)
-    partitions = partitions_of(share, shares, width)
+    everything = _partitions(settings)
+    partitions = partitions_of(share, shares, everything)
     if until_empty:
         return _drain(settings, partitions, source.StreamSource.is_empty)
-    time_slice.begin(shares, width)
+    time_slice.begin(shares, len(everything))
     return _drain(settings, partitions, lambda _: time_slice.is_over(), on_lost=_lose_database)
 
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job of versions before the shares, while some of them run beside this one."""
-    return drain_share(partition, known.width(Settings.load().partitions), until_empty)
+    settings = Settings.load()
+    return drain_share(partition, len(known.numbers(settings.keyspace, settings.partitions)), until_empty)
 
 
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
@@ -83,11 +87,11 @@ def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float
     return _drain(settings, partitions, lambda stream: monotonic() >= until or stream.is_empty())
 
 
-def _width(settings: Settings) -> int:
-    """How many partitions there are now; as they were last seen, where Redis does not answer."""
+def _partitions(settings: Settings) -> Sequence[int]:
+    """Which there are now; as they were last seen, where Redis does not answer."""
     with contextlib.suppress(*REDIS_ERRORS), source.connect(settings.require_redis_url()) as client:
         known.look(client, settings.keyspace, settings.partitions)
-    return known.width(settings.partitions)
+    return known.numbers(settings.keyspace, settings.partitions)
 
 
 def read_identity(database_url: str) -> str:
@@ -120,6 +124,7 @@ def _drain(
     client = source.connect(settings.require_redis_url())
     database_url = settings.require_database_url()
     identity = identity_of(database_url)
+    _partition_outages.keyspace = settings.keyspace
     policy = RetryPolicy(
         retries=settings.max_retries,
         base_s=settings.backoff_base_ms / 1000,
@@ -128,7 +133,7 @@ def _drain(
     with (
         client,
         FloorsOfShare(settings, client, partitions, _partition_outages, identity, known) as floors,
-        PostgresStores(database_url, identity) as store,
+        PostgresStores(database_url, identity, assigns_traders=settings.assigns_traders) as store,
         CommitWatch(store, database_url, uncommitted, on_lost=on_lost),
     ):
         floors.look()

@@ -26,8 +26,13 @@ def agree(keyspace: Keyspace) -> None:
         os.environ[VARIABLE] = wanted
     found = os.environ[VARIABLE] if imported is None else imported.RQ_KEY_PREFIX
     if found != wanted:
-        namespace = f"is {keyspace.namespace}" if keyspace.namespace else "is not set"
+        namespace = "RISK_NAMESPACE is not set"
+        if keyspace.namespace:
+            several = keyspace.is_several
+            namespace = (
+                f"{'RISK_NAMESPACES' if several else 'RISK_NAMESPACE'} is {','.join(keyspace.namespaces)}"
+            )
         raise ConfigurationError(
-            f"{VARIABLE} is {found}, but RISK_NAMESPACE {namespace}, and then RQ's keys have to begin with "
+            f"{VARIABLE} is {found}, but {namespace}, and then RQ's keys have to begin with "
             f"{wanted}: set {VARIABLE}={wanted}"
         )

@@ -115,9 +115,9 @@ class DrainScheduler:
     ) -> None:
         """worker: the name of the one in this process; other registrations with its pid are dead.
 
-        partitions: how many there are; `partitions` of the object may be changed. identity: of the database
-        that the jobs store into; None: the jobs may be another one's. read_identity: reads it again
-        where Redis names another one.
+        partitions: how many there are, of all namespaces together; `partitions` of the object may be changed.
+        identity: of the database that the jobs store into; None: the jobs may be another one's.
+        read_identity: reads it again where Redis names another one.
         """
         self.worker = worker
         self._connection: Any = connection  # redis-py's types cannot tell bytes from str here
@@ -280,7 +280,7 @@ class DrainScheduler:
         return True
 
     def _enqueue(self, pipeline: Any, share: int, shares: int) -> None:
-        partitions = partitions_of(share, shares, self.partitions)
+        partitions = partitions_of(share, shares, range(self.partitions))
         self._queue.enqueue_call(
             DRAIN,
             args=(share, shares),

@@ -41,14 +41,14 @@ from risk_producer.transport.servers import AWAY
 from risk_worker.database import grants, migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
-from risk_worker.recovery import partitioning
+from risk_worker.recovery import assignment, partitioning
 from risk_worker.runtime import connected, health, jobs, rq_log, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
 from risk_worker.runtime.scheduler import DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
-from risk_worker.stream.bindings import Bindings, claim_drain_jobs
+from risk_worker.stream.bindings import Bindings, OtherDatabase, claim_drain_jobs
 from risk_worker.stream.workers import (
     COMMIT_WAIT_FIELD,
     KEPT_S,
@@ -291,12 +291,14 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         rq_prefix.agree(settings.keyspace)
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S, apply=settings.migrate == "auto")
         may_retain = _check_rights(settings)
+        if settings.assigns_traders:
+            _name_unassigned(database_url)
         self._settings = settings
         identity = jobs.read_identity(database_url)
         self._claim(settings, identity)
         self._scheduler = DrainScheduler(
             self.connection,
-            settings.partitions,
+            len(settings.keyspace.numbers(settings.partitions)),
             worker=self.name,
             keyspace=settings.keyspace,
             identity=identity,
@@ -327,15 +329,25 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     def _claim(self, settings: Settings, identity: str) -> None:
         """Write beside the streams whose they are, where nothing is written yet. Raises OtherDatabase.
 
-        A Redis that does not answer hinders no start: each read asks again.
+        A Redis that does not answer hinders no start: each read asks again. Nor does one namespace of several
+        that is another database's: its partitions are left out.
         """
-        partitions = [settings.keyspace.keys(number) for number in range(settings.partitions)]
+        keyspace = settings.keyspace
+        refused: list[OtherDatabase] = []
         with (
             contextlib.suppress(*REDIS_ERRORS),
             redis_client(settings.require_redis_url(), answer_timeout_s=5, connect_timeout_s=5) as client,
         ):
-            Bindings(client, identity).claim(partitions)
-        claim_drain_jobs(self.connection, settings.keyspace, identity)
+            for one in keyspace.each:
+                try:
+                    Bindings(client, identity).claim(map(one.keys, range(settings.partitions)))
+                except OtherDatabase as error:
+                    refused.append(error)
+        if len(refused) == len(keyspace.each):
+            raise refused[0]
+        for each in refused:
+            log.error("The worker leaves partitions out that are another database's: %s", each)
+        claim_drain_jobs(self.connection, keyspace, identity)
 
     def _maintain(self) -> None:
         if self._scheduler is not None and not self._burst:
@@ -392,7 +404,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             until = monotonic() + seconds
             while True:
                 if self._settings is not None:
-                    partitions = range(jobs.known.width(self._settings.partitions))
+                    partitions = jobs.known.numbers(self._settings.keyspace, self._settings.partitions)
                     self._drain_directly(partitions, inf if self._burst else min(seconds, DIRECTLY_S))
                 if self._burst or monotonic() >= until:
                     break
@@ -470,7 +482,10 @@ class _Supervisor(threading.Thread):
     def run(self) -> None:
         with source.connect(self._settings.require_redis_url()) as client:
             settings = self._settings
-            watch = progress.Watch(client, lambda: jobs.known.width(settings.partitions), settings.keyspace)
+            keyspace = settings.keyspace
+            watch = progress.Watch(
+                client, lambda: jobs.known.numbers(keyspace, settings.partitions), keyspace
+            )
             maintained = looked = -inf
             while not self._over.wait(LOOK_S):
                 with self._contained():
@@ -485,7 +500,7 @@ class _Supervisor(threading.Thread):
                     continue
                 looked = monotonic()
                 with self._contained():
-                    self.stalled = [each.partition for each in watch.report()]
+                    self.stalled = [keyspace.number_of(each.keys) for each in watch.report()]
                 with self._contained():
                     if self._rq.exists(WORKERS_SUSPENDED):
                         self._log_rarely(
@@ -510,7 +525,7 @@ class _Supervisor(threading.Thread):
         """See how many partitions there are; where their copies differ or are missing, write them."""
         settings = self._settings
         seen = jobs.known.look(client, settings.keyspace, settings.partitions)
-        self._scheduler.partitions = seen.width
+        self._scheduler.partitions = len(seen.numbers)
         if not seen.uniform or not jobs.known.in_postgres:
             _agree(settings, self._scheduler, client)
 
@@ -609,6 +624,16 @@ def _check_rights(settings: Settings) -> bool:
     return lacking.owns_history
 
 
+def _name_unassigned(database_url: str) -> None:
+    """Log how many traders the next that reports them will have. Raises DatabaseUnavailable."""
+    if count := dict(assignment.counts(database_url)).get(None):
+        log.warning(
+            "%d traders in Postgres belong to no namespace yet, and each will belong to the one that reports "
+            "it next. `riskstream traders assign NAMESPACE --unassigned` decides for one",
+            count,
+        )
+
+
 def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -> None:
     """Let Redis and Postgres know the same of the partitions. Raises partitioning.ERRORS."""
     before = jobs.known.seen
@@ -617,7 +642,7 @@ def _agree(settings: Settings, scheduler: DrainScheduler, client: RedisClient) -
     )
     jobs.known.in_postgres = True
     seen = jobs.known.look(client, settings.keyspace, settings.partitions)
-    scheduler.partitions = seen.width
+    scheduler.partitions = len(seen.numbers)
     if before is None and found.partitions != settings.partitions:
         log.warning(
             "RISK_PARTITIONS is %d here, and the deployment has %d partitions: the worker uses those; "

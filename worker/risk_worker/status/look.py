@@ -54,7 +54,7 @@ class Observer:
         stored = self._postgres.answer(until)
         status = Status(
             at=datetime.now(UTC),
-            namespace=self._settings.namespace,
+            namespace=self._settings.keyspace.namespace,
             redis=streams.redis,
             queue=queue.queue,
             postgres=stored.postgres,
@@ -88,8 +88,8 @@ def _drained_by(
     if partitions is None or workers is None:
         return partitions
     return tuple(
-        replace(each, worker=next((of for of in workers if of.drains(each.partition)), None))
-        for each in partitions
+        replace(each, worker=next((of for of in workers if of.drains(place)), None))
+        for place, each in enumerate(partitions)
     )
 
 

@@ -29,7 +29,8 @@ class WorkerStatus:
     """Seconds since its last heartbeat, by Redis' clock."""
     share: int | None = None
     shares: int | None = None
-    """It drains the partitions share, share + shares, ...; None: it is between two time slices, or idle."""
+    """Of all partitions it drains the one at place share, at share + shares, ...; None: it is between two
+    time slices, or idle."""
     commit_wait_s: float = 0.0
     """For how long it has waited for a COMMIT, where that is long."""
 
@@ -38,11 +39,11 @@ class WorkerStatus:
         """For a person: its host and its process."""
         return f"{self.host or 'an unknown host'} {self.pid or '?'}"
 
-    def drains(self, partition: int) -> bool:
-        """Whether the partition is one of its share."""
+    def drains(self, place: int) -> bool:
+        """Whether the partition at this place among all of them is one of its share."""
         if self.share is None or not self.shares or self.state != "alive":
             return False
-        return partition % self.shares == self.share
+        return place % self.shares == self.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class PartitionStatus:
     """A partition's stream."""
 
     partition: int
+    """The number of its stream: with several namespaces those of the second begin at 256, and so forth."""
     worker: WorkerStatus | None = None
     """The one that drains it now, as far as RQ knows."""
     in_flight: int = 0
@@ -68,6 +70,13 @@ class PartitionStatus:
     """The sentence for a stream that cannot be read."""
     away: bool = False
     """It is because the node of a cluster that has it does not answer."""
+    name: str = ""
+    """Where there are several namespaces: desk1/3."""
+
+    @property
+    def shown(self) -> str:
+        """What it is called."""
+        return self.name or str(self.partition)
 
     @property
     def filled(self) -> float:
@@ -187,6 +196,7 @@ class Status:
 
     at: datetime
     namespace: str
+    """Several are joined by +."""
     redis: RedisStatus
     queue: QueueStatus
     postgres: PostgresStatus

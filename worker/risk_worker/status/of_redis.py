@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, sleep
 from typing import Final
 
@@ -95,14 +95,15 @@ class Streams(Asked[StreamsAnswer]):
 
     def _answer(self) -> StreamsAnswer:
         client, keyspace = self._client, self._keyspace
-        seen = in_use.look(client, keyspace, self._wish)
-        keys = [keyspace.keys(partition) for partition in range(seen.width)]
-        present = [each.partition for each in keys if each.partition not in seen.away]
+        seen = in_use.look_at_all(client, keyspace, self._wish)
+        caps, unknown = seen.caps(self._maxlen, self._wish), seen.away
+        of_former = max(caps.values())  # of a partition that traders are not divided into any more
+        present = [number for number in seen.numbers if number not in unknown]
         before = self._before
         if before is None or monotonic() - before.at < SAMPLE_S:
             before = self._count(present)
-        servers = server.look(client, keys)
-        progressed = {each.partition: each for each in progress.read(client, present, keyspace)}
+        servers = server.look(client, [keyspace.keys(number) for number in seen.numbers], keyspace)
+        progressed = dict(zip(present, progress.read(client, present, keyspace), strict=True))
         questions: list[Question] = []
         for partition in present:
             of = keyspace.keys(partition)
@@ -114,22 +115,23 @@ class Streams(Asked[StreamsAnswer]):
         seconds = max(0.001, counted.at - before.at)
         clocks = [each for each in answers[3::4] if not isinstance(each, Exception)]
         now_ms = 1000 * clocks[0][0] + clocks[0][1] / 1000 if clocks else 0.0
-        divided_by = self._wish if seen.agreed is None else seen.agreed.partitions
-        cap = -(-self._maxlen // divided_by)
         return StreamsAnswer(
             RedisStatus(self._url, servers=tuple(servers)),
             tuple(
-                _partition(
-                    each.partition,
-                    progressed.get(each.partition),
-                    counted.of.get(each.partition, {}),
-                    _rate(before.of.get(each.partition), counted.of.get(each.partition), seconds),
-                    cap,
-                    now_ms,
+                replace(
+                    _partition(
+                        number,
+                        progressed.get(number),
+                        counted.of.get(number, {}),
+                        _rate(before.of.get(number), counted.of.get(number), seconds),
+                        caps.get(number, of_former),
+                        now_ms,
+                    ),
+                    name=keyspace.name(number) if keyspace.is_several else "",
                 )
-                for each in keys
+                for number in seen.numbers
             ),
-            None if seen.agreed is None else seen.agreed.partitions,
+            seen.agreed,
             sum(each for each in answers[0::4] if isinstance(each, int)),
             {name: int(sum(of.get(name, 0) for of in counted.of.values())) for name in _TOTALS},
             {
@@ -147,8 +149,8 @@ class Streams(Asked[StreamsAnswer]):
         return _Counted(
             monotonic(),
             {
-                of.partition: numbers(answer, of.counters, [])
-                for of, answer in zip(keys, answers, strict=True)
+                number: numbers(answer, of.counters, [])
+                for number, of, answer in zip(partitions, keys, answers, strict=True)
             },
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from risk_producer.contract.keys import Keyspace
 from risk_worker.status.model import PartitionStatus, Problem, Status, WorkerStatus
 from risk_worker.stream.progress import BOUND_S, duration
 from risk_worker.stream.server import NO_EVICTION
@@ -43,13 +44,13 @@ def redis_away(status: Status) -> Iterator[Problem]:
             named.update(server.partitions)
             what, todo = _split(server.refusal)
             if len(status.redis.servers) > 1:
-                what += f"; it has {_listed_partitions(server.partitions)}"
+                what += f"; it has {_listed_partitions(status, server.partitions)}"
             yield Problem("redis_away", what, todo)
     others = [each.partition for each in status.partitions or () if each.away and each.partition not in named]
     if others:
         yield Problem(
             "redis_away",
-            f"No node of the Redis Cluster answers for {_listed_partitions(others)}",
+            f"No node of the Redis Cluster answers for {_listed_partitions(status, others)}",
             "Look at CLUSTER INFO, and at the nodes that are down",
         )
 
@@ -219,7 +220,7 @@ def streams(status: Status) -> Iterator[Problem]:
         waits = sum(each.in_flight for each in stalled)
         yield Problem(
             "partition_stalled",
-            f"{_listed_partitions([each.partition for each in stalled]).capitalize()} "
+            f"P{_listed_partitions(status, [each.partition for each in stalled])[1:]} "
             f"{'has' if len(stalled) == 1 else 'have'} not been drained for {duration(longest)} "
             f"({_snapshots(waits)})",
             "The worker's log says what hinders it",
@@ -229,7 +230,7 @@ def streams(status: Status) -> Iterator[Problem]:
         most = max(full, key=lambda each: each.filled)
         yield Problem(
             "stream_full" if most.filled >= 1 else "stream_nearly_full",
-            f"The stream of partition {most.partition} holds {most.in_flight:,} of {most.cap:,} entries "
+            f"The stream of partition {most.shown} holds {most.in_flight:,} of {most.cap:,} entries "
             f"({most.filled:.0%})"
             + (f", and those of {len(full) - 1} others are nearly full, too" if len(full) > 1 else "")
             + ("; its traders have to wait" if most.filled >= 1 else ""),
@@ -348,8 +349,9 @@ def _snapshots(number: int) -> str:
     return f"{number:,} {'snapshot waits' if number == 1 else 'snapshots wait'}"
 
 
-def _listed_partitions(numbers: Sequence[int]) -> str:
-    return f"partition{_s(numbers)} {_listed([str(each) for each in numbers])}"
+def _listed_partitions(status: Status, numbers: Sequence[int]) -> str:
+    keyspace = Keyspace(status.namespace)
+    return f"partition{_s(numbers)} {_listed([keyspace.name(each) for each in numbers])}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -214,9 +214,9 @@ def _up_s(status: Status, worker: WorkerStatus | None) -> float | None:
 
 
 def _numbers(group: Sequence[PartitionStatus]) -> str:
-    numbers = [each.partition for each in group]
+    numbers = [each.shown for each in group]
     if len(numbers) <= 4:
-        return " ".join(map(str, numbers))
+        return " ".join(numbers)
     return f"{numbers[0]} {numbers[1]} … {numbers[-1]} ({len(numbers)})"
 
 

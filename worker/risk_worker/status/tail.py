@@ -8,10 +8,12 @@ from typing import Final, TextIO
 
 import msgspec
 
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.contract.wire import FIELD, WireSnapshot, decode
 from risk_producer.errors import InvalidSnapshot
 from risk_producer.settings import Settings
 from risk_worker.stream.follow import Arrival, Follower, Outage
+from risk_worker.stream.outages import named
 
 WAIT_S: Final = 0.5
 
@@ -39,19 +41,20 @@ class Missed:
 def tail(settings: Settings, trader: str | None, *, json: bool, out: TextIO, err: TextIO) -> None:
     """Write what arrives to out until a signal ends the process. Raises OSError where that fails."""
     url = settings.require_redis_url()
-    missed = Missed()
-    with Follower(url, settings.keyspace, settings.partitions, trader) as follower:
+    missed, keyspace = Missed(), settings.keyspace
+    with Follower(url, keyspace, settings.partitions, trader) as follower:
         while True:
             answer = follower.take(WAIT_S)
             if isinstance(answer, Outage):
-                _write(err, [f"riskstream: {_outage(answer)}"])
+                _write(err, [f"riskstream: {_outage(answer, keyspace)}"])
                 continue
             shown: list[str] = []
             missed_lines: list[str] = []
             for arrival, found in _read(answer, trader):
                 if isinstance(found, str):
                     missed_lines.append(
-                        f"riskstream: entry {arrival.entry_id} of partition {arrival.partition}: {found}"
+                        f"riskstream: entry {arrival.entry_id} of {named([arrival.partition], keyspace)}: "
+                        f"{found}"
                     )
                     continue
                 gap = missed.before(found)
@@ -62,14 +65,16 @@ def tail(settings: Settings, trader: str | None, *, json: bool, out: TextIO, err
                         "shown"
                     )
                 if gap is not None:
-                    shown.append(as_json(arrival, found) if json else as_text(found))
+                    shown.append(as_json(arrival, found, keyspace) if json else as_text(found))
             _write(out, shown)
             _write(err, missed_lines)
 
 
-def as_json(arrival: Arrival, found: WireSnapshot) -> str:
+def as_json(arrival: Arrival, found: WireSnapshot, keyspace: Keyspace = NO_NAMESPACE) -> str:
     """One object: where it stands, and all that it says."""
-    place = {"partition": arrival.partition, "entry_id": arrival.entry_id}
+    keys = keyspace.keys(arrival.partition)
+    place: dict[str, object] = {"namespace": keys.namespace} if keyspace.is_several else {}
+    place |= {"partition": keys.partition, "entry_id": arrival.entry_id}
     return msgspec.json.encode(place | msgspec.to_builtins(found)).decode()
 
 
@@ -106,8 +111,8 @@ def _read(arrivals: Iterable[Arrival], trader: str | None) -> Iterator[tuple[Arr
             yield arrival, found
 
 
-def _outage(found: Outage) -> str:
-    noun = f"partition{'' if len(found.partitions) == 1 else 's'} {', '.join(map(str, found.partitions))}"
+def _outage(found: Outage, keyspace: Keyspace) -> str:
+    noun = named(found.partitions, keyspace)
     if not found.error:
         return f"Redis answers for {noun} again, and what arrives is shown"
     return f"Redis does not answer for {noun}, and is asked again: {found.error}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from time import monotonic
@@ -49,6 +49,7 @@ class Arrival:
     """An entry of a stream."""
 
     partition: int
+    """The number of its stream, see Keyspace."""
     entry_id: str
     fields: dict[bytes, bytes]
 
@@ -102,37 +103,44 @@ class Follower:
         if monotonic() < self._look_at:
             return
         self._look_at = monotonic() + LOOK_S
-        key = self._keyspace.keys(0).partitioning
-        agreed: Partitioning | None = None
+        copies = [each.keys(0).partitioning for each in self._keyspace.each]
+        found: list[Any] = [None] * len(copies)
         try:
-            [raw] = ask_each(self._client, [(key, ("GET", key))])
-            agreed = Partitioning.read(raw) if isinstance(raw, bytes) else None
+            found = ask_each(self._client, [(key, ("GET", key)) for key in copies])
         except REDIS_ERRORS:
             if self._readers:  # which say so
                 return
-        known = agreed or Partitioning.wished(self._wish)
-        numbers = range(known.width) if self._trader is None else known.places(self._trader)
-        self._read([self._keyspace.keys(each) for each in numbers if each not in self._readers])
+        new: dict[int, Keys] = {}
+        for one, raw in zip(self._keyspace.each, found, strict=True):
+            agreed = Partitioning.read(raw) if isinstance(raw, bytes) else None
+            known = agreed or Partitioning.wished(self._wish)
+            partitions = range(known.width) if self._trader is None else known.places(self._trader)
+            new |= {self._keyspace.number_of(keys): keys for keys in map(one.keys, partitions)}
+        self._read({number: keys for number, keys in new.items() if number not in self._readers})
 
-    def _read(self, new: list[Keys]) -> None:
-        groups = [[keys] for keys in new] if is_cluster(self._client) else [new]
+    def _read(self, new: dict[int, Keys]) -> None:
+        groups = [{number: keys} for number, keys in new.items()] if is_cluster(self._client) else [new]
         for group in groups:
             if not group:
                 continue
             reader = _Reader(self._client, group, self._answers, self._over)
             reader.start()
-            self._readers |= dict.fromkeys((keys.partition for keys in group), reader)
+            self._readers |= dict.fromkeys(group, reader)
 
 
 class _Reader(threading.Thread):
     """Reads some partitions of one server."""
 
     def __init__(
-        self, client: RedisClient, partitions: Iterable[Keys], answers: Queue[Answer], over: threading.Event
+        self,
+        client: RedisClient,
+        partitions: Mapping[int, Keys],
+        answers: Queue[Answer],
+        over: threading.Event,
     ) -> None:
         super().__init__(name="follower", daemon=True)
         self._client = client
-        self._of = {keys.snapshots.encode(): keys.partition for keys in partitions}
+        self._of = {keys.snapshots.encode(): number for number, keys in partitions.items()}
         self._after: dict[bytes, bytes] = {}
         """Stream -> the last id that was read, or was there before; of those that can be read."""
         self._answers = answers

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_worker.stream.bindings import OtherDatabase
 
 log = logging.getLogger("riskstream.outages")
@@ -27,10 +28,12 @@ class _Outage:
 class PartitionOutages:
     """Which partitions are in an outage of their own, since when, and when each is tried again.
 
-    A process keeps it over its time slices. Not thread-safe.
+    A process keeps it over its time slices. Partitions are numbers of streams, see Keyspace. Not thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.keyspace = NO_NAMESPACE
+        """For their names."""
         self._clock = clock
         self._outages: dict[int, _Outage] = {}
         self._began = 0.0  # the first of those that there are
@@ -64,7 +67,7 @@ class PartitionOutages:
             log.critical(
                 "The worker cannot store %s, as %s: %s. The snapshots wait in the stream, and the worker "
                 "tries again%s.",
-                named(partitions),
+                named(partitions, self.keyspace),
                 _why(error, len(partitions)),
                 error,
                 "" if alone else "; it goes on with the other partitions",
@@ -81,7 +84,7 @@ class PartitionOutages:
         if outage is not None and not self._outages:
             log.warning(
                 "The worker stores all partitions again: %s answered after %.1f s.",
-                named(self._named),
+                named(self._named, self.keyspace),
                 self._clock() - self._began,
             )
 
@@ -97,7 +100,7 @@ def _why(error: Exception, partitions: int) -> str:
     return "Redis does not serve " + ("it" if partitions == 1 else "them")
 
 
-def named(partitions: Iterable[int]) -> str:
-    """For a person: partition 3, or partitions 0, 3."""
-    shown = [str(each) for each in sorted(partitions)]
+def named(partitions: Iterable[int], keyspace: Keyspace = NO_NAMESPACE) -> str:
+    """For a person: partition 3, or partitions 0, 3; with several namespaces partition desk1/3."""
+    shown = [keyspace.name(each) for each in sorted(partitions)]
     return f"partition {shown[0]}" if len(shown) == 1 else f"partitions {', '.join(shown)}"

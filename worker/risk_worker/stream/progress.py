@@ -43,10 +43,17 @@ class PartitionProgress:
     away: bool = False
     """It is because the node of a cluster that has it does not answer."""
     namespace: str = ""
+    name: str = ""
+    """What it is called, see Keyspace; empty: by its number."""
 
     @property
     def keys(self) -> Keys:
         return Keys(self.partition, self.namespace)
+
+    @property
+    def shown(self) -> str:
+        """The partition, for a person."""
+        return self.name or str(self.partition)
 
     def is_stalled(self, bound_s: float = BOUND_S) -> bool:
         return self.stalled_s >= bound_s
@@ -55,17 +62,17 @@ class PartitionProgress:
         """The sentence that every instrument shows."""
         if self.away:
             return (
-                f"Partition {self.partition} cannot be drained: its node of the Redis Cluster does not "
+                f"Partition {self.shown} cannot be drained: its node of the Redis Cluster does not "
                 f"answer ({self.error})"
             )
         if self.error:
             return (
-                f"Partition {self.partition} cannot be drained: Redis' key {self.keys.snapshots} "
+                f"Partition {self.shown} cannot be drained: Redis' key {self.keys.snapshots} "
                 f"cannot be read ({self.error})"
             )
         noun = "snapshot waits" if self.length == 1 else "snapshots wait"
         return (
-            f"Partition {self.partition} has not been drained for {duration(self.stalled_s)} "
+            f"Partition {self.shown} has not been drained for {duration(self.stalled_s)} "
             f"({self.length:,} {noun})"
         )
 
@@ -73,7 +80,10 @@ class PartitionProgress:
 def read(
     client: RedisClient, partitions: Iterable[int], keyspace: Keyspace = NO_NAMESPACE
 ) -> list[PartitionProgress]:
-    """How far the partitions are. Raises one of REDIS_ERRORS where no server answers."""
+    """How far the partitions are. partitions: the numbers of their streams.
+
+    Raises one of REDIS_ERRORS where no server answers.
+    """
     numbers = list(partitions)
     questions: list[Question] = []
     for number in numbers:
@@ -90,16 +100,24 @@ def read(
     clocks = answers[::4]
     if clocks and all(isinstance(each, Exception) for each in clocks):
         raise clocks[0]
-    return [
+    found = [
         _progress(keyspace.keys(number), *answers[4 * at : 4 * at + 4]) for at, number in enumerate(numbers)
     ]
+    if keyspace.is_several:
+        found = [
+            replace(each, name=keyspace.name(number)) for each, number in zip(found, numbers, strict=True)
+        ]
+    return found
 
 
 def problems(
-    client: RedisClient, partitions: int, keyspace: Keyspace = NO_NAMESPACE, bound_s: float = BOUND_S
+    client: RedisClient,
+    partitions: Iterable[int],
+    keyspace: Keyspace = NO_NAMESPACE,
+    bound_s: float = BOUND_S,
 ) -> list[str]:
-    """A sentence for each partition that is stalled now. Raises one of REDIS_ERRORS as read()."""
-    return [str(each) for each in read(client, range(partitions), keyspace) if each.is_stalled(bound_s)]
+    """A sentence for each partition that is stalled now. Arguments, and what it raises: as read()."""
+    return [str(each) for each in read(client, partitions, keyspace) if each.is_stalled(bound_s)]
 
 
 class Watch:
@@ -113,26 +131,28 @@ class Watch:
     def __init__(
         self,
         client: RedisClient,
-        partitions: int | Callable[[], int],
+        partitions: Iterable[int] | Callable[[], Iterable[int]],
         keyspace: Keyspace = NO_NAMESPACE,
         *,
         bound_s: float = BOUND_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """partitions: the numbers of their streams, or what returns them (and raises as look() does)."""
         self._client = client
         self._partitions = partitions
         self._keyspace = keyspace
         self._bound_s = bound_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._away: dict[int, float] = {}  # partition -> since when its node does not answer
-        self._first: dict[int, tuple[bytes, float]] = {}  # partition -> oldest entry, since when it is that
-        self._logged: dict[int, tuple[float, float]] = {}  # partition -> stalled since, last logged at
+        # Of each partition:
+        self._away: dict[Keys, float] = {}  # since when its node does not answer
+        self._first: dict[Keys, tuple[bytes, float]] = {}  # its oldest entry, since when it is that
+        self._logged: dict[Keys, tuple[str, float, float]] = {}  # its name, stalled since, last logged at
 
     def look(self) -> list[PartitionProgress]:
         """How far all partitions are."""
-        partitions = self._partitions if isinstance(self._partitions, int) else self._partitions()
-        seen = read(self._client, range(partitions), self._keyspace)
+        partitions = self._partitions() if callable(self._partitions) else self._partitions
+        seen = read(self._client, partitions, self._keyspace)
         now = self._clock()
         with self._lock:
             return [self._with_own_time(each, now) for each in seen]
@@ -146,27 +166,27 @@ class Watch:
         stalled = self.stalled()
         now = self._clock()
         for each in stalled:
-            since, logged_at = self._logged.get(each.partition, (now, -math.inf))
+            _, since, logged_at = self._logged.get(each.keys, ("", now, -math.inf))
             if now - logged_at >= self.REPEAT_EVERY_S:
                 log.error("%s.", each)
                 logged_at = now
-            self._logged[each.partition] = (since, logged_at)
-        for partition in self._logged.keys() - {each.partition for each in stalled}:
-            since, _ = self._logged.pop(partition)
-            log.warning("Partition %d is drained again after %s.", partition, duration(now - since))
+            self._logged[each.keys] = (each.shown, since, logged_at)
+        for keys in self._logged.keys() - {each.keys for each in stalled}:
+            name, since, _ = self._logged.pop(keys)
+            log.warning("Partition %s is drained again after %s.", name, duration(now - since))
         return stalled
 
     def _with_own_time(self, seen: PartitionProgress, now: float) -> PartitionProgress:
         if seen.away:  # a failover takes some seconds, and is no stall
-            return replace(seen, stalled_s=now - self._away.setdefault(seen.partition, now))
-        self._away.pop(seen.partition, None)
+            return replace(seen, stalled_s=now - self._away.setdefault(seen.keys, now))
+        self._away.pop(seen.keys, None)
         if not seen.first_id:
-            self._first.pop(seen.partition, None)
+            self._first.pop(seen.keys, None)
             return seen
-        first_id, since = self._first.get(seen.partition, (b"", now))
+        first_id, since = self._first.get(seen.keys, (b"", now))
         if first_id != seen.first_id:
             since = now
-        self._first[seen.partition] = (seen.first_id, since)
+        self._first[seen.keys] = (seen.first_id, since)
         return replace(seen, stalled_s=max(seen.stalled_s, now - since))
 
 

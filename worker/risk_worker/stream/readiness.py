@@ -18,18 +18,18 @@ _LOOK_S: Final = 0.1
 
 
 def workers_of(
-    rq: RedisClient, width: int, keyspace: Keyspace = NO_NAMESPACE
-) -> tuple[list[RegisteredWorker], list[int]]:
+    rq: RedisClient, partitions: Sequence[int], keyspace: Keyspace = NO_NAMESPACE
+) -> tuple[list[RegisteredWorker], dict[int, int]]:
     """All workers on RQ's list, and how many that are alive drain each partition just now.
 
-    width: how many partitions there are. Raises one of REDIS_ERRORS.
+    partitions: the numbers of all streams. Raises one of REDIS_ERRORS.
     """
     workers = registered_workers(rq, keyspace)
     alive = [each for each in workers if each.is_alive]
-    counts = [0] * width
+    counts = dict.fromkeys(partitions, 0)
     for share, shares in shares_at_work(rq, alive, keyspace).values():
-        for partition in range(share, width, shares):
-            counts[partition] += 1
+        for number in partitions[share::shares]:
+            counts[number] += 1
     return workers, counts
 
 
@@ -40,18 +40,18 @@ class Readiness:
         self,
         client: RedisClient,
         rq: RedisClient,
-        width: Callable[[], int],
+        partitions: Callable[[], Sequence[int]],
         keyspace: Keyspace = NO_NAMESPACE,
         watch: Watch | None = None,
         *,
         pause: Callable[[float], None] = sleep,
     ) -> None:
-        """width: how many partitions there are; it may raise one of REDIS_ERRORS. watch: another's."""
+        """partitions: the numbers of all streams; it may raise one of REDIS_ERRORS. watch: another's."""
         self._client = client
         self._rq = rq
-        self._width = width
+        self._partitions = partitions
         self._keyspace = keyspace
-        self._watch = watch or Watch(client, width, keyspace)
+        self._watch = watch or Watch(client, partitions, keyspace)
         self._pause = pause
 
     def problems(self) -> list[str]:
@@ -62,27 +62,27 @@ class Readiness:
         minute.
         """
         try:
-            width = self._width()
-            servers = server.look(self._client, [self._keyspace.keys(number) for number in range(width)])
+            partitions = self._partitions()
+            servers = server.look(self._client, [self._keyspace.keys(number) for number in partitions])
             refusals = server.refusals(servers)
             if servers and all(each.away for each in servers):
                 return [f"{each}." for each in refusals]
-            return [*(f"{each}." for each in refusals), *self._without_worker(width), *self._stalled()]
+            return [*(f"{each}." for each in refusals), *self._without_worker(partitions), *self._stalled()]
         except REDIS_ERRORS as error:
             return [f"Redis does not answer: {error}"]
 
     def _stalled(self) -> list[str]:
         return [f"{each}." for each in self._watch.stalled()]
 
-    def _without_worker(self, width: int) -> list[str]:
+    def _without_worker(self, partitions: Sequence[int]) -> list[str]:
         waited_s = 0.0
-        missing = set(range(width))
+        missing = set(partitions)
         while True:
             try:
-                workers, counts = workers_of(self._rq, width, self._keyspace)
+                workers, counts = workers_of(self._rq, partitions, self._keyspace)
             except REDIS_ERRORS as error:
                 return [f"RQ's Redis does not answer: {error}."]
-            missing &= {partition for partition, count in enumerate(counts) if not count}
+            missing &= {number for number, count in counts.items() if not count}
             alive = any(each.is_alive for each in workers)
             if not missing or not alive or waited_s >= TAKEOVER_S:
                 break
@@ -94,10 +94,11 @@ class Readiness:
             return [
                 "No worker is alive: start one (riskstream worker), or look at Postgres, which it waits for."
             ]
-        return [f"No worker drains {_listed(sorted(missing))}; the workers' logs say why."]
+        names = [self._keyspace.name(number) for number in sorted(missing)]
+        return [f"No worker drains {_listed(names)}; the workers' logs say why."]
 
 
-def _listed(partitions: Sequence[int]) -> str:
+def _listed(partitions: Sequence[str]) -> str:
     noun = "partition" if len(partitions) == 1 else "the partitions"
-    shown = ", ".join(map(str, partitions[:10]))
+    shown = ", ".join(partitions[:10])
     return f"{noun} {shown}" + (f" and {len(partitions) - 10} more" if len(partitions) > 10 else "")

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import ask_each
-from risk_worker.stream.partitions import look
+from risk_worker.stream.partitions import look_at_all
 
 PAGE: Final = 1_000
 """Entries, fields or keys per request."""
@@ -89,7 +89,7 @@ def partitions_in_use(client: RedisClient, partitions: int, keyspace: Keyspace =
 
     Raises one of REDIS_ERRORS.
     """
-    return [keyspace.keys(number) for number in range(look(client, keyspace, partitions).width)]
+    return [keyspace.keys(number) for number in look_at_all(client, keyspace, partitions).numbers]
 
 
 def wrong_type(client: RedisClient, key: str, wanted: str, error: ResponseError) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redis.exceptions import SlotNotCoveredError
 
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster
 from risk_producer.transport.servers import AWAY, Question, ask_each, probe_each, server_of
 
@@ -24,7 +24,7 @@ class ServerFacts:
     address: str
     """host:port, or the path of a socket; empty: no server has the partitions."""
     partitions: tuple[int, ...] = ()
-    """Those that it holds, of the ones that were asked about."""
+    """The numbers of those that it holds, of the ones that were asked about; see Keyspace."""
     refusal: str | None = None
     """Why it takes no writes: a sentence that says what to do. None: it takes them."""
     away: bool = False
@@ -72,7 +72,9 @@ class ServerFacts:
         return "no append-only file" if self.rdb is None else "none"
 
 
-def look(client: RedisClient, partitions: Sequence[Keys]) -> list[ServerFacts]:
+def look(
+    client: RedisClient, partitions: Sequence[Keys], keyspace: Keyspace = NO_NAMESPACE
+) -> list[ServerFacts]:
     """The facts of each server that holds one of these partitions. Raises nothing of Redis.
 
     One round trip for each server. A node of a cluster is tried for PROBE_S before it is asked; the only
@@ -81,8 +83,8 @@ def look(client: RedisClient, partitions: Sequence[Keys]) -> list[ServerFacts]:
     try:
         servers, uncovered = _servers(client, partitions)
     except REDIS_ERRORS as error:
-        return [_without_answer(_address(client), partitions, error)]
-    found = [_uncovered(uncovered)] if uncovered else []
+        return [_without_answer(_address(client), _numbers(partitions, keyspace), error)]
+    found = [_uncovered(_numbers(uncovered, keyspace))] if uncovered else []
     if not servers:
         return found
     first = [held[0] for held in servers.values()]
@@ -92,16 +94,16 @@ def look(client: RedisClient, partitions: Sequence[Keys]) -> list[ServerFacts]:
         answers = ask_each(client, [question for keys in asked for question in _questions(keys)])
     except REDIS_ERRORS as error:
         return [
-            *(_without_answer(address, held, error) for address, held in servers.items()),
+            *(_without_answer(address, _numbers(held, keyspace), error) for address, held in servers.items()),
             *found,
         ]
     size = len(_questions(first[0]))
     of_asked = {keys: answers[size * at : size * (at + 1)] for at, keys in enumerate(asked)}
     return [
         *(
-            _facts(address, held, of_asked[held[0]])
+            _facts(address, _numbers(held, keyspace), of_asked[held[0]])
             if held[0] in of_asked
-            else _without_answer(address, held, away[held[0].snapshots])
+            else _without_answer(address, _numbers(held, keyspace), away[held[0].snapshots])
             for address, held in servers.items()
         ),
         *found,
@@ -163,10 +165,14 @@ def _address(client: Any) -> str:
     return f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
 
 
-def _facts(address: str, held: Sequence[Keys], answers: Sequence[Any]) -> ServerFacts:
+def _numbers(held: Sequence[Keys], keyspace: Keyspace) -> tuple[int, ...]:
+    return tuple(map(keyspace.number_of, held))
+
+
+def _facts(address: str, partitions: tuple[int, ...], answers: Sequence[Any]) -> ServerFacts:
     written, info, save, appendfsync = answers
     if isinstance(written, AWAY) and not isinstance(info, Mapping):
-        return _without_answer(address, held, written)
+        return _without_answer(address, partitions, written)
     known: Mapping[str, Any] = info if isinstance(info, Mapping) else {}
     fork = "Valkey" if "valkey_version" in known else "Redis"
     version = _text(known.get("valkey_version", known.get("redis_version")))
@@ -175,7 +181,7 @@ def _facts(address: str, held: Sequence[Keys], answers: Sequence[Any]) -> Server
     appendonly = _number(known.get("aof_enabled"))
     return ServerFacts(
         address,
-        tuple(keys.partition for keys in held),
+        partitions,
         refusal=why_refused(written, address) if isinstance(written, Exception) else None,
         version=None if version is None else f"{fork} {version}",
         role=_text(known.get("role")),
@@ -189,13 +195,11 @@ def _facts(address: str, held: Sequence[Keys], answers: Sequence[Any]) -> Server
     )
 
 
-def _without_answer(address: str, held: Sequence[Keys], error: Exception) -> ServerFacts:
-    partitions = tuple(keys.partition for keys in held)
+def _without_answer(address: str, partitions: tuple[int, ...], error: Exception) -> ServerFacts:
     return ServerFacts(address, partitions, refusal=why_refused(error, address), away=True)
 
 
-def _uncovered(held: Sequence[Keys]) -> ServerFacts:
-    partitions = tuple(keys.partition for keys in held)
+def _uncovered(partitions: tuple[int, ...]) -> ServerFacts:
     noun = "partition" if len(partitions) == 1 else "partitions"
     return ServerFacts(
         "",

@@ -102,8 +102,8 @@ class _Partition:
 
     __slots__ = ("after", "clocks", "epochs", "in_hand", "keys", "name", "number", "stream")
 
-    def __init__(self, keys: Keys) -> None:
-        self.number = keys.partition
+    def __init__(self, number: int, keys: Keys) -> None:
+        self.number = number
         self.keys = keys
         self.stream = self.keys.snapshots
         self.name = self.stream.encode()
@@ -149,14 +149,16 @@ class StreamSource:
 
         bindings: with the identity of the database that the drain stores into; None: it is not compared.
 
-        batch_size: of all streams together. outages: those of the time slices before.
+        partitions: the numbers of their streams. batch_size: of all streams together. outages: those of the
+        time slices before.
         """
         self._client = client
         self._of_cluster = is_cluster(client)
         client.set_response_callback("XREAD", _raw)  # redis-py's own costs more than reading the entries
-        self._partitions = [_Partition(keyspace.keys(number)) for number in sorted(partitions)]
+        self._partitions = [_Partition(number, keyspace.keys(number)) for number in sorted(partitions)]
         self._of = {each.stream: each for each in self._partitions}
         self._outages = PartitionOutages() if outages is None else outages
+        self._outages.keyspace = keyspace
         self._outages.keep(each.number for each in self._partitions)
         self._bindings = bindings
         self._batch_size = batch_size

@@ -7,7 +7,7 @@ from typing import Final
 from risk_producer.errors import RiskError
 from risk_producer.settings import Settings
 from risk_producer.transport.connect import REDIS_ERRORS, redis_client
-from risk_worker.stream.partitions import look
+from risk_worker.stream.partitions import look_at_all
 
 _ANSWER_S: Final = 1.0
 """The answer of Postgres waits for it."""
@@ -28,11 +28,10 @@ def waiting(settings: Settings) -> int:
         with redis_client(
             settings.redis_url, answer_timeout_s=_ANSWER_S, connect_timeout_s=_ANSWER_S
         ) as client:
-            seen = look(client, settings.keyspace, settings.partitions)
+            seen = look_at_all(client, settings.keyspace, settings.partitions)
     except REDIS_ERRORS as error:
         raise WaitingUnknown(f"Redis does not answer ({error})") from error
     if seen.away:
-        raise WaitingUnknown(
-            f"partitions {min(seen.away)} to {max(seen.away)} of the Redis Cluster do not answer"
-        )
+        first, last = (settings.keyspace.name(number) for number in (min(seen.away), max(seen.away)))
+        raise WaitingUnknown(f"partitions {first} to {last} of the Redis Cluster do not answer")
     return sum(seen.entries.values())

@@ -177,6 +177,8 @@ class TestWhatComesFromOutside:
         ({"RISK_SPOOL_MAX_BYTES": "100000"}, ("RISK_SPOOL_MAX_BYTES", "RISK_SPOOL_DIR")),
         ({"RISK_SPOOL_MAX_BYTES": "67108864"}, ("RISK_SPOOL_MAX_BYTES", "RISK_SPOOL_DIR")),
         ({"RISK_FLUSH_INTERVAL_MS": "10000"}, ("RISK_FLUSH_INTERVAL_MS", "RISK_DRAIN_TIMEOUT_S")),
+        ({"RISK_NAMESPACES": "a,b", "RISK_NAMESPACE": "a"}, ("RISK_NAMESPACES", "RISK_NAMESPACE")),
+        ({"RISK_NAMESPACES": "a", "RISK_NAMESPACE": "b"}, ("RISK_NAMESPACES", "RISK_NAMESPACE")),
         ({"RISK_DRAIN_TIMEOUT_S": "0.005"}, ("RISK_FLUSH_INTERVAL_MS", "RISK_DRAIN_TIMEOUT_S")),
         ({"DB_HOST": "h1,h2", "DB_PORT": "1,2,3"}, ("DB_HOST", "DB_PORT")),
         ({"DB_HOST": "h", "DB_PORT": "1,2"}, ("DB_HOST", "DB_PORT")),
@@ -380,3 +382,18 @@ def test_nothing_that_is_shown_has_a_password(variable: str, secret: str, form: 
     except ConfigurationError as error:
         shown = str(error)
     assert "hush" not in shown
+
+
+@pytest.mark.parametrize("kind", [RiskProducer, AsyncRiskProducer])
+def test_a_trader_reports_in_one_namespace(
+    kind: type[RiskProducer], caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {"REDIS_URL": "redis://h", "RISK_NAMESPACES": " desk2, desk1"}
+    settings = Settings.load(environ, role="worker")
+    assert settings.keyspace == Keyspace.of(["desk1", "desk2"]) and settings.assigns_traders
+    assert caplog.messages == []
+    with pytest.raises(ConfigurationError, match="set RISK_NAMESPACE in its place"):
+        kind.from_settings(Settings.load(environ, role="trader"), registry=CollectorRegistry())
+    one = Settings.load({**environ, "RISK_NAMESPACES": "desk1", "RISK_NAMESPACE": "desk1"})
+    assert (one.require_namespace(), one.keyspace, one.assigns_traders) == ("desk1", Keyspace("desk1"), True)
+    assert not Settings.load({"RISK_NAMESPACE": "desk1"}).assigns_traders

@@ -42,6 +42,9 @@ def test_the_prefix_that_rq_has_is_compared() -> None:
     rq_prefix.agree(NO_NAMESPACE)
     with pytest.raises(ConfigurationError, match=r"RISK_NAMESPACE is desk1, .* set RQ_KEY_PREFIX=desk1:rq"):
         rq_prefix.agree(Keyspace("desk1"))
+    both = r"RISK_NAMESPACES is desk1,desk2, .* set RQ_KEY_PREFIX={desk1:desk2}:rq"
+    with pytest.raises(ConfigurationError, match=both):
+        rq_prefix.agree(Keyspace.of(["desk2", "desk1"]))
 
 
 def test_it_is_set_before_rq_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ class Bench:
         self.client = client
         self.pauses: list[float] = []
         self.on_pause: Any = None
-        self.readiness = Readiness(client, client, lambda: partitions, pause=self.pause)
+        self.readiness = Readiness(client, client, lambda: range(partitions), pause=self.pause)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -46,8 +46,8 @@ def test_ready_where_workers_have_all_partitions(client: redis.Redis) -> None:
     bench.worker("b", 1, 2)
     bench.worker("idle")
     assert bench.readiness.problems() == []
-    workers, counts = workers_of(client, 5)
-    assert (len(workers), counts) == (3, [1, 1, 1, 1, 1])
+    workers, counts = workers_of(client, range(5))
+    assert (len(workers), counts) == (3, dict.fromkeys(range(5), 1))
     assert bench.pauses == []
 
 
