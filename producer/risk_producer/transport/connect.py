@@ -11,10 +11,11 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha1
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -45,6 +46,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from risk_producer import tls
 from risk_producer.settings.address import SENTINEL_EXAMPLE, RedisAddress, redis_address
 
 RedisClient: TypeAlias = "Redis"
@@ -87,7 +89,14 @@ class ServerTooOld(RedisConnectionError):
 
 
 class CertificateRefused(RedisConnectionError):
-    """The certificate of the server cannot be verified. Tried again, as it may be replaced."""
+    """The certificate of the server is not accepted, or the server does not accept this client's, or TLS
+    cannot be begun with the files that the URL names. Tried again, as each of them may be replaced."""
+
+    def __init__(self, what: str, todo: str = "") -> None:
+        """what: the sentence without its end. todo: what to do about it."""
+        super().__init__(f"{what}; {todo}" if todo else what)
+        self.what = what
+        self.todo = todo
 
 
 class WrongServer(RedisConnectionError):
@@ -184,6 +193,42 @@ def try_to_connect(client: Any) -> None:
         client.get_default_node()  # type: ignore[no-untyped-call]
     else:
         client.connection_pool.get_connection().disconnect()
+
+
+class Encryption(NamedTuple):
+    """What is known of TLS to a server, from a connection to it."""
+
+    place: str
+    """host:port"""
+    protocol: str
+    """As TLSv1.3."""
+    expires: datetime | None
+    """When the certificate of the server expires; None: it was not verified, and is not read then."""
+
+    @classmethod
+    def of(cls, place: str, encrypted: ssl.SSLSocket) -> Self:
+        """Of a connection that is open."""
+        until: Any = (encrypted.getpeercert() or {}).get("notAfter")
+        expires = None if until is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC)
+        return cls(place, encrypted.version() or "TLS", expires)
+
+
+def encryption_of(client: Any) -> list[Encryption]:
+    """Of one connection to each server; empty: without TLS. Raises one of REDIS_ERRORS."""
+    if isinstance(client, RedisCluster):
+        nodes: Any = client.get_nodes()  # type: ignore[no-untyped-call]
+        pools = [client.get_redis_connection(node).connection_pool for node in nodes]
+    else:
+        pools = [client.connection_pool]
+    found = []
+    for pool in pools:
+        connection: Any = pool.get_connection()
+        try:
+            if isinstance(connection, _Encrypted):
+                found.append(connection.encryption())
+        finally:
+            pool.release(connection)
+    return found
 
 
 def is_cluster(client: Any) -> bool:
@@ -318,24 +363,80 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"
 
 
 class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[misc]
-    """With TLS; it says so where no handshake comes about."""
+    """With TLS; it says so where no handshake comes about, and what is wrong with a certificate."""
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-        try:
+        """As redis-py's own, but for one thing: where the URL names authorities, no others are trusted."""
+        if self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled:  # of a client that `rq worker` made
             return super()._wrap_socket_with_ssl(sock)
+        try:
+            return self._context().wrap_socket(sock, server_hostname=self.host)
         except ssl.SSLCertVerificationError as error:
+            problem = tls.of_server(error, self.host, tls.REDIS)
             raise CertificateRefused(
-                f"the certificate of Redis at {self.host}:{self.port} is not accepted: "
-                f"{error.verify_message}; ssl_ca_certs=FILE in the URL names the authority that signed it"
+                f"the certificate of Redis at {self._place} is not accepted: {problem.what}", problem.todo
             ) from error
         except TimeoutError as error:
             raise RedisTimeoutError(self._no_handshake("it did not answer in time")) from error
         except (ConnectionError, ssl.SSLEOFError) as error:
             raise RedisConnectionError(self._no_handshake("it closed the connection")) from error
         except ssl.SSLError as error:
-            if error.reason not in _NO_TLS:
-                raise
-            raise RedisConnectionError(self._no_handshake("its answer is not TLS")) from error
+            if error.reason in _NO_TLS:
+                raise RedisConnectionError(self._no_handshake("its answer is not TLS")) from error
+            self._raise_refused(error)
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        """Made for each connection: files that were replaced are taken from the next one on."""
+        try:
+            made = tls.context(
+                tls.REDIS,
+                authorities=self.ca_certs,
+                folder=self.ca_path,
+                data=self.ca_data,
+                certificate=self.certfile,
+                key=self.keyfile,
+                passphrase=self.certificate_password,
+            )
+            made.check_hostname = self.check_hostname
+            made.verify_mode = self.cert_reqs
+            for flag in self.ssl_include_verify_flags or ():
+                made.verify_flags |= flag
+            for flag in self.ssl_exclude_verify_flags or ():
+                made.verify_flags &= ~flag
+            if self.ssl_min_version is not None:
+                made.minimum_version = self.ssl_min_version
+            if self.ssl_ciphers:
+                made.set_ciphers(self.ssl_ciphers)
+        except tls.FilesUnusable as error:
+            raise CertificateRefused(
+                f"TLS to Redis at {self._place} cannot be begun: {error.problem.what}", error.problem.todo
+            ) from None
+        return made
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        try:
+            super().on_connect_check_health(check_health=check_health)
+        except RedisConnectionError as error:
+            # With TLS 1.3 the handshake is over here before the server has seen this client's certificate.
+            self._raise_refused(error)
+            raise
+
+    def encryption(self) -> Encryption:
+        """Of this connection, which is open."""
+        return Encryption.of(self._place, self._sock)
+
+    def _raise_refused(self, error: Exception) -> None:
+        """Where an error is the alert of a server that does not accept this client."""
+        problem = tls.of_client(str(error), tls.REDIS)
+        if problem is not None:
+            raise CertificateRefused(
+                f"Redis at {self._place} does not accept this client: {problem.what}", problem.todo
+            ) from error
+
+    @property
+    def _place(self) -> str:
+        return f"{self.host}:{self.port}"
 
     def _no_handshake(self, why: str) -> str:
         return (

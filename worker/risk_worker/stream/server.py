@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.exceptions import SlotNotCoveredError
 
 from risk_producer.contract.keys import Keys
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster
+from risk_producer.transport.connect import REDIS_ERRORS, CertificateRefused, RedisClient, is_cluster
 from risk_producer.transport.servers import AWAY, Question, ask_each, probe_each, server_of
 
 NO_EVICTION: Final = "noeviction"
@@ -262,6 +262,8 @@ def why_refused(error: Exception, address: str = "") -> str:
     """The sentence for an error of a write: which server, why, and what to do."""
     answer = f"{getattr(error, 'status_code', None) or ''} {error}".strip() or type(error).__name__
     place = f"Redis at {address}" if address else "Redis"
+    if isinstance(error, CertificateRefused):
+        return ". ".join(each[:1].upper() + each[1:] for each in (error.what, error.todo) if each)
     for pattern, reason, cure in _REASONS:
         if re.search(pattern, answer):
             return f"{place} takes no writes, as {reason} ({_line(answer)}). {cure}"
