@@ -1,0 +1,193 @@
+"""Certificates of an authority of one's own, and Debian's servers that speak TLS with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, urlencode
+
+import psycopg
+import redis
+
+from risk_devkit.embedded import free_port
+from tests.support.debian import PROGRAMS, DebianPostgres
+from tests.support.process import ChildProcess
+from tests.support.servers import QUICK_POSTGRES
+from tests.support.wait import wait_until
+
+EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
+
+
+class Pair(NamedTuple):
+    """A certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """An authority. Its files, and those that it signs, are in a folder, under their names."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self.certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
+        _openssl(
+            *("req", "-x509", *EC, "-days", "30", "-subj", f"/CN={name}"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+            *("-keyout", self._key, "-out", self.certificate),
+        )
+
+    def sign(
+        self, name: str, alternatives: str = "DNS:localhost", *, days: int = 90, past: bool = False
+    ) -> Pair:
+        """Make a pair. alternatives: what it is made out to; past: it has expired years ago."""
+        pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
+        request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName={alternatives}\nauthorityKeyIdentifier=keyid\n")
+        _openssl("req", "-new", *EC, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
+        _openssl(
+            *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
+            *("-days", days, "-extfile", extensions, "-out", pair.certificate),
+            at="2020-01-01 00:00:00" if past else "",
+        )
+        return pair
+
+
+def lock(pair: Pair, passphrase: str) -> Pair:
+    """The same with a key that has a passphrase."""
+    key = pair.key.with_name(f"locked-{pair.key.name}")
+    _openssl("pkey", "-aes256", "-passout", f"pass:{passphrase}", "-in", pair.key, "-out", key)
+    key.chmod(0o600)
+    return Pair(pair.certificate, key)
+
+
+def _openssl(*words: object, at: str = "") -> None:
+    command = [*((PROGRAMS["faketime"], at) if at else ()), PROGRAMS["openssl"], *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class TlsRedis:
+    """Debian's Redis, with TLS on one port; and without it on another one, for the test itself."""
+
+    def __init__(self, folder: Path, pair: Pair, authorities: Path) -> None:
+        self.port, self.plain_port = free_port(), free_port()
+        options: Mapping[str, object] = {
+            "port": self.plain_port,
+            "bind": "127.0.0.1",
+            "tls-port": self.port,
+            "tls-cert-file": pair.certificate,
+            "tls-key-file": pair.key,
+            "tls-ca-cert-file": authorities,
+            "tls-auth-clients": "no",
+            "dir": folder,
+            "save": "",
+        }
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        self._process = ChildProcess(folder / "redis.log", {}, [PROGRAMS["redis-server"], *words])
+        self.client: Any = redis.Redis(port=self.plain_port)
+
+    def url(self, host: str = "localhost", **options: object) -> str:
+        query = urlencode(options, quote_via=quote)
+        return f"rediss://{host}:{self.port}/0{'?' if query else ''}{query}"
+
+    def serve(self, pair: Pair, *, asks_clients: bool = False) -> None:
+        """Take another certificate, as after a renewal, and end all connections."""
+        self.client.config_set(
+            "tls-cert-file",
+            str(pair.certificate),
+            "tls-key-file",
+            str(pair.key),
+            "tls-auth-clients",
+            "yes" if asks_clients else "no",
+        )
+        self.client.client_kill_filter(_type="normal", skipme=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        wait_until(lambda: not self._process.running or self._pongs(), 10, "Redis with TLS")
+        assert self._process.running, self._process.log
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self._process.__exit__(kind, error, trace)
+
+    def _pongs(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+class TlsPostgres(DebianPostgres):
+    """Debian's Postgres, which takes nothing without TLS, and the user `mutual` only with a certificate."""
+
+    def __init__(self, folder: Path, pair: Pair, authorities: Path, **config: str | bool) -> None:
+        super().__init__(
+            folder,
+            config={
+                **QUICK_POSTGRES,
+                "ssl": True,
+                "ssl_cert_file": str(folder / "server.crt"),
+                "ssl_key_file": str(folder / "server.key"),
+                "ssl_ca_file": str(authorities),
+                **config,
+            },
+        )
+        self._first = pair
+
+    def _prepare(self, lock: Any) -> None:
+        super()._prepare(lock)
+        (self._data / "pg_hba.conf").write_text(
+            "hostssl all mutual all trust clientcert=verify-ca\nhostssl all all all trust\n"
+        )
+        self._put(self._first)
+
+    def start(self) -> Self:
+        super().start()
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("CREATE ROLE mutual SUPERUSER LOGIN")
+        return self
+
+    def address(
+        self, database: str, user: str = "postgres", host: str = "localhost", **options: object
+    ) -> str:
+        """Its URL with these options of libpq's."""
+        query = urlencode(options, quote_via=quote)
+        return f"postgresql://{user}@{host}:{self.port}/{database}{'?' if query else ''}{query}"
+
+    def serve(self, pair: Pair) -> None:
+        """Take another certificate, as after a renewal, and end all connections."""
+        self._put(pair)
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("SELECT pg_reload_conf()")
+            text = pair.certificate.read_text().strip()
+            wait_until(lambda: text in shown_at(self.port, "-starttls", "postgres"), 10, "the certificate")
+            db.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+
+    def _put(self, pair: Pair) -> None:
+        owner = self._data.stat()
+        for source, name in zip(pair, ("server.crt", "server.key"), strict=True):
+            target = self.folder / name
+            shutil.copy(source, target)
+            os.chown(target, owner.st_uid, owner.st_gid)
+            target.chmod(0o600)
+
+
+def shown_at(port: int, *options: str) -> str:
+    """What openssl shows of a server of this machine: its certificate among it."""
+    command = [PROGRAMS["openssl"], "s_client", *options, "-connect", f"127.0.0.1:{port}", "-showcerts"]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    ).stdout
