@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 
 class Problem(NamedTuple):
@@ -19,6 +20,24 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.what}; {self.todo}"
+
+
+class Encryption(NamedTuple):
+    """What is known of TLS to a server, from a connection to it."""
+
+    place: str
+    """host:port"""
+    protocol: str
+    """As TLSv1.3."""
+    expires: datetime | None
+    """When the certificate of the server expires; None: it was not verified, and is not read then."""
+
+    @classmethod
+    def of(cls, place: str, encrypted: ssl.SSLSocket) -> Self:
+        """Of a connection that is open."""
+        until: Any = (encrypted.getpeercert() or {}).get("notAfter")
+        expires = None if until is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC)
+        return cls(place, encrypted.version() or "TLS", expires)
 
 
 class FilesUnusable(Exception):
@@ -124,9 +143,8 @@ def of_libpq(says: str) -> tuple[str, Problem] | None:
         refused = of_client(line, POSTGRES)
         if refused is not None:
             return line, Problem(f"the server does not accept this client: {refused.what}", refused.todo)
-        if (
-            re.search(_NEEDS_TLS, line) and "SSL encryption" not in says
-        ):  # else it lets nothing in, with TLS too
+        # Where TLS was refused too, the reason is another one.
+        if "SSL encryption" not in says and re.search(_NEEDS_TLS, line):
             return line, Problem(
                 "from here it lets this user in with TLS only, or not at all",
                 "sslmode=verify-full in the URL, or another line in pg_hba.conf",

@@ -11,11 +11,11 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
 from functools import partial
 from hashlib import sha1
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -195,40 +195,24 @@ def try_to_connect(client: Any) -> None:
         client.connection_pool.get_connection().disconnect()
 
 
-class Encryption(NamedTuple):
-    """What is known of TLS to a server, from a connection to it."""
-
-    place: str
-    """host:port"""
-    protocol: str
-    """As TLSv1.3."""
-    expires: datetime | None
-    """When the certificate of the server expires; None: it was not verified, and is not read then."""
-
-    @classmethod
-    def of(cls, place: str, encrypted: ssl.SSLSocket) -> Self:
-        """Of a connection that is open."""
-        until: Any = (encrypted.getpeercert() or {}).get("notAfter")
-        expires = None if until is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC)
-        return cls(place, encrypted.version() or "TLS", expires)
-
-
-def encryption_of(client: Any) -> list[Encryption]:
-    """Of one connection to each server; empty: without TLS. Raises one of REDIS_ERRORS."""
-    if isinstance(client, RedisCluster):
-        nodes: Any = client.get_nodes()  # type: ignore[no-untyped-call]
-        pools = [client.get_redis_connection(node).connection_pool for node in nodes]
-    else:
-        pools = [client.connection_pool]
+def encryption_of(client: Any) -> list[tls.Encryption]:
+    """Of a connection to each server that answers; empty: without TLS. Raises one of REDIS_ERRORS."""
+    if not isinstance(client, RedisCluster):
+        return _encryption(client.connection_pool)
     found = []
-    for pool in pools:
-        connection: Any = pool.get_connection()
-        try:
-            if isinstance(connection, _Encrypted):
-                found.append(connection.encryption())
-        finally:
-            pool.release(connection)
+    nodes: Any = client.get_nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        with suppress(*REDIS_ERRORS):
+            found += _encryption(client.get_redis_connection(node).connection_pool)
     return found
+
+
+def _encryption(pool: Any) -> list[tls.Encryption]:
+    connection = pool.get_connection()
+    try:
+        return [connection.encryption()] if isinstance(connection, _Encrypted) else []
+    finally:
+        pool.release(connection)
 
 
 def is_cluster(client: Any) -> bool:
@@ -422,9 +406,9 @@ class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[mi
             self._raise_refused(error)
             raise
 
-    def encryption(self) -> Encryption:
+    def encryption(self) -> tls.Encryption:
         """Of this connection, which is open."""
-        return Encryption.of(self._place, self._sock)
+        return tls.Encryption.of(self._place, self._sock)
 
     def _raise_refused(self, error: Exception) -> None:
         """Where an error is the alert of a server that does not accept this client."""

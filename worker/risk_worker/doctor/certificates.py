@@ -14,7 +14,8 @@ from psycopg.pq import Conninfo
 
 from risk_producer import tls
 from risk_producer.settings.urls import postgres_parameters
-from risk_producer.transport.connect import Encryption, RedisClient, encryption_of
+from risk_producer.tls import Encryption
+from risk_producer.transport.connect import RedisClient, encryption_of
 from risk_worker.doctor.check import Finding, ok, warning
 
 SOON: Final = timedelta(days=14)
@@ -58,10 +59,11 @@ def of_postgres(options: Mapping[str, str], host: str, address: str, port: int) 
         return warning(f"the certificate of {host}:{port} could not be looked at: {error}")
 
 
-def why_refused(url: str) -> tls.Problem | None:
+def why_refused(url: str) -> tls.Problem:
     """Why the certificate of a Postgres at this URL is not accepted, which libpq does not say.
 
-    None: it is accepted, as far as can be seen here. Raises ConfigurationError."""
+    Raises ConfigurationError.
+    """
     defaults = {each.keyword: each.val for each in Conninfo.get_defaults()}
     options = {
         **{key.decode(): value.decode() for key, value in defaults.items() if value},
@@ -80,7 +82,15 @@ def why_refused(url: str) -> tls.Problem | None:
             return error.problem
         except OSError:
             continue
-    return None
+    if options.get("sslrootcert") == "system":
+        return tls.Problem(
+            "Python trusts it, and the OpenSSL of libpq here does not know the authorities of the system",
+            "SSL_CERT_FILE in the environment names their file, like /etc/ssl/certs/ca-certificates.crt",
+        )
+    return tls.Problem(
+        "Python trusts it, and libpq does not",
+        "look at it: openssl s_client -starttls postgres -connect HOST:PORT -CAfile FILE",
+    )
 
 
 def _handshake(options: Mapping[str, str], host: str, address: str, port: int) -> Encryption:

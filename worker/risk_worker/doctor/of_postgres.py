@@ -92,9 +92,9 @@ class Database:
 
     def _todo(self, found: Classified) -> str:
         """What to do where it cannot be connected to. libpq says only that a certificate is not accepted."""
-        refused = "certificate verify failed" in found.message
-        problem = certificates.why_refused(self._url) if refused else None
-        reason = found.reason if problem is None else f"the certificate of the server: {problem}"
+        reason = found.reason
+        if "certificate verify failed" in found.message:
+            reason = f"the certificate of the server: {certificates.why_refused(self._url)}"
         return reason[:1].upper() + reason[1:]
 
     def tls(self) -> Iterator[Finding]:
