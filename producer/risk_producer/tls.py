@@ -79,7 +79,7 @@ def of_server(error: ssl.SSLCertVerificationError, host: str, names: Names) -> P
     if code in _UNKNOWN_AUTHORITY:
         return Problem(
             f"no authority that is known here has signed it ({says})",
-            f"{names.authorities}=FILE in the URL names the file with the certificate of its authority",
+            f"name the file with the certificate of its authority in the URL: {names.authorities}=FILE",
         )
     if code in (_OTHER_NAME, _OTHER_ADDRESS):
         kind = "DNS" if code == _OTHER_NAME else "IP"
@@ -103,7 +103,7 @@ _ALERTS: Final = (
     (
         "alert certificate required|requires a valid client certificate",
         "it asks for a certificate of this client",
-        "{certificate}=FILE and {key}=FILE in the URL name it and its key",
+        "name one and its key in the URL: {certificate}=FILE and {key}=FILE",
     ),
     (
         "alert unknown ca",
@@ -119,12 +119,12 @@ _ALERTS: Final = (
     (
         "alert (bad certificate|certificate (revoked|unknown)|unsupported certificate|access denied)",
         "it refuses the certificate of this client",
-        "its log says why; put another one and its key into the files that {certificate} and {key} name",
+        "look at its log; put another one and its key into the files that {certificate} and {key} name",
     ),
     (
         "alert handshake failure",
         "it found nothing that both sides can do, or asks for a certificate of this client",
-        "its log says which; {certificate}=FILE and {key}=FILE in the URL name a certificate and its key",
+        "look at its log; name a certificate and its key in the URL: {certificate}=FILE and {key}=FILE",
     ),
     (
         "alert protocol version|unsupported protocol|no protocols available",
@@ -147,7 +147,7 @@ def of_libpq(says: str) -> tuple[str, Problem] | None:
         if "SSL encryption" not in says and re.search(_NEEDS_TLS, line):
             return line, Problem(
                 "from here it lets this user in with TLS only, or not at all",
-                "sslmode=verify-full in the URL, or another line in pg_hba.conf",
+                "write sslmode=verify-full in the URL, or another line in pg_hba.conf",
             )
     return None
 
@@ -158,7 +158,7 @@ _LIBPQ: Final = (
         "certificate verify failed",
         "the certificate of the server is not accepted: it has expired, or no authority in sslrootcert has "
         "signed it",
-        "riskstream doctor says which",
+        "run riskstream doctor, which names the reason",
     ),
     (
         "does not match host name|host name must be specified for a verified SSL connection",
@@ -168,29 +168,29 @@ _LIBPQ: Final = (
     (
         'root certificate file "|locate root certificate file',
         "the file with the certificates of the authorities cannot be used",
-        "sslrootcert=FILE in the URL names a PEM file that this user may read",
+        "name a PEM file that this user may read in the URL: sslrootcert=FILE",
     ),
     (
         "may not be used with sslrootcert=system",
         "the authorities of the system are trusted for sslmode=verify-full alone",
-        "sslmode=verify-full in the URL",
+        "write sslmode=verify-full in the URL",
     ),
     (
         "private key file|could not load private key",
         "the key of this client cannot be used",
-        "sslkey=FILE names a PEM file with the key of the certificate in sslcert, which this user alone may "
-        "read (0600); where it has a passphrase, sslpassword has it",
+        "name the PEM file with the key of the certificate, which this user alone may read (0600), in the "
+        "URL: sslkey=FILE; and its passphrase, where it has one: sslpassword=…",
     ),
     (
         'certificate file "',
         "the certificate of this client cannot be used",
-        "sslcert=FILE names a PEM file that this user may read",
+        "name a PEM file that this user may read in the URL: sslcert=FILE",
     ),
     (
         "server does not support SSL",
         "the server has no TLS, and sslmode asks for it",
-        "ssl = on in postgresql.conf with ssl_cert_file and ssl_key_file, or sslmode=disable where nothing "
-        "crosses a network",
+        "set ssl = on in postgresql.conf, with ssl_cert_file and ssl_key_file; or write sslmode=disable "
+        "where nothing crosses a network",
     ),
     (
         "invalid response to SSL negotiation|wrong version number",
@@ -240,7 +240,7 @@ def _of_authorities(error: Exception, path: str | None, names: Names) -> Problem
         return Problem(f"the authorities cannot be read: {_reason(error)}", f"correct {names.authorities}")
     return _unreadable(path, names.authorities) or Problem(
         f"the file {path} that {names.authorities} names holds no certificate",
-        "it has to be the PEM file of the authority, with the line -----BEGIN CERTIFICATE-----",
+        "name the PEM file of the authority, which has the line -----BEGIN CERTIFICATE-----",
     )
 
 
@@ -259,7 +259,7 @@ def _of_pair(
         if f"{kind}-----".encode() not in Path(path).read_bytes():
             return Problem(
                 f"the file {path} holds no {kind.lower()}",
-                f"{option} has to name the PEM file with it, with a line that ends in {kind}-----",
+                f"name the PEM file with it in {option}: one of its lines ends in {kind}-----",
             )
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
         return Problem(
@@ -270,7 +270,7 @@ def _of_pair(
         return Problem(
             f"the key in {key or certificate} is encrypted, and {names.passphrase} is "
             f"{'not its passphrase' if passphrase else 'not given'}",
-            f"{names.passphrase} has the passphrase; or name a key without one that this user alone may read",
+            f"give the passphrase in {names.passphrase}, or a key without one that this user alone may read",
         )
     return Problem(
         f"the certificate in {certificate} cannot be used with its key: {_reason(error)}",

@@ -142,14 +142,14 @@ class TlsPostgres(DebianPostgres):
                 **config,
             },
         )
-        self._first = pair
+        self._pair = pair
 
     def _prepare(self, lock: Any) -> None:
         super()._prepare(lock)
         (self._data / "pg_hba.conf").write_text(
             "hostssl all mutual all trust clientcert=verify-ca\nhostssl all all all trust\n"
         )
-        self._put(self._first)
+        self._put(self._pair)
 
     def start(self) -> Self:
         super().start()
@@ -166,6 +166,9 @@ class TlsPostgres(DebianPostgres):
 
     def serve(self, pair: Pair) -> None:
         """Take another certificate, as after a renewal, and end all connections."""
+        if pair == self._pair:
+            return
+        self._pair = pair
         self._put(pair)
         with psycopg.connect(self.url, autocommit=True) as db:
             db.execute("SELECT pg_reload_conf()")

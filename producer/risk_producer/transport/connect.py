@@ -346,6 +346,20 @@ class _Plain(_Base):  # type: ignore[misc, valid-type]
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
+class _Socket(ssl.SSLSocket):
+    """Where it cannot be written to, what the server had to say before it closed the connection is the error.
+
+    With TLS 1.3 the handshake is over here before the server has looked at this client's certificate.
+    """
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            super().sendall(data, flags)
+        except (ConnectionError, ssl.SSLEOFError):
+            self.recv(1)
+            raise
+
+
 class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[misc]
     """With TLS; it says so where no handshake comes about, and what is wrong with a certificate."""
 
@@ -382,6 +396,7 @@ class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[mi
                 key=self.keyfile,
                 passphrase=self.certificate_password,
             )
+            made.sslsocket_class = _Socket
             made.check_hostname = self.check_hostname
             made.verify_mode = self.cert_reqs
             for flag in self.ssl_include_verify_flags or ():
@@ -402,7 +417,6 @@ class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[mi
         try:
             super().on_connect_check_health(check_health=check_health)
         except RedisConnectionError as error:
-            # With TLS 1.3 the handshake is over here before the server has seen this client's certificate.
             self._raise_refused(error)
             raise
 

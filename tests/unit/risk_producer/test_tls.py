@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.factory import snapshot
 from tests.support.wait import wait_until
 from tests.unit.risk_producer.transport.test_connect import server_that_says
 
+BEGINS = r"[a-z]+ "  # a sentence that begins with it begins with a capital letter, which no option has
 CODES = {
     10: ("certificate has expired", "it has expired", "give the server a new one"),
     9: ("certificate is not yet valid", "it is not valid yet", "the clocks"),
@@ -40,6 +42,7 @@ def refusal(code: int) -> ssl.SSLCertVerificationError:
 def test_why_the_certificate_of_a_server_is_not_accepted(code: int) -> None:
     says, what, todo = CODES[code]
     problem = tls.of_server(refusal(code), "h", tls.REDIS)
+    assert re.match(BEGINS, problem.todo)
     assert what in problem.what
     assert f"certificate verify failed: {says.rstrip('.')}" in problem.what
     assert todo in problem.todo
@@ -63,6 +66,7 @@ def test_why_a_server_does_not_accept_this_client(says: str) -> None:
     problem = tls.of_client(says, tls.REDIS)
     assert problem is not None
     assert ALERTS[says] in problem.what
+    assert re.match(BEGINS, problem.todo)
     assert "{" not in problem.todo
 
 
@@ -223,6 +227,7 @@ def test_what_libpq_says(says: str) -> None:
     line, problem = found
     assert line == f"connection failed: {says}".splitlines()[0]
     assert LIBPQ[says] in str(problem)
+    assert re.match(BEGINS, problem.todo)
     assert "{" not in str(problem)
 
 
@@ -249,5 +254,7 @@ def test_load_says_what_to_do_about_a_certificate(monkeypatch: pytest.MonkeyPatc
         raise psycopg.OperationalError("connection failed: SSL error: certificate verify failed")
 
     monkeypatch.setattr(psycopg, "connect", connect)
-    with pytest.raises(postgres.PostgresUnavailable, match=r"verify failed \(the certificate .* doctor says"):
+    with pytest.raises(
+        postgres.PostgresUnavailable, match=r"verify failed \(the certificate .* riskstream doctor"
+    ):
         postgres.fetch("postgresql://h/d", "a")

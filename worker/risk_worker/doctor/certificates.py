@@ -85,7 +85,7 @@ def why_refused(url: str) -> tls.Problem:
     if options.get("sslrootcert") == "system":
         return tls.Problem(
             "Python trusts it, and the OpenSSL of libpq here does not know the authorities of the system",
-            "SSL_CERT_FILE in the environment names their file, like /etc/ssl/certs/ca-certificates.crt",
+            "name their file in the environment: SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
         )
     return tls.Problem(
         "Python trusts it, and libpq does not",
