@@ -67,7 +67,8 @@ def lock(pair: Pair, passphrase: str) -> Pair:
 
 
 def _openssl(*words: object, at: str = "") -> None:
-    command = [*((PROGRAMS["faketime"], at) if at else ()), PROGRAMS["openssl"], *map(str, words)]
+    """at: which time it takes for the present."""
+    command = [*([str(PROGRAMS["faketime"]), at] if at else []), str(PROGRAMS["openssl"]), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -198,7 +199,12 @@ class TlsPostgres(DebianPostgres):
 
 def shown_at(port: int, *options: str) -> str:
     """What openssl shows of a server of this machine: its certificate among it."""
-    command = [PROGRAMS["openssl"], "s_client", *options, "-connect", f"127.0.0.1:{port}", "-showcerts"]
+    command = ["s_client", *options, "-connect", f"127.0.0.1:{port}", "-showcerts"]
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        [PROGRAMS["openssl"], *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     ).stdout

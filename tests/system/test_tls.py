@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,11 +29,12 @@ from risk_producer.transport.connect import CertificateRefused, redis_client
 from risk_worker.cli import cli
 from risk_worker.database import connection as database
 from risk_worker.database import migrations
-from risk_worker.database.store import PostgresStore, StoreMisconfigured
+from risk_worker.database.store import PostgresStore
 from risk_worker.doctor.check import Finding
 from risk_worker.doctor.examination import examination
 from risk_worker.doctor.of_postgres import Database
 from risk_worker.doctor.of_redis import Streams
+from risk_worker.drain.errors import StoreMisconfigured
 from risk_worker.monitor.postgres import PostgresWatch
 from risk_worker.status import of_postgres, of_redis
 from tests.support.debian import PROGRAMS, DebianPostgres
@@ -119,7 +121,7 @@ class Files:
             new.replace(target)
 
     @property
-    def of_redis(self) -> dict[str, object]:
+    def of_redis(self) -> dict[str, Any]:
         return {
             "ssl_ca_certs": self.authorities,
             "ssl_certfile": self.certificate,
@@ -127,7 +129,7 @@ class Files:
         }
 
     @property
-    def of_postgres(self) -> dict[str, object]:
+    def of_postgres(self) -> dict[str, Any]:
         return {
             "sslmode": "verify-full",
             "sslrootcert": self.authorities,
@@ -151,7 +153,7 @@ def empty_database(databases: Databases) -> Iterator[str]:
 def test_every_command_works(site: Site, files: Files, empty_database: str) -> None:
     """migrate with dbmate, the producer, the worker with RQ, verify, dead, load."""
     redis_url = site.redis.url(ssl_ca_certs=files.authorities)
-    options = {"sslmode": "verify-full", "sslrootcert": files.authorities}
+    options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": files.authorities}
     assert use({"POSTGRES_URL": site.postgres.address(empty_database, **options)}, redis_url) == ALL_OK
 
 
@@ -292,7 +294,7 @@ def test_what_is_wrong_with_redis_is_named_and_mended(name: str, site: Site, fil
     with RiskProducer(url, save_timeout_s=30) as producer:
         for _ in range(3):
             assert producer.save(snapshot("a", 1.0))
-        reason = wait_until(lambda: producer.health().reason, 20, "the reason")
+        reason = wait_until(lambda: producer.health().reason or "", 20, "the reason")
         assert_says(case, reason)
         with pytest.raises(StreamUnavailable) as raised:
             producer.push(snapshot("a", 1.0), 0.1)
@@ -450,8 +452,8 @@ def test_a_worker_and_a_producer_go_on_through_all_of_it(
 
 
 def serial_of(pair: Pair) -> int:
-    words = [PROGRAMS["openssl"], "x509", "-noout", "-serial", "-in", pair.certificate]
-    shown = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    command = [str(PROGRAMS["openssl"]), "x509", "-noout", "-serial", "-in", str(pair.certificate)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     return int(shown.strip().partition("=")[2], 16)
 
 
@@ -519,7 +521,7 @@ class TestClients:
         """What the system trusts does not count then; without a name it does."""
         monkeypatch.setenv("SSL_CERT_FILE", str(site.authority))
         for options, accepted in (
-            (dict[str, object](), True),
+            (dict[str, Any](), True),
             ({"ssl_ca_certs": site.strange_authority}, False),
         ):
             with redis_client(site.redis.url(**options), answer_timeout_s=9, connect_timeout_s=9) as client:
@@ -565,7 +567,7 @@ class TestDoctor:
         self, site: Site, files: Files, postgres_server: EmbeddedPostgres, empty_database: str
     ) -> None:
         """As if the server were far away: the host's name is not this machine's, its address is."""
-        far: dict[str, object] = {"hostaddr": "127.0.0.1"}
+        far: dict[str, Any] = {"hostaddr": "127.0.0.1"}
         trusted = {**far, "sslrootcert": files.authorities}
         site.postgres.serve(site.elsewhere)
         for port, options, expected in (
@@ -657,11 +659,13 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
             with ChildProcess(
                 tmp_path / "redis", {}, [PROGRAMS["redis-server"], "redis.conf"], cwd=here
             ) as redis_server:
-                served = {"redis": (redis_port,), "postgres": (server.port, "-starttls", "postgres")}
+                served: dict[str, Callable[[], str]] = {
+                    "redis": lambda: shown_at(redis_port),
+                    "postgres": lambda: shown_at(server.port, "-starttls", "postgres"),
+                }
 
                 def is_served(name: str) -> bool:
-                    shown = shown_at(*served[name])
-                    return (here / f"{name}.crt").read_text().strip() in shown
+                    return (here / f"{name}.crt").read_text().strip() in served[name]()
 
                 for name in served:
                     wait_until(partial(is_served, name), 20, f"TLS of {name}; {redis_server.log}")
