@@ -48,7 +48,8 @@ class Authority:
         """Make a pair. alternatives: what it is made out to; past: it has expired years ago."""
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={alternatives}\nauthorityKeyIdentifier=keyid\n")
+        names = f"subjectAltName={alternatives}\n" if alternatives else ""
+        extensions.write_text(f"{names}authorityKeyIdentifier=keyid\n")
         _openssl("req", "-new", *EC, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,7 @@ class Site:
         self.elsewhere = ours.sign("elsewhere", "DNS:elsewhere.example")
         self.expired = ours.sign("expired", past=True)
         self.soon = ours.sign("soon", days=3)
+        self.nameless = ours.sign("localhost", "")
         self.strange = others.sign("strange")
         self.client = ours.sign("client", "DNS:client")
         self.client_renewed = ours.sign("client-renewed", "DNS:client")
@@ -498,6 +500,64 @@ class TestClients:
             assert "ssl_password is not its passphrase" in doctor_of_redis(wrong)
         url = url.replace(PASSPHRASE, "wrong")
         assert "the key of this client cannot be used" in doctor_of_postgres(url).lower()
+
+    def test_no_passphrase_is_asked_for_at_the_terminal(self, site: Site, files: Files) -> None:
+        """Where there is one, OpenSSL would, and a trader's thread would wait for the answer."""
+        code = (
+            "from risk_producer import tls; "
+            f"tls.context(tls.REDIS, certificate={str(files.certificate)!r}, key={str(files.key)!r})"
+        )
+        files.use(site.client_locked)
+        done = subprocess.run(
+            ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "is encrypted, and ssl_password is not given" in done.stdout
+        assert "pass phrase" not in done.stdout
+
+    def test_with_two_authorities_in_one_file(self, site: Site, files: Files, empty_database: str) -> None:
+        """As while one takes the place of the other."""
+        files.authorities.write_text(site.strange_authority.read_text() + site.authority.read_text())
+        with redis_client(
+            site.redis.url(ssl_ca_certs=files.authorities), answer_timeout_s=9, connect_timeout_s=9
+        ) as client:
+            for pair in (site.server, site.strange):
+                site.redis.serve(pair)
+                assert client.ping()
+        site.postgres.serve(site.strange)
+        options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": files.authorities}
+        assert "Applied" in migrations.up(site.postgres.address(empty_database, **options))
+
+    def test_of_a_host_whose_address_is_given(self, site: Site, files: Files, empty_database: str) -> None:
+        """No resolver knows its name, which stands in the certificate; dbmate gets both too."""
+        site.postgres.serve(site.elsewhere)
+        options: dict[str, Any] = {
+            "sslmode": "verify-full",
+            "sslrootcert": files.authorities,
+            "hostaddr": "127.0.0.1",
+        }
+        url = site.postgres.address(empty_database, host="elsewhere.example", **options)
+        assert "Applied" in migrations.up(url)
+
+    def test_of_a_server_without_alternative_names(
+        self, site: Site, files: Files, empty_database: str
+    ) -> None:
+        """libpq and Python read the common name then; Go, in which dbmate is written, does not, and says so."""
+        site.postgres.serve(site.nameless)
+        site.redis.serve(site.nameless)
+        options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": files.authorities}
+        url = site.postgres.address(empty_database, **options)
+        database.connect(url, database.MIGRATE).close()
+        with pytest.raises(migrations.MigrationError, match="relies on legacy Common Name field"):
+            migrations.up(url)
+        with redis_client(
+            site.redis.url(ssl_ca_certs=files.authorities), answer_timeout_s=9, connect_timeout_s=9
+        ) as client:
+            assert client.ping()
 
     def test_with_files_written_on_windows(self, site: Site, files: Files, empty_database: str) -> None:
         for path in (files.authorities, files.certificate, files.key):
