@@ -546,7 +546,7 @@ class TestClients:
     def test_of_a_server_without_alternative_names(
         self, site: Site, files: Files, empty_database: str
     ) -> None:
-        """libpq and Python read the common name then; Go, in which dbmate is written, does not, and says so."""
+        """libpq and Python read the common name then; Go, of which dbmate is made, does not, and says so."""
         site.postgres.serve(site.nameless)
         site.redis.serve(site.nameless)
         options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": files.authorities}
