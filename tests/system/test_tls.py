@@ -453,6 +453,25 @@ def test_a_worker_and_a_producer_go_on_through_all_of_it(
     assert done.exit_code == 0, done.output
 
 
+def test_a_worker_that_starts_waits_for_redis_and_ends_without_postgres(
+    site: Site, files: Files, empty_database: str, tmp_path: Path
+) -> None:
+    files.trust(site.strange_authority)
+    site.postgres.serve(site.expired)
+    options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": site.authority}
+    environ = {
+        "REDIS_URL": site.redis.url(ssl_ca_certs=files.authorities),
+        "POSTGRES_URL": site.postgres.address(empty_database, **options),
+    }
+    with ChildProcess(tmp_path / "worker", environ) as worker:
+        refused = f"the certificate of Redis at localhost:{site.redis.port} is not accepted"
+        wait_until(lambda: refused in worker.log, 20, "the reason in the log")
+        files.trust(site.authority)
+        assert worker.wait(30) != 0
+        assert "certificate verify failed" in worker.log
+        assert "run riskstream doctor" in worker.log
+
+
 def serial_of(pair: Pair) -> int:
     command = [str(PROGRAMS["openssl"]), "x509", "-noout", "-serial", "-in", str(pair.certificate)]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
