@@ -156,8 +156,8 @@ _NEEDS_TLS: Final = r"no pg_hba\.conf entry for .*, (no encryption|SSL off)|FATA
 _LIBPQ: Final = (
     (
         "certificate verify failed",
-        "the certificate of the server is not accepted: it has expired, or no authority in sslrootcert has "
-        "signed it",
+        "the certificate of the server is not accepted: it is not valid now, or no authority in sslrootcert "
+        "has signed it",
         "run riskstream doctor, which names the reason",
     ),
     (

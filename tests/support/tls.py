@@ -43,16 +43,16 @@ class Authority:
         )
 
     def sign(
-        self, name: str, alternatives: str = "DNS:localhost", *, days: int = 90, past: bool = False
+        self, name: str, alternatives: str = "DNS:localhost", *, days: int = 90, year: int | None = None
     ) -> Pair:
-        """Make a pair. alternatives: what it is made out to; past: it has expired years ago."""
+        """alternatives: what it is made out to. It is valid for so many days, or in this year."""
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         names = f"subjectAltName={alternatives}\n" if alternatives else ""
         extensions.write_text(f"{names}authorityKeyIdentifier=keyid\n")
         _openssl("req", "-new", *EC, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
-        if past:
-            self._sign_for(2020, request, extensions, pair.certificate)
+        if year is not None:
+            self._sign_for(year, request, extensions, pair.certificate)
             return pair
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),

@@ -61,13 +61,14 @@ class Site:
         self.renewed = ours.sign("renewed", "DNS:localhost")
         self.by_address = ours.sign("by-address", "IP:127.0.0.1,DNS:localhost")
         self.elsewhere = ours.sign("elsewhere", "DNS:elsewhere.example")
-        self.expired = ours.sign("expired", past=True)
+        self.expired = ours.sign("expired", year=2020)
+        self.not_yet_valid = ours.sign("not-yet-valid", year=2040)
         self.soon = ours.sign("soon", days=3)
         self.nameless = ours.sign("localhost", "")
         self.strange = others.sign("strange")
         self.client = ours.sign("client", "DNS:client")
         self.client_renewed = ours.sign("client-renewed", "DNS:client")
-        self.client_expired = ours.sign("client-expired", "DNS:client", past=True)
+        self.client_expired = ours.sign("client-expired", "DNS:client", year=2020)
         self.client_strange = others.sign("client-strange", "DNS:client")
         self.client_locked = lock(self.client, PASSPHRASE)
         self.redis = TlsRedis(folder, self.server, ours.certificate)
@@ -259,6 +260,7 @@ def _key_of_another(site: Site, files: Files) -> None:
 _GOOD = _client("client")
 CASES = {
     "expired": Case(_serve("expired"), "certificate has expired", _serve("renewed")),
+    "not yet valid": Case(_serve("not_yet_valid"), "it is not valid yet", _serve("renewed")),
     "another name": Case(_serve("elsewhere"), "another name|does not match host name", _serve("server")),
     "an address that is not in it": Case(
         lambda *_: None,
@@ -343,8 +345,9 @@ def test_what_is_wrong_with_postgres_is_named_and_mended(
 def assert_says(case: Case, text: str, by: str = "ssl") -> None:
     expected = case.says
     if by == "libpq":  # which has no more to say about the first two
-        expected = expected.replace("certificate has expired", "it has expired, or no authority")
-        expected = expected.replace("no authority that is known here", "it has expired, or no authority")
+        expected = expected.replace("certificate has expired", "it is not valid now, or no authority")
+        expected = expected.replace("it is not valid yet", "it is not valid now, or no authority")
+        expected = expected.replace("no authority that is known here", "it is not valid now, or no authority")
     assert any(each in text for each in expected.split("|")), text
 
 
@@ -618,6 +621,30 @@ class TestClients:
         assert "certificate verify failed" in doctor_of_postgres(url)
         monkeypatch.setenv("SSL_CERT_FILE", str(site.authority))
         assert "Applied" in migrations.up(url)
+
+
+def test_no_version_of_tls_in_common(site: Site, files: Files) -> None:
+    """A client that wants 1.3, and servers that have 1.2."""
+    site.redis.client.config_set("tls-protocols", "TLSv1.2")
+    with psycopg.connect(site.postgres.url, autocommit=True) as db:
+        db.execute("ALTER SYSTEM SET ssl_max_protocol_version = 'TLSv1.2'")
+    try:
+        site.redis.serve(site.renewed)
+        site.postgres.serve(site.renewed)
+        url = site.redis.url(ssl_ca_certs=files.authorities)
+        assert list(Streams(url, Settings()).tls())[1].what.startswith(
+            f"localhost:{site.redis.port} speaks TLSv1.2"
+        )
+        assert "no version of TLS in common" in doctor_of_redis(f"{url}&ssl_min_version=772")
+        options: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": files.authorities}
+        options["ssl_min_protocol_version"] = "TLSv1.3"
+        assert "no version of TLS in common" in doctor_of_postgres(
+            site.postgres.address("postgres", **options)
+        )
+    finally:
+        site.redis.client.config_set("tls-protocols", "TLSv1.2 TLSv1.3")
+        with psycopg.connect(site.postgres.url, autocommit=True) as db:
+            db.execute("ALTER SYSTEM RESET ssl_max_protocol_version")
 
 
 class TestWithoutTlsOnOneSide:

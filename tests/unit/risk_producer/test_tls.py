@@ -200,7 +200,7 @@ class TestRedis:
 
 
 LIBPQ = {
-    'connection to server at "h", port 1 failed: SSL error: certificate verify failed': "has expired, or no",
+    'connection to server at "h" failed: SSL error: certificate verify failed': "not valid now, or no",
     'failed: server certificate for "a" (and 2 other names) does not match host name "b"': "another name",
     'failed: root certificate file "/x" does not exist\nEither provide the': "authorities cannot be used",
     'failed: could not read root certificate file "/x": no certificate or crl': "authorities cannot be",
