@@ -623,6 +623,18 @@ class TestClients:
         assert "Applied" in migrations.up(url)
 
 
+@pytest.mark.parametrize(("scheme", "rest"), [("rediss+cluster", ""), ("rediss+sentinel", "mymaster/0")])
+def test_what_is_wrong_with_nodes_and_sentinels(scheme: str, rest: str, site: Site, files: Files) -> None:
+    """Their clients put their own sentences around it. Of a cluster redis-py looks localhost up by itself."""
+    site.redis.serve(site.expired)
+    address = f"{scheme}://localhost:{site.redis.port}/{rest}"
+    url = f"{address}?ssl_ca_certs={files.authorities}&ssl_check_hostname=no"
+    for shown in (doctor_of_redis(url), status_of_redis(url)):
+        assert "The certificate of Redis at " in shown
+        assert "certificate has expired" in shown
+        assert "Give the server a new one" in shown
+
+
 def test_no_version_of_tls_in_common(site: Site, files: Files) -> None:
     """A client that wants 1.3, and servers that have 1.2."""
     site.redis.client.config_set("tls-protocols", "TLSv1.2")

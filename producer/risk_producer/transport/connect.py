@@ -498,12 +498,12 @@ class _Sentinels(Sentinel):
         ]
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        reasons = []
+        reasons, last = [], None
         for sentinel in list(self.sentinels):
             try:
                 masters: Any = sentinel.sentinel_masters()
             except REDIS_ERRORS as error:
-                reason = str(error)
+                reason, last = str(error), error
             else:
                 state = masters.get(service_name)
                 if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
@@ -514,7 +514,9 @@ class _Sentinels(Sentinel):
                 reason = "it is down" if state else f"there is no master of that name; masters: {known}"
             place = sentinel.connection_pool.connection_kwargs
             reasons.append(f"{place['host']}:{place['port']} says: {reason}")
-        raise MasterNotFoundError(f"no Sentinel names a master {service_name}: {'; '.join(reasons)}")
+        raise MasterNotFoundError(
+            f"no Sentinel names a master {service_name}: {'; '.join(reasons)}"
+        ) from last
 
 
 class _MasterPool(SentinelConnectionPool):
