@@ -147,7 +147,7 @@ def of_libpq(says: str) -> tuple[str, Problem] | None:
         if "SSL encryption" not in says and re.search(_NEEDS_TLS, line):
             return line, Problem(
                 "from here it lets this user in with TLS only, or not at all",
-                "write sslmode=verify-full in the URL, or another line in pg_hba.conf",
+                "check POSTGRES_URL and pg_hba.conf: where that says hostssl, write sslmode=verify-full",
             )
     return None
 
