@@ -6,13 +6,11 @@ import contextlib
 import os
 import pwd
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import redis
 
 from risk_devkit import embedded
 from risk_devkit.embedded import EmbeddedPostgres
@@ -85,55 +83,3 @@ def _answers(port: int) -> bool:
     except psycopg.OperationalError as error:
         return "refused" not in str(error)
     return True
-
-
-def certificate(folder: Path, authority: tuple[Path, Path] | None = None) -> tuple[Path, Path]:
-    """A certificate for localhost and its key; signed by itself or by an authority."""
-    cert, key = folder / "server.crt", folder / "server.key"
-    signed_by: list[str | Path] = [] if authority is None else ["-CA", authority[0], "-CAkey", authority[1]]
-    _request(cert, key, "localhost", "-addext", "subjectAltName=DNS:localhost", *signed_by)
-    return cert, key
-
-
-def authority(folder: Path, name: str) -> tuple[Path, Path]:
-    """The certificate of an authority of one's own, and its key."""
-    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
-    _request(cert, key, name)
-    return cert, key
-
-
-def _request(cert: Path, key: Path, name: str, *more: str | Path) -> None:
-    subject: list[str | Path] = ["-days", "3", "-subj", f"/CN={name}", "-keyout", key, "-out", cert, *more]
-    command: list[str | Path] = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-    subprocess.run([*command, *subject], check=True, capture_output=True, timeout=60)
-
-
-@contextlib.contextmanager
-def redis_with_tls(folder: Path, certificate: Path, key: Path, signed_by: Path) -> Iterator[int]:
-    """Debian's Redis that speaks TLS alone, on localhost. Yields its port."""
-    port = embedded.free_port()
-    options = {
-        "port": 0,
-        "bind": "127.0.0.1",
-        "tls-port": port,
-        "tls-cert-file": certificate,
-        "tls-key-file": key,
-        "tls-ca-cert-file": signed_by,
-        "tls-auth-clients": "no",
-        "dir": folder,
-        "save": "",
-    }
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    with ChildProcess(folder / "redis.log", {}, [PROGRAMS["redis-server"], *words]) as process:
-        url = f"rediss://localhost:{port}/0?ssl_ca_certs={signed_by}"
-        wait_until(lambda: not process.running or _pongs(url), 10, "Redis with TLS")
-        assert process.running, process.log
-        yield port
-
-
-def _pongs(url: str) -> bool:
-    try:
-        with redis.Redis.from_url(url) as client:
-            return bool(client.ping())
-    except redis.ConnectionError:
-        return False

@@ -38,7 +38,7 @@ class Site:
     database: str = ""
     pooler_port: int = 0
     tls: Path | None = None
-    """The certificate, where the server has one."""
+    """The certificate of the authority, where the server has TLS."""
 
     @property
     def odd(self) -> str:

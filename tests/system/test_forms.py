@@ -19,9 +19,10 @@ from risk_devkit.embedded import EmbeddedPostgres
 from risk_producer.load import postgres as postgres_state
 from risk_worker.cli import cli
 from risk_worker.database import migrations
-from tests.support.debian import POSTGRES, DebianPostgres, authority, certificate, pgbouncer
+from tests.support.debian import POSTGRES, DebianPostgres, pgbouncer
 from tests.support.forms import ALL_OK, FORMS, POOLED, RAW_PASSWORD, WITH_TLS, Site, prepare, use
 from tests.support.servers import QUICK_POSTGRES, Databases, name_in, server_folder
+from tests.support.tls import Authority
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -33,7 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Debian's Postgres 15 with a certificate."""
     with server_folder() as folder, server_folder() as sockets:
         sockets.chmod(0o777)
-        cert, key = certificate(sockets)
+        ours = Authority(sockets, "ours")
+        cert, key = ours.sign("server")
         key.chmod(0o600)
         server = DebianPostgres(
             folder,
@@ -50,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             shutil.chown(key, "pgserver" if _has_user("pgserver") else "postgres")
         with server:
             prepare(server)
-            yield server, Site(server.port, sockets, tmp_path_factory.mktemp("files"), tls=cert)
+            yield server, Site(server.port, sockets, tmp_path_factory.mktemp("files"), tls=ours.certificate)
 
 
 def _has_user(name: str) -> bool:
@@ -77,7 +79,7 @@ def test_a_form(name: str, site: Running, redis_url: str) -> None:
 
 def test_another_authority_is_refused(site: Running, redis_url: str, tmp_path: Path) -> None:
     server, place = site
-    other, _ = authority(tmp_path, "other")
+    other = Authority(tmp_path, "other").certificate
     url = WITH_TLS["verify-full"](replace(place, database=make_database(server), tls=other))["POSTGRES_URL"]
     for arguments in (["verify"], ["dead", "list"]):
         done = CliRunner().invoke(cli, arguments, env={"POSTGRES_URL": url, "REDIS_URL": redis_url})

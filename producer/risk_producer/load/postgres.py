@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final, NamedTuple
 
+from risk_producer import tls
 from risk_producer.contract.statements import statements
 from risk_producer.contract.wire import VERSION, WireSnapshot
 from risk_producer.errors import ConfigurationError
@@ -60,6 +61,9 @@ def fetch(database_url: str, trader_id: str, namespace: str = "") -> Answer:
     except ConfigurationError as error:
         raise PostgresUnavailable(str(error)) from None
     except (psycopg.Error, UnicodeError) as error:
-        raise PostgresUnavailable(f"{type(error).__name__}: {str(error).strip()}") from None
+        says = str(error).strip()
+        of_tls = tls.of_libpq(says)
+        todo = "" if of_tls is None else f" ({of_tls[1]})"
+        raise PostgresUnavailable(f"{type(error).__name__}: {says}{todo}") from None
     state = None if row is None else WireSnapshot(v=VERSION, **row)
     return Answer(state, None if found is None else found["identity"])

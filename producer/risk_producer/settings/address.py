@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -55,7 +56,7 @@ _KEPT_WITH_TLS: Final[dict[str, re.Pattern[str]]] = {
     "ssl_ciphers": re.compile(r".+"),
     "ssl_cert_reqs": re.compile(r"none|optional|required"),
     "ssl_check_hostname": re.compile(r"true|false|yes|no|1|0", re.IGNORECASE),
-    "ssl_min_version": re.compile(r"\d{1,5}"),
+    "ssl_min_version": re.compile(r"769|77[012]"),  # TLS 1.0 to 1.3, as OpenSSL numbers them
 }
 _KEPT_FOR_SENTINELS: Final[dict[str, re.Pattern[str]]] = {
     "sentinel_username": _ANY,
@@ -141,6 +142,8 @@ def redis_address(url: str, name: str = "REDIS_URL") -> RedisAddress:
     options |= _query(query if mark else "", name, kind, tls=tls)
     if kind == "cluster" and options.pop("db", 0) != 0:
         raise ConfigurationError(f"{name}: a Redis Cluster has the database 0 alone")
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ConfigurationError(f"{name} has the option ssl_keyfile without ssl_certfile: it expects both")
     of_sentinels = {key: value for key, value in options.items() if key in _KEPT_WITH_TLS}
     for option in _KEPT_FOR_SENTINELS:
         if option in options:
@@ -239,6 +242,18 @@ def _query(query: str, name: str, kind: Kind, *, tls: bool) -> dict[str, Any]:
             options[key] = int(value)
         elif key == "ssl_check_hostname":
             options[key] = value.lower() in ("true", "yes", "1")
+        elif key == "ssl_ciphers" and not _are_ciphers(value):
+            raise ConfigurationError(
+                f"{name} has an option ssl_ciphers of which OpenSSL knows no cipher; see: openssl ciphers"
+            )
         else:
             options[key] = value
     return options
+
+
+def _are_ciphers(text: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True

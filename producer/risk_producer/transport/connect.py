@@ -11,6 +11,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import sha1
 from time import monotonic
@@ -45,6 +46,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from risk_producer import tls
 from risk_producer.settings.address import SENTINEL_EXAMPLE, RedisAddress, redis_address
 
 RedisClient: TypeAlias = "Redis"
@@ -87,7 +89,14 @@ class ServerTooOld(RedisConnectionError):
 
 
 class CertificateRefused(RedisConnectionError):
-    """The certificate of the server cannot be verified. Tried again, as it may be replaced."""
+    """The certificate of the server is not accepted, or the server does not accept this client's, or TLS
+    cannot be begun with the files that the URL names. Tried again, as each of them may be replaced."""
+
+    def __init__(self, what: str, todo: str = "") -> None:
+        """what: the sentence without its end. todo: what to do about it."""
+        super().__init__(f"{what}; {todo}" if todo else what)
+        self.what = what
+        self.todo = todo
 
 
 class WrongServer(RedisConnectionError):
@@ -184,6 +193,26 @@ def try_to_connect(client: Any) -> None:
         client.get_default_node()  # type: ignore[no-untyped-call]
     else:
         client.connection_pool.get_connection().disconnect()
+
+
+def encryption_of(client: Any) -> list[tls.Encryption]:
+    """Of a connection to each server that answers; empty: without TLS. Raises one of REDIS_ERRORS."""
+    if not isinstance(client, RedisCluster):
+        return _encryption(client.connection_pool)
+    found = []
+    nodes: Any = client.get_nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        with suppress(*REDIS_ERRORS):
+            found += _encryption(client.get_redis_connection(node).connection_pool)
+    return found
+
+
+def _encryption(pool: Any) -> list[tls.Encryption]:
+    connection = pool.get_connection()
+    try:
+        return [connection.encryption()] if isinstance(connection, _Encrypted) else []
+    finally:
+        pool.release(connection)
 
 
 def is_cluster(client: Any) -> bool:
@@ -317,25 +346,95 @@ class _Plain(_Base):  # type: ignore[misc, valid-type]
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
+class _Socket(ssl.SSLSocket):
+    """Where it cannot be written to, what the server had to say before it closed the connection is the error.
+
+    With TLS 1.3 the handshake is over here before the server has looked at this client's certificate.
+    """
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            super().sendall(data, flags)
+        except (ConnectionError, ssl.SSLEOFError):
+            self.recv(1)
+            raise
+
+
 class _Encrypted(SSLConnection if TYPE_CHECKING else object):  # type: ignore[misc]
-    """With TLS; it says so where no handshake comes about."""
+    """With TLS; it says so where no handshake comes about, and what is wrong with a certificate."""
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-        try:
+        """As redis-py's own, but for one thing: where the URL names authorities, no others are trusted."""
+        if self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled:  # of a client that `rq worker` made
             return super()._wrap_socket_with_ssl(sock)
+        try:
+            return self._context().wrap_socket(sock, server_hostname=self.host)
         except ssl.SSLCertVerificationError as error:
+            problem = tls.of_server(error, self.host, tls.REDIS)
             raise CertificateRefused(
-                f"the certificate of Redis at {self.host}:{self.port} is not accepted: "
-                f"{error.verify_message}; ssl_ca_certs=FILE in the URL names the authority that signed it"
+                f"the certificate of Redis at {self._place} is not accepted: {problem.what}", problem.todo
             ) from error
         except TimeoutError as error:
             raise RedisTimeoutError(self._no_handshake("it did not answer in time")) from error
         except (ConnectionError, ssl.SSLEOFError) as error:
             raise RedisConnectionError(self._no_handshake("it closed the connection")) from error
         except ssl.SSLError as error:
-            if error.reason not in _NO_TLS:
-                raise
-            raise RedisConnectionError(self._no_handshake("its answer is not TLS")) from error
+            if error.reason in _NO_TLS:
+                raise RedisConnectionError(self._no_handshake("its answer is not TLS")) from error
+            self._raise_refused(error)
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        """Made for each connection: files that were replaced are taken from the next one on."""
+        try:
+            made = tls.context(
+                tls.REDIS,
+                authorities=self.ca_certs,
+                folder=self.ca_path,
+                data=self.ca_data,
+                certificate=self.certfile,
+                key=self.keyfile,
+                passphrase=self.certificate_password,
+            )
+            made.sslsocket_class = _Socket
+            made.check_hostname = self.check_hostname
+            made.verify_mode = self.cert_reqs
+            for flag in self.ssl_include_verify_flags or ():
+                made.verify_flags |= flag
+            for flag in self.ssl_exclude_verify_flags or ():
+                made.verify_flags &= ~flag
+            if self.ssl_min_version is not None:
+                made.minimum_version = self.ssl_min_version
+            if self.ssl_ciphers:
+                made.set_ciphers(self.ssl_ciphers)
+        except tls.FilesUnusable as error:
+            raise CertificateRefused(
+                f"TLS to Redis at {self._place} cannot be begun: {error.problem.what}", error.problem.todo
+            ) from None
+        return made
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        try:
+            super().on_connect_check_health(check_health=check_health)
+        except RedisConnectionError as error:
+            self._raise_refused(error)
+            raise
+
+    def encryption(self) -> tls.Encryption:
+        """Of this connection, which is open."""
+        return tls.Encryption.of(self._place, self._sock)
+
+    def _raise_refused(self, error: Exception) -> None:
+        """Where an error is the alert of a server that does not accept this client."""
+        problem = tls.of_client(str(error), tls.REDIS)
+        if problem is not None:
+            raise CertificateRefused(
+                f"Redis at {self._place} does not accept this client: {problem.what}", problem.todo
+            ) from error
+
+    @property
+    def _place(self) -> str:
+        return f"{self.host}:{self.port}"
 
     def _no_handshake(self, why: str) -> str:
         return (
@@ -399,12 +498,12 @@ class _Sentinels(Sentinel):
         ]
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        reasons = []
+        reasons, last = [], None
         for sentinel in list(self.sentinels):
             try:
                 masters: Any = sentinel.sentinel_masters()
             except REDIS_ERRORS as error:
-                reason = str(error)
+                reason, last = str(error), error
             else:
                 state = masters.get(service_name)
                 if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
@@ -415,7 +514,9 @@ class _Sentinels(Sentinel):
                 reason = "it is down" if state else f"there is no master of that name; masters: {known}"
             place = sentinel.connection_pool.connection_kwargs
             reasons.append(f"{place['host']}:{place['port']} says: {reason}")
-        raise MasterNotFoundError(f"no Sentinel names a master {service_name}: {'; '.join(reasons)}")
+        raise MasterNotFoundError(
+            f"no Sentinel names a master {service_name}: {'; '.join(reasons)}"
+        ) from last
 
 
 class _MasterPool(SentinelConnectionPool):

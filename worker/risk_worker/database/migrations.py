@@ -26,13 +26,14 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import sql
 
+from risk_producer import tls
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
 from risk_worker import installation
 from risk_worker.database import connection as database
 from risk_worker.database.extension import look
-from risk_worker.database.sqlstate import Disposition, classify_error, sqlstate_of
+from risk_worker.database.sqlstate import Disposition, classify_error, classify_refusal
 
 log = logging.getLogger("riskstream.migrations")
 
@@ -56,7 +57,10 @@ _CUT: Final = re.compile(
     re.MULTILINE,
 )
 # What lib/pq knows of libpq's parameters, beyond what every URL has.
-_LIB_PQ_PARAMETERS: Final = ("sslrootcert", "sslcert", "sslkey", "options")
+_LIB_PQ_PARAMETERS: Final = (
+    *("sslrootcert", "sslcert", "sslkey", "sslnegotiation", "ssl_min_protocol_version"),
+    *("ssl_max_protocol_version", "options"),
+)
 
 _SQL: Final = statements(__package__, "migrations.sql")
 
@@ -341,7 +345,8 @@ def _one_line(error: psycopg.Error) -> str:
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     message = " ".join(line if line.endswith((".", ":", "?", "!")) else f"{line}." for line in lines)
     message = message.removesuffix(".")
-    return f"{message} ({classify_error(error).reason})" if sqlstate_of(str(error)) else message
+    refused = classify_refusal(str(error))
+    return message if refused is None else f"{message} ({refused.reason})"
 
 
 def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
@@ -354,8 +359,10 @@ def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
 
 
 def _lib_pq_url(connection: psycopg.Connection) -> str:
-    """What psycopg connected to, in the words of dbmate's driver, which lacks sslmode prefer and allow,
-    hostaddr, lists of hosts and service files: libpq has chosen by now, and dbmate gets the choice."""
+    """What psycopg connected to, in the words of dbmate's driver, which has its own ways with sslmode prefer
+    and allow, lists of hosts and service files: libpq has chosen by now, and dbmate gets the choice.
+
+    Raises MigrationError."""
     info = connection.info
     # What comes from the environment (PGSSLMODE, PGOPTIONS) is among them.
     asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
@@ -365,9 +372,15 @@ def _lib_pq_url(connection: psycopg.Connection) -> str:
     else:
         mode = asked.get("sslmode", "")
         query["sslmode"] = mode if mode in ("verify-ca", "verify-full") else "require"
-    # A certificate is made out to the name; otherwise the address is what libpq connected to.
-    host = info.host if query["sslmode"] == "verify-full" else info.hostaddr or info.host
-    query |= {"host": host, "port": str(info.port)}
+        key = query.get("sslkey") or Path.home() / ".postgresql" / "postgresql.key"
+        if query.get("sslcert") and tls.has_passphrase(key):
+            raise MigrationError(
+                f"dbmate, which runs the migrations, cannot read {key}, as it has a passphrase: give this "
+                "command a key without one in sslkey"
+            )
+    query |= {"host": info.hostaddr or info.host, "port": str(info.port)}
+    if query["sslmode"] == "verify-full":  # a certificate is made out to the name
+        query |= {"host": info.host, "hostaddr": info.hostaddr}
     password = f":{quote(info.password, safe='')}" if info.password else ""
     name = quote(info.dbname, safe="")
     return f"postgres://{quote(info.user, safe='')}{password}@/{name}?{urlencode(query, quote_via=quote)}"

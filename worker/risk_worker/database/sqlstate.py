@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 import psycopg
 
+from risk_producer import tls
+
 
 class Disposition(Enum):
     """What the drain does about an error."""
@@ -64,7 +66,8 @@ TABLE: Final[dict[str, tuple[Disposition, str]]] = {
 }
 
 # libpq tells no SQLSTATE when connecting fails, only the message: what Postgres says in English, and what
-# libpq says itself. A server that speaks another language is waited for, its message logged.
+# libpq says itself. A server that speaks another language is waited for, its message logged. What is wrong
+# with TLS: risk_producer/tls.py.
 _REFUSALS: Final = [
     (re.compile(pattern), sqlstate)
     for pattern, sqlstate in (
@@ -73,7 +76,6 @@ _REFUSALS: Final = [
         ("pg_hba.conf", "28000"),
         ('role ".*" does not exist', "28000"),
         ('role ".*" is not permitted to log in', "28000"),
-        ("does not support SSL, but SSL was required|certificate verify failed", "28000"),
         ('database ".*" does not exist', "3D000"),
         ('permission denied for database ".*"', "42501"),
         ("unrecognized configuration parameter", "F0000"),
@@ -81,11 +83,6 @@ _REFUSALS: Final = [
         ("database system is|not currently accepting connections", "57P03"),
     )
 ]
-
-
-def sqlstate_of(refusal: str) -> str | None:
-    """The SQLSTATE behind the message of a connection that was refused; None: it is no server's."""
-    return next((sqlstate for pattern, sqlstate in _REFUSALS if pattern.search(refusal)), None)
 
 
 def classify(sqlstate: str | None) -> tuple[Disposition, str]:
@@ -111,6 +108,24 @@ class Classified(NamedTuple):
 def classify_error(error: psycopg.Error) -> Classified:
     """classify(), also for errors that carry no SQLSTATE: psycopg's own, and connections refused."""
     message = str(error).strip().partition("\n")[0] or type(error).__name__
-    if error.sqlstate is None and isinstance(error, psycopg.DataError):
+    if error.sqlstate is not None:
+        return Classified(*classify(error.sqlstate), message)
+    if isinstance(error, psycopg.DataError):
         return Classified(*classify("22000"), message)
-    return Classified(*classify(error.sqlstate or sqlstate_of(str(error))), message)
+    return classify_refusal(str(error)) or Classified(*classify(None), message)
+
+
+def classify_refusal(says: str) -> Classified | None:
+    """What the message of a connection that was refused means; None: it names no reason that is known.
+
+    libpq tries several addresses, and TLS before none: of its lines the one with the reason is shown.
+    """
+    of_tls = tls.of_libpq(says)
+    if of_tls is not None:
+        line, problem = of_tls
+        return Classified(Disposition.CONFIGURATION, str(problem), line)
+    for pattern, sqlstate in _REFUSALS:
+        for line in says.splitlines():
+            if pattern.search(line):
+                return Classified(*classify(sqlstate), line.strip())
+    return None

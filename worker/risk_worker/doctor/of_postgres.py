@@ -18,7 +18,8 @@ from risk_producer.transport.servers import ask_each
 from risk_worker.database import connection as database
 from risk_worker.database import extension, migrations, privileges
 from risk_worker.database.deployment import identity_of
-from risk_worker.database.sqlstate import classify_error
+from risk_worker.database.sqlstate import Classified, classify_error
+from risk_worker.doctor import certificates
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, warning
 from risk_worker.doctor.of_redis import Streams, apart, is_here
 from risk_worker.recovery import partitioning
@@ -77,7 +78,7 @@ class Database:
             connection = self.connected()
         except psycopg.Error as error:
             found = classify_error(error)
-            yield failure(f"{mask(self._url)}: {found.message}", found.reason[:1].upper() + found.reason[1:])
+            yield failure(f"{mask(self._url)}: {found.message}", self._todo(found))
             return
         except ConfigurationError as error:
             yield failure(f"{mask(self._url)}: {error}")
@@ -89,29 +90,22 @@ class Database:
             f"role {info.user}{pooler}"
         )
 
+    def _todo(self, found: Classified) -> str:
+        """What to do where it cannot be connected to. libpq says only that a certificate is not accepted."""
+        reason = found.reason
+        if "certificate verify failed" in found.message:
+            reason = f"the certificate of the server: {certificates.why_refused(self._url)}"
+        return reason[:1].upper() + reason[1:]
+
     def tls(self) -> Iterator[Finding]:
-        """What crosses a network is encrypted, and the server is who it says."""
+        """What crosses a network is encrypted, the server is who it says, and until when its certificate is
+        valid."""
         connection = self.connected()
-        host = connection.info.host
-        if host.startswith("/") or is_here(host):
-            yield ok("it is on this machine, so nothing crosses a network")
-            return
-        options = {each.keyword: (each.val or b"").decode() for each in connection.pgconn.info}
-        mode = options.get(b"sslmode", "")
-        if not connection.pgconn.ssl_in_use:
-            yield warning(
-                f"the connection to {host} is not encrypted: passwords and snapshots cross the network "
-                "as they are",
-                "sslmode=verify-full and sslrootcert=FILE in POSTGRES_URL, where the server has TLS",
-            )
-        elif mode not in ("verify-ca", "verify-full"):
-            yield warning(
-                f"the connection to {host} is encrypted, and its certificate is not verified (sslmode "
-                f"{mode})",
-                "sslmode=verify-full and sslrootcert=FILE in POSTGRES_URL",
-            )
-        else:
-            yield ok(f"the connection to {host} is encrypted and verified ({mode})")
+        info, encrypted = connection.info, connection.pgconn.ssl_in_use
+        options = {each.keyword.decode(): (each.val or b"").decode() for each in connection.pgconn.info}
+        yield _tls(info.host, options.get("sslmode", ""), encrypted=encrypted)
+        if encrypted:
+            yield certificates.of_postgres(options, info.host, info.hostaddr or info.host, info.port)
 
     def version(self) -> Iterator[Finding]:
         """14 or newer."""
@@ -211,6 +205,33 @@ class Database:
         ended = datetime.now(UTC).timestamp()
         self.ahead_s = now - (began + ended) / 2
         yield apart("Postgres", self.ahead_s, (ended - began) / 2)
+
+
+def _tls(host: str, mode: str, *, encrypted: bool) -> Finding:
+    """For a connection to this host. mode: libpq's sslmode."""
+    if host.startswith("/") or is_here(host):
+        return ok("it is on this machine, so nothing crosses a network")
+    todo = "sslmode=verify-full and sslrootcert=FILE in POSTGRES_URL"
+    if not encrypted:
+        why = f"; with sslmode {mode} that is no error" if mode in ("allow", "prefer") else ""
+        return warning(
+            f"the connection to {host} is not encrypted: passwords and snapshots cross the network as they "
+            f"are{why}",
+            f"{todo}, where the server has TLS: docs/operate/tls.md",
+        )
+    if mode == "verify-full":
+        return ok(f"the connection to {host} is encrypted and verified ({mode})")
+    if mode == "verify-ca":
+        return warning(
+            f"the connection to {host} is encrypted, and the name in its certificate is not verified "
+            "(sslmode verify-ca): any server with a certificate of that authority is taken for it",
+            "sslmode=verify-full in POSTGRES_URL; the certificate needs the name by which you connect",
+        )
+    return warning(
+        f"the connection to {host} is encrypted, and its certificate is not verified (sslmode {mode}): any "
+        "server is taken for it",
+        todo,
+    )
 
 
 class Both:

@@ -15,6 +15,7 @@ from risk_producer.settings import Settings, mask
 from risk_producer.settings.address import redis_address
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client, try_to_connect
 from risk_producer.transport.servers import AWAY, Question, ask_each
+from risk_worker.doctor import certificates
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, skipped, warning
 from risk_worker.stream import partitions as in_use
 from risk_worker.stream import server
@@ -49,7 +50,7 @@ class Streams:
             "redis",
             [
                 Check(CONNECTION, self.connection),
-                Check("tls", lambda: tls(self._url)),
+                Check("tls", self.tls),
                 Check("version", self.version),
                 Check("role", self.role),
                 Check("writes", self.writes),
@@ -66,6 +67,11 @@ class Streams:
     def connection(self) -> Iterator[Finding]:
         """It answers, and takes the password."""
         yield from connection(self.client, self._url)
+
+    def tls(self) -> Iterator[Finding]:
+        """What crosses a network is encrypted, and until when the certificates are valid."""
+        yield encrypted(self._url)
+        yield from certificates.of_redis(self.client)
 
     def version(self) -> Iterator[Finding]:
         """What it is; a connection to one that is too old has been refused already."""
@@ -240,7 +246,7 @@ class Queue:
         """All of them."""
         checks = [Check(CONNECTION, self.connection)]
         if self._separate:
-            checks.append(Check("tls", lambda: tls(self._url)))
+            checks.append(Check("tls", self.tls))
             checks.append(Check("writes", self.writes))
         checks += [Check("suspended", self.suspended), Check("workers", self.workers)]
         return Link("rq", checks, self.client.close)
@@ -251,6 +257,11 @@ class Queue:
         if not self._separate and found[0].level == "failure":
             found = [skipped("it is the Redis with the streams")]
         yield from found
+
+    def tls(self) -> Iterator[Finding]:
+        """As that of the streams."""
+        yield encrypted(self._url)
+        yield from certificates.of_redis(self.client)
 
     def writes(self) -> Iterator[Finding]:
         """It takes writes, and removes nothing by itself."""
@@ -294,25 +305,32 @@ def connection(client: RedisClient, url: str) -> Iterator[Finding]:
     yield ok(f"{mask(url)} answers in {1000 * (monotonic() - began):.1f} ms, with the connection")
 
 
-def tls(url: str) -> Iterator[Finding]:
+def encrypted(url: str) -> Finding:
     """What crosses a network is encrypted, and the server is who it says."""
-    address = redis_address(url)
+    address, scheme = redis_address(url), url.partition("://")[0]
     far = [host for host, _ in address.places if not is_here(host)]
     if address.socket or not far:
-        yield ok("it is on this machine, so nothing crosses a network")
-    elif not address.tls:
-        yield warning(
+        return ok("it is on this machine, so nothing crosses a network")
+    if not address.tls:
+        return warning(
             f"the connection to {far[0]} is not encrypted: passwords and snapshots cross the network as they "
             "are",
-            "rediss:// instead of redis://, where the server has TLS",
+            f"{scheme.replace('redis', 'rediss')}:// instead of {scheme}://, where the server has TLS: "
+            "docs/operate/tls.md",
         )
-    elif address.options.get("ssl_cert_reqs") == "none" or address.options.get("ssl_check_hostname") is False:
-        yield warning(
-            f"the connection to {far[0]} is encrypted, and its certificate is not verified",
-            "Leave ssl_cert_reqs and ssl_check_hostname out; ssl_ca_certs=FILE names the authority",
+    if address.options.get("ssl_cert_reqs") == "none":
+        return warning(
+            f"the connection to {far[0]} is encrypted, and its certificate is not verified: any server is "
+            "taken for it",
+            "Leave ssl_cert_reqs out; ssl_ca_certs=FILE names the authority",
         )
-    else:
-        yield ok(f"the connection to {far[0]} is encrypted and verified")
+    if address.options.get("ssl_check_hostname") is False:
+        return warning(
+            f"the connection to {far[0]} is encrypted, and the name in its certificate is not verified: any "
+            "server with a certificate of that authority is taken for it",
+            "Leave ssl_check_hostname out; the certificate needs the name by which you connect",
+        )
+    return ok(f"the connection to {far[0]} is encrypted and verified")
 
 
 PAYLOAD: Final = b'{"probe":true}'

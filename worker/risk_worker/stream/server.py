@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.exceptions import SlotNotCoveredError
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
-from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, is_cluster
+from risk_producer.transport.connect import REDIS_ERRORS, CertificateRefused, RedisClient, is_cluster
 from risk_producer.transport.servers import AWAY, Question, ask_each, probe_each, server_of
 
 NO_EVICTION: Final = "noeviction"
@@ -266,12 +266,22 @@ def why_refused(error: Exception, address: str = "") -> str:
     """The sentence for an error of a write: which server, why, and what to do."""
     answer = f"{getattr(error, 'status_code', None) or ''} {error}".strip() or type(error).__name__
     place = f"Redis at {address}" if address else "Redis"
+    refused = _certificate_refused(error)
+    if refused is not None:
+        return ". ".join(each[:1].upper() + each[1:] for each in (refused.what, refused.todo) if each)
     for pattern, reason, cure in _REASONS:
         if re.search(pattern, answer):
             return f"{place} takes no writes, as {reason} ({_line(answer)}). {cure}"
     if isinstance(error, AWAY):
         return f"{place} does not answer ({_line(answer)}). Look whether it runs and can be reached"
     return f"{place} takes no writes ({_line(answer)})"
+
+
+def _certificate_refused(error: BaseException | None) -> CertificateRefused | None:
+    """What is behind the error of a cluster's client, or of one that asks Sentinels, too."""
+    while error is not None and not isinstance(error, CertificateRefused):
+        error = error.__cause__
+    return error
 
 
 def _line(answer: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg.errors
 import pytest
 
-from risk_worker.database.sqlstate import TABLE, Disposition, classify, classify_error, sqlstate_of
+from risk_worker.database.sqlstate import TABLE, Disposition, classify, classify_error, classify_refusal
 
 RETRY, DATA, CONFIGURATION = Disposition
 
@@ -72,7 +72,10 @@ def test_every_row_of_the_table_says_why() -> None:
     [
         ('FATAL:  password authentication failed for user "alice"', "28P01"),
         ("fe_sendauth: no password supplied", "28P01"),
-        ('FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "o", database "d", no encryption', "28000"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "o", database "d", SSL encryption',
+            "28000",
+        ),
         ('FATAL:  role "ghost" does not exist', "28000"),
         ('FATAL:  database "nowhere" does not exist', "3D000"),
         ("FATAL:  sorry, too many clients already", "53300"),
@@ -85,9 +88,28 @@ def test_every_row_of_the_table_says_why() -> None:
     ],
 )
 def test_what_a_refused_connection_means(refusal: str, sqlstate: str | None) -> None:
-    assert sqlstate_of(f'connection failed: connection to server at "h", port 5432 failed: {refusal}') == (
-        sqlstate
+    message = f'connection failed: connection to server at "h", port 5432 failed: {refusal}'
+    found = classify_error(psycopg.OperationalError(message))
+    assert found[:2] == classify(sqlstate)
+    assert found.message == message.partition("\n")[0]
+    assert (classify_refusal(message) is None) == (sqlstate is None)
+
+
+def test_of_several_addresses_the_line_with_the_reason_is_shown() -> None:
+    """libpq tried ::1 first."""
+    error = psycopg.OperationalError(
+        'connection failed: connection to server at "localhost" (::1), port 1 failed: Connection refused\n'
+        "\tIs the server running on that host and accepting TCP/IP connections?\n"
+        'connection to server at "localhost" (127.0.0.1), port 1 failed: SSL error: certificate verify failed'
     )
+    found = classify_error(error)
+    assert found.disposition is CONFIGURATION
+    assert found.message.startswith('connection to server at "localhost" (127.0.0.1)')
+    assert "the certificate of the server is not accepted" in found.reason
+
+
+def test_a_value_that_speaks_of_tls_is_a_value() -> None:
+    assert classify_error(psycopg.DataError("certificate verify failed")).disposition is DATA
 
 
 @pytest.mark.parametrize(

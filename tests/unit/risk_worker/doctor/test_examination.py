@@ -9,7 +9,7 @@ import pytest
 
 from risk_worker.doctor.check import Finding, examine
 from risk_worker.doctor.examination import as_json, as_text
-from risk_worker.doctor.of_redis import apart, is_here, tls
+from risk_worker.doctor.of_redis import apart, encrypted, is_here
 from risk_worker.doctor.of_settings import link
 
 FINDINGS = [
@@ -90,7 +90,7 @@ def test_settings_that_cannot_be_used() -> None:
     ],
 )
 def test_what_crosses_a_network_should_be_encrypted(url: str, level: str, text: str) -> None:
-    [found] = tls(url)
+    found = encrypted(url)
     assert found.level == level
     assert text in found.what
     assert "pw" not in found.what
