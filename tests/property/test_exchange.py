@@ -13,9 +13,28 @@ from risk_worker.web.pages import Answer, pages
 PAGES = pages({"/": lambda _: Answer("here\n")}, "see /")
 
 WORDS = st.sampled_from(
-    [b"GET", b"HEAD", b"POST", b" ", b"/", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b":", b"Host: a", b"%00", b"\x00",
-     b"\xff", b"Content-Length: 5", b"Expect: 100-continue", b"http://x/", b"Connection: keep-alive", b"?a=b"]
-)  # fmt: skip
+    [
+        b"GET",
+        b"HEAD",
+        b"POST",
+        b" ",
+        b"/",
+        b"HTTP/1.1",
+        b"HTTP/1.0",
+        b"\r\n",
+        b"\n",
+        b":",
+        b"Host: a",
+        b"%00",
+        b"\x00",
+        b"\xff",
+        b"Content-Length: 5",
+        b"Expect: 100-continue",
+        b"http://x/",
+        b"Connection: keep-alive",
+        b"?a=b",
+    ]
+)
 
 
 @given(st.lists(st.one_of(WORDS, st.binary(max_size=20)), max_size=15).map(b"".join))

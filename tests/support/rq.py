@@ -1,4 +1,4 @@
-"""Jobs, queues and workers of RQ whose every text is a given one, as a client that can write to Redis may make them."""
+"""Jobs, queues and workers of RQ with a given text wherever there is one, as any client can make them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ DATA = [
     *(f"/0/data/jobs/{each}.json" for each in _LISTS),
 ]
 FILES = ["/favicon.ico", "/static/css/main.css", "/static/js/jquery-3.5.1.min.js"]
-"""All that the dashboard answers, once fill() has been called: pages, what their scripts ask for, other files."""
+"""All that the dashboard answers, after fill(): pages, what their scripts ask for, other files."""
 
 
 def fill(client: Any, text: str, queue: str = "risk-drain") -> None:
-    """A job in each registry of the queue, and a worker at one of them, with this text wherever there is one."""
+    """A job in each registry of the queue, and a worker at one of them, with this text wherever one is."""
     now = datetime.now(UTC)
     client.sadd("rq:queues", f"rq:queue:{queue}", f"rq:queue:{text}")
     for registry, job_id in JOBS.items():

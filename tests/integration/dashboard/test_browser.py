@@ -1,4 +1,4 @@
-"""Every page of the dashboard in a browser, over what a client that can write to RQ's Redis may have put there."""
+"""Every page of the dashboard in a browser, over what any client of RQ's Redis may have put there."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_the_policy_alone_keeps_scripts_from_running(
     monkeypatch: pytest.MonkeyPatch,
     has_policy: bool,
 ) -> None:
-    """With rq-dashboard's templates as they are; without the policy, too, this page shows that it can be seen."""
+    """With rq-dashboard's templates as they are. Without the policy too, they do run."""
     without_escaping(monkeypatch)
     if not has_policy:
         monkeypatch.setattr(guard, "POLICY", "frame-ancestors 'none'")

@@ -1,4 +1,4 @@
-"""Each request to the dashboard: under which name, with which method, from where, and what the answer allows."""
+"""Each request to the dashboard: under which name, how, from where, and what the answer allows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from flask.testing import FlaskClient
 
 from risk_worker.runtime import dashboard
 from risk_worker.runtime.dashboard.access import Access, access
@@ -28,9 +29,18 @@ ACTIONS = [
 ]
 
 
+class _Client(FlaskClient):
+    """Takes each answer as a whole, so that its file is closed."""
+
+    def open(self, *args: Any, **options: Any) -> Any:
+        return super().open(*args, **{"buffered": True, **options})
+
+
 def opened(url: str, chosen: Access | None = None) -> Any:
     """A client of the site, in this process."""
-    return dashboard.application(url, chosen).test_client()
+    application = dashboard.application(url, chosen)
+    application.test_client_class = _Client
+    return application.test_client()
 
 
 def snapshot(client: redis.Redis) -> dict[bytes, bytes | None]:
@@ -174,15 +184,46 @@ def test_with_actions_a_page_offers_them(redis_url: str, redis_client: redis.Red
 @pytest.mark.parametrize(
     "path",
     [
-        *("/1/view", "/1/data/queues.json", "/99999999999999999999/view/workers", "/-1/view", "/0/view/job/none"),
+        *(
+            "/1/view",
+            "/1/data/queues.json",
+            "/99999999999999999999/view/workers",
+            "/-1/view",
+            "/0/view/job/none",
+        ),
         *("/0/data/job/none.json", "/0/data/job/" + quote("<script>", safe="") + ".json", "/0/view/job/%00"),
-        *("/0/data/jobs/q/queued/0/asc/1.json", "/0/data/jobs/q/queued/x/asc/1.json", "/0/data/jobs/q/none/8/asc/1.json"),
-        *("/0/data/jobs/q/queued/8/asc/0.json", "/0/data/jobs/q/queued/8/none/1.json", "/0/view/jobs/q/queued/0/asc/1"),
-        *("/0/data/jobs/q/queued/99999999/asc/1.json", "/0/data/jobs/q/queued/8/asc/" + "9" * 5_000 + ".json"),
-        *("/static/../web.py", "/static/%2e%2e/web.py", "/static/..%2fweb.py", "/static/..\\web.py", "/static//etc/passwd"),
-        *("/static/%00", "/static/", "/static/css", "/static/" + "a" * 5_000, "//evil.example", "/.", "/0/view/../../x"),
+        *(
+            "/0/data/jobs/q/queued/0/asc/1.json",
+            "/0/data/jobs/q/queued/x/asc/1.json",
+            "/0/data/jobs/q/none/8/asc/1.json",
+        ),
+        *(
+            "/0/data/jobs/q/queued/8/asc/0.json",
+            "/0/data/jobs/q/queued/8/none/1.json",
+            "/0/view/jobs/q/queued/0/asc/1",
+        ),
+        *(
+            "/0/data/jobs/q/queued/99999999/asc/1.json",
+            "/0/data/jobs/q/queued/8/asc/" + "9" * 5_000 + ".json",
+        ),
+        *(
+            "/static/../web.py",
+            "/static/%2e%2e/web.py",
+            "/static/..%2fweb.py",
+            "/static/..\\web.py",
+            "/static//etc/passwd",
+        ),
+        *(
+            "/static/%00",
+            "/static/",
+            "/static/css",
+            "/static/" + "a" * 5_000,
+            "//evil.example",
+            "/.",
+            "/0/view/../../x",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_not_found(redis_url: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
     with opened(redis_url) as site:
         answer = site.get(path)

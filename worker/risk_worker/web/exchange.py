@@ -1,4 +1,4 @@
-"""One request and its answer: the bytes that arrive, read by the standard library, answered by a WSGI application."""
+"""One request and its answer: bytes that arrive, read by the standard library, for a WSGI application."""
 
 from __future__ import annotations
 

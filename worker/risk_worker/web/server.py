@@ -37,7 +37,7 @@ class Limits:
     """What clients can take of the process."""
 
     threads: int = 8
-    """Requests that the application answers at the same time; the others wait in the order of their arrival."""
+    """Requests that are answered at the same time; the others wait in the order of their arrival."""
     clients: int = 512
     """Connections, and never more than half of the files that the process may open. Where there is one more,
     the one that has been waited for the longest is closed."""

@@ -38,7 +38,7 @@ def answer(request: bytes, application: Any = None) -> tuple[bytes, list[bytes]]
 def test_the_application_sees_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_PROCESS", "s3cret")
     application = Application()
-    head, parts = answer(REQUEST, application)
+    head, _ = answer(REQUEST, application)
     environ = application.environ
     assert (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]) == (
         "GET",

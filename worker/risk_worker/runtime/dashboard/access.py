@@ -29,8 +29,8 @@ class Access:
     names: frozenset[str] = _LOCAL
     """Hosts under which it is served, as canonical() writes them."""
     any_address: bool = False
-    """It listens on every address, and is served under each: an address cannot be made to lead elsewhere, as a
-    name can."""
+    """It listens on every address, and is served under each: an address cannot be made to lead elsewhere,
+    as a name can."""
     login: tuple[str, str] | None = None
     """The user and password to ask for."""
     allows_actions: bool = False
@@ -47,8 +47,9 @@ class Access:
         """Whether this is the login. It takes as long whatever is wrong."""
         if self.login is None:
             return True
-        given = (user or "", password or "")
-        return all([_is_equal(own, other) for own, other in zip(self.login, given, strict=True)])
+        is_user = _is_equal(self.login[0], user or "")
+        is_password = _is_equal(self.login[1], password or "")
+        return is_user and is_password
 
 
 def access(

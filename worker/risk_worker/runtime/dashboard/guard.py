@@ -38,7 +38,7 @@ _READS: Final = _FILES.union(
         *("list_queues", "list_jobs", "list_workers", "job_info"),
     )
 )
-"""The views that only read. Any other changes jobs, or is new in rq-dashboard and not known to be harmless."""
+"""The views that only read. Any other changes jobs, or is new in rq-dashboard and not known to read."""
 
 _REGISTRIES: Final = ("queued", "scheduled", "deferred", "started", "finished", "failed", "canceled")
 _PER_PAGE_MAX: Final = 200
@@ -74,11 +74,8 @@ def refusal(sentence: str, status: int, **headers: str) -> Refusal:
 
 def _of_strangers(access: Access) -> Refusal | None:
     if not access.serves(request.environ.get("HTTP_HOST", "")):
-        return refusal(
-            "The dashboard is not served under this name of a host; riskstream dashboard --allow-host NAME adds "
-            "one",
-            403,
-        )
+        hint = "riskstream dashboard --allow-host NAME adds one"
+        return refusal(f"The dashboard is not served under this name of a host; {hint}", 403)
     login = request.authorization
     user, password = (None, None) if login is None else (login.username, login.password)
     if not access.knows(user, password):

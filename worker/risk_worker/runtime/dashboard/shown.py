@@ -1,7 +1,7 @@
-"""What rq-dashboard sees of RQ: only what is alive, without a write by a page that reads, and what cannot be read too.
+"""What rq-dashboard sees of RQ: reading removes nothing, and what cannot be read hides nothing else.
 
-RQ removes what it does not find from a queue, and from the list of workers, when it is asked for it. And one
-job that cannot be read would take with it the page of all.
+RQ removes from a queue, and from the list of workers, what it does not find when it is asked for it. And one
+job that cannot be read would take the page of all with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from risk_worker.stream.workers import RegisteredWorker, registered_workers
 
 
 class WorkersShown:
-    """Stands for RQ's class of workers: a worker that is dead is not shown, while its registration waits to be
-    removed or to expire."""
+    """Stands for RQ's class of workers: a worker that is dead is not shown, while its registration waits to
+    be removed or to expire."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
@@ -40,7 +40,7 @@ def _worker(registered: RegisteredWorker, connection: RedisClient) -> Any:
             return Job.fetch(registered.job, connection=connection)
         except REDIS_ERRORS:
             raise
-        except Exception:  # it is gone, or of any kind that bytes of others cause in RQ
+        except Exception:  # noqa: BLE001  # it is gone, or of any kind that bytes of others cause in RQ
             return None
 
     try:
@@ -76,7 +76,7 @@ def queue_class() -> type[Any]:
                 return None
             except REDIS_ERRORS:
                 raise
-            except Exception as error:  # of any kind that bytes of others cause in RQ
+            except Exception as error:  # noqa: BLE001  # of any kind that bytes of others cause in RQ
                 return _UnreadableJob(job_id, error)
             return job if job.origin == self.name else None
 
@@ -96,7 +96,7 @@ def readable(serialize: Callable[[Any], dict[str, Any] | str]) -> Callable[[Any]
                 return serialize(job)
             except REDIS_ERRORS:
                 raise
-            except Exception as error:  # as above: what is decoded as it is used
+            except Exception as error:  # noqa: BLE001  # as above: what is decoded as it is used
                 problem = error
         says = f"It cannot be read ({type(problem).__name__})"
         nothing = dict.fromkeys(("created_at", "started_at", "ended_at", "exc_info"))

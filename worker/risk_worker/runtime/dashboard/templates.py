@@ -1,8 +1,8 @@
-"""rq-dashboard's templates, so changed that what is kept in Redis is text on its pages, and never HTML or script.
+"""rq-dashboard's templates, so changed that what Redis holds is text on its pages, and never HTML or script.
 
-They are changed as they are loaded, before any text from Redis is in them. rq-dashboard escapes no description of a
-job, no metadata and no name of a worker; it writes the name of a queue into a script as it is; and it offers
-what changes jobs wherever only deleting is forbidden.
+They are changed as they are loaded, before any text from Redis is in them. rq-dashboard escapes no
+description of a job, no metadata and no name of a worker; it writes the name of a queue into a script as it
+is; and it offers to requeue jobs where deleting is forbidden.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flask import Flask
 from flask.templating import DispatchingJinjaLoader
 
 NONCE: Final = "nonce"
-"""Variable of the templates: what each script of a page has, and the Content-Security-Policy of the same answer."""
+"""Variable of the templates: what each script of a page has, and the policy in the same answer."""
 
 # In templates of underscore.js, <%= %> writes HTML, and <%- %> text.
 _ESCAPED_BY_HAND: Final = re.compile(r"<%=\s*\$\('<div/>'\)\.text\(([^()]+)\)\.html\(\)\s*%>")
