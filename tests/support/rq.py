@@ -77,7 +77,7 @@ def add_worker(client: Any, name: str, fields: dict[str, Any], *, job_id: str = 
         "queues": "risk-drain",
     }
     client.hset(key, mapping={**usual, **fields})
-    client.pexpire(key, KEPT_S * 1000)
+    client.pexpire(key, 100 * KEPT_S * 1000)  # as if it had just been heard of, whenever that is looked at
     client.sadd("rq:workers", key)
     client.sadd("rq:workers:risk-drain", key)
     client.sadd(f"{key}:executions", f"{job_id}:1")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -21,10 +21,11 @@ import redis
 
 from risk_producer.contract.keys import Keys
 from risk_worker.web.server import Limits
+from tests.support.bounds import STRICT, Bound
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
 from tests.support.rq import fill
-from tests.support.wait import slowness, wait_until
+from tests.support.wait import wait_until
 from tests.support.web import get
 
 pytestmark = pytest.mark.system
@@ -32,8 +33,8 @@ pytestmark = pytest.mark.system
 CLIENTS = 900
 SECONDS = 12.0
 """Longer than a request may take to arrive, so that each limit is met."""
-SCRAPE_S = 2.0
-"""On a quiet machine; beside other work a test allows for more."""
+ANOTHER_IS_ANSWERED = "900 clients of the exporter, or of the dashboard, are slow, silent or do not read"
+"""A row of docs/reliability.md, which has the seconds."""
 # One that waits for clients, one that reads Redis, and what redis-py and asyncio have.
 THREADS_MAX = Limits().threads + 8
 MIB = 1 << 20
@@ -61,13 +62,13 @@ class Crowd(threading.Thread):
         self._port = port
         self._kinds = kinds
         self._selector = selectors.DefaultSelector()
-        self._stop = threading.Event()
+        self._end = threading.Event()
         self.turned_away = 0
         self.connected = 0
 
     def run(self) -> None:
         missing = [self._kinds[number % len(self._kinds)] for number in range(CLIENTS)]
-        while not self._stop.wait(0.05):
+        while not self._end.wait(0.5):
             for kind in missing:
                 self._connect(kind)
             missing = []
@@ -99,7 +100,7 @@ class Crowd(threading.Thread):
         wait_until(lambda: _sent(client, first), 20)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._end.set()
         self.join(60)
 
 
@@ -139,28 +140,42 @@ def kinds(path: str) -> list[Kind]:
     ]
 
 
-class Watched:
-    """What a process has at the most."""
+class Watched(threading.Thread):
+    """What a process has at the most, within the block."""
 
     def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
         self._process = psutil.Process(pid)
+        self._end = threading.Event()
         self.before = self._process.memory_info().rss
         self.threads = self.rss = self.files = 0
 
-    def look(self) -> None:
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self.join(60)
+
+    def run(self) -> None:
+        while not self._end.wait(0.02):
+            self._look()
+
+    def _look(self) -> None:
         self.threads = max(self.threads, self._process.num_threads())
         self.rss = max(self.rss, self._process.memory_info().rss)
         self.files = max(self.files, self._process.num_fds())
 
     @property
     def growth(self) -> int:
-        return self.rss - self.before
+        return int(self.rss - self.before)
 
 
-def ask_for_a_while(port: int, path: str, watched: Watched, begin: float) -> list[float]:
+def ask_for(seconds: float, port: int, path: str) -> list[float]:
     """How long each answer took, in seconds."""
-    took = []
-    while monotonic() - begin < SECONDS:
+    took, begin = [], monotonic()
+    while monotonic() - begin < seconds:
         asked = monotonic()
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}{path}", headers={"Accept-Encoding": "gzip"}
@@ -169,7 +184,6 @@ def ask_for_a_while(port: int, path: str, watched: Watched, begin: float) -> lis
             assert answer.status == 200
             assert answer.read()
         took.append(monotonic() - asked)
-        watched.look()
     return took
 
 
@@ -190,7 +204,7 @@ def fill_traders(client: redis.Redis, count: int = 10_000) -> None:
 
 @pytest.mark.parametrize("page", ["exporter", "dashboard"])
 def test_900_slow_clients_hold_nothing_up(
-    page: str, tmp_path: Path, redis_url: str, redis_client: redis.Redis
+    page: str, tmp_path: Path, redis_url: str, redis_client: redis.Redis, bound: Bound
 ) -> None:
     path = {"exporter": "/metrics", "dashboard": "/static/css/bootstrap.css"}[page]
     fill_traders(redis_client)
@@ -199,17 +213,16 @@ def test_900_slow_clients_hold_nothing_up(
     command = [sys.executable, "-m", "risk_worker", page, "--port", "0"]
     with ChildProcess(tmp_path / "log", settings, command) as process:
         port = port_of(process)
-        alone = Watched(process.pid)
-        ask_for_a_while(port, path, alone, monotonic() - SECONDS + 1)
-        watched = Watched(process.pid)
-        with crowd(port, kinds(path)) as clients:
-            took = ask_for_a_while(port, path, watched, monotonic())
+        ask_for(1, port, path)
+        with Watched(process.pid) as watched, crowd(port, kinds(path)) as clients:
+            took = ask_for(SECONDS, port, path)
         says = (
             f"{page}: {len(took)} answers, the slowest took {max(took):.2f} s; {watched.threads} threads, "
             f"{watched.files} files, {watched.growth / MIB:.0f} MiB more; {clients.turned_away} turned away"
         )
         print(says)
-        assert max(took) < SCRAPE_S * slowness(), says
+        if STRICT:  # beside other work, which these clients are too, an answer that comes is enough
+            bound(ANOTHER_IS_ANSWERED, max(took))
         assert watched.threads <= THREADS_MAX, says
         assert watched.files < Limits().clients + 100, says
         assert watched.growth < GROWTH_MAX, says

@@ -139,7 +139,7 @@ class _Exchange(WSGIRequestHandler):
             return
         writes = cast(Any, self.parts)
         answering = _Answering(self.rfile, writes, sys.stderr, self.get_environ(), multithread=True)
-        answering.request_handler = cast(Any, self)
+        answering.request_handler = self
         answering.run(cast(Any, self.server).get_app())
 
     def finish(self) -> None:
@@ -157,6 +157,7 @@ class _Exchange(WSGIRequestHandler):
 
 class _Answering(ServerHandler):
     server_software = "riskstream"
+    request_handler: Any
     os_environ: dict[str, str] = {}  # noqa: RUF012  # as in the base, whose own one is that of the process
 
     def log_exception(self, exc_info: Any) -> None:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
 from types import FrameType, TracebackType
@@ -30,6 +31,8 @@ log = logging.getLogger("riskstream.web")
 T = TypeVar("T")
 _PIECE: Final = 64 << 10
 """Bytes that are sent at once; a client that takes them has moved."""
+_PAUSE_S: Final = 0.05
+"""Before the next try, where a connection could not be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Server:
         self._clients: set[_Client] = set()
         self._is_shut_down = False
         self._wake: Callable[[], object] = lambda: None
+        self._slots = asyncio.Semaphore(self._limits.threads)
 
     def __enter__(self) -> Self:
         return self
@@ -138,36 +142,41 @@ class Server:
         self._wake = lambda: loop.call_soon_threadsafe(stop.set)
         if self._is_shut_down:
             return
-        slots = asyncio.Semaphore(self._limits.threads)
-        accepting = [loop.create_task(self._accept(each, slots)) for each in self._sockets]
+        for each in self._sockets:
+            loop.add_reader(each, self._accept, each)
         try:
             await stop.wait()
         finally:
+            for each in self._sockets:
+                loop.remove_reader(each)
             attending = [each.task for each in self._clients if each.task is not None]
-            for task in (*accepting, *attending):
+            for task in attending:
                 task.cancel()
-            await asyncio.gather(*accepting, *attending, return_exceptions=True)
+            await asyncio.gather(*attending, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket, slots: asyncio.Semaphore) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """One client of those that the kernel holds; the loop calls again for the next."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listening)
-            except OSError as error:  # the client is gone already; or the process can open no more files
-                log.debug("A connection could not be accepted: %s", error)
-                self._drop(self._slowest())
-                await asyncio.sleep(0.05)
-                continue
-            if len(self._clients) >= self._clients_max:
-                self._drop(self._slowest())
-            if len(self._clients) >= self._clients_max:  # all wait for the application
-                connection.close()
-            else:
-                client = _Client(connection, address, monotonic())
-                self._clients.add(client)
-                client.task = loop.create_task(self._attend(client, slots))
-                client.task.add_done_callback(lambda task, client=client: self._forget(client, task))
-            await asyncio.sleep(0)  # a queue of clients does not hold up those that are there
+        try:
+            connection, address = listening.accept()
+        except BlockingIOError:  # it is gone already
+            return
+        except OSError as error:  # gone as well; or the process can open no more files
+            log.debug("A connection could not be accepted: %s", error)
+            self._drop(self._slowest())
+            loop.remove_reader(listening)
+            loop.call_later(_PAUSE_S, loop.add_reader, listening, self._accept, listening)
+            return
+        connection.setblocking(False)
+        if len(self._clients) >= self._clients_max:
+            self._drop(self._slowest())
+        if len(self._clients) >= self._clients_max:  # all wait for the application
+            connection.close()
+            return
+        client = _Client(connection, address, monotonic())
+        self._clients.add(client)
+        client.task = loop.create_task(self._attend(client))
+        client.task.add_done_callback(partial(self._forget, client))
 
     def _slowest(self) -> _Client | None:
         """The client that has been waited for the longest."""
@@ -186,7 +195,7 @@ class Server:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("A request could not be answered", exc_info=error)
 
-    async def _attend(self, client: _Client, slots: asyncio.Semaphore) -> None:
+    async def _attend(self, client: _Client) -> None:
         """Take the request, have it answered, send the answer."""
         with suppress(OSError, TimeoutError):  # the client is gone, or slower than it may be
             try:
@@ -194,7 +203,7 @@ class Server:
                     request = await received(client.socket)
                 if not request:
                     return
-                client.unread = await self._answer(client, request, slots)
+                client.unread = await self._answer(client, request)
             except Refused as refused:
                 client.unread = refused.parts
             client.moved_s = monotonic()
@@ -203,12 +212,12 @@ class Server:
             async with asyncio.timeout(self._limits.linger_s):
                 await _hung_up(client.socket)
 
-    async def _answer(self, client: _Client, request: bytes, slots: asyncio.Semaphore) -> list[bytes]:
+    async def _answer(self, client: _Client, request: bytes) -> list[bytes]:
         arrived_s = monotonic()
         server = client.socket.getsockname()
         client.is_waited_for = False
         try:
-            async with slots:
+            async with self._slots:
                 return await _in_a_thread(
                     lambda: answered(self._application, request, client.address, server, arrived_s)
                 )

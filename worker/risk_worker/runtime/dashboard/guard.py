@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,8 +31,8 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-_FILES: Final = frozenset({"static", "rq_dashboard.static", "rq_dashboard.favicon"})
-_READS: Final = _FILES.union(
+FILES: Final = frozenset({"static", "rq_dashboard.static", "rq_dashboard.favicon"})
+_READS: Final = FILES.union(
     f"rq_dashboard.{view}"
     for view in (
         *("queues_overview", "jobs_overview", "workers_overview", "job_view"),
@@ -41,6 +42,8 @@ _READS: Final = _FILES.union(
 """The views that only read. Any other changes jobs, or is new in rq-dashboard and not known to read."""
 
 _REGISTRIES: Final = ("queued", "scheduled", "deferred", "started", "finished", "failed", "canceled")
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""As RQ has it."""
 _PER_PAGE_MAX: Final = 200
 """As the page's own field has it; each job is a request to Redis."""
 _PAGE_MAX: Final = 1_000_000
@@ -60,7 +63,7 @@ def guard(flask: Flask, access: Access) -> None:
     def finish(response: Response) -> Response:
         response.headers.update(HEADERS)
         response.headers["Content-Security-Policy"] = POLICY.format(nonce=g.get("nonce", ""))
-        if request.endpoint not in _FILES:
+        if request.endpoint not in FILES:
             response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -105,17 +108,18 @@ def _of_changes(access: Access) -> Refusal | None:
 
 def _of_arguments(arguments: Mapping[str, Any]) -> Refusal | None:
     """rq-dashboard takes whatever is in a path."""
-    known: dict[str, bool] = {
+    known = {
+        "job_id": _JOB_ID.fullmatch(arguments.get("job_id", "-")) is not None,
         "instance_number": arguments.get("instance_number", 0) == 0,
         "registry_name": arguments.get("registry_name", "queued") in _REGISTRIES,
         "order": arguments.get("order", "asc") in ("asc", "dsc"),
-        "per_page": _is_number(arguments.get("per_page", 1), _PER_PAGE_MAX),
-        "page": _is_number(arguments.get("page", 1), _PAGE_MAX),
+        "per_page": _is_number(arguments.get("per_page", 1), 1, _PER_PAGE_MAX),
+        "page": _is_number(arguments.get("page", 1), 0, _PAGE_MAX),  # 0: the last page of an empty list
     }
     wrong = [name for name, is_known in known.items() if not is_known]
     return refusal(f"There is no such page ({wrong[0]})", 404) if wrong else None
 
 
-def _is_number(value: object, most: int) -> bool:
+def _is_number(value: object, least: int, most: int) -> bool:
     text = str(value)
-    return text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most
+    return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 from risk_producer.contract.keys import Keyspace
+from risk_producer.settings import mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
 from risk_worker.stream.workers import RegisteredWorker, registered_workers
+
+_REGISTRIES: Final = (
+    *("CanceledJobRegistry", "DeferredJobRegistry", "FailedJobRegistry", "FinishedJobRegistry"),
+    *("ScheduledJobRegistry", "StartedJobRegistry"),
+)
+
+
+def show(keyspace: Keyspace) -> None:
+    """Have rq-dashboard's views see RQ so, in this process."""
+    import rq.registry
+    import rq_dashboard.web as views
+
+    views.Worker = WorkersShown(keyspace)
+    views.Queue = _queue_class()
+    for name in _REGISTRIES:
+        setattr(views, name, _registry_class(getattr(rq.registry, name)))
+    views.serialize_job = _readable(views.serialize_job)
+    views.serialize_current_job = _readable(views.serialize_current_job)
+    # Its own leaves a password in an option of the URL.
+    views.escape_format_instance_list = lambda urls: [mask(each) for each in urls]
 
 
 class WorkersShown:
@@ -53,7 +74,7 @@ def _worker(registered: RegisteredWorker, connection: RedisClient) -> Any:
     return worker
 
 
-def queue_class() -> type[Any]:
+def _queue_class() -> type[Any]:
     """RQ's class of queues, whose jobs are looked at and left where they are."""
     from rq import Queue
     from rq.exceptions import NoSuchJobError
@@ -62,12 +83,18 @@ def queue_class() -> type[Any]:
         @classmethod
         def all(cls, connection: RedisClient, **options: Any) -> list[Any]:
             found = []
-            for key in connection.smembers(cls.redis_queues_keys):
+            keys: Any = connection.smembers(cls.redis_queues_keys)
+            for key in keys:
                 try:
                     found.append(cls.from_queue_key(key.decode(), connection=connection, **options))
                 except ValueError:  # the name of no queue
                     continue
             return found
+
+        def get_job_ids(self, offset: int = 0, length: int = -1) -> list[str]:
+            last = offset + length - 1 if length >= 0 else length
+            entries: Any = self.connection.lrange(self.key, offset, last) if length else []
+            return [_text(each) for each in entries]
 
         def fetch_job(self, job_id: str) -> Any:
             try:
@@ -83,7 +110,24 @@ def queue_class() -> type[Any]:
     return QueueShown
 
 
-def readable(serialize: Callable[[Any], dict[str, Any] | str]) -> Callable[[Any], dict[str, Any] | str]:
+def _registry_class(registry: type[Any]) -> type[Any]:
+    """One of RQ's classes of registries, which names any job in it."""
+    has_executions = registry.__name__ == "StartedJobRegistry"  # whose entries are job:execution
+
+    class RegistryShown(registry):  # type: ignore[misc]
+        @staticmethod
+        def parse_job_id(entry: bytes | str) -> str:
+            text = _text(entry)
+            return text.partition(":")[0] if has_executions else text
+
+    return RegistryShown
+
+
+def _text(entry: bytes | str) -> str:
+    return entry if isinstance(entry, str) else entry.decode(errors="backslashreplace")
+
+
+def _readable(serialize: Callable[[Any], dict[str, Any] | str]) -> Callable[[Any], dict[str, Any] | str]:
     """rq-dashboard's function that describes a job, for jobs that cannot be read too."""
     if hasattr(serialize, "__wrapped__"):
         return serialize

@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.runtime import rq_prefix
 from risk_worker.runtime.dashboard.access import PASSWORD, USERNAME, Access, access, is_loopback
-from risk_worker.runtime.dashboard.guard import Refusal, guard, refusal
-from risk_worker.runtime.dashboard.shown import WorkersShown, queue_class, readable
+from risk_worker.runtime.dashboard.guard import FILES, Refusal, guard, refusal
+from risk_worker.runtime.dashboard.shown import show
 from risk_worker.runtime.dashboard.templates import SafeFlask
 from risk_worker.stream.workers import QUEUE
 from risk_worker.web.pages import REDIS_TIMEOUT_S
 from risk_worker.web.server import Server
 
 log = logging.getLogger("riskstream.dashboard")
+
+_CLIENT: Final = "riskstream.redis"
+"""Of a site's extensions: its client of Redis."""
 
 
 def serve(
@@ -57,17 +60,18 @@ def application(url: str, access: Access | None = None, keyspace: Keyspace = NO_
     """rq-dashboard as a Flask application on the Redis at url."""
     chosen = access or Access()
     _read_json_only()
-    _show(keyspace)
+    show(keyspace)
     from flask import redirect, request, url_for
-    from rq_dashboard.web import blueprint, setup_rq_connection
+    from rq_dashboard.web import blueprint
 
-    flask = SafeFlask("rq_dashboard")  # whose folders hold its scripts and styles
+    flask: Any = SafeFlask("rq_dashboard")  # whose folders hold its scripts and styles
     flask.config["RQ_DASHBOARD_REDIS_URL"] = (url,)
     flask.config["RQ_DASHBOARD_DISABLE_DELETE"] = not chosen.allows_actions
+    client = redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S, retries=1)
+    flask.extensions[_CLIENT] = flask.redis_conn = client
     guard(flask, chosen)
     flask.register_blueprint(blueprint)
-    setup_rq_connection(flask)
-    _say_when_redis_is_away(flask, url)
+    _say_when_redis_is_away(flask, client, url)
     _say_what_cannot_be_shown(flask)
 
     def open_the_drain_jobs() -> Any:
@@ -81,13 +85,16 @@ def application(url: str, access: Access | None = None, keyspace: Keyspace = NO_
     return flask
 
 
-def _say_when_redis_is_away(flask: Any, url: str) -> None:
+def _say_when_redis_is_away(flask: Any, client: RedisClient, url: str) -> None:
     """Every page answers 503 and why then; the log says once that it went, and once that it is back."""
-    client = _connect(url)  # rq-dashboard's own waits without end where Redis is frozen
+    from flask import request
+
     answered = True
 
     def look() -> None:
         nonlocal answered
+        if request.endpoint in FILES:
+            return
         client.ping()
         if not answered:
             log.warning("Redis answers again")
@@ -138,21 +145,8 @@ def _read_json_only() -> None:
 
     rq.serializers.DefaultSerializer = rq.serializers.PickleSerializer = rq.serializers.JSONSerializer
     import rq_dashboard.web
+    from flask import current_app
 
-    rq_dashboard.web.from_url = lambda url, **_options: (None, _connect(url))
+    # Its own makes a client for each request, which waits without end where Redis is frozen.
+    rq_dashboard.web.from_url = lambda *_, **__: (None, current_app.extensions[_CLIENT])
     rq_dashboard.web.config.serializer = rq.serializers.JSONSerializer
-
-
-def _show(keyspace: Keyspace) -> None:
-    import rq_dashboard.web as views
-
-    views.Worker = WorkersShown(keyspace)
-    views.Queue = queue_class()
-    views.serialize_job = readable(views.serialize_job)
-    views.serialize_current_job = readable(views.serialize_current_job)
-    # Its own leaves a password in an option of the URL.
-    views.escape_format_instance_list = lambda urls: [mask(each) for each in urls]
-
-
-def _connect(url: str) -> RedisClient:
-    return redis_client(url, answer_timeout_s=REDIS_TIMEOUT_S, connect_timeout_s=REDIS_TIMEOUT_S)
