@@ -57,7 +57,7 @@ def guard(flask: Flask, access: Access) -> None:
     @flask.before_request
     def check() -> Refusal | None:
         g.nonce = secrets.token_urlsafe(16)
-        return _of_strangers(access) or _of_changes(access) or _of_arguments(request.view_args or {})
+        return _of_access(access) or _of_changes(access) or _of_arguments(request.view_args or {})
 
     @flask.after_request
     def finish(response: Response) -> Response:
@@ -75,7 +75,7 @@ def refusal(sentence: str, status: int, **headers: str) -> Refusal:
     return f"{sentence}\n", status, {"Content-Type": TEXT, **headers}
 
 
-def _of_strangers(access: Access) -> Refusal | None:
+def _of_access(access: Access) -> Refusal | None:
     if not access.serves(request.environ.get("HTTP_HOST", "")):
         hint = "riskstream dashboard --allow-host NAME adds one"
         return refusal(f"The dashboard is not served under this name of a host; {hint}", 403)

@@ -117,13 +117,12 @@ def _say_what_cannot_be_shown(flask: Any) -> None:
     """A job that is not there, or whose bytes are none of RQ's: one line, in the log too."""
     from flask import request
     from rq.exceptions import NoSuchJobError
-    from werkzeug.exceptions import HTTPException
 
     def not_there(_: Exception) -> Refusal:
         return refusal("There is no such job", 404)
 
     def unreadable(error: Exception) -> Any:
-        if isinstance(error, HTTPException):
+        if hasattr(error, "get_response"):  # one of Flask's own answers, like 404
             return error
         log.error("The dashboard cannot show %r: %s: %r", request.path, type(error).__name__, str(error))
         log.debug("The error was", exc_info=error)
