@@ -100,25 +100,21 @@ def test_every_page_works_and_shows_text_as_text(
         assert TEXT in browser.value("document.querySelector('#queues').textContent")
 
 
-@pytest.mark.parametrize("text", SCRIPTS)
+# As rq-dashboard has it, a queue with a slash in its name has no page.
+@pytest.mark.parametrize("text", [text for text in SCRIPTS if "/" not in text])
 def test_a_name_of_a_queue_that_is_a_script(
     browser: Page, redis_url: str, redis_client: redis.Redis, text: str
 ) -> None:
     """In its own page, whose script has it too, and in the list that another one offers."""
     fill(redis_client, text)
     with site(redis_url) as server:
-        for registry in ("queued", "failed"):
-            name = browser.value(f"encodeURIComponent({json.dumps(text)})")
-            url = f"{server.url}/0/view/jobs/{name}/{registry}/8/asc/1"
-            if "/" in text:  # as rq-dashboard has it: such a name has no page
-                continue
-            show(browser, url)
-            browser.click("#select-queue")
-            browser.value("$('#select-queue').trigger('mouseleave')")
-            assert found(browser) == NOTHING
-            assert browser.complaints == []
-            # A field of one line has no ends of lines.
-            assert browser.value("document.querySelector('#select-queue').value") == text
+        name = browser.value(f"encodeURIComponent({json.dumps(text)})")
+        show(browser, f"{server.url}/0/view/jobs/{name}/failed/8/asc/1")
+        browser.click("#select-queue")
+        browser.value("$('#select-queue').trigger('mouseleave')")
+        assert found(browser) == NOTHING
+        assert browser.complaints == []
+        assert browser.value("document.querySelector('#select-queue').value") == text
 
 
 def hrefs(browser: Page) -> list[str]:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from redis.exceptions import ResponseError
+
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.settings import Settings, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
@@ -102,7 +104,8 @@ def _say_when_redis_is_away(flask: Any, client: RedisClient, url: str) -> None:
 
     def say(error: Exception) -> Refusal:
         nonlocal answered
-        message = f"Redis at {mask(url)} does not answer: {error}"
+        verb = "refuses what the dashboard asks" if isinstance(error, ResponseError) else "does not answer"
+        message = f"Redis at {mask(url)} {verb}: {error}"
         if answered:
             log.error("%s", message)
         answered = False
