@@ -53,9 +53,9 @@ class Page:
             self.events.append(message)
 
     def open(
-        self, path: Path, *, width: int, height: int = 900, dark: bool = False, paper: bool = False
+        self, place: Path | str, *, width: int, height: int = 900, dark: bool = False, paper: bool = False
     ) -> None:
-        """Open a file, as on a screen so wide, and wait until it is loaded."""
+        """Open a file or a URL, as on a screen so wide, and wait until it is loaded."""
         self.events.clear()
         self.ask(
             "Emulation.setDeviceMetricsOverride",
@@ -63,7 +63,7 @@ class Page:
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media="print" if paper else "", features=[scheme])
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=place.as_uri() if isinstance(place, Path) else place)
         while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
             self.events.append(self._next())
 

@@ -40,8 +40,24 @@ def exporter(host: str, port: int) -> None:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9181, show_default=True, type=click.IntRange(0, 65535))
-def dashboard(host: str, port: int) -> None:
-    """Serve rq-dashboard: the queue, the workers, the running drain jobs."""
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name that browsers may use for it, as that of a proxy; may be repeated.",
+)
+@click.option(
+    "--allow-actions", is_flag=True, help="Let it requeue and delete jobs of RQ; needs a login to be set."
+)
+def dashboard(host: str, port: int, allowed_hosts: tuple[str, ...], allow_actions: bool) -> None:
+    """Serve rq-dashboard: the queue, the workers, the running drain jobs.
+
+    It only shows them, unless --allow-actions. It asks for a login where RQ_DASHBOARD_USERNAME and
+    RQ_DASHBOARD_PASSWORD are set.
+    """
     from risk_worker.runtime import dashboard as module
 
-    module.serve(settings_and_log(), host=host, port=port)
+    module.serve(
+        settings_and_log(), host=host, port=port, allowed_hosts=allowed_hosts, allow_actions=allow_actions
+    )

@@ -12,7 +12,7 @@ import gzip
 import logging
 import platform
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -37,7 +37,9 @@ from risk_worker.stream.counters import numbers
 from risk_worker.stream.partitions import Known
 from risk_worker.stream.progress import Watch
 from risk_worker.stream.readiness import Readiness, workers_of
-from risk_worker.wsgi import REDIS_TIMEOUT_S, Answer, Application, Environ, Server, health, pages
+from risk_worker.web.exchange import ARRIVED
+from risk_worker.web.pages import REDIS_TIMEOUT_S, Answer, Application, Environ, health, pages
+from risk_worker.web.server import Server
 
 log = logging.getLogger("riskstream.exporter")
 
@@ -92,42 +94,63 @@ class Exporter:
 
     def page(self) -> Page:
         """The metrics as they are now."""
-        reading = self._read()
-        page = Page()
-        up = reading.page is not None
-        page.add(catalogue.UP, int(up), "redis")
-        if reading.page is not None:
-            page = reading.page
-        postgres, reconciliation = self._sources.postgres, self._sources.reconciliation
-        if postgres is not None and (answers := postgres.up) is not None:
-            page.add(catalogue.UP, int(answers), "postgres")
-        page.add(catalogue.BUILD, 1, version("riskstream"), platform.python_version())
-        page.add(catalogue.READ_SECONDS, round(reading.seconds, 4))
-        if reconciliation is not None:
-            reconciliation.add_to(page)
-        return page
+        return self._read(monotonic()).page
 
-    def _read(self) -> _Read:
+    def body(self, asked_s: float, names: Sequence[str] = (), *, packed: bool = False) -> bytes:
+        """The page as it was at some time after it was asked for, in seconds of monotonic().
+
+        names: of these metrics alone. packed: by gzip. So however many ask at the same time, Redis is read,
+        and the page made, once or twice for all of them, and their answers are the same bytes.
+        """
+        return self._read(asked_s).body(names, packed)
+
+    def _read(self, asked_s: float) -> _Read:
         """What a thread of its own reads: pages that are asked for meanwhile get the same, and one that is
         stuck has no other beside it."""
         with self._lock:
             reading = self._reading
-            if reading is None or reading.result is not None:
-                reading = self._reading = _Reading(self._read_page)
+            if reading is None or (reading.result is not None and reading.began_s < asked_s):
+                reading = self._reading = _Reading(self._read_and_complete)
                 reading.start()
-        reading.join(self._bound_s)
+        reading.join(max(0.0, self._bound_s - reading.seconds))
         result = reading.result
         if result is None:
-            result = _Read(None, f"no answer within {self._bound_s:g} s", reading.seconds)
+            page = self._completed(None, reading.seconds)
+            result = _Read(page, f"no answer within {self._bound_s:g} s")
         self._log_answer(result)
         return result
 
+    def _read_and_complete(self) -> _Read:
+        page, reason, began_s = None, None, monotonic()
+        try:
+            page = self._read_page()
+        except REDIS_ERRORS as error:
+            reason = str(error)
+        except Exception as error:  # a page has to be answered
+            log.exception("The exporter could not read Redis")
+            reason = f"{type(error).__name__}: {error}"
+        return _Read(self._completed(page, monotonic() - began_s), reason)
+
+    def _completed(self, page: Page | None, seconds: float) -> Page:
+        """With what does not come from Redis. None: Redis does not answer."""
+        if page is None:
+            page = Page()
+            page.add(catalogue.UP, 0, "redis")
+        postgres, reconciliation = self._sources.postgres, self._sources.reconciliation
+        if postgres is not None and (answers := postgres.up) is not None:
+            page.add(catalogue.UP, int(answers), "postgres")
+        page.add(catalogue.BUILD, 1, version("riskstream"), platform.python_version())
+        page.add(catalogue.READ_SECONDS, round(seconds, 4))
+        if reconciliation is not None:
+            reconciliation.add_to(page)
+        return page
+
     def _log_answer(self, result: _Read) -> None:
-        if result.page is None and self._answered:
+        if result.reason is not None and self._answered:
             log.error("The exporter gets no answer from Redis, and serves risk_up 0: %s", result.reason)
-        elif result.page is not None and not self._answered:
+        elif result.reason is None and not self._answered:
             log.warning("The exporter gets answers from Redis again, and serves all metrics")
-        self._answered = result.page is not None
+        self._answered = result.reason is None
 
     def _numbers(self) -> Sequence[int]:
         """Of all streams."""
@@ -262,38 +285,46 @@ class Exporter:
         self._misses_nodes = bool(away)
 
 
-@dataclass(frozen=True, slots=True)
 class _Read:
-    page: Page | None
-    """None: Redis does not answer, for the reason."""
-    reason: str
-    seconds: float
+    """What was read of Redis once. Thread-safe."""
+
+    def __init__(self, page: Page, reason: str | None) -> None:
+        """reason: why Redis did not answer; None: it did."""
+        self.page = page
+        self.reason = reason
+        self._lock = threading.Lock()
+        self._bodies: dict[bool, bytes] = {}
+
+    def body(self, names: Sequence[str], packed: bool) -> bytes:
+        """The page as bytes; all of it is made once."""
+        if names:
+            return self._made(names, packed)
+        with self._lock:
+            if packed not in self._bodies:
+                self._bodies[packed] = self._made((), packed)
+            return self._bodies[packed]
+
+    def _made(self, names: Sequence[str], packed: bool) -> bytes:
+        text = self.page.text(names).encode()
+        return gzip.compress(text, _GZIP_LEVEL) if packed else text
 
 
 class _Reading(threading.Thread):
     """One read of Redis."""
 
-    def __init__(self, read: Any) -> None:
+    def __init__(self, read: Callable[[], _Read]) -> None:
         super().__init__(name="reading", daemon=True)
         self._read = read
-        self._began = monotonic()
+        self.began_s = monotonic()
         self.result: _Read | None = None
 
     @property
     def seconds(self) -> float:
         """Since it began."""
-        return monotonic() - self._began
+        return monotonic() - self.began_s
 
     def run(self) -> None:
-        try:
-            page = self._read()
-        except REDIS_ERRORS as error:
-            self.result = _Read(None, str(error), self.seconds)
-        except Exception as error:  # a page has to be answered
-            log.exception("The exporter could not read Redis")
-            self.result = _Read(None, f"{type(error).__name__}: {error}", self.seconds)
-        else:
-            self.result = _Read(page, "", self.seconds)
+        self.result = self._read()
 
 
 class _Named:
@@ -369,11 +400,10 @@ def application(
 
     def metrics(environ: Environ) -> Answer:
         wanted = parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ())
-        body = exporter.page().text(wanted).encode()
-        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
-            return Answer(body, content_type=CONTENT_TYPE)
-        packed = gzip.compress(body, _GZIP_LEVEL)
-        return Answer(packed, content_type=CONTENT_TYPE, headers=[("Content-Encoding", "gzip")])
+        packed = "gzip" in environ.get("HTTP_ACCEPT_ENCODING", "")
+        body = exporter.body(environ.get(ARRIVED, monotonic()), wanted, packed=packed)
+        encoding = [("Content-Encoding", "gzip")] if packed else []
+        return Answer(body, content_type=CONTENT_TYPE, headers=encoding)
 
     return pages(
         {

@@ -12,7 +12,8 @@ from risk_producer.settings import Settings
 from risk_producer.transport.connect import redis_client
 from risk_worker.runtime import jobs
 from risk_worker.stream.readiness import Readiness
-from risk_worker.wsgi import REDIS_TIMEOUT_S, Server, health, pages
+from risk_worker.web.pages import REDIS_TIMEOUT_S, health, pages
+from risk_worker.web.server import Server
 
 log = logging.getLogger("riskstream.worker")
 
@@ -38,15 +39,14 @@ class Health:
                 Server(pages(routes, "see /healthz and /readyz"), host=host, port=int(port))
             )
             self._stack = stack.pop_all()
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
         log.info("The worker serves %s/healthz and /readyz", self._server.url)
 
     def stop(self) -> None:
         """Serve no more."""
         self._server.shutdown()
+        self._thread.join(1)
         self._stack.close()
 
 

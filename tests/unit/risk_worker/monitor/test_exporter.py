@@ -6,6 +6,7 @@ import gzip
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import fakeredis
@@ -375,6 +376,40 @@ def test_a_page_does_not_wait_for_a_redis_that_says_nothing(caplog: pytest.LogCa
         ]
         client.go.set()
         wait_until(lambda: 'risk_up{server="redis"} 1\n' in exporter.page().text())
+
+
+def test_a_page_answers_each_request_from_before_it_was_begun(client: redis.Redis) -> None:
+    exporter = Exporter(client)
+    asked_s = monotonic()
+    plain, packed = (exporter.body(asked_s, packed=each) for each in (False, True))
+    assert exporter.body(asked_s) is plain
+    assert exporter.body(asked_s, packed=True) is packed
+    assert gzip.decompress(packed) == plain
+    assert exporter.body(asked_s, ["risk_up"]).endswith(b'\nrisk_up{server="redis"} 1\n')
+    client.hset(Keys(0).counters, "accepted", 5)
+    assert exporter.body(asked_s) is plain
+    assert b'risk_snapshots_accepted_total{partition="0"} 5\n' in exporter.body(monotonic())
+
+
+def test_pages_of_one_reading_are_the_same_bytes_with_each_sample_once() -> None:
+    with _Stuck() as client:
+        exporter = Exporter(client)
+        client.go.clear()
+        bodies: list[bytes] = []
+        threads = [
+            threading.Thread(target=lambda: bodies.append(exporter.body(monotonic()))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: client.asked == 1)
+        client.go.set()
+        for thread in threads:
+            thread.join(60)
+    # One that came too late for the first reading is answered by a second one.
+    assert len({id(body) for body in bodies}) <= 2
+    for body in bodies:
+        lines = body.decode().splitlines()
+        assert len(lines) == len(set(lines))
 
 
 def test_what_fails_unexpectedly_is_answered_too(

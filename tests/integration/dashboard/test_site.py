@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from risk_producer.errors import ConfigurationError
+from risk_producer.settings import Settings
+from risk_worker.runtime import dashboard
 from tests.conftest import MakeValkey
 from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
 
 
-def dashboard(log: Path, url: str, *options: str, **environ: str) -> ChildProcess:
+def started(log: Path, url: str, *options: str, **environ: str) -> ChildProcess:
     command = [sys.executable, "-m", "risk_worker", "dashboard", "--port", "0", *options]
     return ChildProcess(log, {"REDIS_URL": url, **environ}, command)
 
@@ -40,7 +43,7 @@ def get(port: int, path: str, login: str | None = None) -> str:
 def test_queue_worker_and_running_job_are_shown(tmp_path: Path, redis_url: str, database_url: str) -> None:
     settings = {"REDIS_URL": redis_url, "POSTGRES_URL": database_url}
     with (
-        dashboard(tmp_path / "dashboard", redis_url) as process,
+        started(tmp_path / "dashboard", redis_url) as process,
         ChildProcess(tmp_path / "worker", settings) as worker,
     ):
         port = port_of(process)
@@ -79,7 +82,7 @@ def test_without_redis_every_page_says_so_and_the_log_once(tmp_path: Path, make_
     server = make_valkey(requirepass="s3cret")
     url = server.url.replace("://", "://:s3cret@")
     says = rf"Redis at redis://:\*\*\*@127\.0\.0\.1:{server.port}/0 does not answer: .+"
-    with dashboard(tmp_path / "log", url) as process:
+    with started(tmp_path / "log", url) as process:
         port = port_of(process)
         get(port, "/0/data/queues.json")
         server.kill()
@@ -98,7 +101,7 @@ def test_without_redis_every_page_says_so_and_the_log_once(tmp_path: Path, make_
 
 def test_a_password_is_asked_for_everywhere(tmp_path: Path, redis_url: str) -> None:
     login = {"RQ_DASHBOARD_USERNAME": "ops", "RQ_DASHBOARD_PASSWORD": "s3cret"}
-    with dashboard(tmp_path / "log", redis_url, "--host", "0.0.0.0", **login) as process:
+    with started(tmp_path / "log", redis_url, "--host", "0.0.0.0", **login) as process:
         port = port_of(process)
         for path in ("/", "/0/data/queues.json", "/static/js/app.js", "/nowhere"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -111,12 +114,27 @@ def test_a_password_is_asked_for_everywhere(tmp_path: Path, redis_url: str) -> N
 
 
 def test_listening_to_all_the_world_without_a_password_is_warned_of(tmp_path: Path, redis_url: str) -> None:
-    with dashboard(tmp_path / "log", redis_url, "--host", "0.0.0.0") as process:
+    with started(tmp_path / "log", redis_url, "--host", "0.0.0.0") as process:
         port_of(process)
         assert "no password is set (RQ_DASHBOARD_USERNAME, RQ_DASHBOARD_PASSWORD)" in process.log
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"allow_actions": True}, "--allow-actions needs a login: set RQ_DASHBOARD_USERNAME and"),
+        ({"allowed_hosts": ["https://dash.example"]}, "--allow-host 'https://dash.example' is no host"),
+        ({"host": ""}, "no host is named"),
+        ({"host": "192.0.2.1"}, "cannot listen on 192.0.2.1:0"),
+    ],
+)
+def test_what_it_cannot_do_is_named_at_the_start(options: dict[str, Any], names: str) -> None:
+    settings = Settings.load({"REDIS_URL": "redis://127.0.0.1:1"})
+    with pytest.raises(ConfigurationError, match=re.escape(names)):
+        dashboard.serve(settings, **{"host": "127.0.0.1", "port": 0, "environ": {}, **options})
+
+
 def test_a_user_without_a_password_is_a_mistake(tmp_path: Path, redis_url: str) -> None:
-    with dashboard(tmp_path / "log", redis_url, RQ_DASHBOARD_USERNAME="ops") as process:
+    with started(tmp_path / "log", redis_url, RQ_DASHBOARD_USERNAME="ops") as process:
         assert process.wait(20) == 2
         assert "RQ_DASHBOARD_PASSWORD is not set" in process.log
