@@ -20,12 +20,14 @@ def command_exists(words: Sequence[str]) -> bool:
     command: click.Command = cli
     words = list(words)
     while isinstance(command, click.Group):
+        if command.invoke_without_command and (not words or words[0].startswith("-")):
+            break  # it has a meaning of its own
         found = command.get_command(context, words[0]) if words else None
         if found is None:
             return False
         command, words = found, words[1:]
-    command.make_context(command.name, words, parent=context)
-    return True
+    with command.make_context(command.name, words, parent=context):
+        return True
 
 
 def make_secrets(folder: Path, passwords: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -384,6 +384,9 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
         text = page.partition(f"## {rule['alert']}\n")[2].partition("\n## ")[0]
         parts = re.findall(r"^\*\*(\w+)\.\*\*", text, re.M)
         assert parts == ["Symptom", "Meaning", "Look", "Cure"], rule["alert"]
+        look = text.partition("**Look.**")[2].partition("**Cure.**")[0]
+        first = re.search(r"(?:`|^ {4})([a-z-]+ [a-z]+)", look, re.M)
+        assert first is not None and first[1] in ("riskstream status", "riskstream doctor"), rule["alert"]
 
 
 def test_rules_and_dashboards_name_metrics_that_there_are() -> None:
