@@ -27,11 +27,13 @@ from risk_producer.settings import Settings
 from risk_worker.cli import cli
 from risk_worker.database import grants, migrations
 from risk_worker.database.store import PostgresStore
+from risk_worker.doctor.examination import examination
 from risk_worker.drain.batch import decode_entries
 from risk_worker.drain.errors import StoreMisconfigured
 from risk_worker.recovery.partitioning import agree
 from risk_worker.runtime import worker as worker_module
 from risk_worker.seal.sealer import WINDOWS, Sealer
+from risk_worker.status.look import look
 from risk_worker.timescale.enable import enable
 from risk_worker.timescale.retention import retain
 from tests.support.database import MIGRATIONS, STREAM, rows
@@ -488,6 +490,32 @@ def test_a_worker_starts_as_writer_and_says_what_is_missing(
                 worker_module._check_rights(settings)
         finally:
             admin.execute(f"GRANT SELECT ON risk_state_history TO {plain.prefix}_writer".encode())
+
+
+def test_status_and_doctor_find_that_a_writer_has_what_it_needs(
+    roles: Roles, environ: dict[str, str]
+) -> None:
+    """It may insert some columns alone, and reads no dead letter."""
+    environ["POSTGRES_URL"] = roles.url("writer")
+
+    def seen() -> tuple[tuple[str, ...], set[str]]:
+        postgres = look(Settings.load(environ)).postgres
+        assert (postgres.error, postgres.only_reads) == ("", False)
+        failing = {
+            each.check for each in examination(environ) if (each.link, each.level) == ("postgres", "failure")
+        }
+        return postgres.missing_grants, failing
+
+    assert seen() == ((), set())
+    group = f"{roles.prefix}_writer"
+    revoke = f"REVOKE INSERT (reason) ON risk_state_history FROM {group}"
+    with psycopg.connect(roles.admin_url, options="-c timescaledb.disable_load=on", autocommit=True) as admin:
+        admin.execute(revoke.encode())
+        try:
+            grant = f'GRANT INSERT (reason) ON risk_state_history TO "{roles.login("writer")}"'
+            assert seen() == ((grant,), {"privileges"})
+        finally:
+            admin.execute(revoke.replace("REVOKE", "GRANT").replace("FROM", "TO").encode())
 
 
 def test_what_is_pending_ends_a_worker_that_may_not_migrate(plain: Roles, tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def services_in(words: list[str]) -> tuple[str, list[str], list[str]]:
             if option == "--scale":
                 assert rest[at + 1].partition("=")[0] in SERVICES
             rest = rest[:at] + rest[at + 2 :]
+    if subcommand == "exec":
+        return subcommand, [next(word for word in rest if not word.startswith("--"))], []
     names = [word for word in rest if not word.startswith("--") or subcommand == "run"]
     if subcommand == "run":
         names = [word for word in names if word != "--rm"]
@@ -90,7 +92,7 @@ def services_in(words: list[str]) -> tuple[str, list[str], list[str]]:
 def test_docker_compose_is_asked_for_services_that_there_are(page: str, line: str) -> None:
     words = shlex.split(line.partition(" && ")[0])[2:]
     subcommand, services, command = services_in(words)
-    assert subcommand in {"up", "ps", "logs", "run", "stop", "build"}
+    assert subcommand in {"up", "ps", "logs", "run", "exec", "stop", "build"}
     assert set(services) <= SERVICES.keys()
     assert not command or command_exists(command)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from risk_producer.contract.statements import statements
@@ -79,24 +80,27 @@ def wanted(group: str) -> list[tuple[str, str, str | None]]:
 def missing(url: str) -> Missing:
     """Which privileges a worker's role lacks. Raises DatabaseUnavailable and ConfigurationError."""
     with connected(url, database.MIGRATE) as connection:
-        [(role, base, may_use_temp, owns)] = connection.execute(_SQL["role"]).fetchall()
-        storing: list[str] = []
-        sealing: list[str] = []
-        name = sql.Identifier(role).as_string(connection)
-        if not may_use_temp:
-            storing.append(
-                f"GRANT TEMPORARY ON DATABASE {sql.Identifier(base).as_string(connection)} TO {name}"
-            )
-        lacking: dict[tuple[str, str], list[str]] = {}
-        listed = wanted("writer")
-        words = {
-            "tables": [table for table, _, _ in listed],
-            "privileges": [privilege for _, privilege, _ in listed],
-            "columns": [column for _, _, column in listed],
-        }
-        for table, privilege, column in connection.execute(_SQL["lacking"], words):
-            lacking.setdefault((table, privilege), []).extend([column] if column else [])
-    for (table, privilege), columns in lacking.items():
+        return lacking(connection)
+
+
+def lacking(connection: psycopg.Connection) -> Missing:
+    """The same of a connection's role; a table that is not there is passed over. Raises psycopg.Error."""
+    [(role, base, may_use_temp, owns)] = connection.execute(_SQL["role"]).fetchall()
+    storing: list[str] = []
+    sealing: list[str] = []
+    name = sql.Identifier(role).as_string(connection)
+    if not may_use_temp:
+        storing.append(f"GRANT TEMPORARY ON DATABASE {sql.Identifier(base).as_string(connection)} TO {name}")
+    found: dict[tuple[str, str], list[str]] = {}
+    listed = wanted("writer")
+    words = {
+        "tables": [table for table, _, _ in listed],
+        "privileges": [privilege for _, privilege, _ in listed],
+        "columns": [column for _, _, column in listed],
+    }
+    for table, privilege, column in connection.execute(_SQL["lacking"], words):
+        found.setdefault((table, privilege), []).extend([column] if column else [])
+    for (table, privilege), columns in found.items():
         of = f" ({', '.join(columns)})" if columns else ""
         grant = f"GRANT {privilege}{of} ON {table} TO {name}"
         (sealing if table in _OF_SEALING else storing).append(grant)
