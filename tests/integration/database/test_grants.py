@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -636,6 +637,56 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
     finally:
         roles.drop(["risk_migrate", "risk_worker", "risk_monitor"])
         databases.drop_all()
+
+
+@pytest.mark.system
+def test_a_deadlock_with_a_writer_is_tried_again(databases: Databases) -> None:
+    """Whoever gives the tables to the owner locks one after the other, in another order than a worker."""
+    url = databases.create()
+    migrations.up(url)
+    roles = Roles(url, f"r{uuid4().hex[:8]}")
+    held = (
+        "SELECT relation::regclass::text, granted FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
+        " AND relation::regclass::text LIKE 'risk%'"
+    )
+    failed: list[RiskError] = []
+
+    def apply() -> None:
+        try:
+            grants.apply(url, roles.prefix)
+        except RiskError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=apply)
+    try:
+        with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as looker:
+            tables = [name for (name,) in looker.execute(TABLES)]
+            writer.execute(f"LOCK TABLE {tables[-1]} IN ROW EXCLUSIVE MODE".encode())
+            thread.start()
+            locks = wait_until(
+                lambda: found if len(found := dict(rows(looker, held))) > 1 else None,
+                20,
+                "a table that waits",
+            )
+            [first, *_] = [name for name, granted in locks.items() if granted and name in tables]
+            writer.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE".encode())  # Postgres ends the other
+        thread.join(60)
+        assert not thread.is_alive()
+        assert failed == []
+        with psycopg.connect(url) as db:
+            owners = {owner for (owner,) in db.execute(OWNERS)}
+        assert owners == {f"{roles.prefix}_owner"}
+    finally:
+        roles.drop()
+        databases.drop(url)
+
+
+TABLES = """
+    SELECT oid::regclass::text FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'risk%'
+"""
+"""In the order in which db/roles.sql comes to them."""
+OWNERS = "SELECT tableowner::text FROM pg_tables WHERE tablename LIKE 'risk%'"
 
 
 @pytest.mark.parametrize("prefix", ["", "1a", "a-b", "Desk", "x" * 41, "a'; DROP", "ä"])

@@ -13,7 +13,7 @@ from psycopg import sql
 from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_worker.database import connection as database
-from risk_worker.database.reader import connected
+from risk_worker.database.reader import DatabaseUnavailable, connected
 
 GROUPS: Final = ("writer", "operator", "reader", "trader")
 PREFIX: Final = "risk"
@@ -24,6 +24,7 @@ _ROLE: Final = re.compile(rf"\brisk_(?=(?:owner|{'|'.join(GROUPS)})\b)")
 _PREFIX: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _LINE: Final = re.compile(r"\('risk_(\w+)', '(\w+)', ('[^()]*(?:\([^()]*\)[^()]*)*')\)")
 _PRIVILEGE: Final = re.compile(r"([A-Z]+)(?: \(([^)]*)\))?")
+TRIES: Final = 5
 _OF_SEALING: Final = frozenset({"risk_seal_mark", "risk_seal_run", "risk_seal", "risk_epoch_total"})
 
 _SQL: Final = statements(__package__, "grants.sql")
@@ -61,8 +62,15 @@ def apply(url: str, prefix: str = PREFIX) -> None:
     """Run the scripts on a database. Raises DatabaseUnavailable and ConfigurationError."""
     roles, grants = scripts(prefix)
     for text, purpose in ((roles, database.MIGRATE), (grants, database.GRANT)):
-        with connected(url, purpose) as connection, connection.transaction():
-            connection.execute(text.encode())
+        for last in (*[False] * (TRIES - 1), True):
+            try:
+                with connected(url, purpose) as connection, connection.transaction():
+                    connection.execute(text.encode())
+                break
+            except DatabaseUnavailable as error:
+                # To give a table away waits for those who write, and they may wait for one given away before.
+                if last or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                    raise
 
 
 def wanted(group: str) -> list[tuple[str, str, str | None]]:
