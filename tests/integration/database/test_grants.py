@@ -660,28 +660,27 @@ def test_a_deadlock_with_a_writer_is_tried_again(databases: Databases) -> None:
     thread = threading.Thread(target=apply)
     try:
         with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as looker:
-            tables = [name for (name,) in looker.execute(TABLES)]
+            tables = [name for (name,) in rows(looker, IN_ORDER)]
+            # Who has waited for so long looks for a deadlock, and gives way: it is to be the other one.
+            looker.execute(f"ALTER DATABASE {looker.info.dbname} SET deadlock_timeout = '3s'".encode())
+            writer.execute("SET deadlock_timeout = '60s'")
             writer.execute(f"LOCK TABLE {tables[-1]} IN ROW EXCLUSIVE MODE".encode())
             thread.start()
-            locks = wait_until(
-                lambda: found if len(found := dict(rows(looker, held))) > 1 else None,
-                20,
-                "a table that waits",
-            )
-            [first, *_] = [name for name, granted in locks.items() if granted and name in tables]
+            wait_until(lambda: len(rows(looker, held)) > 1, 20, "one table that is locked, one that waits")
+            first, *_ = [name for name, granted in rows(looker, held) if granted and name in tables]
             writer.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE".encode())  # Postgres ends the other
         thread.join(60)
         assert not thread.is_alive()
         assert failed == []
         with psycopg.connect(url) as db:
-            owners = {owner for (owner,) in db.execute(OWNERS)}
+            owners = {owner for (owner,) in rows(db, OWNERS)}
         assert owners == {f"{roles.prefix}_owner"}
     finally:
         roles.drop()
         databases.drop(url)
 
 
-TABLES = """
+IN_ORDER = """
     SELECT oid::regclass::text FROM pg_class
     WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'risk%'
 """

@@ -119,6 +119,18 @@ def test_the_commands_of_riskstream_exist(name: str, tmp_path: Path, monkeypatch
             assert command_exists(shlex.split(line.replace(" …", ""))), line
 
 
+def test_the_days_follow_from_the_bytes() -> None:
+    table = {cells[0]: float(cells[1]) for cells in OPERATIONS.rows if len(cells) == 2 and cells[1].isdigit()}
+    days = [cells for cells in OPERATIONS.rows if len(cells) == 4 and cells[1].endswith(" MB")]
+    assert len(days) == 3
+    row = table["a row of history"] + table["its part of the indexes"]
+    for cells in days:
+        rate, plain, compressed, redis = (float(re.sub(r"[, MB]", "", cell)) for cell in cells)
+        assert plain == pytest.approx(rate * 86_400 * row / 1e6, rel=0.03)
+        assert compressed == pytest.approx(rate * 86_400 * table["the same, compressed"] / 1e6, rel=0.03)
+        assert redis == pytest.approx(rate * 600 * table["a snapshot in the stream"] / 1e6, rel=0.03)
+
+
 def test_readme_leads_here() -> None:
     readme = (ROOT / "README.md").read_text()
     for page in ("operations", "troubleshooting", "operate/kubernetes"):
