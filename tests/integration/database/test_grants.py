@@ -600,7 +600,7 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
     roles = Roles(url, "risk")
     db = ROOT / "db"
     environ = dict(os.environ)
-    for name, password in (("OWNER", "it's \\"), ("WORKER", "x"), ("READER", "y")):
+    for name, password in (("OWNER", "it's \\"), ("WORKER", "x"), ("READER", "y"), ("OPERATOR", "z")):
         (tmp_path / name).write_text(password)
         environ[f"{name}_PASSWORD_FILE"] = str(tmp_path / name)
 
@@ -635,7 +635,7 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
                 admin, "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'risk%'"
             )
     finally:
-        roles.drop(["risk_migrate", "risk_worker", "risk_monitor"])
+        roles.drop(["risk_migrate", "risk_worker", "risk_monitor", "risk_console"])
         databases.drop_all()
 
 
