@@ -143,8 +143,10 @@ class TestSecrets:
 
     def test_urls_follow_the_password_of_redis(self, tmp_path: Path) -> None:
         make_secrets(tmp_path, {})
-        (tmp_path / "redis_password").write_text("changed1")
+        (tmp_path / "redis_password").write_text("changed1\n")  # as an editor leaves it, for its owner alone
+        (tmp_path / "redis_password").chmod(0o600)
         make_secrets(tmp_path, {})
+        assert (tmp_path / "redis_password").stat().st_mode & 0o777 == 0o644
         assert (tmp_path / "redis_url").read_text() == "redis://:changed1@redis:6379/0"
         (tmp_path / "redis_password").write_text("p@ss")
         refused = make_secrets(tmp_path, {})
