@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from risk_producer.errors import ConfigurationError
+from risk_producer.settings import declare
 
 # rq-dashboard's own names for them.
 USERNAME: Final = "RQ_DASHBOARD_USERNAME"
@@ -106,7 +107,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    user, password = environ.get(USERNAME, ""), environ.get(PASSWORD, "")
+    user, password = environ.get(USERNAME, ""), declare.secret(environ, PASSWORD)
     if bool(user) != bool(password):
         missing = PASSWORD if user else USERNAME
         raise ConfigurationError(f"{missing} is not set; {USERNAME} and {PASSWORD} go together")
