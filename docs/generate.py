@@ -28,6 +28,7 @@ from risk_producer.metrics import METRICS as PRODUCER_METRICS
 from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
 from risk_worker.monitor.catalogue import METRICS as EXPORTER_METRICS
+from risk_worker.stream.permissions import Rule, roles
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -596,6 +597,50 @@ def keys_page() -> str:
     )
 
 
+# Users of Redis
+
+
+ROLES: Final = {
+    "trader": "Sends snapshots, and `load()`.",
+    "worker": "`riskstream worker`, or RQ's own command with DrainWorker.",
+    "exporter": "`riskstream exporter`, with the reconciliation that it makes now and then.",
+    "reader": "`status`, `doctor`, `verify`, `tail`, `partitions` without a number, and all questions.",
+    "dashboard": "`riskstream dashboard`, to look.",
+    "dashboard-actions": "`riskstream dashboard`, to requeue and delete jobs too.",
+    "operator": "`repair`, `rebind`, `partitions NUMBER`, `dead retry`, and what a reader may.",
+}
+
+
+def users_page() -> str:
+    """The users of ops/redis/users.acl."""
+    parts = [
+        "# Users of Redis",
+        "What each user of [ops/redis/users.acl](../../ops/redis/users.acl) may do; "
+        "[operate/redis-users.md](../operate/redis-users.md) says how they are set up. What is not here is refused. "
+        "A command may be used on the names in its own row alone; on those behind *reads* only to read, and behind "
+        "*writes* only to write. With a namespace, names begin with it.",
+    ]
+    for role, rules in roles().items():
+        rows = [
+            (", ".join(f"`{each}`".replace("|", " ") for each in rule.commands), _names(rule)) for rule in rules
+        ]
+        parts.append(f"## {role}\n\n{ROLES[role]}\n\n{_table(('Commands', 'Keys and channels'), rows)}")
+    return _page(*parts)
+
+
+def _names(rule: Rule) -> str:
+    words = {"%R~": "*reads* ", "%W~": "*writes* ", "~": ""}
+    kinds = {
+        how: [each.removeprefix(how) for each in rule.keys if each.startswith(how)] for how in words
+    }
+    shown = [
+        words[how] + ", ".join(f"`{each.replace('{*}', '{p}')}`" for each in names)
+        for how, names in kinds.items()
+        if names
+    ]
+    return "; ".join([*shown, *(f"channel `{each}`" for each in rule.channels)])
+
+
 # Pages
 
 
@@ -611,6 +656,7 @@ def pages() -> dict[str, str]:
         "wire.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         "tables.md": tables_page(),
         "keys.md": keys_page(),
+        "redis-users.md": users_page(),
     }
 
 

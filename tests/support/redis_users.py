@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import threading
@@ -27,14 +26,14 @@ CONTAINERS: Final = frozenset({"client", "config", "memory", "script"})
 """Commands whose second word is a part of their name."""
 
 
-def filled(namespace: str = "", *, names: Sequence[str] = NAMES) -> str:
-    """The file as ops/redis/users.sh prints it; the password of `trader` is `trader's`."""
-    words = {f"REDIS_{name.upper().replace('-', '_')}_PASSWORD": f"{name}'s" for name in names}
-    command = ["sh", str(FOLDER / "users.sh"), *([namespace] if namespace else [])]
-    environ = {"PATH": os.environ["PATH"], **words}
-    return subprocess.run(
-        command, env=environ, check=True, capture_output=True, text=True, timeout=60
-    ).stdout
+def filled(folder: Path, namespace: str = "", *, names: Sequence[str] = NAMES) -> str:
+    """The file as ops/redis/make-users prints it, and with a namespace its users; `trader` has `trader's`."""
+    for name in names:
+        file = "redis_password" if name == "admin" else f"redis_{name.replace('-', '_')}_password"
+        (folder / file).write_text(f"{name}'s")
+    desk = [namespace, f"{namespace}-"] if namespace else []
+    command: list[str | Path] = [FOLDER / "make-users", folder, *desk]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 class Users:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from risk_devkit.embedded import EmbeddedServerError, EmbeddedValkey
-from risk_producer.contract.keys import Keys, Keyspace
+from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_worker.stream import permissions
 from tests.conftest import MakeValkey
 from tests.support.redis_users import FILE, NAMES, NOT_ASKED_FOR, ROLES, Users, filled
@@ -29,8 +29,9 @@ MEMBERS: Final = [name for name, of in vars(Keys).items() if isinstance(of, prop
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory, servers_folder: Path) -> Iterator[Users]:
     """A server with the users of two desks, and of a deployment without a namespace."""
-    file = tmp_path_factory.mktemp("acl") / "users.acl"
-    file.write_text("".join(filled(each) for each in ("", "desk1", "desk2")))
+    folder = tmp_path_factory.mktemp("passwords")
+    file = folder / "users.acl"
+    file.write_text("".join(filled(folder, each) for each in ("", "desk1", "desk2")))
     with EmbeddedValkey(servers_folder / "users", appendfsync="no", config={"aclfile": str(file)}) as server:
         made = Users(server.url)
         yield made
@@ -61,8 +62,8 @@ def test_the_file_as_it_is_starts_no_server(make_valkey: MakeValkey) -> None:
         make_valkey(aclfile=str(FILE))
 
 
-def test_a_user_without_a_password_is_left_out() -> None:
-    lines = filled(names=["admin", "trader"]).splitlines()
+def test_a_user_without_a_password_is_left_out(tmp_path: Path) -> None:
+    lines = filled(tmp_path, names=["admin", "trader"]).splitlines()
     assert [line.split()[:3] for line in lines] == [
         ["user", "default", "off"],
         ["user", "admin", "on"],
@@ -70,7 +71,7 @@ def test_a_user_without_a_password_is_left_out() -> None:
     ]
     assert "PASSWORD" not in "".join(lines)
     with pytest.raises(subprocess.CalledProcessError):
-        filled("desk 1")
+        filled(tmp_path, "desk 1")
 
 
 def test_without_a_password_nothing_is_answered(users: Users) -> None:
@@ -114,11 +115,39 @@ def test_a_user_may_do_what_is_listed_and_nothing_else(users: Users, role: str) 
         shape = permissions.shape(name)
         for key in (*own, "desk1", "desk10:risk:{0}:snapshots", "x") if permissions.KEY in shape else ():
             allowed = any(
-                name in rule.commands and any(matches(pattern, key) for pattern in rule.keys + rule.channels)
+                name in rule.commands and any(matches(pattern, key) for pattern in (*rule.patterns, *rule.channels))
                 for rule in rules(role)
             )
             words = [key if word == permissions.KEY else word for word in shape]
             assert users.may(user, *name.upper().split("|"), *words) is allowed, (name, key)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_doctor_names_each_command_that_is_missing(users: Users, role: str) -> None:
+    """Nothing is run to find out."""
+    [line] = re.findall(rf"^user {role} on \S+ (.*)$", permissions.text(), re.M)
+    words = line.split()
+    before = contents(users)
+    left_out = [at for at, word in enumerate(words) if word.lstrip("(").startswith("+")]
+    for at in [None, *left_out]:
+        few = [word for number, word in enumerate(words) if number != at]
+        if at is not None:  # a selector begins with its first command and ends with its last name
+            few[at:at] = ["("] if words[at].startswith("(") else []
+        users.admin.execute_command("ACL", "SETUSER", "few", "reset", "on", ">few's", *few)
+        with users.client("few") as client:
+            if at is not None and words[at].endswith("+multi"):
+                with pytest.raises(permissions.NotAsked, match="'multi' command"):
+                    permissions.lacking(client, role, NO_NAMESPACE, 0, rq=False)
+                continue
+            found = {
+                each
+                for rq in (False, True)
+                for each in permissions.lacking(client, role, NO_NAMESPACE, 0, rq=rq)
+            }
+        wanted = set() if at is None or words[at] == "+exec" else {words[at].lstrip("(+")}
+        assert found == wanted
+    users.admin.execute_command("ACL", "DELUSER", "few")
+    assert contents(users) == before
 
 
 def matches(pattern: str, key: str) -> bool:

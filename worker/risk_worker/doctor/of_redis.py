@@ -29,8 +29,6 @@ MEASURED: Final = 100
 """Entries of a stream from which on their size is measured."""
 APART_S: Final = 1.0
 """Clocks that are further apart are worth a warning."""
-SHOWN: Final = 6
-"""Rights that are named at the most."""
 KEPT_S: Final = 30
 """After so long Redis removes by itself what a probe left that was ended half-way."""
 
@@ -342,7 +340,10 @@ def rights(
     of_what = "with RQ's keys" if rq else "with the streams"
     if not lacking:
         return ok(f"the user {user} of {address} may do {of_what} what the role {role} needs")
-    shown = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
+    shown = ", ".join(
+        f"+{name}" + (f" on {keys[0]}" if keys else "") + (f" and {len(keys) - 1} more" if keys[1:] else "")
+        for name, keys in lacking.items()
+    )
     return failure(
         f"the user {user} of {address} may not do {of_what} all that the role {role} needs: {shown}",
         f"Give it the line of {role} in ops/redis/users.acl (docs/operate/redis-users.md)",

@@ -85,13 +85,19 @@ class Rule:
     commands: tuple[str, ...]
     """In lower case; one of a container as `script|load`."""
     keys: tuple[str, ...]
-    """Patterns, without what they say about reading and writing."""
+    """Patterns as Redis has them: `~name`, or `%R~name` to read alone and `%W~name` to write alone."""
     channels: tuple[str, ...] = ()
+    """Patterns of channels."""
 
     @property
     def is_of_rq(self) -> bool:
         """Whether it is about RQ's Redis."""
-        return any(key.startswith("rq:") for key in self.keys)
+        return any(pattern.startswith("rq:") for pattern in self.patterns)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of the keys, whether they are read or written."""
+        return [key.rpartition("~")[2] for key in self.keys]
 
 
 @cache
@@ -107,11 +113,13 @@ def text() -> str:
     return (_PACKAGED if _PACKAGED.exists() else _CHECKOUT).read_text(encoding="utf-8")
 
 
-def lacking(client: RedisClient, role: str, keyspace: Keyspace, partition: int, *, rq: bool) -> list[str]:
-    """What this user may not do of what a role needs: as `+hset on risk:{0}:latest`.
+def lacking(
+    client: RedisClient, role: str, keyspace: Keyspace, partition: int, *, rq: bool
+) -> dict[str, list[str]]:
+    """What this user may not do of what a role needs: command, as `script|load` -> keys that it needs it on.
 
     Nothing is run: the commands are queued in a transaction that is given up. rq: of the rules about RQ's
-    Redis, and not about the streams'. Raises one of REDIS_ERRORS.
+    Redis, and not about the streams'. Raises NotAsked, and one of REDIS_ERRORS.
     """
     asked = [
         (name, words)
@@ -119,21 +127,20 @@ def lacking(client: RedisClient, role: str, keyspace: Keyspace, partition: int, 
         if rule.is_of_rq is rq
         for name, words in examples(rule, keyspace, partition)
     ]
-    words_of = [words for _, words in asked]
-    key = keyspace.drain_jobs if rq else keyspace.keys(partition).snapshots
-    answers = _queued(client, key, words_of)
-    found = []
+    place = keyspace.drain_jobs if rq else keyspace.keys(partition).snapshots
+    answers = _queued(client, place, [words for _, words in asked])
+    found: dict[str, list[str]] = {}
     for (name, words), answer in zip(asked, answers, strict=True):
         if answer is not None and (_is_forbidden(answer) or "unknown" in str(answer).lower()):
-            key = next((str(each) for each in words if ":" in str(each)), "")
-            found.append(f"+{name} on {key}" if key else f"+{name}")
+            keys = [str(word) for word in words if ":" in str(word)]
+            found.setdefault(name, []).extend(keys[:1])
     return found
 
 
 def examples(rule: Rule, keyspace: Keyspace, partition: int) -> Iterator[tuple[str, list[Any]]]:
     """(name, words) of each command of a rule on each of its keys or channels."""
     for name in rule.commands:
-        patterns = rule.channels if name == "subscribe" else rule.keys
+        patterns = rule.channels if name == "subscribe" else rule.patterns
         for pattern in patterns if KEY in shape(name) else ("",):
             key = prefix(keyspace.namespace) + pattern.replace("{*}", f"{{{partition}}}").replace("*", "probe")
             yield name, [*name.upper().split("|"), *(key if word == KEY else word for word in shape(name))]
@@ -157,7 +164,7 @@ def _rules(line: str) -> tuple[Rule, ...]:
 def _rule(words: Sequence[str]) -> Rule:
     return Rule(
         tuple(word[1:] for word in words if word.startswith("+")),
-        tuple(re.sub(r"^(?:%[RW]+)?~", "", word) for word in words if re.match(r"(?:%[RW]+)?~", word)),
+        tuple(word for word in words if re.match(r"(?:%[RW]+)?~", word)),
         tuple(word[1:] for word in words if word.startswith("&")),
     )
 
