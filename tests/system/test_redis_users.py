@@ -152,7 +152,7 @@ def plant(site: Site) -> None:
     for number, keys in enumerate(site.keys):
         admin.rpush(keys.superseded, f"1 5:old-{number}")
         admin.hset(keys.admitted, f"5:old-{number}", 3)
-        admin.xadd(keys.snapshots, {"s": payload(f"foreign-{number}", 3, 7)})
+        admin.xadd(keys.snapshots, {"s": payload(f"foreign-{number}", 3, epoch=7)})
         admin.xadd(keys.snapshots, {"x": "bad"})
     admin.rpush(f"{rq}:queues", "x")
     admin.sadd(f"{rq}:workers:risk-drain", b"\xff", f"{rq}:worker:gone")
@@ -202,7 +202,7 @@ def ask(site: Site) -> None:
     site.run("reader", "partitions")
     site.run("reader", "dead", "list")
     tail = site.start("reader", *RISKSTREAM, "tail")
-    entry = {"s": payload("t1", 1, 9)}
+    entry = {"s": payload("t1", 1, epoch=9)}
     add = partial(site.users.admin.xadd, site.keys[0].snapshots, entry)
     wait_until(lambda: add() and "t1" in tail.log, 30, "a line of tail")
     tail.signal(signal.SIGINT)
