@@ -1,8 +1,8 @@
--- What docker-compose.yml logs in as, for psql after roles.sql, once. The passwords come from the environment.
+-- What docker-compose.yml logs in as, for psql after roles.sql, once. The passwords come from files that the environment names.
 
-\getenv owner_password OWNER_PASSWORD
-\getenv worker_password WORKER_PASSWORD
-\getenv reader_password READER_PASSWORD
+\set owner_password `cat "$OWNER_PASSWORD_FILE"`
+\set worker_password `cat "$WORKER_PASSWORD_FILE"`
+\set reader_password `cat "$READER_PASSWORD_FILE"`
 
 CREATE ROLE risk_migrate LOGIN PASSWORD :'owner_password' IN ROLE risk_owner;
 ALTER ROLE risk_migrate SET role = risk_owner; -- what it makes belongs to the owner

@@ -218,13 +218,13 @@ UNITS: Final = {
 """Units of the numbers whose names do not end with one."""
 _SUFFIXES: Final = {"_S": "seconds", "_MS": "milliseconds", "_BYTES": "bytes"}
 OTHERS: Final = """\
-Three variables are no settings of the list, and have no key in the file:
+Three variables are no settings of the list, and have no key in the JSON file:
 
 | Variable | Meaning | Read by |
 |---|---|---|
 | `RISK_CONFIG` | Path of a JSON file with settings | traders, workers, commands |
 | `RQ_DASHBOARD_USERNAME` | Login of `riskstream dashboard`, where both are set | dashboard |
-| `RQ_DASHBOARD_PASSWORD` | Its password | dashboard |"""
+| `RQ_DASHBOARD_PASSWORD` | Its password (secret) | dashboard |"""
 
 
 TOGETHER: Final = (
@@ -287,7 +287,10 @@ def settings_page() -> str:
         "default. "
         "A value that a setting does not take is a ConfigurationError, which names the variable and what "
         "it expects. "
-        "`riskstream config` prints the settings in force and masks those that are secret.",
+        "A secret setting may stand in a file instead, which NAME`_FILE` names, and so may "
+        "`RQ_DASHBOARD_PASSWORD` ([secrets.md](../operate/secrets.md)). "
+        "`riskstream config` prints the settings in force, masks those that are secret, and names the file "
+        "that one comes from.",
         _table(("Variable", "Type", "Default", "Unit", "Meaning", "Read by"), rows),
         OTHERS,
         *TOGETHER,

@@ -74,7 +74,7 @@ class Child:
 
 def environment(redis_url: str, database_url: str) -> dict[str, str]:
     """Ours, without any setting, and with these servers: a child must never meet a database of another."""
-    settings = {meta["env"] for meta in Settings.declared().values()} | {CONFIG_FILE}
+    settings = Settings.variables() | {CONFIG_FILE}
     kept = {name: value for name, value in os.environ.items() if name not in settings}
     return {**kept, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
 

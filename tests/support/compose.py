@@ -25,7 +25,7 @@ def compose(values: Mapping[str, str]) -> dict[str, Any]:
             return {name: filled(each) for name, each in part.items()}
         if isinstance(part, list):
             return [filled(each) for each in part]
-        return VARIABLE.sub(value_of, part) if isinstance(part, str) else part
+        return VARIABLE.sub(value_of, part).replace("$$", "$") if isinstance(part, str) else part
 
     whole: dict[str, Any] = filled(yaml.safe_load(FILE.read_text()))
     return whole

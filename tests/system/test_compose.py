@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -25,6 +26,7 @@ from risk_producer.contract.keys import Keys
 from risk_producer.transport.connect import REDIS_ERRORS, redis_client
 from tests.support.compose import compose
 from tests.support.debian import PROGRAMS
+from tests.support.deploy import make_secrets
 from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.wait import wait_until
@@ -41,14 +43,9 @@ class Compose:
     def __init__(self, folder: Path, server: str) -> None:
         self._folder = folder
         self._net = free_network()
-        self._file = compose(
-            {
-                "REDIS_NET": self._net,
-                "REDIS_PASSWORD": PASSWORD,
-                "DB_PASSWORD": "x",
-                "REDIS_MAXMEMORY": "50mb",
-            }
-        )
+        self._file = compose({"REDIS_NET": self._net, "REDIS_MAXMEMORY": "50mb"})
+        self._secrets = folder / "secrets"
+        make_secrets(self._secrets, {"REDIS_PASSWORD": PASSWORD}).check_returncode()
         programs = folder / "programs"
         programs.mkdir()
         (programs / "redis-server").symlink_to(server)
@@ -69,12 +66,23 @@ class Compose:
         command = list(service["command"])
         for config in service["configs"]:
             path = self._folder / f"{name}.conf"
-            content = self._file["configs"][config["source"]]["content"]
+            content = self._here(self._file["configs"][config["source"]]["content"])
             path.write_text(f"{content}bind {self.address(name)}\nbind-source-addr {self.address(name)}\n")
-            command = [word.replace(config["target"], str(path)) for word in command]
-        environ = self._environ | service["environment"]
-        process = ChildProcess(self._folder / f"{name}.log", environ, command, cwd=volume)
+            command = [self._here(word.replace(config["target"], str(path))) for word in command]
+        process = ChildProcess(self._folder / f"{name}.log", self._environ, command, cwd=volume)
         return self._stack.enter_context(process)
+
+    def is_healthy(self, name: str) -> bool:
+        """Whether the service's health check says so."""
+        [kind, check] = self._file["services"][name]["healthcheck"]["test"]
+        assert kind == "CMD-SHELL"
+        check = self._here(check).replace("redis-cli", f"redis-cli -h {self.address(name)}")
+        done = subprocess.run(["sh", "-c", check], env=self._environ, timeout=30, check=False)
+        return done.returncode == 0
+
+    def _here(self, text: str) -> str:
+        """With the secrets where they are here."""
+        return text.replace("/run/secrets/", f"{self._secrets}/")
 
     def address(self, name: str) -> str:
         """Of a service; the one-shot service has none, and serves nothing."""
@@ -83,7 +91,8 @@ class Compose:
 
     def url(self, worker: str) -> str:
         """The worker's REDIS_URL, with addresses where Docker resolves names."""
-        url = str(self._file["services"][worker]["environment"]["REDIS_URL"])
+        file = self._file["services"][worker]["environment"]["REDIS_URL_FILE"]
+        url = Path(self._here(file)).read_text()
         for name in sorted(self._file["services"], reverse=True):
             if name.startswith(("node-", "sentinel-")):
                 url = url.replace(f"{name}:", f"{self.address(name)}:")
@@ -132,7 +141,7 @@ def test_the_profile_cluster_makes_a_cluster(services: Compose) -> None:
     nodes = [f"node-{number}" for number in range(1, 7)]
     processes = {name: services.start(name) for name in nodes}
     for name in nodes:
-        services.wait(partial(services.ask, name, "PING"), name)
+        services.wait(partial(services.is_healthy, name), name)
     for _ in range(2):  # the second time there is one
         create = services.start("cluster-create")
         assert create.wait(60) == 0, create.log
@@ -178,6 +187,8 @@ def test_the_profile_sentinel_makes_a_group_that_fails_over_and_remembers_it(ser
     services.wait(lambda: roles() == [b"master", b"slave", b"slave"], "the servers")
     for name in sentinels:
         services.start(name)
+    for name in sentinels:
+        services.wait(partial(services.is_healthy, name), name)
 
     def knows_all(name: str) -> bool:
         raw = services.ask(name, "SENTINEL", "MASTER", "mymaster", port=26379)

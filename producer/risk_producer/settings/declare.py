@@ -2,7 +2,8 @@
 
 A setting is a field of a struct, annotated with env(). Its value is that of its variable in the environment,
 else that of its key in the JSON file named by RISK_CONFIG, else the field's default. The key is the name of
-the variable in lower case. An empty text counts as not set, in the environment and in the file.
+the variable in lower case. An empty text counts as not set, in the environment and in the file. A secret may
+stand in a file instead (NAME_FILE, name_file): see secret_file.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import msgspec
 from msgspec import Meta
 
 from risk_producer.errors import ConfigurationError
+from risk_producer.settings import secret_file
 from risk_producer.settings.urls import MASK, mask
 
 CONFIG_FILE: Final = "RISK_CONFIG"
+ENVIRONMENT: Final = "the environment"
 _SIMILAR: Final = 0.85  # REDIS_URI is meant to be REDIS_URL, REDIS_PORT is something else
 _OTHERS: Final = frozenset({"POSTGRES_USER"})  # of the container image of Postgres
 
@@ -59,29 +62,60 @@ def read(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> tuple[dict
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     known = declared(struct)
-    from_file = _read_file(environ.get(CONFIG_FILE), known)
     types = _types(struct)
+    config = environ.get(CONFIG_FILE)
+    content = _read_file(config, known)
+    names = variables(struct)
+    if unknown := sorted(content.keys() - {name.lower() for name in names}):
+        keys = ", ".join(sorted(meta["env"].lower() for meta in known.values()))
+        raise ConfigurationError(f"{config}: unknown key {unknown[0]!r}; known are: {keys}")
+    texts = {name: text for name in names if (text := environ.get(name, "").strip())}
     for field, meta in known.items():
-        variable = meta["env"]
-        key = variable.lower()
-        value = from_file.pop(key, "")
-        if value != "":
+        name, file = meta["env"], _file_of(meta)
+        found = _given(texts, name, file, "") or _given(content, name.lower(), file.lower(), f" in {config}")
+        if found is not None:
+            value, origins[field] = found
             is_number = type(value) is int and _plain(types[field]) is str  # a port, a password
             values[field] = str(value) if is_number else value
-            origins[field] = f"{key} in {environ[CONFIG_FILE]}"
-        text = environ.get(variable, "").strip()
-        if text:
-            values[field] = text
-            origins[field] = variable
-    keys = {meta["env"].lower() for meta in known.values()}
-    for key in from_file:
-        if key not in keys:
-            raise ConfigurationError(
-                f"{environ[CONFIG_FILE]}: unknown key {key!r}; known are: {', '.join(sorted(keys))}"
-            )
     for field, value in values.items():
         check(struct, field, value, origins[field])
     return values, origins
+
+
+def _given(layer: Mapping[str, Any], name: str, file: str, where: str) -> tuple[Any, str] | None:
+    """(value, where it is from) of a setting, where the environment, or the JSON file, has it.
+
+    name, file: what the value, or the path of a file with it, is called there; file is empty where there is
+    no such name. where: for messages, behind a name. Raises ConfigurationError.
+    """
+    value, path = layer.get(name, ""), layer.get(file)
+    if path in ("", None):
+        return None if value == "" else (value, f"{name}{where}")
+    if value not in ("", None):
+        raise ConfigurationError(f"{name}{where} and {file}{where} are both set: leave one of them out")
+    if not isinstance(path, str):
+        raise ConfigurationError(f"{file}{where} expects the path of a file, as a text")
+    return secret_file.read(path, f"{file}{where}"), f"{file}{where} (file {path})"
+
+
+def secret(environ: Mapping[str, str], name: str) -> str:
+    """The value of a secret variable that is no setting, or of the file that NAME_FILE names.
+
+    Empty: neither is set. Raises ConfigurationError.
+    """
+    found = _given(environ, name, f"{name}{secret_file.SUFFIX}", "")
+    return "" if found is None else str(found[0])
+
+
+def variables(struct: type[msgspec.Struct]) -> frozenset[str]:
+    """Every variable that is read: those of the settings, and NAME_FILE of each that is secret."""
+    metas = declared(struct).values()
+    return frozenset({meta["env"] for meta in metas} | {_file_of(meta) for meta in metas} - {""})
+
+
+def _file_of(meta: Mapping[str, Any]) -> str:
+    """The variable that names a file with the setting's value; empty where it is no secret."""
+    return f"{meta['env']}{secret_file.SUFFIX}" if meta["secret"] else ""
 
 
 def shown(settings: msgspec.Struct) -> dict[str, str]:
@@ -105,7 +139,7 @@ def shown(settings: msgspec.Struct) -> dict[str, str]:
 
 def misspelt(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting -> the setting that is spelt almost like it."""
-    known = [CONFIG_FILE, *(meta["env"] for meta in declared(struct).values())]
+    known = [CONFIG_FILE, *variables(struct)]
     return {
         name: meant
         for name in environ

@@ -309,6 +309,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
     @classmethod
+    def origins(cls, environ: Mapping[str, str]) -> dict[str, str]:
+        """variable -> where its value is from, of the settings that are set. Raises ConfigurationError."""
+        _, origins = declare.read(cls, environ)
+        known = cls.declared()
+        return {
+            (variable := known[field]["env"]): declare.ENVIRONMENT if origin == variable else origin
+            for field, origin in origins.items()
+        }
+
+    @classmethod
+    def variables(cls) -> frozenset[str]:
+        """Every variable that is read: those of the settings, and NAME_FILE of each that is secret."""
+        return declare.variables(cls)
+
+    @classmethod
     def declared(cls) -> dict[str, dict[str, Any]]:
         """field -> {"env": variable, "secret": bool, "description": text}, in order of declaration."""
         return declare.declared(cls)

@@ -570,6 +570,10 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
     url = databases.create()
     roles = Roles(url, "risk")
     db = ROOT / "db"
+    environ = dict(os.environ)
+    for name, password in (("OWNER", "it's \\"), ("WORKER", "x"), ("READER", "y")):
+        (tmp_path / name).write_text(password)
+        environ[f"{name}_PASSWORD_FILE"] = str(tmp_path / name)
 
     def run(*files: Path) -> None:
         words = [
@@ -580,7 +584,6 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
             *(f"--file={each}" for each in files),
             url,
         ]
-        environ = {**os.environ, "OWNER_PASSWORD": "it's \\", "WORKER_PASSWORD": "x", "READER_PASSWORD": "y"}
         done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 

@@ -15,32 +15,20 @@ import yaml
 
 from risk_producer.settings import Settings
 from risk_producer.settings.address import redis_address
-from risk_worker.cli import cli
 from risk_worker.monitor.catalogue import METRICS
 from tests.support.compose import VARIABLE, compose
+from tests.support.deploy import ROOT, command_exists, make_secrets
 
-ROOT = Path(__file__).parents[3]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if service["image"].startswith("riskstream:")}
 SETTINGS = {meta["env"]: meta for meta in Settings.declared().values()}
-DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD"}
+DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD_FILE"}
+MOUNTED = "/run/secrets/"
+"""Where a container has its secrets."""
 
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*$")
-
-
-def _command_exists(words: list[str]) -> bool:
-    """Whether click would find the command and take the options."""
-    context: click.Context = cli.make_context("riskstream", list(words), resilient_parsing=True)
-    command: click.Command = cli
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words[0]) if words else None
-        if found is None:
-            return False
-        command, words = found, words[1:]
-    command.make_context(command.name, list(words), parent=context)
-    return True
 
 
 def _example() -> dict[str, str]:
@@ -69,12 +57,8 @@ def test_every_variable_is_explained_in_the_example() -> None:
     assert used == set(_example())
 
 
-def test_what_has_no_default_is_asked_for_and_empty_in_the_example() -> None:
-    asked = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if rest.startswith(":?")}
-    assert asked == {"DB_PASSWORD", "DB_OWNER_PASSWORD", "READER_PASSWORD", "REDIS_PASSWORD"}
-    assert all(_example()[name] == "" for name in asked)
-    without_rest = {name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if not rest}
-    assert not without_rest, "an unset variable must have a default or stop docker compose"
+def test_every_variable_has_a_default() -> None:
+    assert [name for name, rest in VARIABLE.findall(COMPOSE_TEXT) if not rest.startswith(":-")] == []
 
 
 def test_defaults_in_the_example_are_those_of_the_file() -> None:
@@ -83,32 +67,41 @@ def test_defaults_in_the_example_are_those_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_secret_is_written_down(name: str) -> None:
-    for key, value in SERVICES[name].get("environment", {}).items():
+def test_a_secret_is_a_file_that_the_service_has(name: str) -> None:
+    """And it has no other."""
+    environment = SERVICES[name].get("environment", {})
+    for key, value in environment.items():
         if re.search(r"PASSWORD|AUTH|SECRET|TOKEN", key) or SETTINGS.get(key, {}).get("secret"):
-            assert VARIABLE.search(value), key
-            assert not re.search(r"://[^$]*:[^$@]+@", value), key
+            assert key.endswith("_FILE"), key
+            assert value.startswith(MOUNTED), key
+    used = f"{environment} {SERVICES[name].get('command')} {SERVICES[name].get('healthcheck')}"
+    for config in SERVICES[name].get("configs", []):
+        used += COMPOSE["configs"][config["source"]]["content"]
+    if name == "grafana":
+        used += (ROOT / "ops/grafana/provisioning/datasources/riskstream.yml").read_text()
+    if name != "cluster-create":  # it has what the nodes have
+        assert set(SERVICES[name].get("secrets", [])) == set(re.findall(rf"{MOUNTED}(\w+)", used))
 
 
 def test_no_password_stands_in_a_command() -> None:
     for service in SERVICES.values():
-        assert "PASSWORD" not in str(service.get("command", ""))
-        assert "PASSWORD" not in str(service.get("healthcheck", ""))
+        for text in (str(service.get("command", "")), str(service.get("healthcheck", ""))):
+            assert not re.search(r"\$\{\w*PASSWORD|://[^$]*:[^$@]+@", text)
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_setting_is_known(name: str) -> None:
-    allowed = set(SETTINGS) | (DASHBOARD_ENV if name == "dashboard" else set())
+    allowed = Settings.variables() | (DASHBOARD_ENV if name == "dashboard" else set())
     assert set(OWN[name].get("environment", {})) <= allowed
 
 
+FILLED: dict[str, dict[str, Any]] = compose({})["services"]
 PASSWORDS = {
     "DB_PASSWORD": "p@ss:w/rd",
     "DB_OWNER_PASSWORD": "0wn/er",
     "READER_PASSWORD": "r3ad/er",
     "REDIS_PASSWORD": "0123abcd",
 }
-FILLED: dict[str, dict[str, Any]] = compose(PASSWORDS)["services"]
 URLS = {
     "worker-cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
     "worker-sentinel": "redis+sentinel://:0123abcd@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/mymaster/0"
@@ -116,16 +109,64 @@ URLS = {
 }
 
 
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files with the passwords above."""
+    folder = tmp_path_factory.mktemp("secrets")
+    assert make_secrets(folder, PASSWORDS).returncode == 0
+    return folder
+
+
+class TestSecrets:
+    """ops/make-secrets."""
+
+    def test_it_makes_every_file_that_compose_names(self, secrets: Path) -> None:
+        files = {each["file"] for each in COMPOSE["secrets"].values()}
+        assert files == {f"./secrets/{path.name}" for path in secrets.iterdir()}
+        assert all(each["file"] == f"./secrets/{name}" for name, each in COMPOSE["secrets"].items())
+        assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+    def test_only_its_owner_may_enter_the_folder_and_services_may_read_the_files(self, secrets: Path) -> None:
+        assert secrets.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in secrets.iterdir()} == {0o644}
+
+    def test_a_password_that_is_there_stays(self, tmp_path: Path) -> None:
+        make_secrets(tmp_path, {})
+        before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        passwords = [text for name, text in before.items() if name.endswith("_password")]
+        assert len(set(passwords)) == len(passwords)
+        assert {len(text) for text in passwords} == {40}
+        make_secrets(tmp_path, PASSWORDS)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+    def test_urls_follow_the_password_of_redis(self, tmp_path: Path) -> None:
+        make_secrets(tmp_path, {})
+        (tmp_path / "redis_password").write_text("changed1")
+        make_secrets(tmp_path, {})
+        assert (tmp_path / "redis_url").read_text() == "redis://:changed1@redis:6379/0"
+        (tmp_path / "redis_password").write_text("p@ss")
+        refused = make_secrets(tmp_path, {})
+        assert refused.returncode == 1
+        assert "letters and digits" in refused.stderr
+        assert (tmp_path / "redis_url").read_text() == "redis://:changed1@redis:6379/0"
+
+
+def settings_of(name: str, secrets: Path) -> Settings:
+    """As the service loads them, with its files."""
+    environment = FILLED[name].get("environment", {})
+    return Settings.load({key: value.replace(MOUNTED, f"{secrets}/") for key, value in environment.items()})
+
+
 @pytest.mark.parametrize("name", OWN)
-def test_the_settings_in_the_file_load(name: str) -> None:
-    settings = Settings.load(FILLED[name].get("environment", {}))
+def test_the_settings_in_the_file_load(name: str, secrets: Path) -> None:
+    settings = settings_of(name, secrets)
     if "DB_HOST" in FILLED[name].get("environment", {}):
         logins = {"exporter": "risk_monitor:r3ad%2Fer"} | dict.fromkeys(
             ("migrate", "grants"), "risk_migrate:0wn%2Fer"
         )
         login = logins.get(name, "risk_worker:p%40ss%3Aw%2Frd")
         assert settings.require_database_url().startswith(f"postgresql://{login}@postgres:5432/risk")
-    if "REDIS_URL" in FILLED[name].get("environment", {}):
+    if "REDIS_URL_FILE" in FILLED[name].get("environment", {}):
         assert settings.require_redis_url() == URLS.get(name, "redis://:0123abcd@redis:6379/0")
 
 
@@ -140,7 +181,7 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
     }
     assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in logins.splitlines()
     environ = FILLED["postgres"]["environment"]
-    assert set(re.findall(r"^\\getenv \w+ (\w+)$", logins, re.M)) <= set(environ)
+    assert set(re.findall(r"^\\set \w+ `cat \"\$(\w+)\"`$", logins, re.M)) <= set(environ)
     assert environ["POSTGRES_USER"] not in made
     for name, service in FILLED.items():
         user = service.get("environment", {}).get("DB_USER")
@@ -152,11 +193,11 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
     assert [Path(each).name for each in targets] == ["100_roles.sql", "101_logins.sql"], "in this order"
 
 
-def test_rq_is_where_it_can_be() -> None:
-    of_cluster = Settings.load(FILLED["worker-cluster"]["environment"])
+def test_rq_is_where_it_can_be(secrets: Path) -> None:
+    of_cluster = settings_of("worker-cluster", secrets)
     assert of_cluster.require_rq_redis_url() == "redis://:0123abcd@rq:6379/0"
     assert of_cluster.partitions == 16
-    of_sentinel = Settings.load(FILLED["worker-sentinel"]["environment"])
+    of_sentinel = settings_of("worker-sentinel", secrets)
     assert of_sentinel.require_rq_redis_url() == of_sentinel.require_redis_url()
 
 
@@ -172,13 +213,14 @@ def test_what_a_profile_adds_starts_only_with_it() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_the_servers_of_a_url_are_there(name: str) -> None:
+def test_the_servers_of_a_url_are_there(name: str, secrets: Path) -> None:
     """Each is a service in a network of the one that asks, which waits for it, or for what waits for it."""
     wanted = set(SERVICES[name].get("depends_on", {}))
     for other in list(wanted):
         wanted |= set(SERVICES[other].get("depends_on", {}))
-    for setting in ("REDIS_URL", "RQ_REDIS_URL"):
-        if url := FILLED[name].get("environment", {}).get(setting):
+    settings = settings_of(name, secrets)
+    for setting, url in (("REDIS_URL", settings.redis_url), ("RQ_REDIS_URL", settings.rq_redis_url)):
+        if url is not None:
             for host, port in redis_address(url, setting).places:
                 assert host in wanted
                 assert set(networks(host)) & set(networks(name))
@@ -197,7 +239,7 @@ def test_every_fixed_address_is_another_one_in_the_network() -> None:
         if (address := networks(name).get("redis", {}).get("ipv4_address")) is not None
     ]
     assert len(set(addresses)) == len(addresses) == 12
-    [pool] = compose(PASSWORDS)["networks"]["redis"]["ipam"]["config"]
+    [pool] = compose({})["networks"]["redis"]["ipam"]["config"]
     assert all(ip_address(address) in ip_network(pool["subnet"]) for address in addresses)
     assert not any(ip_address(address) in ip_network(pool["ip_range"]) for address in addresses)
     create = FILLED["cluster-create"]["command"][-1]
@@ -208,29 +250,35 @@ def test_every_fixed_address_is_another_one_in_the_network() -> None:
     assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", content)) == {master}
 
 
-FILLED_CONFIGS: dict[str, dict[str, str]] = compose(PASSWORDS)["configs"]
+FILLED_CONFIGS: dict[str, dict[str, str]] = compose({})["configs"]
 
 
-@pytest.mark.parametrize("name", FILLED_CONFIGS)
-def test_every_server_asks_for_the_password(name: str) -> None:
-    lines = FILLED_CONFIGS[name]["content"].splitlines()
+@pytest.mark.parametrize("name", [name for name in SERVICES if "configs" in SERVICES[name]])
+def test_every_server_asks_for_the_password(name: str, secrets: Path) -> None:
+    """Its configuration includes the file, or is put together with it."""
+    [config] = SERVICES[name]["configs"]
+    file = "sentinel_auth" if config["source"] == "sentinel" else "redis_auth"
+    included = f"include {MOUNTED}{file}" in FILLED_CONFIGS[config["source"]]["content"].splitlines()
+    joined = f"cat {config['target']} {MOUNTED}{file} >" in SERVICES[name]["command"][-1]
+    assert included != joined or name == "cluster-create"
+    lines = (secrets / file).read_text().splitlines()
     assert "requirepass 0123abcd" in lines
-    if name == "sentinel":
+    if file == "sentinel_auth":
         assert {"sentinel sentinel-pass 0123abcd", "sentinel auth-pass mymaster 0123abcd"} <= set(lines)
-    elif name != "redis":
+    else:
         assert "masterauth 0123abcd" in lines
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_commands_exist(name: str) -> None:
-    assert _command_exists(OWN[name]["command"])
+    assert command_exists(OWN[name]["command"])
 
 
 def test_a_command_that_does_not_exist_is_found_out() -> None:
-    assert not _command_exists(["wrker"])
-    assert not _command_exists(["migrate", "upp"])
+    assert not command_exists(["wrker"])
+    assert not command_exists(["migrate", "upp"])
     with pytest.raises(click.UsageError):
-        _command_exists(["exporter", "--prt", "1"])
+        command_exists(["exporter", "--prt", "1"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -246,6 +294,33 @@ def test_conditions_can_be_met(name: str) -> None:
 def test_every_service_that_stays_is_started_again() -> None:
     once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
     assert once == {"migrate", "grants", "cluster-create"}
+
+
+def byte_count(size: str) -> int:
+    """Of a size as Docker and Redis write it."""
+    number, unit = re.fullmatch(r"(\d+)([kmg])b?", size.lower()).groups()  # type: ignore[union-attr]
+    return int(number) << {"k": 10, "m": 20, "g": 30}[unit]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_fills_disk_or_memory(name: str) -> None:
+    logging = SERVICES[name]["logging"]
+    assert logging["driver"] == "json-file"
+    assert byte_count(logging["options"]["max-size"]) * int(logging["options"]["max-file"]) <= 100 << 20
+    assert 128 << 20 <= byte_count(FILLED[name]["mem_limit"]) <= 2 << 30
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "configs" in SERVICES[name]])
+def test_redis_has_memory_for_a_rewrite_of_its_file(name: str) -> None:
+    [config] = SERVICES[name]["configs"]
+    for size in re.findall(r"^maxmemory (\S+)$", FILLED_CONFIGS[config["source"]]["content"], re.M):
+        assert byte_count(FILLED[name]["mem_limit"]) >= 2 * byte_count(size)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_stays_has_a_health_check(name: str) -> None:
+    stays = SERVICES[name]["restart"] != "no"
+    assert stays <= ("healthcheck" in SERVICES[name])
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -309,6 +384,9 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
         text = page.partition(f"## {rule['alert']}\n")[2].partition("\n## ")[0]
         parts = re.findall(r"^\*\*(\w+)\.\*\*", text, re.M)
         assert parts == ["Symptom", "Meaning", "Look", "Cure"], rule["alert"]
+        look = text.partition("**Look.**")[2].partition("**Cure.**")[0]
+        first = re.search(r"(?:`|^ {4})([a-z-]+ [a-z]+)", look, re.M)
+        assert first is not None and first[1] in ("riskstream status", "riskstream doctor"), rule["alert"]
 
 
 def test_rules_and_dashboards_name_metrics_that_there_are() -> None:
@@ -392,7 +470,7 @@ def test_dockerfile_ends_as_an_ordinary_user_in_exec_form() -> None:
     )
     entrypoint, command = yaml.safe_load(last["ENTRYPOINT"]), yaml.safe_load(last["CMD"])
     assert entrypoint == ["riskstream"]
-    assert _command_exists(command)
+    assert command_exists(command)
 
 
 def test_dockerfile_pins_its_base_and_knows_no_secret() -> None:
@@ -420,4 +498,4 @@ def test_procfile_commands_exist() -> None:
     for command in entries.values():
         program, *words = shlex.split(command)
         assert program == "riskstream"
-        assert _command_exists(words)
+        assert command_exists(words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from risk_worker.cli.options import settings, settings_and_log
@@ -9,9 +11,14 @@ from risk_worker.cli.options import settings, settings_and_log
 
 @click.command()
 def config() -> None:
-    """Print the settings in force, secrets masked."""
-    for variable, value in settings().shown().items():
-        click.echo(f"{variable}={value}")
+    """Print the settings in force, secrets masked; behind # the file that one comes from."""
+    from risk_producer.settings.declare import ENVIRONMENT
+
+    chosen = settings()
+    origins = chosen.origins(os.environ)
+    for variable, value in chosen.shown().items():
+        origin = origins.get(variable, ENVIRONMENT)
+        click.echo(f"{variable}={value}{'' if origin == ENVIRONMENT else f'  # {origin}'}")
 
 
 @click.command()

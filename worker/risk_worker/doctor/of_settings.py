@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from risk_producer.errors import ConfigurationError
-from risk_producer.settings import Settings, declare, misspelt
+from risk_producer.settings import Settings, misspelt
 from risk_worker.doctor.check import Check, Finding, Link, failure, ok, warning
 
 
@@ -22,18 +22,16 @@ def link(environ: Mapping[str, str]) -> Link:
 
 
 def readable(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Each that is set, secrets masked, and whether it comes from the environment or the file."""
+    """Each that is set, secrets masked, and where it comes from."""
     try:
         settings = Settings.load(environ)
-        _, origins = declare.read(Settings, environ)
+        origins = Settings.origins(environ)
     except ConfigurationError as error:
         yield failure(str(error), "Correct it")
         return
-    shown, known = settings.shown(), Settings.declared()
-    for field, origin in origins.items():
-        variable = known[field]["env"]
-        where = "the environment" if origin == variable else origin
-        yield ok(f"{variable}={shown[variable]} from {where}")
+    shown = settings.shown()
+    for variable, origin in origins.items():
+        yield ok(f"{variable}={shown[variable]} from {origin}")
     for variable, required in (
         ("REDIS_URL", settings.redis_url),
         ("POSTGRES_URL", settings.database_url),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from risk_producer.contract.keys import NO_NAMESPACE, Keyspace
 from risk_producer.errors import ConfigurationError
-from risk_producer.settings import Settings, mask
+from risk_producer.settings import Settings, declare, mask
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, redis_client
 from risk_worker.runtime import rq_prefix
 from risk_worker.stream.workers import QUEUE, registered_workers
@@ -129,7 +129,7 @@ def _connect(url: str) -> RedisClient:
 
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    username, password = environ.get(USERNAME, ""), environ.get(PASSWORD, "")
+    username, password = environ.get(USERNAME, ""), declare.secret(environ, PASSWORD)
     if bool(username) != bool(password):
         missing = PASSWORD if username else USERNAME
         raise ConfigurationError(f"{missing} is not set; {USERNAME} and {PASSWORD} go together")
