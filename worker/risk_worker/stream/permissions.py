@@ -35,17 +35,21 @@ _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "hexists": (KEY, "field"),
     "hget": (KEY, "field"),
     "hincrby": (KEY, "field", 0),
+    "hincrbyfloat": (KEY, "field", 0),
     "hmget": (KEY, "field"),
     "hscan": (KEY, 0),
     "hset": (KEY, "field", ""),
     "info": (),
     "lmove": (KEY, KEY, "LEFT", "RIGHT"),
+    "lpos": (KEY, ""),
+    "lpush": (KEY, ""),
     "lrange": (KEY, 0, 0),
     "lrem": (KEY, 0, ""),
     "ltrim": (KEY, 0, 0),
     "memory|usage": (KEY,),
     "multi": (),
     "ping": (),
+    "rename": (KEY, KEY),
     "rpush": (KEY, ""),
     "sadd": (KEY, ""),
     "script|load": ("return 1",),
@@ -92,7 +96,7 @@ class Rule:
     @property
     def is_of_rq(self) -> bool:
         """Whether it is about RQ's Redis."""
-        return any(pattern.startswith("rq:") for pattern in self.patterns)
+        return any(not pattern.startswith("risk:{") for pattern in self.patterns)
 
     @property
     def patterns(self) -> list[str]:
@@ -106,6 +110,16 @@ def roles() -> dict[str, tuple[Rule, ...]]:
     lines = text().splitlines()
     found = {line.split()[1]: _rules(line) for line in lines if line.strip()}
     return {name: rules for name, rules in found.items() if name not in NO_ROLES}
+
+
+def uses_streams(role: str) -> bool:
+    """Whether a role has to do with the streams' Redis."""
+    return any(rule.keys and not rule.is_of_rq for rule in roles()[role])
+
+
+def uses_rq(role: str) -> bool:
+    """Whether a role has to do with RQ's Redis."""
+    return any(rule.is_of_rq for rule in roles()[role])
 
 
 def text() -> str:
