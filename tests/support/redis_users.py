@@ -89,7 +89,7 @@ def _text(raw: Any) -> str:
 
 
 class Used:
-    """What was run on a server while this was on, what scripts ran included, without what `users.admin` ran."""
+    """What was run on a server while this was on, by scripts too, but for what `users.admin` ran."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
@@ -127,5 +127,7 @@ class Used:
             name = command.lower()
             if name in CONTAINERS:
                 name = f"{name}|{words[0].lower()}"
-            found[name] |= {re.sub(r"\d+", "*", word) for word in words if re.match(r"(\w+:)?(risk|rq):", word)}
+            found[name] |= {
+                re.sub(r"\d+", "*", word) for word in words if re.match(r"(\w+:)?(risk|rq):", word)
+            }
         return found

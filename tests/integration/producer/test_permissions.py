@@ -1,4 +1,4 @@
-"""A producer whose user of Redis has few permissions: of ops/redis/users.acl, of the page's line, and fewer."""
+"""A producer whose user of Redis has few permissions: ops/redis/users.acl's, those of the page, and fewer."""
 
 from __future__ import annotations
 

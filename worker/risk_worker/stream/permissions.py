@@ -74,7 +74,7 @@ _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "zscore": (KEY, ""),
 }
 """Command -> words behind its name; KEY stands for a key or a channel. Others have a key alone."""
-_NOT_QUEUED: Final = frozenset({"multi", "exec", "discard"})
+_NOT_QUEUED: Final = frozenset({"multi", "exec", "watch"})
 """A transaction is of these; they cannot be asked inside one."""
 
 
@@ -156,7 +156,9 @@ def examples(rule: Rule, keyspace: Keyspace, partition: int) -> Iterator[tuple[s
     for name in rule.commands:
         patterns = rule.channels if name == "subscribe" else rule.patterns
         for pattern in patterns if KEY in shape(name) else ("",):
-            key = prefix(keyspace.namespace) + pattern.replace("{*}", f"{{{partition}}}").replace("*", "probe")
+            key = prefix(keyspace.namespace) + pattern.replace("{*}", f"{{{partition}}}").replace(
+                "*", "probe"
+            )
             yield name, [*name.upper().split("|"), *(key if word == KEY else word for word in shape(name))]
 
 
@@ -166,8 +168,8 @@ def shape(name: str) -> Sequence[Any]:
 
 
 def _is_forbidden(error: Exception) -> bool:
-    said = f"{getattr(error, 'status_code', None) or ''} {type(error).__name__} {error}"
-    return "NOPERM" in said or "NoPermission" in said or "no permissions" in said
+    answer = f"{getattr(error, 'status_code', None) or ''} {type(error).__name__} {error}"
+    return any(each in answer for each in ("NOPERM", "NoPermission", "no permissions"))
 
 
 def _rules(line: str) -> tuple[Rule, ...]:
