@@ -77,6 +77,28 @@ def test_a_user_without_a_password_is_left_out(tmp_path: Path) -> None:
         filled(tmp_path, "desk 1")
 
 
+def test_users_of_several_namespaces(tmp_path: Path, users: Users) -> None:
+    """Keys of streams begin with one of them, and those of RQ with all in braces."""
+    filled(tmp_path)
+    command = [FILE.parent / "make-users", tmp_path, "desk2,desk1,desk2", "all-"]
+    lines = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.splitlines()
+    assert [line.split()[1] for line in lines] == [f"all-{role}" for role in ROLES]
+    for line in lines:
+        users.admin.execute_command("ACL", "SETUSER", *line.split()[1:])
+    for namespace in ("desk1", "desk2"):
+        assert users.may("all-worker", "XTRIM", Keys(0, namespace).snapshots, "MAXLEN", 0)
+        assert not users.may("all-exporter", "XTRIM", Keys(0, namespace).snapshots, "MAXLEN", 0)
+        assert not users.may("all-worker", "HGETALL", f"{namespace}:rq:job:drain-0")
+    assert users.may("all-worker", "HGETALL", "{desk1:desk2}:rq:job:drain-0")
+    assert users.may("all-worker", "SET", "{desk1:desk2}:risk:database", "x")
+    assert users.may("all-worker", "SUBSCRIBE", "{desk1:desk2}:rq:pubsub:w")
+    assert not users.may("all-worker", "XREAD", "STREAMS", "risk:{0}:snapshots", 0)
+    for line in lines:
+        users.admin.execute_command("ACL", "DELUSER", line.split()[1])
+
+
 def test_without_a_password_nothing_is_answered(users: Users) -> None:
     server = users.admin.connection_pool.connection_kwargs
     once = Retry(NoBackoff(), 0)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from risk_producer.contract.keys import Keyspace, prefix
+from risk_producer.contract.keys import Keyspace
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import beside
@@ -23,6 +23,7 @@ _CHECKOUT: Final = Path(__file__).parents[3] / "ops" / "redis" / "users.acl"
 NO_ROLES: Final = ("default", "admin")
 """Users in the file that no program of riskstream logs in as."""
 
+_OF_PARTITION: Final = "risk:{*}:"
 KEY: Final = "KEY"
 _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "blmove": (KEY, KEY, "LEFT", "RIGHT", 1),
@@ -96,7 +97,7 @@ class Rule:
     @property
     def is_of_rq(self) -> bool:
         """Whether it is about RQ's Redis."""
-        return any(not pattern.startswith("risk:{") for pattern in self.patterns)
+        return any(not pattern.startswith(_OF_PARTITION) for pattern in self.patterns)
 
     @property
     def patterns(self) -> list[str]:
@@ -153,12 +154,13 @@ def lacking(
 
 def examples(rule: Rule, keyspace: Keyspace, partition: int) -> Iterator[tuple[str, list[Any]]]:
     """(name, words) of each command of a rule on each of its keys or channels."""
+    of_partition = keyspace.keys(partition).snapshots.removesuffix("snapshots")
+    others = keyspace.drain_jobs.removesuffix("risk:drain-jobs")
     for name in rule.commands:
         patterns = rule.channels if name == "subscribe" else rule.patterns
         for pattern in patterns if KEY in shape(name) else ("",):
-            key = prefix(keyspace.namespace) + pattern.replace("{*}", f"{{{partition}}}").replace(
-                "*", "probe"
-            )
+            within = pattern.removeprefix(_OF_PARTITION)
+            key = (others if within == pattern else of_partition) + within.replace("*", "probe")
             yield name, [*name.upper().split("|"), *(key if word == KEY else word for word in shape(name))]
 
 
