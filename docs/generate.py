@@ -28,7 +28,7 @@ from risk_producer.metrics import METRICS as PRODUCER_METRICS
 from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
 from risk_worker.monitor.catalogue import METRICS as EXPORTER_METRICS
-from risk_worker.stream.permissions import Rule, roles
+from risk_worker.stream.permissions import KEY, Rule, roles, shape
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -619,23 +619,28 @@ def users_page() -> str:
     parts = [
         "# Users of Redis",
         "What each user of [ops/redis/users.acl](../../ops/redis/users.acl) may do; "
-        "[operate/redis-users.md](../operate/redis-users.md) says how they are set up. What is not here is refused. "
-        "A command may be used on the names in its own row alone; on those behind *reads* only to read, and behind "
-        "*writes* only to write. With a namespace, names begin with it.",
+        "[operate/redis-users.md](../operate/redis-users.md) says how they are set up. What is not here is "
+        "refused. A command may be used on the names in its own row alone; on those behind *reads* only to "
+        "read, and behind *writes* only to write. With a namespace, names begin with it.",
     ]
     for role, rules in roles().items():
-        rows = [
-            (", ".join(f"`{each}`".replace("|", " ") for each in rule.commands), _names(rule)) for rule in rules
-        ]
+        alone = sorted(each for rule in rules for each in rule.commands if KEY not in shape(each))
+        rows = [(_commands_in(alone), "")]
+        for rule in rules:
+            with_names = [each for each in rule.commands if each not in alone]
+            if with_names:
+                rows.append((_commands_in(with_names), _names(rule)))
         parts.append(f"## {role}\n\n{ROLES[role]}\n\n{_table(('Commands', 'Keys and channels'), rows)}")
     return _page(*parts)
 
 
+def _commands_in(names: Sequence[str]) -> str:
+    return ", ".join(f"`{each.replace('|', ' ').upper()}`" for each in names)
+
+
 def _names(rule: Rule) -> str:
     words = {"%R~": "*reads* ", "%W~": "*writes* ", "~": ""}
-    kinds = {
-        how: [each.removeprefix(how) for each in rule.keys if each.startswith(how)] for how in words
-    }
+    kinds = {how: [each.removeprefix(how) for each in rule.keys if each.startswith(how)] for how in words}
     shown = [
         words[how] + ", ".join(f"`{each.replace('{*}', '{p}')}`" for each in names)
         for how, names in kinds.items()

@@ -22,6 +22,8 @@ NAMES: Final = tuple(re.findall(r"^user (\S+) on ", FILE.read_text(), re.M))
 ROLES: Final = tuple(permissions.roles())
 NOT_ASKED_FOR: Final = frozenset({"auth", "hello", "quit", "reset"})
 """Commands that each connection may use."""
+TRIED: Final = ("client|setinfo", "config|get", "memory|usage")
+"""What programs ask for and do without."""
 CONTAINERS: Final = frozenset({"client", "config", "memory", "script"})
 """Commands whose second word is a part of their name."""
 
@@ -59,7 +61,7 @@ class Users:
         answer: bytes = self.admin.execute_command("ACL", "DRYRUN", name, *words)
         return answer
 
-    def refused(self, *, but: Sequence[str] = ("config|get",)) -> list[tuple[str, str, str]]:
+    def refused(self, *, but: Sequence[str] = TRIED) -> list[tuple[str, str, str]]:
         """(user, command or key, reason) of what was refused since the last call."""
         found = [
             (each["username"], each["object"], each["reason"])
@@ -87,7 +89,7 @@ def _text(raw: Any) -> str:
 
 
 class Used:
-    """What was run on a server while this was on, what scripts ran included, without what `users.admin` ran."""
+    """What was run on a server while this was on, by scripts too, but for what `users.admin` ran."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
@@ -95,7 +97,7 @@ class Used:
 
     def __enter__(self) -> Self:
         self._admin = self._users.admin.client_info()["addr"]
-        self._client = self._users.client("admin")
+        self._client = self._users.client("admin", socket_timeout=None)
         self._monitor = self._client.monitor().__enter__()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -125,5 +127,7 @@ class Used:
             name = command.lower()
             if name in CONTAINERS:
                 name = f"{name}|{words[0].lower()}"
-            found[name] |= {re.sub(r"\d+", "*", word) for word in words if re.match(r"(\w+:)?(risk|rq):", word)}
+            found[name] |= {
+                re.sub(r"\d+", "*", word) for word in words if re.match(r"(\w+:)?(risk|rq):", word)
+            }
         return found

@@ -1,4 +1,4 @@
-"""A producer whose user of Redis has few permissions: of ops/redis/users.acl, of the page's line, and fewer."""
+"""A producer whose user of Redis has few permissions: ops/redis/users.acl's, those of the page, and fewer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from risk_producer.contract.keys import NO_NAMESPACE, Keys
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.transport import requests
 from risk_producer.transport.connect import redis_client
-from risk_worker.stream import permissions
+from risk_worker.stream import partitions, permissions
 from tests.support.factory import snapshot
 from tests.support.producers import Threaded
 from tests.support.wait import wait_until
@@ -116,6 +116,7 @@ def test_a_producer_needs_what_is_written_and_no_more(
     if rule != LINE:
         with used, redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client:
             assert permissions.lacking(client, "trader", NO_NAMESPACE, 0, rq=False) == {}  # as doctor does
+            partitions.look(client, NO_NAMESPACE, 16)  # the same
     assert used.commands - {"hello"} == set(re.findall(r"\+(\S+?)\)?(?= |$)", rule))
     assert producer.health().reason is None
 

@@ -81,7 +81,9 @@ def test_a_job_that_a_client_wrote_runs_no_code_of_its_own(
         plant(redis_client, "drain-0", **planted(kind, str(folder), url))
         worker = DrainWorker(connection=redis_client)
         queue = Queue(QUEUE, connection=redis_client, serializer="json", job_class=DrainJob)
-        job, _ = Queue.dequeue_any([queue], None, connection=redis_client, job_class=DrainJob, serializer="json")
+        job, _ = Queue.dequeue_any(
+            [queue], None, connection=redis_client, job_class=DrainJob, serializer="json"
+        )
         succeeded = worker.perform_job(job, queue, worker.prepare_execution(job))
         assert succeeded is (kind in ("meta", "callbacks", "webhooks"))
         with pytest.raises(BlockingIOError):
@@ -94,6 +96,6 @@ def test_rqs_default_worker_would_run_it(redis_client: Any, tmp_path: Path) -> N
     """So the users of Redis are kept away from these keys, and RQ's Redis is shared with no such worker."""
     folder = tmp_path / "made"
     plant(redis_client, "mine", data=zlib.compress(pickle.dumps(Planted(str(folder)))))
-    with pytest.raises(Exception):  # noqa: B017, PT011  # what it makes of the rest does not matter
+    with pytest.raises(Exception):  # noqa: B017  # what it makes of the rest does not matter
         Job.fetch("mine", connection=redis_client).func  # noqa: B018
     assert folder.exists()

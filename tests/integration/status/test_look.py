@@ -165,7 +165,7 @@ def test_a_user_of_redis_with_few_commands_is_told_which(environ: dict[str, str]
         findings = examination({**environ, "REDIS_URL": url, "RQ_REDIS_URL": url})
         [found] = [each for each in findings if (each.link, each.check) == ("redis", "commands")]
         assert found.level == "failure"
-        assert "+evalsha on risk:{0}:snapshots and " in found.what
+        assert "+evalsha on risk:{0}:admitted and 13 more" in found.what
         assert "+xtrim on risk:{0}:snapshots" in found.what
         assert "the line of worker in ops/redis/users.acl" in found.todo
         assert "pw" not in f"{found}"

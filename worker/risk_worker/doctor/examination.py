@@ -14,6 +14,7 @@ from risk_worker.doctor import of_settings
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, examine, failure, worst
 from risk_worker.doctor.of_postgres import Both, Database
 from risk_worker.doctor.of_redis import WORKER, Queue, Streams
+from risk_worker.stream import permissions
 
 _MARKS: Final = {"ok": "✓", "warning": "!", "failure": "✗", "skipped": "-"}
 
@@ -26,8 +27,9 @@ def examination(environ: Mapping[str, str], role: str = WORKER) -> list[Finding]
     except ConfigurationError:
         return examine(links)  # which say so
     redis_url, database_url = settings.redis_url, settings.database_url
-    if redis_url is not None:
+    if redis_url is not None and permissions.uses_streams(role):
         links.append(Streams(redis_url, settings, role).link())
+    if redis_url is not None and permissions.uses_rq(role):
         links.append(_queue(settings, role))
     if database_url is not None:
         links.append(Database(database_url, role).link())

@@ -245,9 +245,8 @@ class Queue:
         if self._separate:
             checks.append(Check("tls", lambda: tls(self._url)))
             checks.append(Check("writes", self.writes))
-        if any(rule.is_of_rq for rule in permissions.roles()[self._role]):
-            checks.append(Check("commands", self.commands))
-            checks += [Check("suspended", self.suspended), Check("workers", self.workers)]
+        checks.append(Check("commands", self.commands))
+        checks += [Check("suspended", self.suspended), Check("workers", self.workers)]
         return Link("rq", checks, self.client.close)
 
     def connection(self) -> Iterator[Finding]:

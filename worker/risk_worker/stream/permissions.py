@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from risk_producer.contract.keys import Keyspace, prefix
+from risk_producer.contract.keys import Keyspace
 from risk_producer.errors import RiskError
 from risk_producer.transport.connect import RedisClient
 from risk_producer.transport.servers import beside
@@ -23,6 +23,7 @@ _CHECKOUT: Final = Path(__file__).parents[3] / "ops" / "redis" / "users.acl"
 NO_ROLES: Final = ("default", "admin")
 """Users in the file that no program of riskstream logs in as."""
 
+_OF_PARTITION: Final = "risk:{*}:"
 KEY: Final = "KEY"
 _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "blmove": (KEY, KEY, "LEFT", "RIGHT", 1),
@@ -35,17 +36,21 @@ _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "hexists": (KEY, "field"),
     "hget": (KEY, "field"),
     "hincrby": (KEY, "field", 0),
+    "hincrbyfloat": (KEY, "field", 0),
     "hmget": (KEY, "field"),
     "hscan": (KEY, 0),
     "hset": (KEY, "field", ""),
     "info": (),
     "lmove": (KEY, KEY, "LEFT", "RIGHT"),
+    "lpos": (KEY, ""),
+    "lpush": (KEY, ""),
     "lrange": (KEY, 0, 0),
     "lrem": (KEY, 0, ""),
     "ltrim": (KEY, 0, 0),
     "memory|usage": (KEY,),
     "multi": (),
     "ping": (),
+    "rename": (KEY, KEY),
     "rpush": (KEY, ""),
     "sadd": (KEY, ""),
     "script|load": ("return 1",),
@@ -70,7 +75,7 @@ _SHAPES: Final[Mapping[str, Sequence[Any]]] = {
     "zscore": (KEY, ""),
 }
 """Command -> words behind its name; KEY stands for a key or a channel. Others have a key alone."""
-_NOT_QUEUED: Final = frozenset({"multi", "exec", "discard"})
+_NOT_QUEUED: Final = frozenset({"multi", "exec", "watch"})
 """A transaction is of these; they cannot be asked inside one."""
 
 
@@ -92,7 +97,7 @@ class Rule:
     @property
     def is_of_rq(self) -> bool:
         """Whether it is about RQ's Redis."""
-        return any(pattern.startswith("rq:") for pattern in self.patterns)
+        return any(not pattern.startswith(_OF_PARTITION) for pattern in self.patterns)
 
     @property
     def patterns(self) -> list[str]:
@@ -106,6 +111,16 @@ def roles() -> dict[str, tuple[Rule, ...]]:
     lines = text().splitlines()
     found = {line.split()[1]: _rules(line) for line in lines if line.strip()}
     return {name: rules for name, rules in found.items() if name not in NO_ROLES}
+
+
+def uses_streams(role: str) -> bool:
+    """Whether a role has to do with the streams' Redis."""
+    return any(rule.keys and not rule.is_of_rq for rule in roles()[role])
+
+
+def uses_rq(role: str) -> bool:
+    """Whether a role has to do with RQ's Redis."""
+    return any(rule.is_of_rq for rule in roles()[role])
 
 
 def text() -> str:
@@ -139,10 +154,13 @@ def lacking(
 
 def examples(rule: Rule, keyspace: Keyspace, partition: int) -> Iterator[tuple[str, list[Any]]]:
     """(name, words) of each command of a rule on each of its keys or channels."""
+    of_partition = keyspace.keys(partition).snapshots.removesuffix("snapshots")
+    others = keyspace.drain_jobs.removesuffix("risk:drain-jobs")
     for name in rule.commands:
         patterns = rule.channels if name == "subscribe" else rule.patterns
         for pattern in patterns if KEY in shape(name) else ("",):
-            key = prefix(keyspace.namespace) + pattern.replace("{*}", f"{{{partition}}}").replace("*", "probe")
+            within = pattern.removeprefix(_OF_PARTITION)
+            key = (others if within == pattern else of_partition) + within.replace("*", "probe")
             yield name, [*name.upper().split("|"), *(key if word == KEY else word for word in shape(name))]
 
 
@@ -152,8 +170,8 @@ def shape(name: str) -> Sequence[Any]:
 
 
 def _is_forbidden(error: Exception) -> bool:
-    said = f"{getattr(error, 'status_code', None) or ''} {type(error).__name__} {error}"
-    return "NOPERM" in said or "NoPermission" in said or "no permissions" in said
+    answer = f"{getattr(error, 'status_code', None) or ''} {type(error).__name__} {error}"
+    return any(each in answer for each in ("NOPERM", "NoPermission", "no permissions"))
 
 
 def _rules(line: str) -> tuple[Rule, ...]:
