@@ -94,7 +94,7 @@ def _send(redis_url: str, rows: int, traders: int) -> None:
         for number in range(rows):
             trader = number % traders
             equity[trader] += (number * 2_654_435_761 % 20_001 - 10_000) / 100
-            fields = {
+            fields: dict[str, Any] = {
                 "recorded_at": began + timedelta(seconds=EVERY_S * (number // traders), microseconds=trader),
                 "current_equity": round(equity[trader], 2),
                 "daily_pnl": round(equity[trader] - 100_000, 2),

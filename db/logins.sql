@@ -3,6 +3,7 @@
 \set owner_password `cat "$OWNER_PASSWORD_FILE"`
 \set worker_password `cat "$WORKER_PASSWORD_FILE"`
 \set reader_password `cat "$READER_PASSWORD_FILE"`
+\set operator_password `cat "$OPERATOR_PASSWORD_FILE"`
 
 CREATE ROLE risk_migrate LOGIN PASSWORD :'owner_password' IN ROLE risk_owner;
 ALTER ROLE risk_migrate SET role = risk_owner; -- what it makes belongs to the owner
@@ -10,6 +11,7 @@ CREATE ROLE risk_worker LOGIN PASSWORD :'worker_password' IN ROLE risk_writer;
 CREATE ROLE risk_monitor LOGIN PASSWORD :'reader_password' IN ROLE risk_reader; -- the exporter, and Grafana
 ALTER ROLE risk_monitor SET default_transaction_read_only = on;
 ALTER ROLE risk_monitor SET statement_timeout = '30s';
+CREATE ROLE risk_console LOGIN PASSWORD :'operator_password' IN ROLE risk_operator; -- commands by hand
 
 -- The superuser that this runs as: from now on through the socket of the container alone.
 ALTER ROLE CURRENT_USER PASSWORD NULL;

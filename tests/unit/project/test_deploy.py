@@ -102,11 +102,15 @@ PASSWORDS = {
     "DB_PASSWORD": "p@ss:w/rd",
     "DB_OWNER_PASSWORD": "0wn/er",
     "READER_PASSWORD": "r3ad/er",
+    "OPERATOR_PASSWORD": "0perate",
     "REDIS_PASSWORD": "0123abcd",
 }
+CONSOLES = ("console", "console-cluster", "console-sentinel")
+USERS = {f"console{each}": "operator" for each in ("", "-cluster", "-sentinel")}
+"""Service -> its user of Redis, where that has another name."""
 URLS = {
-    "worker-cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
-    "worker-sentinel": "redis+sentinel://:0123abcd@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/mymaster/0"
+    "cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
+    "sentinel": "redis+sentinel://:0123abcd@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/mymaster/0"
     "?sentinel_password=0123abcd",
 }
 
@@ -172,15 +176,17 @@ def settings_of(name: str, secrets: Path) -> Settings:
 def test_the_settings_in_the_file_load(name: str, secrets: Path) -> None:
     settings = settings_of(name, secrets)
     if "DB_HOST" in FILLED[name].get("environment", {}):
-        logins = {"exporter": "risk_monitor:r3ad%2Fer"} | dict.fromkeys(
-            ("migrate", "grants"), "risk_migrate:0wn%2Fer"
-        )
+        logins = {
+            "exporter": "risk_monitor:r3ad%2Fer",
+            **dict.fromkeys(("migrate", "grants"), "risk_migrate:0wn%2Fer"),
+            **dict.fromkeys(CONSOLES, "risk_console:0perate"),
+        }
         login = logins.get(name, "risk_worker:p%40ss%3Aw%2Frd")
         assert settings.require_database_url().startswith(f"postgresql://{login}@postgres:5432/risk")
     if "REDIS_URL_FILE" in FILLED[name].get("environment", {}):
-        own = (secrets / f"{name}_url").read_text() if name not in URLS else ""
-        assert own.startswith(f"redis://{name}:") or name in URLS
-        assert settings.require_redis_url() == URLS.get(name, own)
+        user = USERS.get(name, name.partition("-")[0])
+        own = f"redis://{user}:{(secrets / f'redis_{user}_password').read_text()}@redis:6379/0"
+        assert settings.require_redis_url() == URLS.get(name.partition("-")[2], own)
 
 
 def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> None:
@@ -191,6 +197,7 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
         "risk_migrate": "risk_owner",
         "risk_worker": "risk_writer",
         "risk_monitor": "risk_reader",
+        "risk_console": "risk_operator",
     }
     assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in logins.splitlines()
     environ = FILLED["postgres"]["environment"]
@@ -200,8 +207,10 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
         user = service.get("environment", {}).get("DB_USER")
         if user is not None:
             groups = {"migrate": "risk_owner", "grants": "risk_owner", "exporter": "risk_reader"}
+            groups |= dict.fromkeys(CONSOLES, "risk_operator")
             assert made[user] == groups.get(name, "risk_writer"), name
-            assert (user == "risk_worker") == (service["environment"].get("RISK_MIGRATE") == "never")
+            by_itself = user in ("risk_worker", "risk_console")
+            assert by_itself == (service["environment"].get("RISK_MIGRATE") == "never")
     targets = [v.split(":")[1] for v in SERVICES["postgres"]["volumes"] if v.startswith("./db/")]
     assert [Path(each).name for each in targets] == ["100_roles.sql", "101_logins.sql"], "in this order"
 
@@ -228,7 +237,9 @@ def test_what_a_profile_adds_starts_only_with_it() -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_the_servers_of_a_url_are_there(name: str, secrets: Path) -> None:
-    """Each is a service in a network of the one that asks, which waits for it, or for what waits for it."""
+    """Each is a service in a network of the one that asks, which waits for it, or for what waits for it.
+
+    A console waits for nothing: it is asked when something is wrong."""
     wanted = set(SERVICES[name].get("depends_on", {}))
     for other in list(wanted):
         wanted |= set(SERVICES[other].get("depends_on", {}))
@@ -236,7 +247,7 @@ def test_the_servers_of_a_url_are_there(name: str, secrets: Path) -> None:
     for setting, url in (("REDIS_URL", settings.redis_url), ("RQ_REDIS_URL", settings.rq_redis_url)):
         if url is not None:
             for host, port in redis_address(url, setting).places:
-                assert host in wanted
+                assert host in wanted or name in CONSOLES
                 assert set(networks(host)) & set(networks(name))
                 assert port == (26379 if host.startswith("sentinel") else 6379)
 
@@ -311,7 +322,7 @@ def test_conditions_can_be_met(name: str) -> None:
 
 def test_every_service_that_stays_is_started_again() -> None:
     once = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
-    assert once == {"migrate", "grants", "cluster-create"}
+    assert once == {"migrate", "grants", "cluster-create", *CONSOLES}
 
 
 def byte_count(size: str) -> int:
@@ -343,7 +354,9 @@ def test_what_stays_has_a_health_check(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_database_is_healthy_before_it_is_used(name: str) -> None:
-    if "DB_HOST" in SERVICES[name].get("environment", {}):
+    if name in CONSOLES:
+        assert "depends_on" not in SERVICES[name]
+    elif "DB_HOST" in SERVICES[name].get("environment", {}):
         assert SERVICES[name]["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
@@ -390,6 +403,10 @@ def test_prometheus_scrapes_the_exporter_with_the_rules() -> None:
     assert SERVICES["prometheus"]["volumes"][0] == "./ops/prometheus:/etc/prometheus:ro"
 
 
+FIRST = ("riskstream status", "riskstream doctor", "riskstream verify")
+"""One of them comes first, before anything that a person has to know where to find."""
+
+
 def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
     page = (ROOT / "docs/operate/alerts.md").read_text()
     sections = re.findall(r"^## (\w+)$", page, re.M)
@@ -404,7 +421,7 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
         assert parts == ["Symptom", "Meaning", "Look", "Cure"], rule["alert"]
         look = text.partition("**Look.**")[2].partition("**Cure.**")[0]
         first = re.search(r"(?:`|^ {4})([a-z-]+ [a-z]+)", look, re.M)
-        assert first is not None and first[1] in ("riskstream status", "riskstream doctor"), rule["alert"]
+        assert first is not None and first[1] in FIRST, rule["alert"]
 
 
 def test_rules_and_dashboards_name_metrics_that_there_are() -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_worker.database import connection as database
-from risk_worker.database.reader import connected
+from risk_worker.database.reader import DatabaseUnavailable, connected
 
 GROUPS: Final = ("writer", "operator", "reader", "trader")
 PREFIX: Final = "risk"
@@ -23,6 +24,7 @@ _ROLE: Final = re.compile(rf"\brisk_(?=(?:owner|{'|'.join(GROUPS)})\b)")
 _PREFIX: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _LINE: Final = re.compile(r"\('risk_(\w+)', '(\w+)', ('[^()]*(?:\([^()]*\)[^()]*)*')\)")
 _PRIVILEGE: Final = re.compile(r"([A-Z]+)(?: \(([^)]*)\))?")
+TRIES: Final = 5
 _OF_SEALING: Final = frozenset({"risk_seal_mark", "risk_seal_run", "risk_seal", "risk_epoch_total"})
 
 _SQL: Final = statements(__package__, "grants.sql")
@@ -60,8 +62,15 @@ def apply(url: str, prefix: str = PREFIX) -> None:
     """Run the scripts on a database. Raises DatabaseUnavailable and ConfigurationError."""
     roles, grants = scripts(prefix)
     for text, purpose in ((roles, database.MIGRATE), (grants, database.GRANT)):
-        with connected(url, purpose) as connection, connection.transaction():
-            connection.execute(text.encode())
+        for last in (*[False] * (TRIES - 1), True):
+            try:
+                with connected(url, purpose) as connection, connection.transaction():
+                    connection.execute(text.encode())
+                break
+            except DatabaseUnavailable as error:
+                # To give a table away waits for those who write, and they may wait for one given away before.
+                if last or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                    raise
 
 
 def wanted(group: str) -> list[tuple[str, str, str | None]]:
@@ -79,24 +88,27 @@ def wanted(group: str) -> list[tuple[str, str, str | None]]:
 def missing(url: str) -> Missing:
     """Which privileges a worker's role lacks. Raises DatabaseUnavailable and ConfigurationError."""
     with connected(url, database.MIGRATE) as connection:
-        [(role, base, may_use_temp, owns)] = connection.execute(_SQL["role"]).fetchall()
-        storing: list[str] = []
-        sealing: list[str] = []
-        name = sql.Identifier(role).as_string(connection)
-        if not may_use_temp:
-            storing.append(
-                f"GRANT TEMPORARY ON DATABASE {sql.Identifier(base).as_string(connection)} TO {name}"
-            )
-        lacking: dict[tuple[str, str], list[str]] = {}
-        listed = wanted("writer")
-        words = {
-            "tables": [table for table, _, _ in listed],
-            "privileges": [privilege for _, privilege, _ in listed],
-            "columns": [column for _, _, column in listed],
-        }
-        for table, privilege, column in connection.execute(_SQL["lacking"], words):
-            lacking.setdefault((table, privilege), []).extend([column] if column else [])
-    for (table, privilege), columns in lacking.items():
+        return lacking(connection)
+
+
+def lacking(connection: psycopg.Connection) -> Missing:
+    """The same of a connection's role; a table that is not there is passed over. Raises psycopg.Error."""
+    [(role, base, may_use_temp, owns)] = connection.execute(_SQL["role"]).fetchall()
+    storing: list[str] = []
+    sealing: list[str] = []
+    name = sql.Identifier(role).as_string(connection)
+    if not may_use_temp:
+        storing.append(f"GRANT TEMPORARY ON DATABASE {sql.Identifier(base).as_string(connection)} TO {name}")
+    found: dict[tuple[str, str], list[str]] = {}
+    listed = wanted("writer")
+    words = {
+        "tables": [table for table, _, _ in listed],
+        "privileges": [privilege for _, privilege, _ in listed],
+        "columns": [column for _, _, column in listed],
+    }
+    for table, privilege, column in connection.execute(_SQL["lacking"], words):
+        found.setdefault((table, privilege), []).extend([column] if column else [])
+    for (table, privilege), columns in found.items():
         of = f" ({', '.join(columns)})" if columns else ""
         grant = f"GRANT {privilege}{of} ON {table} TO {name}"
         (sealing if table in _OF_SEALING else storing).append(grant)

@@ -9,8 +9,14 @@ import psycopg
 from psycopg import sql
 
 from risk_producer.contract.statements import statements
+from risk_worker.database import grants
 
 _SQL: Final = statements(__package__, "privileges.sql")
+_TABLES: Final = [
+    *("risk_state", "risk_state_history", "risk_dead_letter", "risk_deployment"),
+    *("risk_seal_mark", "risk_seal", "risk_seal_run", "risk_epoch_total"),
+]
+"""What a worker needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +34,16 @@ class Privileges:
 
 def look(connection: psycopg.Connection) -> Privileges:
     """Ask the database of a connection. Raises psycopg.Error."""
-    [(role, database, may_make_temporary, schema)] = connection.execute(_SQL["role"]).fetchall()
-    to = sql.SQL(" TO {}").format(sql.Identifier(role))
-    missing, grants = [], []
-    only_reads = True
-    for name, exists, lacks, may_write in connection.execute(_SQL["look"]):
-        only_reads = only_reads and not may_write
-        if not exists:
-            missing.append(name)
-        elif lacks:
-            on = sql.SQL("GRANT {} ON {}").format(sql.SQL(", ".join(lacks)), sql.Identifier(name))
-            grants.append(on + to)
-    if not may_make_temporary:
-        grants.append(sql.SQL("GRANT TEMPORARY ON DATABASE {}").format(sql.Identifier(database)) + to)
+    lacks = grants.lacking(connection)
+    missing_grants = [*lacks.storing, *lacks.sealing]
+    found = connection.execute(_SQL["look"], {"tables": _TABLES}).fetchall()
+    [(schema,)] = connection.execute(_SQL["schema"]).fetchall()
     if schema is None:
-        grants.insert(0, sql.SQL("GRANT USAGE ON SCHEMA public") + to)
-    grants_as_text = tuple(each.as_string(connection) for each in grants)
-    return Privileges(role, tuple(missing), grants_as_text, only_reads and bool(grants_as_text))
+        name = sql.Identifier(lacks.role).as_string(connection)
+        missing_grants.insert(0, f"GRANT USAGE ON SCHEMA public TO {name}")
+    return Privileges(
+        lacks.role,
+        tuple(table for table, exists, _ in found if not exists),
+        tuple(missing_grants),
+        bool(missing_grants) and not any(may_write for _, _, may_write in found),
+    )

@@ -1,27 +1,12 @@
--- Whether a role may do what a worker does.
+-- Whether a role may do what a worker does; the privileges themselves are those of db/grants.sql.
 
 -- name: look
--- Of each table: its name, whether it is there, what this role lacks, and whether it may write into it at all.
-SELECT needed.name,
-       to_regclass(needed.name) IS NOT NULL,
-       ARRAY(
-           SELECT privilege FROM unnest(needed.privileges) AS privilege
-           WHERE NOT has_table_privilege(to_regclass(needed.name), privilege)
-       ),
-       coalesce(has_table_privilege(to_regclass(needed.name), 'INSERT, UPDATE'), false)
-FROM (VALUES
-    ('risk_state', ARRAY['SELECT', 'INSERT', 'UPDATE']),
-    ('risk_state_history', ARRAY['SELECT', 'INSERT']),
-    ('risk_dead_letter', ARRAY['SELECT', 'INSERT']),
-    ('risk_deployment', ARRAY['SELECT', 'UPDATE']),
-    ('risk_seal_mark', ARRAY['SELECT', 'UPDATE']),
-    ('risk_seal', ARRAY['SELECT', 'INSERT']),
-    ('risk_seal_run', ARRAY['SELECT', 'INSERT']),
-    ('risk_epoch_total', ARRAY['SELECT', 'INSERT', 'UPDATE'])
-) AS needed (name, privileges);
+-- Of each table: its name, whether it is there, and whether this role may write into it at all.
+SELECT name, to_regclass(name) IS NOT NULL,
+       coalesce(has_any_column_privilege(to_regclass(name), 'INSERT, UPDATE'), false)
+FROM unnest(%(tables)s::text[]) WITH ORDINALITY AS needed (name, place)
+ORDER BY place;
 
--- name: role
--- (its name, the database, whether it may make temporary tables, the schema of the tables; NULL: it may use none).
-SELECT current_user::text, current_database()::text,
-       has_database_privilege(current_database(), 'TEMPORARY'),
-       current_schema()::text;
+-- name: schema
+-- Of the tables; NULL: this role may use none.
+SELECT current_schema()::text;
