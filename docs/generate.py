@@ -28,6 +28,7 @@ from risk_producer.metrics import METRICS as PRODUCER_METRICS
 from risk_producer.settings.pairs import PAIRS
 from risk_worker.cli import cli
 from risk_worker.monitor.catalogue import METRICS as EXPORTER_METRICS
+from risk_worker.stream.permissions import KEY, Rule, roles, shape
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -604,6 +605,55 @@ def keys_page() -> str:
     )
 
 
+# Users of Redis
+
+
+ROLES: Final = {
+    "trader": "Sends snapshots, and `load()`.",
+    "worker": "`riskstream worker`, or RQ's own command with DrainWorker.",
+    "exporter": "`riskstream exporter`, with the reconciliation that it makes now and then.",
+    "reader": "`status`, `doctor`, `verify`, `tail`, `partitions` without a number, and all questions.",
+    "dashboard": "`riskstream dashboard`, to look.",
+    "dashboard-actions": "`riskstream dashboard`, to requeue and delete jobs too.",
+    "operator": "`repair`, `rebind`, `partitions NUMBER`, `dead retry`, and what a reader may.",
+}
+
+
+def users_page() -> str:
+    """The users of ops/redis/users.acl."""
+    parts = [
+        "# Users of Redis",
+        "What each user of [ops/redis/users.acl](../../ops/redis/users.acl) may do; "
+        "[operate/redis-users.md](../operate/redis-users.md) says how they are set up. What is not here is "
+        "refused. A command may be used on the names in its own row alone; on those behind *reads* only to "
+        "read, and behind *writes* only to write. With a namespace, names begin with it.",
+    ]
+    for role, rules in roles().items():
+        alone = sorted(each for rule in rules for each in rule.commands if KEY not in shape(each))
+        rows = [(_commands_in(alone), "")]
+        for rule in rules:
+            with_names = [each for each in rule.commands if each not in alone]
+            if with_names:
+                rows.append((_commands_in(with_names), _names(rule)))
+        parts.append(f"## {role}\n\n{ROLES[role]}\n\n{_table(('Commands', 'Keys and channels'), rows)}")
+    return _page(*parts)
+
+
+def _commands_in(names: Sequence[str]) -> str:
+    return ", ".join(f"`{each.replace('|', ' ').upper()}`" for each in names)
+
+
+def _names(rule: Rule) -> str:
+    words = {"%R~": "*reads* ", "%W~": "*writes* ", "~": ""}
+    kinds = {how: [each.removeprefix(how) for each in rule.keys if each.startswith(how)] for how in words}
+    shown = [
+        words[how] + ", ".join(f"`{each.replace('{*}', '{p}')}`" for each in names)
+        for how, names in kinds.items()
+        if names
+    ]
+    return "; ".join([*shown, *(f"channel `{each}`" for each in rule.channels)])
+
+
 # Pages
 
 
@@ -619,6 +669,7 @@ def pages() -> dict[str, str]:
         "wire.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         "tables.md": tables_page(),
         "keys.md": keys_page(),
+        "redis-users.md": users_page(),
     }
 
 

@@ -61,10 +61,12 @@ _MOVING_S: Final = 0.05
 
 def ask(client: RedisClient, questions: Sequence[Question]) -> list[Any]:
     """As ask_each(), but raises one of REDIS_ERRORS where none of the servers that were asked answers."""
-    answers = ask_each(client, questions)
-    if answers and all(isinstance(answer, AWAY) for answer in answers):
-        raise answers[0]
-    return answers
+    return _answered(ask_each(client, questions))
+
+
+def run(client: RedisClient, calls: Sequence[ScriptCall]) -> list[Any]:
+    """As run_each(), but raises one of REDIS_ERRORS where none of the servers that were asked answers."""
+    return _answered(run_each(client, calls))
 
 
 def ask_each(
@@ -102,6 +104,12 @@ def run_each(
         found = _run_unknown(client, [calls[at] for at in unknown], closing, silent)
         for at, answer in zip(unknown, found, strict=True):
             answers[at] = answer
+    return answers
+
+
+def _answered(answers: list[Any]) -> list[Any]:
+    if answers and all(isinstance(answer, AWAY) for answer in answers):
+        raise answers[0]
     return answers
 
 

@@ -1,4 +1,4 @@
-"""A producer whose user of Redis has few permissions: those of docs/operate/redis-users.md, and fewer."""
+"""A producer whose user of Redis has few permissions: ops/redis/users.acl's, those of the page, and fewer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 
 from risk_producer import RiskProducer, StateUnknown, StreamUnavailable
-from risk_producer.contract.keys import Keys
+from risk_producer.contract.keys import NO_NAMESPACE, Keys
 from risk_producer.contract.partitioning import Partitioning
 from risk_producer.transport import requests
+from risk_producer.transport.connect import redis_client
+from risk_worker.stream import partitions, permissions
 from tests.support.factory import snapshot
 from tests.support.producers import Threaded
 from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operate" / "redis-users.md").read_text()
 [LINE] = re.findall(r"^    ACL SETUSER trader (.*)$", PAGE, re.M)
-COMMANDS = {word[1:] for word in LINE.split() if word.startswith("+")}
+[OF_FILE] = re.findall(r"^user trader on \S+ (.*)$", permissions.text(), re.M)
 [WITH_REPLICAS] = re.findall(r"^\| `RISK_REPLICAS` \| `(.*)` \|$", PAGE, re.M)
 OLD = Partitioning(1, 4)
 NEW = Partitioning(3, 16, (4,))
@@ -79,7 +81,11 @@ class Used:
         return {name.removeprefix("cmdstat_"): counts["calls"] for name, counts in found.items()}
 
 
-def test_a_producer_needs_what_the_page_says_and_no_more(admin: Any, make: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("rule", [f"on >PASSWORD {OF_FILE}", LINE], ids=["file", "line"])
+def test_a_producer_needs_what_is_written_and_no_more(
+    admin: Any, make: Callable[..., Any], url: str, rule: str
+) -> None:
+    admin.execute_command("ACL", "SETUSER", "trader", "reset", *rule.split())
     admin.script_flush()
     used = Used(admin)
     producer, other = make(), make()
@@ -107,7 +113,11 @@ def test_a_producer_needs_what_the_page_says_and_no_more(admin: Any, make: Calla
         producer.push(snapshot(MOVING[1], 3))
         assert producer.flush(30)
     assert admin.hget(places[0].epochs, MOVING[1]) > b"%d" % 2**52
-    assert used.commands - {"hello"} == COMMANDS
+    if rule != LINE:
+        with used, redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client:
+            assert permissions.lacking(client, "trader", NO_NAMESPACE, 0, rq=False) == {}  # as doctor does
+            partitions.look(client, NO_NAMESPACE, 16)  # the same
+    assert used.commands - {"hello"} == set(re.findall(r"\+(\S+?)\)?(?= |$)", rule))
     assert producer.health().reason is None
 
 

@@ -159,13 +159,15 @@ def test_rights_that_are_missing_are_named(few_rights: dict[str, str], db: Any) 
 
 
 def test_a_user_of_redis_with_few_commands_is_told_which(environ: dict[str, str], client: Any) -> None:
-    client.execute_command("ACL", "SETUSER", "few", "reset", "on", ">pw", "~*", "+@all", "-xtrim", "-eval")
+    client.execute_command("ACL", "SETUSER", "few", "reset", "on", ">pw", "~*", "+@all", "-xtrim", "-evalsha")
     try:
         url = environ["REDIS_URL"].replace("redis://", "redis://few:pw@")
         findings = examination({**environ, "REDIS_URL": url, "RQ_REDIS_URL": url})
-        [found] = [each for each in findings if each.check == "commands"]
+        [found] = [each for each in findings if (each.link, each.check) == ("redis", "commands")]
         assert found.level == "failure"
-        assert "+eval +xtrim" in found.todo
+        assert "+evalsha on risk:{0}:admitted and 13 more" in found.what
+        assert "+xtrim on risk:{0}:snapshots" in found.what
+        assert "the line of worker in ops/redis/users.acl" in found.todo
         assert "pw" not in f"{found}"
         assert client.keys("*probe*") == []
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from risk_producer.settings import Settings
 from risk_producer.settings.address import redis_address
 from risk_worker.monitor.catalogue import METRICS
+from risk_worker.stream import permissions
 from tests.support.compose import VARIABLE, compose
 from tests.support.deploy import ROOT, command_exists, make_secrets
 
@@ -104,6 +106,8 @@ PASSWORDS = {
     "REDIS_PASSWORD": "0123abcd",
 }
 CONSOLES = ("console", "console-cluster", "console-sentinel")
+USERS = {f"console{each}": "operator" for each in ("", "-cluster", "-sentinel")}
+"""Service -> its user of Redis, where that has another name."""
 URLS = {
     "cluster": "redis+cluster://:0123abcd@node-1:6379,node-2:6379,node-3:6379",
     "sentinel": "redis+sentinel://:0123abcd@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/mymaster/0"
@@ -124,7 +128,11 @@ class TestSecrets:
 
     def test_it_makes_every_file_that_compose_names(self, secrets: Path) -> None:
         files = {each["file"] for each in COMPOSE["secrets"].values()}
-        assert files == {f"./secrets/{path.name}" for path in secrets.iterdir()}
+        for_others = {f"redis_{name.replace('-', '_')}_password" for name in permissions.roles()}
+        assert files == {
+            f"./secrets/{path.name}" for path in secrets.iterdir() if path.name not in for_others
+        }
+        assert for_others <= {path.name for path in secrets.iterdir()}
         assert all(each["file"] == f"./secrets/{name}" for name, each in COMPOSE["secrets"].items())
         assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
@@ -141,18 +149,27 @@ class TestSecrets:
         make_secrets(tmp_path, PASSWORDS)
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
-    def test_urls_follow_the_password_of_redis(self, tmp_path: Path) -> None:
+    def test_urls_and_users_follow_the_passwords_of_redis(self, tmp_path: Path) -> None:
         make_secrets(tmp_path, {})
-        (tmp_path / "redis_password").write_text("changed1\n")  # as an editor leaves it, for its owner alone
-        (tmp_path / "redis_password").chmod(0o600)
+        (tmp_path / "redis_worker_password").write_text(
+            "changed1\n"
+        )  # as an editor leaves it, for its owner alone
+        (tmp_path / "redis_worker_password").chmod(0o600)
         make_secrets(tmp_path, {})
-        assert (tmp_path / "redis_password").stat().st_mode & 0o777 == 0o644
-        assert (tmp_path / "redis_url").read_text() == "redis://:changed1@redis:6379/0"
-        (tmp_path / "redis_password").write_text("p@ss")
+        assert (tmp_path / "redis_worker_password").stat().st_mode & 0o777 == 0o644
+        assert (tmp_path / "worker_url").read_text() == "redis://worker:changed1@redis:6379/0"
+        assert f"user worker on #{sha256(b'changed1').hexdigest()} " in (tmp_path / "redis_users").read_text()
+        (tmp_path / "redis_worker_password").write_text("p@ss")
         refused = make_secrets(tmp_path, {})
         assert refused.returncode == 1
         assert "letters and digits" in refused.stderr
-        assert (tmp_path / "redis_url").read_text() == "redis://:changed1@redis:6379/0"
+        assert (tmp_path / "worker_url").read_text() == "redis://worker:changed1@redis:6379/0"
+
+    def test_all_users_of_redis_are_made(self, tmp_path: Path) -> None:
+        make_secrets(tmp_path, {"RISK_NAMESPACE": "desk1"})
+        lines = (tmp_path / "redis_users").read_text().splitlines()
+        assert {line.split()[1] for line in lines} == {"default", "admin", *permissions.roles()}
+        assert all("~desk1:" in line and "~risk" not in line for line in lines[2:])
 
 
 def settings_of(name: str, secrets: Path) -> Settings:
@@ -173,8 +190,9 @@ def test_the_settings_in_the_file_load(name: str, secrets: Path) -> None:
         login = logins.get(name, "risk_worker:p%40ss%3Aw%2Frd")
         assert settings.require_database_url().startswith(f"postgresql://{login}@postgres:5432/risk")
     if "REDIS_URL_FILE" in FILLED[name].get("environment", {}):
-        url = URLS.get(name.partition("-")[2], "redis://:0123abcd@redis:6379/0")
-        assert settings.require_redis_url() == url
+        user = USERS.get(name, name.partition("-")[0])
+        own = f"redis://{user}:{(secrets / f'redis_{user}_password').read_text()}@redis:6379/0"
+        assert settings.require_redis_url() == URLS.get(name.partition("-")[2], own)
 
 
 def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> None:
@@ -205,7 +223,8 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
 
 def test_rq_is_where_it_can_be(secrets: Path) -> None:
     of_cluster = settings_of("worker-cluster", secrets)
-    assert of_cluster.require_rq_redis_url() == "redis://:0123abcd@rq:6379/0"
+    assert of_cluster.require_rq_redis_url().startswith("redis://worker:")
+    assert of_cluster.require_rq_redis_url().endswith("@rq:6379/0")
     assert of_cluster.partitions == 16
     of_sentinel = settings_of("worker-sentinel", secrets)
     assert of_sentinel.require_rq_redis_url() == of_sentinel.require_redis_url()
@@ -269,6 +288,10 @@ FILLED_CONFIGS: dict[str, dict[str, str]] = compose({})["configs"]
 def test_every_server_asks_for_the_password(name: str, secrets: Path) -> None:
     """Its configuration includes the file, or is put together with it."""
     [config] = SERVICES[name]["configs"]
+    if config["source"] == "redis":
+        assert f"aclfile {MOUNTED}redis_users" in FILLED_CONFIGS["redis"]["content"].splitlines()
+        assert "user default off" in (secrets / "redis_users").read_text().splitlines()
+        return
     file = "sentinel_auth" if config["source"] == "sentinel" else "redis_auth"
     included = f"include {MOUNTED}{file}" in FILLED_CONFIGS[config["source"]]["content"].splitlines()
     joined = f"cat {config['target']} {MOUNTED}{file} >" in SERVICES[name]["command"][-1]
@@ -505,7 +528,16 @@ def test_the_builder_gets_what_the_wheel_needs_and_nothing_secret() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert let_in == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "producer", "worker", "db"}
+    assert let_in == {
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "producer",
+        "worker",
+        "db",
+        "ops/redis",
+    }
     assert all((ROOT / name).exists() for name in let_in)
 
 

@@ -102,6 +102,7 @@ ELSEWHERE = {
     "risk_worker/seal/render.py": "integration/seal/test_attacks.py",
     "risk_worker/seal/verify.py": "integration/seal/test_attacks.py",
     "risk_worker/web/pages.py": "unit/risk_worker/monitor/test_exporter.py",
+    "risk_worker/stream/permissions.py": "integration/stream/test_users.py",
     "risk_worker/stream/acknowledgement.py": "unit/risk_worker/stream/test_messages.py",
     "risk_worker/stream/bindings.py": "integration/runtime/test_deployments.py",
     "risk_worker/cli/doctor.py": "integration/status/test_look.py",

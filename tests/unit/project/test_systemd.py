@@ -74,8 +74,10 @@ def test_its_secrets_are_files_and_its_settings_load(unit: Path, tmp_path: Path)
     if "dashboard" not in unit.name:
         users = {"migrate": "risk_migrate", "exporter": "risk_monitor", "worker@": "risk_worker"}
         assert f"//{users[unit.stem.removeprefix('riskstream-')]}:" in settings.require_database_url()
-    if "redis_url" in loaded:
-        assert settings.require_redis_url() == (tmp_path / "redis_url").read_text()
+    for user in ("worker", "exporter", "dashboard"):
+        if f"{user}_url" in loaded:
+            assert user in unit.name
+            assert settings.require_redis_url() == (tmp_path / f"{user}_url").read_text()
 
 
 def test_what_a_unit_sets_is_not_in_the_file_for_all() -> None:

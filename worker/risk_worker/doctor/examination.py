@@ -13,24 +13,26 @@ from risk_producer.settings import Settings
 from risk_worker.doctor import of_settings
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, examine, failure, worst
 from risk_worker.doctor.of_postgres import Both, Database
-from risk_worker.doctor.of_redis import Queue, Streams
+from risk_worker.doctor.of_redis import WORKER, Queue, Streams
+from risk_worker.stream import permissions
 
 _MARKS: Final = {"ok": "✓", "warning": "!", "failure": "✗", "skipped": "-"}
 
 
-def examination(environ: Mapping[str, str]) -> list[Finding]:
-    """Try everything that the environment names."""
+def examination(environ: Mapping[str, str], role: str = WORKER) -> list[Finding]:
+    """Try everything that the environment names. role: what the user of Redis is for."""
     links = [of_settings.link(environ)]
     try:
         settings = Settings.load(environ)
     except ConfigurationError:
         return examine(links)  # which say so
     redis_url, database_url = settings.redis_url, settings.database_url
-    if redis_url is not None:
-        links.append(Streams(redis_url, settings).link())
-        links.append(_queue(settings))
+    if redis_url is not None and permissions.uses_streams(role):
+        links.append(Streams(redis_url, settings, role).link())
+    if redis_url is not None and permissions.uses_rq(role):
+        links.append(_queue(settings, role))
     if database_url is not None:
-        links.append(Database(database_url).link())
+        links.append(Database(database_url, role).link())
     findings = examine(links)
     connected = {each.link for each in findings if each.check == CONNECTION and each.level == "ok"}
     if redis_url is not None and database_url is not None and connected >= {"redis", "postgres"}:
@@ -64,9 +66,9 @@ def as_text(findings: Sequence[Finding], style: Callable[[str, str], str] = lamb
     return "\n".join(lines)
 
 
-def _queue(settings: Settings) -> Link:
+def _queue(settings: Settings, role: str) -> Link:
     try:
-        return Queue(settings.require_rq_redis_url(), settings).link()
+        return Queue(settings.require_rq_redis_url(), settings, role).link()
     except ConfigurationError as error:
         text = str(error)
         return Link("rq", [Check(CONNECTION, lambda: [failure(text)])])

@@ -21,12 +21,19 @@ from risk_worker.database.deployment import identity_of
 from risk_worker.database.sqlstate import Classified, classify_error
 from risk_worker.doctor import certificates
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, warning
-from risk_worker.doctor.of_redis import Streams, apart, is_here
+from risk_worker.doctor.of_redis import WORKER, Streams, apart, is_here
 from risk_worker.recovery import partitioning
 from risk_worker.stream import partitions as in_use
 
 VERSION_MIN: Final = 140_000
 
+_STORING: Final = ("privileges", "probe")
+_NOT_OF: Final = {
+    "trader": ("migrations", "timescaledb", *_STORING),
+    "exporter": _STORING,
+    "reader": _STORING,
+}
+"""Role -> checks of what it does not do in Postgres."""
 _PURPOSE: Final = database.Purpose(
     "riskstream-doctor", {"statement_timeout": "3s", "lock_timeout": "1s", "jit": "off"}
 )
@@ -36,29 +43,28 @@ _SQL: Final = statements(__package__, "doctor.sql")
 class Database:
     """The checks of Postgres."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, role: str = WORKER) -> None:
+        """role: what the program is for; checks are left out that are not of its work."""
         self._url = url
+        self._left_out = _NOT_OF.get(role, ())
         self._connection: database.Connection | None = None
         self.ahead_s: float | None = None
         """By how much its clock is ahead of the one here; None: it was not asked."""
 
     def link(self) -> Link:
         """All of them; the first one shows whether it can be connected to."""
-        return Link(
-            "postgres",
-            [
-                Check(CONNECTION, self.connection),
-                Check("tls", self.tls),
-                Check("version", self.version),
-                Check("writes", self.writes),
-                Check("migrations", self.migrations),
-                Check("privileges", self.privileges),
-                Check("timescaledb", self.timescaledb),
-                Check("probe", self.probe),
-                Check("clock", self.clock),
-            ],
-            self.close,
-        )
+        checks = [
+            Check(CONNECTION, self.connection),
+            Check("tls", self.tls),
+            Check("version", self.version),
+            Check("writes", self.writes),
+            Check("migrations", self.migrations),
+            Check("privileges", self.privileges),
+            Check("timescaledb", self.timescaledb),
+            Check("probe", self.probe),
+            Check("clock", self.clock),
+        ]
+        return Link("postgres", [each for each in checks if each.name not in self._left_out], self.close)
 
     def connected(self) -> database.Connection:
         """The connection. Raises psycopg.Error and ConfigurationError."""

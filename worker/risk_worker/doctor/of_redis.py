@@ -18,10 +18,11 @@ from risk_producer.transport.servers import AWAY, Question, ask_each
 from risk_worker.doctor import certificates
 from risk_worker.doctor.check import CONNECTION, Check, Finding, Link, failure, ok, skipped, warning
 from risk_worker.stream import partitions as in_use
-from risk_worker.stream import server
+from risk_worker.stream import permissions, server
 from risk_worker.stream.server import NO_EVICTION, ServerFacts
 from risk_worker.stream.workers import LEASE_S, registered_workers
 
+WORKER: Final = "worker"
 ANSWER_S: Final = 2.0
 ENTRY_BYTES: Final = 350
 """What an entry of a stream takes in Redis, where none is there to be measured."""
@@ -36,9 +37,11 @@ KEPT_S: Final = 30
 class Streams:
     """The checks of the Redis with the streams."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, role: str = WORKER) -> None:
+        """role: one of permissions.roles(), which the user of Redis has to fit."""
         self._url = url
         self._settings = settings
+        self._role = role
         self.client: RedisClient = redis_client(url, answer_timeout_s=ANSWER_S, connect_timeout_s=ANSWER_S)
         self._facts: list[ServerFacts] | None = None
         self.ahead_s: float | None = None
@@ -163,12 +166,15 @@ class Streams:
                 yield ok(f"{full}; {each.address} has {_size(room)} for them")
 
     def commands(self) -> Iterator[Finding]:
-        """A round trip through a stream, a hash, a list, a text and a script; nothing is left behind."""
+        """The user may do what its role needs; and, of a worker, a round trip that leaves nothing behind."""
         for each in self._servers():
-            if not each.away and each.partitions:
-                keys = self._settings.keyspace.keys(each.partitions[0])
-                user = redis_address(self._url).options.get("username", "default")
-                yield from probe(self.client, keys, each.address, user)
+            if each.away or not each.partitions:
+                continue
+            partition = each.partitions[0]
+            found = rights(self.client, self._url, self._role, self._settings, partition, each.address)
+            yield found
+            if found.level == "ok" and self._role == WORKER:
+                yield from probe(self.client, self._settings.keyspace.keys(partition), each.address)
 
     def clock(self) -> Iterator[Finding]:
         """Against the one here."""
@@ -234,9 +240,11 @@ class Streams:
 class Queue:
     """The checks of RQ's Redis, which may be the same."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, role: str = WORKER) -> None:
+        """role: one of permissions.roles(), which the user of Redis has to fit."""
         self._url = url
         self._settings = settings
+        self._role = role
         self._separate = url != settings.redis_url
         self.client: RedisClient = redis_client(
             url, answer_timeout_s=ANSWER_S, connect_timeout_s=ANSWER_S, name="RQ_REDIS_URL"
@@ -248,6 +256,7 @@ class Queue:
         if self._separate:
             checks.append(Check("tls", self.tls))
             checks.append(Check("writes", self.writes))
+        checks.append(Check("commands", self.commands))
         checks += [Check("suspended", self.suspended), Check("workers", self.workers)]
         return Link("rq", checks, self.client.close)
 
@@ -275,6 +284,10 @@ class Queue:
                 )
             else:
                 yield ok(f"{each.address} takes writes")
+
+    def commands(self) -> Iterator[Finding]:
+        """The user may do what its role needs with RQ's keys."""
+        yield rights(self.client, self._url, self._role, self._settings, None, _place(self._url))
 
     def suspended(self) -> Iterator[Finding]:
         """Workers may take jobs."""
@@ -333,69 +346,58 @@ def encrypted(url: str) -> Finding:
     return ok(f"the connection to {far[0]} is encrypted and verified")
 
 
+def rights(
+    client: RedisClient, url: str, role: str, settings: Settings, partition: int | None, address: str
+) -> Finding:
+    """Whether the user may do all that a role needs. partition: one that the server has; None: RQ's keys.
+
+    Raises one of REDIS_ERRORS.
+    """
+    user = redis_address(url).options.get("username", "default")
+    rq = partition is None
+    try:
+        lacking = permissions.lacking(client, role, settings.keyspace, partition or 0, rq=rq)
+    except permissions.NotAsked as error:
+        return warning(str(error), f"ACL SETUSER {user} +multi")
+    of_what = "with RQ's keys" if rq else "with the streams"
+    if not lacking:
+        return ok(f"the user {user} of {address} may do {of_what} what the role {role} needs")
+    shown = ", ".join(
+        f"+{name}" + (f" on {keys[0]}" if keys else "") + (f" and {len(keys) - 1} more" if keys[1:] else "")
+        for name, keys in lacking.items()
+    )
+    return failure(
+        f"the user {user} of {address} may not do {of_what} all that the role {role} needs: {shown}",
+        f"Give it the line of {role} in ops/redis/users.acl (docs/operate/redis-users.md)",
+    )
+
+
 PAYLOAD: Final = b'{"probe":true}'
-SCRIPT: Final = "return redis.call('XLEN', KEYS[1])"
 
 
-def probe(client: RedisClient, keys: Keys, address: str, user: str) -> Iterator[Finding]:
-    """Try each kind of command that traders and workers need, on keys that are removed at once."""
-    name = f"{keys.probe}:{token_hex(4)}"
-    stream, hash_, list_, text = (f"{name}:{kind}" for kind in ("stream", "hash", "list", "text"))
+def probe(client: RedisClient, keys: Keys, address: str) -> Iterator[Finding]:
+    """Write an entry into a stream of its own and read it back; the stream is removed at once."""
+    stream = f"{keys.probe}:{token_hex(4)}"
     commands: tuple[tuple[Any, ...], ...] = (
         ("XADD", stream, "*", "s", PAYLOAD),
         ("EXPIRE", stream, KEPT_S),
-        ("XLEN", stream),
         ("XRANGE", stream, "-", "+", "COUNT", 1),
-        ("XREVRANGE", stream, "+", "-", "COUNT", 1),
-        ("XREAD", "COUNT", 1, "STREAMS", stream, "0"),
-        ("TYPE", stream),
-        ("EVAL", SCRIPT, 1, stream),
-        ("SCRIPT", "LOAD", SCRIPT),
-        ("XTRIM", stream, "MAXLEN", "=", 1),
-        ("XDEL", stream, "0-1"),
-        ("HSET", hash_, "field", "1"),
-        ("EXPIRE", hash_, KEPT_S),
-        ("HINCRBY", hash_, "field", 1),
-        ("HGET", hash_, "field"),
-        ("HMGET", hash_, "field"),
-        ("HEXISTS", hash_, "field"),
-        ("HGETALL", hash_),
-        ("HSCAN", hash_, 0),
-        ("HLEN", hash_),
-        ("HDEL", hash_, "field"),
-        ("RPUSH", list_, "1"),
-        ("EXPIRE", list_, KEPT_S),
-        ("LRANGE", list_, 0, -1),
-        ("LTRIM", list_, 1, -1),
-        ("SET", text, "1", "NX", "EX", KEPT_S),
-        ("GET", text),
-        ("EXISTS", text),
+        ("DEL", stream),
     )
     answers = ask_each(client, [(stream, words) for words in commands])
-    removed = ask_each(client, [(stream, ("DEL", key)) for key in (stream, hash_, list_, text)])
     refused = {
-        " ".join(words[:2]).lower() if words[0] == "SCRIPT" else words[0].lower(): answer
-        for words, answer in zip((*commands, ("DEL",)), (*answers, removed[0]), strict=True)
+        words[0].lower(): answer
+        for words, answer in zip(commands, answers, strict=True)
         if isinstance(answer, Exception)
     }
     away = next((answer for answer in refused.values() if isinstance(answer, AWAY)), None)
-    forbidden = [each for each, answer in refused.items() if _is_forbidden(answer)]
     if away is not None:
         yield failure(f"{address} does not answer: {away}", "Look whether it runs")
-    elif forbidden:
-        # The first error names a key where that is what is forbidden.
-        yield failure(
-            f"the user {user} of {address} may not do all that is needed: {', '.join(forbidden)} "
-            f"({next(iter(refused.values()))})",
-            f"ACL SETUSER {user} "
-            + " ".join(f"+{each.replace(' ', '|')}" for each in forbidden)
-            + f" ~{keys.snapshots.partition('{')[0]}*",
-        )
     elif refused:
         command, answer = next(iter(refused.items()))
         yield failure(f"{address} refuses {command}: {answer}")
-    elif not _came_back(answers[3]):
-        yield failure(f"what was written to {address} was not read back: {str(answers[3])[:100]}")
+    elif not _came_back(answers[2]):
+        yield failure(f"what was written to {address} was not read back: {str(answers[2])[:100]}")
     else:
         yield ok(f"a probe went through {address} and back, and nothing of it is left")
 
@@ -427,11 +429,6 @@ def _came_back(found: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return bool(pairs.get(b"s") == PAYLOAD)
-
-
-def _is_forbidden(answer: Any) -> bool:
-    text = f"{getattr(answer, 'status_code', None) or ''} {type(answer).__name__} {answer}"
-    return "NOPERM" in text or "NoPermission" in text or "no permissions" in text
 
 
 def _place(url: str) -> str:

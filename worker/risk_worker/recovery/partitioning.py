@@ -21,7 +21,7 @@ from risk_producer.contract.scripts import script
 from risk_producer.contract.statements import statements
 from risk_producer.errors import ConfigurationError
 from risk_producer.transport.connect import REDIS_ERRORS, RedisClient
-from risk_producer.transport.servers import ask
+from risk_producer.transport.servers import run
 from risk_worker.database import connection as database
 from risk_worker.database.deployment import identity_of
 from risk_worker.stream import partitions
@@ -101,8 +101,8 @@ def write(client: RedisClient, found: Partitioning, keys: Iterable[Keys]) -> lis
 
     Raises one of REDIS_ERRORS where no server answers.
     """
-    copies = [each.partitioning for each in keys]
-    return ask(client, [(copy, ("EVAL", _ANNOUNCE, 1, copy, found.text)) for copy in copies])
+    known = client.register_script(_ANNOUNCE)
+    return run(client, [(known, [each.partitioning], [found.text]) for each in keys])
 
 
 def join_stored(
