@@ -63,6 +63,7 @@ class Reconciliation(threading.Thread):
         self._sums: Sums | None = None
         self._at = 0.0
         self._logged = ""
+        self._wrong = ""
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -94,7 +95,23 @@ class Reconciliation(threading.Thread):
         elif self._logged and not reason:
             log.warning("The exporter can reconcile again")
         self._logged = reason
+        if sums is not None:
+            self._log_what_is_wrong(sums)
         return self._result
+
+    def _log_what_is_wrong(self, sums: Sums) -> None:
+        wrong = "" if sums.reconciled else str(sums)
+        if wrong and wrong != self._wrong:
+            log.error(
+                "The reconciliation found something wrong (%d snapshots lost, %d stored twice, %d states not "
+                "the newest): riskstream verify names it",
+                sums.lost,
+                sums.duplicates,
+                sums.state_behind,
+            )
+        elif self._wrong and not wrong:
+            log.warning("The reconciliation finds nothing wrong any more")
+        self._wrong = wrong
 
     def add_to(self, page: Page) -> None:
         """The metrics of the last try, and of the last one with a result."""

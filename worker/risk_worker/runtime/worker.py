@@ -45,16 +45,18 @@ from risk_worker.recovery import partitioning
 from risk_worker.runtime import connected, health, jobs, rq_log, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
-from risk_worker.runtime.scheduler import DrainScheduler, worker_key
+from risk_worker.runtime.scheduler import LOG_AGAIN_S, DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
 from risk_worker.stream.bindings import Bindings, claim_drain_jobs
 from risk_worker.stream.workers import (
+    CANNOT_STORE_FIELD,
     COMMIT_WAIT_FIELD,
     KEPT_S,
     LEASE_S,
     PROCESS_HOST_FIELD,
     QUEUE,
+    REASON_MAX,
     RUNS_FIELD,
     RUNS_SHARES,
     process_host,
@@ -74,7 +76,6 @@ DIRECTLY_S: Final = 1.0
 """For how long at the most a worker drains without RQ before it looks at RQ again."""
 IDLE_S: Final = 0.5
 """How often a worker that drains without RQ looks for new snapshots."""
-LOG_AGAIN_S: Final = 60.0
 
 
 class NameTaken(ValueError):
@@ -265,6 +266,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Redis keeps the registration for KEPT_S after each of them, so it shows when the last one was."""
         super().heartbeat(KEPT_S, pipeline=pipeline)
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """What has expired while the process stood still is written as a whole: RQ writes a part of it, and
+        cannot read that."""
+        super().maintain_heartbeats(job, execution)
+        execution.save(LEASE_S)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S
@@ -464,7 +471,7 @@ class _Supervisor(threading.Thread):
         self._rq = rq
         self._over = threading.Event()
         self._logged_at: dict[str, float] = {}
-        self._shows_wait = False
+        self._shown: set[str] = set()
         self.stalled: list[int] = []
 
     def run(self) -> None:
@@ -494,17 +501,24 @@ class _Supervisor(threading.Thread):
                         )
 
     def _look(self) -> None:
-        """Whether the time slice is over; and show how long its COMMIT takes, where that is long."""
+        """Whether the time slice is over; and show how long its COMMIT takes, and why it cannot store."""
         waited_s = jobs.uncommitted.seconds()
         partitions = self._scheduler.partitions
         jobs.time_slice.look(self._scheduler.shares(), partitions, waits=waited_s > LOOK_S)
         key = worker_key(self._scheduler.worker)
+        why = jobs.outage.why
+        says: dict[str, Any] = {}
         if waited_s >= NAMED_AFTER_S:
-            self._shows_wait = True
-            self._rq.hset(key, COMMIT_WAIT_FIELD, f"{waited_s:.1f}")
-        elif self._shows_wait:
-            self._shows_wait = False
-            self._rq.hdel(key, COMMIT_WAIT_FIELD)
+            says[COMMIT_WAIT_FIELD] = f"{waited_s:.1f}"
+        if why and not jobs.time_slice.is_over():  # who is on no list any more would leave the key behind
+            says[CANNOT_STORE_FIELD] = why[:REASON_MAX]
+        stays = {CANNOT_STORE_FIELD} if why else set()  # between two time slices
+        over = self._shown - says.keys() - stays
+        if says:
+            self._rq.hset(key, mapping=says)
+        if over:
+            self._rq.hdel(key, *over)
+        self._shown = (self._shown | says.keys()) - over
 
     def _look_at_partitions(self, client: RedisClient) -> None:
         """See how many partitions there are; where their copies differ or are missing, write them."""
@@ -669,7 +683,7 @@ def _wait_for_redis(connection: RedisClient, url: str = "") -> None:
         nonlocal logged
         if str(details["exception"]) != logged:
             logged = str(details["exception"])
-            log.warning("The worker waits for Redis %s: %s", mask(url), logged)
+            log.warning("The worker waits for %s: %s", f"Redis {mask(url)}" if url else "RQ's Redis", logged)
 
     backoff.on_exception(
         backoff.expo, REDIS_ERRORS, factor=0.1, max_value=2, on_backoff=log_change, logger=None

@@ -242,6 +242,7 @@ def _worker(found: RegisteredWorker, share: tuple[int, int] | None) -> WorkerSta
         share=None if share is None else share[0],
         shares=None if share is None else share[1],
         commit_wait_s=found.commit_wait_s,
+        cannot_store=found.cannot_store,
     )
 
 

@@ -59,6 +59,20 @@ def test_why_there_is_no_result_is_logged_once(
     assert "risk_snapshots_lost" not in shown(reconciliation), "no number is better than none"
 
 
+def test_what_it_finds_wrong_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    reconciliation = made("")
+    for sums in (SUMS, SUMS, SUMS.replace("3", "4"), SUMS.replace("false", "true"), SUMS):
+        reconciliation._command = [sys.executable, "-c", f"print({sums!r})"]
+        reconciliation.try_once()
+    wrong = "The reconciliation found something wrong ({} snapshots lost, 2 stored twice"
+    assert [each.partition(", 4")[0] for each in caplog.messages] == [
+        wrong.format(3),
+        wrong.format(4),
+        "The reconciliation finds nothing wrong any more",
+        wrong.format(3),
+    ]
+
+
 def test_what_hangs_is_ended() -> None:
     reconciliation = made("import time; time.sleep(600)", every_s=0.1)
     assert "it took longer than 0.1 s" in reconciliation.try_once().reason
