@@ -167,7 +167,7 @@ def configured(name: str, value: str | int) -> Cause:
 
     @contextmanager
     def caused(system: RunningSystem) -> Iterator[None]:
-        before = system.client.config_get(name)[name]
+        before: Any = system.client.config_get(name)[name]
         system.client.config_set(name, value)
         try:
             yield
@@ -370,6 +370,7 @@ NO_POSTGRES = (
     "The worker has waited for a COMMIT",
     "The worker cannot use Postgres",
     "Waiting for the database",
+    "The worker could not seal history",
 )
 """What follows from a Postgres that does not answer."""
 NO_RECONCILIATION = "The exporter could not reconcile"
@@ -463,7 +464,7 @@ _ALL = (
         status="asks for a password",
         failing={"redis connection"},
         doctor="asks for a password",
-        worker="The worker cannot store: Redis at",
+        worker="as it asks for a password",
         exporter="The exporter gets no answer from Redis",
         also=(*NO_RQ, NO_RECONCILIATION),
         ready="asks for a password",
@@ -480,6 +481,7 @@ _ALL = (
         exporter="Traders cannot send",
         worker="The worker cannot use RQ",
         also=NO_RQ,
+        at_once=True,
         ready="maxmemory allows (",
         alerts={"RiskRedisRefusesWrites"},
     ),
@@ -493,6 +495,7 @@ _ALL = (
         exporter="Traders cannot send",
         worker="The worker cannot use RQ",
         also=NO_RQ,
+        at_once=True,
         ready="as it is a replica (",
         alerts={"RiskRedisRefusesWrites"},
     ),
@@ -506,6 +509,7 @@ _ALL = (
         exporter="Traders cannot send",
         worker="The worker cannot use RQ",
         also=NO_RQ,
+        at_once=True,
         ready="fewer replicas than",
         alerts={"RiskRedisRefusesWrites"},
     ),
@@ -650,7 +654,7 @@ _ALL = (
     Fault(
         name="a row was removed from history",
         cause=a_missing_row,
-        exporter="The reconciliation found something wrong (1 snapshots lost",
+        exporter="The reconciliation found something wrong",
         alerts={"RiskSnapshotsLost"},
     ),
     Fault(

@@ -324,7 +324,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     database_url = settings.database_url
     postgres = None if database_url is None else PostgresWatch(database_url)
     every_s = settings.verify_every_s
-    reconciliation = None if database_url is None or every_s is None else Reconciliation(every_s)
+    reconciliation = None
+    if postgres is not None and every_s is not None:
+        reconciliation = Reconciliation(every_s, away=lambda: postgres.problem.removesuffix("."))
     sources = Sources(
         settings.partitions,
         settings.keyspace,

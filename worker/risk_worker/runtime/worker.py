@@ -507,7 +507,7 @@ class _Supervisor(threading.Thread):
         jobs.time_slice.look(self._scheduler.shares(), partitions, waits=waited_s > LOOK_S)
         key = worker_key(self._scheduler.worker)
         why = jobs.outage.why
-        says: dict[str, Any] = {}
+        says: Any = {}
         if waited_s >= NAMED_AFTER_S:
             says[COMMIT_WAIT_FIELD] = f"{waited_s:.1f}"
         if why and not jobs.time_slice.is_over():  # who is on no list any more would leave the key behind

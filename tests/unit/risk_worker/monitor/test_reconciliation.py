@@ -78,6 +78,16 @@ def test_what_hangs_is_ended() -> None:
     assert "it took longer than 0.1 s" in reconciliation.try_once().reason
 
 
+def test_what_waits_for_a_server_that_is_away_is_ended_and_tried_again_soon() -> None:
+    sentences = iter(["", "", "Postgres does not answer: refused"])
+    code = "import time; print('{}', flush=True); time.sleep(600)"
+    reconciliation = made(code, every_s=900)
+    reconciliation._away = lambda: next(sentences)
+    result = reconciliation.try_once()
+    assert result.reason == "it was ended, as Postgres does not answer: refused"
+    assert reconciliation.pause_s(result) == 60.0
+
+
 def test_it_rests_for_longer_than_it_takes() -> None:
     reconciliation = made("", every_s=900)
     sums = Sums(reconciled=True, lost=0, duplicates=0, dead=0, state_behind=0)
@@ -85,6 +95,8 @@ def test_it_rests_for_longer_than_it_takes() -> None:
         (1.0, sums, 900.0),
         (400.0, sums, 1_600.0),
         (1.0, None, 60.0),
+        (59.0, None, 60.0),
+        (61.0, None, 244.0),
         (900.0, None, 3_600.0),
     ):
         assert reconciliation.pause_s(Result(seconds, result)) == pause_s

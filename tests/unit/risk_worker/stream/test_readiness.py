@@ -96,7 +96,7 @@ def test_which_partition_is_not_drained(client: redis.Redis) -> None:
 def test_why_a_worker_cannot_store(client: redis.Redis) -> None:
     bench = Bench(client)
     bench.worker("a", 0)
-    fields = {CANNOT_STORE_FIELD: "No space left on device", "hostname": "node-7", "pid": "4711"}
+    fields: Any = {CANNOT_STORE_FIELD: "No space left on device", "hostname": "node-7", "pid": "4711"}
     client.hset("rq:worker:a", mapping=fields)
     assert bench.readiness.problems() == ["The worker node-7 4711 cannot store: No space left on device."]
     client.hset("rq:worker:a", CANNOT_STORE_FIELD, "x" * 1_000)
