@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -255,9 +254,7 @@ class RunningSystem:
     def until(self, predicate: Callable[[], object], what: str, timeout_s: float = 30) -> None:
         """wait_until() that shows how things are where it waits in vain."""
         try:
-            began = time.monotonic()
             wait_until(predicate, timeout_s, what)
-            print(f"{time.monotonic() - began:6.1f} s until {what}")
         except AssertionError as error:
             screen = "\n".join(line.text for line in lines(self.status()))
             logs = "\n".join(each.log[-2000:] for each in (self.worker, self.exporter))

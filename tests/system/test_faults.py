@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from risk_worker.doctor.check import Finding
+from risk_worker.doctor.examination import as_json as doctor_as_json
 from risk_worker.doctor.examination import as_text
 from risk_worker.status.problems import is_well, problems
 from risk_worker.status.render import as_json, lines
@@ -126,9 +127,7 @@ def test_two_faults_at_once_are_both_named(names: tuple[str, str], system: Runni
         found = json.loads(as_json(system.status()))
         assert found["ok"] is False
         assert {each["name"] for each in found["problems"]} == expected
-        failing = {f"{each.link} {each.check}" for each in system.doctor() if each.level == "failure"}
-        # Of what is asked over a connection that is not there nothing is known.
-        assert failing & {"redis connection", "postgres connection"} or failing >= faults[1].failing
+        assert json.loads(doctor_as_json(system.doctor()))["worst"] == "failure"
         alerts = {each for fault in faults for each in fault.alerts}
         system.until(lambda: system.prometheus.firing() & alerts, f"one of {alerts}", 60)
     system.until_well()
@@ -186,8 +185,9 @@ def test_a_worker_that_starts_during_the_fault_says_why_it_waits_or_ends(
 
         system.until(logged, "a line in the log")
         system.until(lambda: system.problems() & (fault.problems | {"no_worker"}), "a problem of status")
-        print(name, system.problems(), system.worker.running, *logged(), sep="\n")
-    if not system.worker.running:
+    if any(each["level"] == "NO JSON" for each in logged()):  # it ends, and says why as every command does
+        assert system.worker.wait(20) != 0
         system.start_worker()
     system.until_well()
-    assert [each for each in logged() if "exception" in each or each["level"] == "NO JSON"] == []
+    strange = [each for each in logged() if each["level"] == "NO JSON" or "exception" in each]
+    assert [each for each in strange if not each["message"].startswith("riskstream: ")] == []

@@ -141,13 +141,11 @@ def look(
     known = known_loss.in_force(database_url, trader)
     report = reconcile(admitted.epochs, waiting.epochs, ledger, waiting.foreign, foreign, known)
     undecided = [*admitted.findings, *waiting.findings]
-    findings = [
-        *undecided,
-        *partitions_progress.problems(client, len(in_use), keyspace),
-    ]
+    not_drained = partitions_progress.problems(client, len(in_use), keyspace)
+    findings = [*undecided, *not_drained]
     with connected(database_url) as connection:
         findings += extension.retention_policies(connection)
-    return replace(report, findings=findings, undecided=undecided)
+    return replace(report, findings=findings, undecided=undecided, not_drained=not_drained)
 
 
 def _found_since(

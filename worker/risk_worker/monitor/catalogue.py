@@ -260,7 +260,8 @@ VERIFY_RECONCILED: Final = Metric(
     "risk_verify_reconciled",
     "gauge",
     (),
-    "Whether the last reconciliation found nothing wrong: 1 or 0.",
+    "Whether the last reconciliation found nothing wrong, but for partitions that are not drained, which "
+    "have metrics of their own: 1 or 0.",
     "0: `riskstream verify` names what is wrong.",
 )
 LOST: Final = Metric(

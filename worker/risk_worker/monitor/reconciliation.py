@@ -35,7 +35,7 @@ RESTS: Final = 4
 class Sums(msgspec.Struct, frozen=True):
     """What is wanted of what `verify --json` prints."""
 
-    reconciled: bool
+    consistent: bool
     lost: int
     duplicates: int
     dead: int
@@ -109,7 +109,7 @@ class Reconciliation(threading.Thread):
         return self._result
 
     def _log_what_is_wrong(self, sums: Sums) -> None:
-        wrong = "" if sums.reconciled else str(sums)
+        wrong = "" if sums.consistent else str(sums)
         if wrong and wrong != self._wrong:
             log.error(
                 "The reconciliation found something wrong (%d snapshots lost, %d stored twice, %d states not "
@@ -131,7 +131,7 @@ class Reconciliation(threading.Thread):
         page.add(catalogue.VERIFY_SECONDS, round(result.seconds, 3))
         if sums is not None:
             page.add(catalogue.VERIFY_AT, self._at)
-            page.add(catalogue.VERIFY_RECONCILED, int(sums.reconciled))
+            page.add(catalogue.VERIFY_RECONCILED, int(sums.consistent))
             page.add(catalogue.LOST, sums.lost)
             page.add(catalogue.STORED_TWICE, sums.duplicates)
             page.add(catalogue.STATES_BEHIND, sums.state_behind)

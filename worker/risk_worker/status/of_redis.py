@@ -227,7 +227,8 @@ class Queue(Asked[QueueAnswer]):
             suspended = bool(self._client.exists(f"{self._keyspace.rq_prefix}:suspended"))
         except REDIS_ERRORS as error:
             return self.without_answer(str(error))
-        found = sorted((_worker(each, shares.get(each.key)) for each in workers), key=_order)
+        known = [each for each in workers if each.heartbeat is not None]  # the others have expired
+        found = sorted((_worker(each, shares.get(each.key)) for each in known), key=_order)
         return QueueAnswer(QueueStatus(self._url, self._separate, suspended=suspended), tuple(found))
 
 
