@@ -40,6 +40,7 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, re
 from risk_producer.transport.servers import AWAY
 from risk_worker.database import grants, migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
+from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from risk_worker.recovery import partitioning
 from risk_worker.runtime import connected, health, jobs, rq_log, rq_prefix
@@ -299,7 +300,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S, apply=settings.migrate == "auto")
         may_retain = _check_rights(settings)
         self._settings = settings
-        identity = jobs.read_identity(database_url)
+        identity = _read_identity(database_url)
         self._claim(settings, identity)
         self._scheduler = DrainScheduler(
             self.connection,
@@ -594,6 +595,16 @@ class _Lease:
             elif why:
                 log.warning("The worker renews its lease of drain job %s again", self._job.id)
             renewed, why = monotonic(), ""
+
+
+def _read_identity(database_url: str) -> str:
+    """Of the database, when the worker starts. Raises DatabaseUnavailable and ConfigurationError."""
+    try:
+        return jobs.read_identity(database_url)
+    except StoreUnavailable as error:
+        raise DatabaseUnavailable(f"the database: {error}") from error
+    except StoreMisconfigured as error:
+        raise ConfigurationError(f"the database: {error}") from error
 
 
 def _check_rights(settings: Settings) -> bool:
