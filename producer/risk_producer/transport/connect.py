@@ -23,6 +23,7 @@ from redis.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
     ChildDeadlockedError,
     ClusterCrossSlotError,
     ClusterDownError,
@@ -288,6 +289,10 @@ class _Greeted(_Base):  # type: ignore[misc, valid-type]
         except ResponseError as error:
             if "unknown command" in str(error).lower() and "hello" in str(error).lower():
                 raise ServerTooOld(_too_old("a version before 6.0")) from None
+            raise
+        except AuthenticationError as error:
+            if "HELLO must be called" in str(error):  # Redis explains its protocol there
+                raise AuthenticationError("Authentication required", status_code="NOAUTH") from None
             raise
         metadata: Any = self.handshake_metadata or {}
         version = metadata.get(b"version", b"").decode(errors="replace")

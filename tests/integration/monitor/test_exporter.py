@@ -13,8 +13,10 @@ from time import monotonic
 import pytest
 import redis
 
+from risk_producer import RiskProducer
 from risk_producer.contract.keys import Keys
 from tests.conftest import MakeValkey
+from tests.support.factory import snapshot
 from tests.support.process import ChildProcess
 from tests.support.wait import slowness, wait_until
 
@@ -31,9 +33,9 @@ def get(port: int, path: str = "/metrics") -> str:
         return str(response.read().decode())
 
 
-def exporter(log: Path, url: str) -> ChildProcess:
+def exporter(log: Path, url: str, **environ: str) -> ChildProcess:
     command = [sys.executable, "-m", "risk_worker", "exporter", "--port", "0"]
-    return ChildProcess(log, {"REDIS_URL": url, "RISK_PARTITIONS": "2"}, command)
+    return ChildProcess(log, {"REDIS_URL": url, "RISK_PARTITIONS": "2", **environ}, command)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -81,6 +83,21 @@ def test_numbers_go_away_with_redis_and_come_back(tmp_path: Path, make_valkey: M
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(port, "/nothing")
         assert process.stop(5) == 0
+
+
+@pytest.mark.system
+def test_a_trader_that_fell_silent_leaves_the_page_and_comes_back(tmp_path: Path, redis_url: str) -> None:
+    with (
+        RiskProducer(redis_url, partitions=2) as producer,
+        exporter(tmp_path / "log", redis_url, RISK_FORGET_TRADER_AFTER="5s") as process,
+    ):
+        port = port_of(process)
+        series = 'risk_trader_last_snapshot_timestamp_seconds{trader_id="t"}'
+        for seq in (1, 2):
+            producer.push(snapshot("t", seq))
+            assert series in get(port)
+            wait_until(lambda: series not in get(port), 20, "the trader to leave the page")
+            assert 'risk_traders{state="silent"} 1\n' in get(port)
 
 
 def test_a_port_that_is_taken_is_said_so(tmp_path: Path, redis_url: str) -> None:

@@ -90,6 +90,8 @@ class Report:
     partitions that are not drained."""
     undecided: Sequence[str] = ()
     """Of the findings: what Redis holds and cannot be read, so that what is in flight may seem to be lost."""
+    not_drained: Sequence[str] = ()
+    """Of the findings: partitions that are not drained. What waits there is no difference."""
     known_losses: Sequence[KnownLoss] = ()
     """What operators have accepted as lost."""
     lost_no_longer: Sequence[str] = ()
@@ -118,6 +120,11 @@ class Report:
     def reconciled(self) -> bool:
         """Whether nothing is wrong."""
         return next(self.each_problem(), None) is None
+
+    @property
+    def consistent(self) -> bool:
+        """Whether nothing is wrong, but for partitions that are not drained."""
+        return all(each in self.not_drained for each in self.each_problem())
 
     @property
     def problems(self) -> list[str]:

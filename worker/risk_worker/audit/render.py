@@ -20,6 +20,7 @@ def as_json(report: Report) -> Iterator[str]:
     """One object in pieces: the sums, then what is wrong in detail."""
     first = report.totals | {
         "reconciled": report.reconciled,
+        "consistent": report.consistent,
         "dead_but_stored": report.dead_but_stored,
         "epochs": len(report.epochs),
         "retained_since": report.retained_since,

@@ -151,10 +151,11 @@ def look(
     report = _reconciled(sides, ledger, known)
     undecided = [finding for side in sides for finding in side.admitted.findings + side.waiting.findings]
     numbers = [keyspace.number_of(keys) for keys in in_use]
-    findings = [*undecided, *partitions_progress.problems(client, numbers, keyspace)]
+    not_drained = partitions_progress.problems(client, numbers, keyspace)
+    findings = [*undecided, *not_drained]
     with connected(database_url) as connection:
         findings += extension.retention_policies(connection)
-    return replace(report, findings=findings, undecided=undecided)
+    return replace(report, findings=findings, undecided=undecided, not_drained=not_drained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,9 +254,14 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
     while True:
         try:
             with database.connect(url, database.MIGRATE) as connection:
-                if connection.execute(_SQL["is_standby"]).fetchone() != (True,):
+                [(standby, read_only)] = connection.execute(_SQL["is_read_only"]).fetchall()
+                if not standby and not read_only:
                     return
-                reason = "it is a standby, which nothing can be written to"
+                reason = (
+                    "it is a standby, which nothing can be written to"
+                    if standby
+                    else "it takes no writes, as default_transaction_read_only is on"
+                )
         except psycopg.OperationalError as error:
             if not _passes(error):
                 raise _cannot_connect(url, error) from None

@@ -1,7 +1,8 @@
 -- What is asked of the database before and after dbmate works on it.
 
--- name: is_standby
-SELECT pg_is_in_recovery();
+-- name: is_read_only
+-- (it is a standby, its sessions are read-only unless they say otherwise)
+SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean;
 
 -- name: role
 -- (role, schema that it works in, may it read which migrations are applied). NULL: it may use no schema of the search

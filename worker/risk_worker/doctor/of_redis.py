@@ -297,9 +297,17 @@ class Queue:
             yield ok("RQ's workers are not suspended")
 
     def workers(self) -> Iterator[Finding]:
-        """There is one that is alive."""
+        """There is one that is alive, and it can store."""
         found = registered_workers(self.client, self._settings.keyspace)
         alive = [each for each in found if each.is_alive]
+        for each in alive:
+            if each.cannot_store:
+                yield failure(
+                    f"the worker {each.where} cannot store: {each.cannot_store}",
+                    "Correct that in Postgres; the worker tries again by itself",
+                )
+        if any(each.cannot_store for each in alive):
+            return
         if alive:
             yield ok(f"{len(alive)} worker{'' if len(alive) == 1 else 's'} heard of within {LEASE_S} s")
         else:

@@ -69,6 +69,8 @@ class OutageLog:
     REPEAT_EVERY_S: Final = 60.0
 
     def __init__(self) -> None:
+        self.why = ""
+        """Why the store cannot store now: a sentence. Empty: it can, or the source is what does not work."""
         self._began: float | None = None
         self._next_wait_s = 0.0
         self._logged = ""
@@ -83,6 +85,7 @@ class OutageLog:
         if self._began is None:
             self._began = now
             self._next_wait_s = policy.base_s
+        self.why = "" if isinstance(error, SourceUnavailable) else str(error)
         no_answer = isinstance(error, SourceUnavailable) and error.no_answer
         news = "Redis does not answer" if no_answer else str(error)
         if news != self._logged or now - self._logged_at > self.REPEAT_EVERY_S:
@@ -97,4 +100,4 @@ class OutageLog:
         if self._began is not None:
             log.warning("The worker stores again after %.1f s.", monotonic() - self._began)
             self._began = None
-            self._logged = ""
+            self.why = self._logged = ""

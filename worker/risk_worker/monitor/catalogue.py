@@ -104,6 +104,15 @@ LAST_COMMIT: Final = Metric(
     "the first one.",
     "Old while risk_snapshots_accepted_total grows: nothing is stored; the worker's log says why.",
 )
+LAST_RESTORE: Final = Metric(
+    "risk_last_restore_timestamp_seconds",
+    "gauge",
+    ("partition",),
+    "When a worker last gave back to Redis what it had lost of the partition, by Redis' clock; missing: "
+    "never.",
+    "Recent: Redis came back empty, or with older data. `riskstream verify` names what is lost; look at its "
+    "append-only file.",
+)
 LATENCY: Final = Metric(
     "risk_store_latency_seconds",
     "histogram",
@@ -251,7 +260,8 @@ VERIFY_RECONCILED: Final = Metric(
     "risk_verify_reconciled",
     "gauge",
     (),
-    "Whether the last reconciliation found nothing wrong: 1 or 0.",
+    "Whether the last reconciliation found nothing wrong, but for partitions that are not drained, which "
+    "have metrics of their own: 1 or 0.",
     "0: `riskstream verify` names what is wrong.",
 )
 LOST: Final = Metric(

@@ -104,6 +104,12 @@ class Exporter:
         """
         return self._read(asked_s).body(names, packed)
 
+    def problems(self) -> list[str]:
+        """A sentence for each reason why what traders send now may not be stored. Raises nothing of Redis."""
+        postgres = self._sources.postgres
+        own = [] if postgres is None or not postgres.problem else [postgres.problem]
+        return [*own, *self.readiness.problems()]
+
     def _read(self, asked_s: float) -> _Read:
         """What a thread of its own reads: pages that are asked for meanwhile get the same, and one that is
         stuck has no other beside it."""
@@ -209,6 +215,8 @@ class Exporter:
                     page.add(metric, counts.get(counter, 0), partition)
             if (at_ms := counts.get(names.ACKNOWLEDGED_MS)) is not None:
                 page.add(catalogue.LAST_COMMIT, at_ms / 1000, partition)
+            if (restored_ms := counts.get(names.RESTORED_MS)) is not None:
+                page.add(catalogue.LAST_RESTORE, restored_ms / 1000, partition)
             of_latency = numbers(latencies, keys.latency_buckets, unreadable)
             if isinstance(latencies, Mapping):
                 total_s = counts.get(names.LATENCY_SUM_MS, 0) / 1000
@@ -354,7 +362,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     database_url = settings.database_url
     postgres = None if database_url is None else PostgresWatch(database_url)
     every_s = settings.verify_every_s
-    reconciliation = None if database_url is None or every_s is None else Reconciliation(every_s)
+    reconciliation = None
+    if postgres is not None and every_s is not None:
+        reconciliation = Reconciliation(every_s, away=lambda: postgres.problem.removesuffix("."))
     sources = Sources(
         settings.partitions,
         settings.keyspace,
@@ -408,7 +418,7 @@ def application(
     return pages(
         {
             "/metrics": metrics,
-            **health(exporter.readiness.problems),
+            **health(exporter.problems),
             "/": lambda _: Answer("riskstream exporter: see /metrics\n"),
         },
         "see /metrics",

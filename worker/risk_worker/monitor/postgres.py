@@ -18,6 +18,8 @@ EVERY_S: Final = 10.0
 BOUND_S: Final = 5.0
 """A try that takes longer is none: a server that is frozen says nothing, for as long as it is."""
 
+_FROZEN: Final = f"a try has taken longer than {BOUND_S:g} s"
+
 
 class PostgresWatch(threading.Thread):
     """Connects, and asks what each connection asks first; every EVERY_S, until stop()."""
@@ -39,6 +41,11 @@ class PostgresWatch(threading.Thread):
         if began is not None and self._clock() - began > BOUND_S:
             return False
         return self._answered
+
+    @property
+    def problem(self) -> str:
+        """A sentence where it does not answer; empty: it does, or that is not known yet."""
+        return "" if self.up is not False else f"Postgres does not answer: {self._logged or _FROZEN}."
 
     def run(self) -> None:
         while not self._over.is_set():

@@ -10,7 +10,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Final
@@ -24,7 +24,10 @@ log = logging.getLogger("riskstream.exporter")
 
 COMMAND: Final = (sys.executable, "-m", "risk_worker", "verify", "--json")
 AGAIN_S: Final = 60.0
-"""When it is tried again after it came to no result, where that is earlier than its turn."""
+"""When it is tried again after it came to no result, where that is earlier than its turn. What took less than
+this has cost little."""
+LOOK_S: Final = 1.0
+"""How often it is looked whether what is under way waits in vain."""
 RESTS: Final = 4
 """For how many times as long as it took it rests: where nothing is sealed, it reads all of history."""
 
@@ -32,7 +35,7 @@ RESTS: Final = 4
 class Sums(msgspec.Struct, frozen=True):
     """What is wanted of what `verify --json` prints."""
 
-    reconciled: bool
+    consistent: bool
     lost: int
     duplicates: int
     dead: int
@@ -52,8 +55,12 @@ class Result:
 class Reconciliation(threading.Thread):
     """Tries at once, and then every so many seconds, until stop()."""
 
-    def __init__(self, every_s: float, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self, every_s: float, command: Sequence[str] = COMMAND, *, away: Callable[[], str] = lambda: ""
+    ) -> None:
+        """away: a sentence while a server does not answer: what is under way then waits in vain, and ends."""
         super().__init__(name="reconciliation", daemon=True)
+        self._away = away
         self._every_s = every_s
         self._command = command
         self._over = threading.Event()
@@ -63,6 +70,7 @@ class Reconciliation(threading.Thread):
         self._sums: Sums | None = None
         self._at = 0.0
         self._logged = ""
+        self._wrong = ""
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -71,6 +79,8 @@ class Reconciliation(threading.Thread):
     def pause_s(self, result: Result) -> float:
         """How long to wait after this try."""
         turn_s = self._every_s if result.sums is not None else min(self._every_s, AGAIN_S)
+        if result.sums is None and result.seconds < AGAIN_S:  # a server was away, and may be back
+            return turn_s
         return max(turn_s, RESTS * result.seconds)
 
     def stop(self) -> None:
@@ -94,7 +104,23 @@ class Reconciliation(threading.Thread):
         elif self._logged and not reason:
             log.warning("The exporter can reconcile again")
         self._logged = reason
+        if sums is not None:
+            self._log_what_is_wrong(sums)
         return self._result
+
+    def _log_what_is_wrong(self, sums: Sums) -> None:
+        wrong = "" if sums.consistent else str(sums)
+        if wrong and wrong != self._wrong:
+            log.error(
+                "The reconciliation found something wrong (%d snapshots lost, %d stored twice, %d states not "
+                "the newest): riskstream verify names it",
+                sums.lost,
+                sums.duplicates,
+                sums.state_behind,
+            )
+        elif self._wrong and not wrong:
+            log.warning("The reconciliation finds nothing wrong any more")
+        self._wrong = wrong
 
     def add_to(self, page: Page) -> None:
         """The metrics of the last try, and of the last one with a result."""
@@ -105,7 +131,7 @@ class Reconciliation(threading.Thread):
         page.add(catalogue.VERIFY_SECONDS, round(result.seconds, 3))
         if sums is not None:
             page.add(catalogue.VERIFY_AT, self._at)
-            page.add(catalogue.VERIFY_RECONCILED, int(sums.reconciled))
+            page.add(catalogue.VERIFY_RECONCILED, int(sums.consistent))
             page.add(catalogue.LOST, sums.lost)
             page.add(catalogue.STORED_TWICE, sums.duplicates)
             page.add(catalogue.STATES_BEHIND, sums.state_behind)
@@ -119,16 +145,33 @@ class Reconciliation(threading.Thread):
             process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
             self._process = process
         try:
-            out, complaint = process.communicate(timeout=self._every_s)
-        except subprocess.TimeoutExpired:
+            out, complaint = self._output(process)
+        except TimeoutError as error:
             process.kill()
             process.communicate()
-            return None, f"it was ended, as it took longer than {self._every_s:g} s (RISK_VERIFY_EVERY)"
+            return None, f"it was ended, as {error}"
         finally:
             with self._lock:
                 self._process = None
+        return self._decoded(out, complaint, process.returncode)
+
+    def _output(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+        """What it wrote to stdout and stderr. Raises TimeoutError with the reason not to wait any longer."""
+        until = monotonic() + self._every_s
+        while True:
+            try:
+                return process.communicate(timeout=max(0.0, min(LOOK_S, until - monotonic())))
+            except subprocess.TimeoutExpired:
+                if monotonic() >= until:
+                    took = f"it took longer than {self._every_s:g} s (RISK_VERIFY_EVERY)"
+                    raise TimeoutError(took) from None
+                if away := self._away():
+                    raise TimeoutError(away) from None
+
+    @staticmethod
+    def _decoded(out: bytes, complaint: bytes, status: int) -> tuple[Sums | None, str]:
         try:
             return msgspec.json.decode(out, type=Sums), ""
         except msgspec.DecodeError:
             lines = complaint.decode(errors="replace").strip().splitlines()
-            return None, lines[-1][:500] if lines else f"verify ended with exit status {process.returncode}"
+            return None, lines[-1][:500] if lines else f"verify ended with exit status {status}"

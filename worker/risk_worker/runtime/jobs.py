@@ -40,6 +40,7 @@ stop: Final = threading.Event()
 """Set once, by the worker's signal handler: finish what is in hand."""
 time_slice: Final = TimeSlice()
 uncommitted: Final = Uncommitted()
+outage: Final = OutageLog()
 database_lost: Final = threading.Event()
 """Set when a time slice ended because Postgres cannot be used from here."""
 
@@ -47,7 +48,6 @@ known: Final = Known()
 """The partitions, as this process last saw them."""
 identities: Final[dict[str, str]] = {}
 """URL of a database -> its identity, as this process has last read it."""
-_outage: Final = OutageLog()
 _partition_outages: Final = PartitionOutages()
 
 Over = Callable[[source.StreamSource], bool]
@@ -148,7 +148,7 @@ def _drain(
             stop=stop,
             over=lambda: over(streams),
             policy=policy,
-            outage=_outage,
+            outage=outage,
             uncommitted=uncommitted,
         )
     if stored:

@@ -62,6 +62,8 @@ _FIELDS: Final = {
 }
 _EXECUTION: Final = f"{RQ_KEY_PREFIX}:execution:".encode()
 _EMPTY: Final = (b"", b"[]", b"{}")
+LOG_AGAIN_S: Final = 60.0
+"""A line that says the same is not logged again within this time."""
 _JOB_ID: Final = re.compile(rb"drain-(\d{1,4})")
 
 
@@ -133,6 +135,7 @@ class DrainScheduler:
         self._lock = threading.Lock()
         self._leases: dict[bytes, tuple[float, float]] = {}  # lease -> its score, since when it is that
         self._transits: dict[str, tuple[Any, float]] = {}  # job -> enqueued at, first seen in transit at
+        self._failed_at: dict[str, float] = {}  # line of the log -> when it was last logged
 
     def shares(self) -> int:
         """How many shares of the partitions there should be now: one for each worker that is alive."""
@@ -308,7 +311,11 @@ class DrainScheduler:
             pipeline.zrem(registry, job_id)
 
     def _failed(self, job_id: str, why: object) -> None:
-        log.error("Drain job %s could not be enqueued: %s", job_id, why)
+        line, now = f"Drain job {job_id} could not be enqueued: {why}", self._clock()
+        if now - self._failed_at.get(line, -math.inf) >= LOG_AGAIN_S:
+            log.error("%s", line)
+            self._failed_at = {each: at for each, at in self._failed_at.items() if now - at < LOG_AGAIN_S}
+            self._failed_at[line] = now
         try:
             self._connection.hincrby(self._keyspace.drain_jobs, "failed", 1)
         except REDIS_ERRORS as error:

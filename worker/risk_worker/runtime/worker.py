@@ -40,21 +40,24 @@ from risk_producer.transport.connect import REDIS_ERRORS, RedisClient, adopt, re
 from risk_producer.transport.servers import AWAY
 from risk_worker.database import grants, migrations
 from risk_worker.database.commit_watch import NAMED_AFTER_S
+from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from risk_worker.recovery import assignment, partitioning
 from risk_worker.runtime import connected, health, jobs, rq_log, rq_prefix
 from risk_worker.runtime.jobs import DrainJob
 from risk_worker.runtime.retention import Retention
-from risk_worker.runtime.scheduler import DrainScheduler, worker_key
+from risk_worker.runtime.scheduler import LOG_AGAIN_S, DrainScheduler, worker_key
 from risk_worker.runtime.sealing import Sealing
 from risk_worker.stream import progress, source
 from risk_worker.stream.bindings import Bindings, OtherDatabase, claim_drain_jobs
 from risk_worker.stream.workers import (
+    CANNOT_STORE_FIELD,
     COMMIT_WAIT_FIELD,
     KEPT_S,
     LEASE_S,
     PROCESS_HOST_FIELD,
     QUEUE,
+    REASON_MAX,
     RUNS_FIELD,
     RUNS_SHARES,
     process_host,
@@ -74,7 +77,6 @@ DIRECTLY_S: Final = 1.0
 """For how long at the most a worker drains without RQ before it looks at RQ again."""
 IDLE_S: Final = 0.5
 """How often a worker that drains without RQ looks for new snapshots."""
-LOG_AGAIN_S: Final = 60.0
 
 
 class NameTaken(ValueError):
@@ -266,6 +268,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """Redis keeps the registration for KEPT_S after each of them, so it shows when the last one was."""
         super().heartbeat(KEPT_S, pipeline=pipeline)
 
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """What has expired while the process stood still is written as a whole: RQ writes a part of it, and
+        cannot read that."""
+        super().maintain_heartbeats(job, execution)
+        execution.save(LEASE_S)
+
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return LEASE_S
 
@@ -294,7 +302,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         if settings.assigns_traders:
             _name_unassigned(database_url)
         self._settings = settings
-        identity = jobs.read_identity(database_url)
+        identity = _read_identity(database_url)
         self._claim(settings, identity)
         self._scheduler = DrainScheduler(
             self.connection,
@@ -476,7 +484,7 @@ class _Supervisor(threading.Thread):
         self._rq = rq
         self._over = threading.Event()
         self._logged_at: dict[str, float] = {}
-        self._shows_wait = False
+        self._shown: set[str] = set()
         self.stalled: list[int] = []
 
     def run(self) -> None:
@@ -509,17 +517,24 @@ class _Supervisor(threading.Thread):
                         )
 
     def _look(self) -> None:
-        """Whether the time slice is over; and show how long its COMMIT takes, where that is long."""
+        """Whether the time slice is over; and show how long its COMMIT takes, and why it cannot store."""
         waited_s = jobs.uncommitted.seconds()
         partitions = self._scheduler.partitions
         jobs.time_slice.look(self._scheduler.shares(), partitions, waits=waited_s > LOOK_S)
         key = worker_key(self._scheduler.worker)
+        why = jobs.outage.why
+        says: Any = {}
         if waited_s >= NAMED_AFTER_S:
-            self._shows_wait = True
-            self._rq.hset(key, COMMIT_WAIT_FIELD, f"{waited_s:.1f}")
-        elif self._shows_wait:
-            self._shows_wait = False
-            self._rq.hdel(key, COMMIT_WAIT_FIELD)
+            says[COMMIT_WAIT_FIELD] = f"{waited_s:.1f}"
+        if why and not jobs.time_slice.is_over():  # who is on no list any more would leave the key behind
+            says[CANNOT_STORE_FIELD] = why[:REASON_MAX]
+        stays = {CANNOT_STORE_FIELD} if why else set()  # between two time slices
+        over = self._shown - says.keys() - stays
+        if says:
+            self._rq.hset(key, mapping=says)
+        if over:
+            self._rq.hdel(key, *over)
+        self._shown = (self._shown | says.keys()) - over
 
     def _look_at_partitions(self, client: RedisClient) -> None:
         """See how many partitions there are; where their copies differ or are missing, write them."""
@@ -595,6 +610,16 @@ class _Lease:
             elif why:
                 log.warning("The worker renews its lease of drain job %s again", self._job.id)
             renewed, why = monotonic(), ""
+
+
+def _read_identity(database_url: str) -> str:
+    """Of the database, when the worker starts. Raises DatabaseUnavailable and ConfigurationError."""
+    try:
+        return jobs.read_identity(database_url)
+    except StoreUnavailable as error:
+        raise DatabaseUnavailable(f"the database: {error}") from error
+    except StoreMisconfigured as error:
+        raise ConfigurationError(f"the database: {error}") from error
 
 
 def _check_rights(settings: Settings) -> bool:
@@ -694,7 +719,7 @@ def _wait_for_redis(connection: RedisClient, url: str = "") -> None:
         nonlocal logged
         if str(details["exception"]) != logged:
             logged = str(details["exception"])
-            log.warning("The worker waits for Redis %s: %s", mask(url), logged)
+            log.warning("The worker waits for %s: %s", f"Redis {mask(url)}" if url else "RQ's Redis", logged)
 
     backoff.on_exception(
         backoff.expo, REDIS_ERRORS, factor=0.1, max_value=2, on_backoff=log_change, logger=None

@@ -33,6 +33,8 @@ class WorkerStatus:
     time slices, or idle."""
     commit_wait_s: float = 0.0
     """For how long it has waited for a COMMIT, where that is long."""
+    cannot_store: str = ""
+    """Why the database takes nothing from it, as its log has it."""
 
     @property
     def where(self) -> str:

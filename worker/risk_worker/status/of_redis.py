@@ -229,7 +229,8 @@ class Queue(Asked[QueueAnswer]):
             suspended = bool(self._client.exists(f"{self._keyspace.rq_prefix}:suspended"))
         except REDIS_ERRORS as error:
             return self.without_answer(str(error))
-        found = sorted((_worker(each, shares.get(each.key)) for each in workers), key=_order)
+        known = [each for each in workers if each.heartbeat is not None]  # the others have expired
+        found = sorted((_worker(each, shares.get(each.key)) for each in known), key=_order)
         return QueueAnswer(QueueStatus(self._url, self._separate, suspended=suspended), tuple(found))
 
 
@@ -244,6 +245,7 @@ def _worker(found: RegisteredWorker, share: tuple[int, int] | None) -> WorkerSta
         share=None if share is None else share[0],
         shares=None if share is None else share[1],
         commit_wait_s=found.commit_wait_s,
+        cannot_store=found.cannot_store,
     )
 
 

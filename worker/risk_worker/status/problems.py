@@ -194,10 +194,22 @@ def silent_workers(status: Status) -> Iterator[Problem]:
         )
 
 
+def cannot_store(status: Status) -> Iterator[Problem]:
+    """Postgres answers, and takes nothing from a worker: its disk is full, a trigger refuses."""
+    found = [each for each in _alive(status) if each.cannot_store]
+    if found and not status.postgres.hinders and not status.other_database:
+        others = f"; {len(found) - 1} more cannot, either" if found[1:] else ""
+        yield Problem(
+            "cannot_store",
+            f"The worker {found[0].where} cannot store: {found[0].cannot_store}{others}",
+            "Correct that in Postgres; what traders send waits in Redis meanwhile, and workers try again",
+        )
+
+
 def commit_waits(status: Status) -> Iterator[Problem]:
     """A worker waits for a COMMIT."""
-    waits = [each for each in _alive(status) if each.commit_wait_s >= COMMIT_WAIT_S]
-    if waits and not status.postgres.hinders:
+    waits = [each for each in _alive(status) if each.commit_wait_s >= COMMIT_WAIT_S and not each.cannot_store]
+    if waits and not status.postgres.hinders and not status.other_database:
         longest = max(waits, key=lambda each: each.commit_wait_s)
         yield Problem(
             "commit_waits",
@@ -214,7 +226,11 @@ def streams(status: Status) -> Iterator[Problem]:
             yield Problem(
                 "stream_unreadable", each.error, "Look at that key; riskstream repair puts it aside"
             )
-    stalled = [each for each in found if not each.error and (each.stalled_s or 0.0) >= BOUND_S]
+    stalled = [
+        each
+        for each in found
+        if not each.error and (each.stalled_s or 0.0) >= BOUND_S and not _is_named(each.worker)
+    ]
     if stalled and _alive(status) and not _explained(status):
         longest = max(each.stalled_s or 0.0 for each in stalled)
         waits = sum(each.in_flight for each in stalled)
@@ -276,7 +292,7 @@ def dead_letters(status: Status) -> Iterator[Problem]:
         yield Problem(
             "dead_letters",
             f"{'More than ' if found.more else ''}{found.count:,} "
-            f"dead letter{'' if found.count == 1 else 's'} wait for a decision{newest}",
+            f"dead letter{' waits' if found.count == 1 else 's wait'} for a decision{newest}",
             "riskstream dead list; then retry once the reason is gone, or drop",
         )
 
@@ -302,6 +318,7 @@ FINDERS: Final[Sequence[Callable[[Status], Iterator[Problem]]]] = (
     other_database,
     suspended,
     no_worker,
+    cannot_store,
     commit_waits,
     streams,
     lost_data,
@@ -331,6 +348,11 @@ def _is_empty(status: Status) -> bool:
 def _explained(status: Status) -> bool:
     """Whether it is known already why nothing is drained."""
     return bool(status.postgres.hinders or status.other_database or status.queue.suspended)
+
+
+def _is_named(worker: WorkerStatus | None) -> bool:
+    """Whether a line says already what hinders this worker."""
+    return worker is not None and bool(worker.cannot_store or worker.commit_wait_s >= COMMIT_WAIT_S)
 
 
 def _last_seen(worker: WorkerStatus) -> str:

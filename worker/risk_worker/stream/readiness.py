@@ -58,8 +58,8 @@ class Readiness:
         """A sentence for each reason why what is sent now may not be stored; none: it is. Raises nothing of
         Redis.
 
-        Redis takes writes; a worker holds every partition; and where entries wait, some were stored within a
-        minute.
+        Redis takes writes; a worker holds every partition, and the database takes what it stores; and where
+        entries wait, some were stored within a minute.
         """
         try:
             partitions = self._partitions()
@@ -67,14 +67,14 @@ class Readiness:
             refusals = server.refusals(servers)
             if servers and all(each.away for each in servers):
                 return [f"{each}." for each in refusals]
-            return [*(f"{each}." for each in refusals), *self._without_worker(partitions), *self._stalled()]
+            return [*(f"{each}." for each in refusals), *self._of_workers(partitions), *self._stalled()]
         except REDIS_ERRORS as error:
             return [f"Redis does not answer: {error}"]
 
     def _stalled(self) -> list[str]:
         return [f"{each}." for each in self._watch.stalled()]
 
-    def _without_worker(self, partitions: Sequence[int]) -> list[str]:
+    def _of_workers(self, partitions: Sequence[int]) -> list[str]:
         waited_s = 0.0
         missing = set(partitions)
         while True:
@@ -88,6 +88,9 @@ class Readiness:
                 break
             self._pause(_LOOK_S)
             waited_s += _LOOK_S
+        hindered = [each for each in workers if each.is_alive and each.cannot_store]
+        if hindered:
+            return [f"The worker {each.where} cannot store: {each.cannot_store}." for each in hindered]
         if not missing:
             return []
         if not alive:

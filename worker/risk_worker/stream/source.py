@@ -13,7 +13,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from risk_producer.contract import counters
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
@@ -47,6 +47,7 @@ from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 from risk_worker.stream.outages import PartitionOutages
 from risk_worker.stream.pace import Pace
+from risk_worker.stream.server import why_refused
 
 if TYPE_CHECKING:
     from risk_producer.settings import Settings
@@ -539,6 +540,8 @@ class StreamSource:
 
 
 def _unavailable(error: Exception, what: str = "did not answer") -> SourceUnavailable:
+    if isinstance(error, AuthenticationError):  # it did answer
+        return SourceUnavailable(why_refused(error))
     return SourceUnavailable(f"Redis {what}: {error}", no_answer=isinstance(error, AWAY))
 
 

@@ -31,7 +31,11 @@ RUNS_SHARES: Final = "shares"
 """A field of a worker's hash, and its value where the worker drains shares; versions before had none."""
 COMMIT_WAIT_FIELD: Final = "commit_wait_s"
 """Of a worker's hash: for how many seconds it has waited for a COMMIT; only while that is long."""
+CANNOT_STORE_FIELD: Final = "cannot_store"
+"""Of a worker's hash: why the database takes nothing from it, as its log has it; only while that is so."""
 PROCESS_HOST_FIELD: Final = "process_host"
+REASON_MAX: Final = 300
+"""Characters of a reason that are kept."""
 KEPT_S: Final = 78
 """For how long Redis keeps a worker's registration after each heartbeat, whatever the worker does."""
 
@@ -55,10 +59,17 @@ class RegisteredWorker:
     """The drain job that it is at; empty between two of them."""
     heard_s: float = math.inf
     """Seconds since its last heartbeat, by Redis' clock alone (how long it is kept)."""
+    cannot_store: str = ""
+    """Why the database takes nothing from it: a sentence. Empty: it does, or the worker is at no job."""
 
     def silent_s(self, now: datetime) -> float:
         """Seconds since its last heartbeat, by its own clock; infinite where that cannot be read."""
         return age_s(self.heartbeat, now)
+
+    @property
+    def where(self) -> str:
+        """For a person: its host and its process."""
+        return f"{self.host or 'an unknown host'} {self.pid or '?'}"
 
     @property
     def is_gone(self) -> bool:
@@ -72,7 +83,7 @@ class RegisteredWorker:
 
 
 _READ: Final = ("last_heartbeat", RUNS_FIELD, COMMIT_WAIT_FIELD, "hostname", "pid", PROCESS_HOST_FIELD)
-_READ_TOO: Final = ("birth",)
+_READ_TOO: Final = ("birth", CANNOT_STORE_FIELD)
 
 
 def registered_workers(client: RedisClient, keyspace: Keyspace = NO_NAMESPACE) -> list[RegisteredWorker]:
@@ -110,7 +121,7 @@ def _registered(key: bytes, fields: Any, kept_ms: Any, executions: Any) -> Regis
     """executions: "job:execution" of what it is at; RQ itself keeps no current_job any more."""
     if isinstance(fields, Exception):
         return RegisteredWorker(key, None)
-    heartbeat, runs_what, commit_wait_s, host, pid, its_process_host, birth = fields
+    heartbeat, runs_what, commit_wait_s, host, pid, its_process_host, birth, cannot_store = fields
     jobs = [] if isinstance(executions, Exception) else sorted(executions)
     job = jobs[-1].rpartition(b":")[0] if jobs else b""
     kept_s = kept_ms / 1000 if isinstance(kept_ms, int) else -1.0
@@ -125,6 +136,7 @@ def _registered(key: bytes, fields: Any, kept_ms: Any, executions: Any) -> Regis
         _moment(birth),
         text(job)[:100],
         max(0.0, KEPT_S - kept_s) if kept_s >= 0 else age_s(heartbeat, datetime.now(UTC)),
+        " ".join(text(cannot_store or b"").split())[:REASON_MAX] if job else "",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import redis
+from redis.exceptions import AuthenticationError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from risk_producer.transport.connect import (
@@ -240,6 +241,18 @@ class TestAServer:
             ),
         ):
             client.ping()
+
+    def test_that_wants_a_password_says_no_more_than_that(self) -> None:
+        answer = (
+            b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO\r\n"
+        )
+        with (
+            server_that_says(answer) as url,
+            redis_client(url, answer_timeout_s=5, connect_timeout_s=5) as client,
+            pytest.raises(AuthenticationError, match=r"^Authentication required$") as caught,
+        ):
+            client.ping()
+        assert caught.value.status_code == "NOAUTH"
 
     @pytest.mark.parametrize("version", [b"6.2.0", b"7.0.15", b"10.1.0", b"unstable"])
     def test_that_is_new_enough_is_used(self, version: bytes) -> None:

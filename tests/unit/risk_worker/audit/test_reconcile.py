@@ -139,3 +139,12 @@ def test_losses_before_a_time_are_counted_apart() -> None:
     assert report.totals["lost_earlier"] == 7 + 4
     text = as_text(report, each_epoch=False)
     assert "What was lost before 1970-01-01T00:00:03Z is no problem, as --since says." in text
+
+
+def test_a_partition_that_is_not_drained_is_a_problem_and_no_difference() -> None:
+    waits = Report((), (), findings=("partition 0",), not_drained=("partition 0",))
+    assert (waits.reconciled, waits.consistent) == (False, True)
+    wrong = Report((), (), findings=("a key", "partition 0"), not_drained=("partition 0",))
+    assert (wrong.reconciled, wrong.consistent) == (False, False)
+    assert Report((), ("t",)).consistent is False
+    assert Report((), ()).consistent is True

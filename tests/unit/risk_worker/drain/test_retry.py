@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from risk_worker.drain.errors import SourceUnavailable, StoreUnavailable
+from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, StoreUnavailable
 from risk_worker.drain.retry import OutageLog, RetryPolicy
 
 
@@ -16,6 +16,18 @@ def test_no_wait_is_longer_than_the_bound_of_the_documentation_leaves_room_for()
     assert min(waits_s) < 1, "jitter: many workers do not come all at once"
     outage.record_success()
     assert outage.record_failure(StoreUnavailable("away again"), "the stream", policy) <= 0.15
+
+
+def test_why_the_store_cannot_store_is_known_until_it_can() -> None:
+    outage, policy = OutageLog(), RetryPolicy()
+    seen = [outage.why]
+    errors = (StoreUnavailable("the disk is full"), StoreMisconfigured("no table"), SourceUnavailable("x"))
+    for error in errors:
+        outage.record_failure(error, "the stream", policy)
+        seen.append(outage.why)
+    outage.record_failure(StoreUnavailable("away"), "the stream", policy)
+    outage.record_success()
+    assert [*seen, outage.why] == ["", "the disk is full", "no table", "", ""]
 
 
 def test_servers_that_do_not_answer_are_one_outage_whichever_the_error_names(

@@ -302,6 +302,13 @@ def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_when_redis_had_lost_its_data(client: redis.Redis) -> None:
+    fill(client)
+    assert not any(name == "risk_last_restore_timestamp_seconds" for name, _ in samples(client, 2))
+    client.hset(Keys(1).counters, mapping={"restored": 3, "restored_ms": 1_790_000_000_500})
+    assert samples(client, 2)["risk_last_restore_timestamp_seconds", ("1",)] == 1_790_000_000.5
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -162,7 +162,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str], str]] = {
     "dead letters": (
         {"dead_letters": DeadLettersStatus(1, newest_s=12.0, newest_reason="not a snapshot")},
         {"dead_letters"},
-        "1 dead letter wait",
+        "1 dead letter waits",
     ),
     "another database": (
         {
@@ -190,6 +190,48 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str], str]] = {
         "holds 850 of 1,000 entries (85%), and those of 3 others",
     ),
     "full": ({"partitions": partitions(1, (worker(),), in_flight=1000)}, {"stream_full"}, "have to wait"),
+    "a full disk": (
+        {
+            "workers": (
+                worker(cannot_store="No space left on device (out of a resource)", commit_wait_s=90.0),
+            ),
+            "partitions": partitions(
+                4,
+                (worker(cannot_store="No space left on device"),),
+                **{**STALLED, "in_flight": 10},
+            ),
+        },
+        {"cannot_store"},
+        "The worker node-7 4711 cannot store: No space left on device (out of a resource)",
+    ),
+    "a worker of two cannot store": (
+        {
+            "workers": (worker(0, 2), worker(1, 2, cannot_store="a trigger refuses")),
+            "partitions": partitions(
+                4,
+                (worker(0, 2), worker(1, 2, cannot_store="a trigger refuses")),
+                **{**STALLED, "in_flight": 10},
+            ),
+        },
+        {"cannot_store", "partition_stalled"},
+        "Partitions 0, 2 have not been drained for 6 min (20 snapshots wait)",
+    ),
+    "rights revoked, as a worker sees it too": (
+        {
+            "postgres": postgres(missing_grants=('GRANT INSERT ON "risk_state" TO "w"',)),
+            "workers": (worker(cannot_store="permission denied", commit_wait_s=90.0),),
+        },
+        {"grants_missing"},
+        "may not do",
+    ),
+    "a lock": (
+        {
+            "workers": (worker(commit_wait_s=90.0),),
+            "partitions": partitions(4, (worker(commit_wait_s=90.0),), **{**STALLED, "in_flight": 10}),
+        },
+        {"commit_waits"},
+        "for 90 s",
+    ),
     "a commit waits": ({"workers": (worker(commit_wait_s=40.0),)}, {"commit_waits"}, "for 40 s"),
     "restored": (
         {"restored": RestoredStatus(12, 60.0)},

@@ -13,7 +13,7 @@ import redis
 from risk_producer.contract.keys import Keys
 from risk_worker.stream import readiness as module
 from risk_worker.stream.readiness import Readiness, workers_of
-from risk_worker.stream.workers import LEASE_S, RUNS_FIELD, RUNS_SHARES
+from risk_worker.stream.workers import CANNOT_STORE_FIELD, LEASE_S, REASON_MAX, RUNS_FIELD, RUNS_SHARES
 
 
 class Bench:
@@ -91,6 +91,19 @@ def test_which_partition_is_not_drained(client: redis.Redis) -> None:
     first, second = bench.readiness.problems()
     assert first == "Partition 1 has not been drained for 6 min (2 snapshots wait)."
     assert second.startswith("Partition 2 cannot be drained: Redis' key risk:{2}:snapshots cannot be read")
+
+
+def test_why_a_worker_cannot_store(client: redis.Redis) -> None:
+    bench = Bench(client)
+    bench.worker("a", 0)
+    fields: Any = {CANNOT_STORE_FIELD: "No space left on device", "hostname": "node-7", "pid": "4711"}
+    client.hset("rq:worker:a", mapping=fields)
+    assert bench.readiness.problems() == ["The worker node-7 4711 cannot store: No space left on device."]
+    client.hset("rq:worker:a", CANNOT_STORE_FIELD, "x" * 1_000)
+    [problem] = bench.readiness.problems()
+    assert problem.count("x") == REASON_MAX
+    client.delete("rq:worker:a:executions")
+    assert "No worker drains" in bench.readiness.problems()[0], "it is at no job: that was before"
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("refused"), redis.TimeoutError("slow")])
