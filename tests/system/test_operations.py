@@ -142,6 +142,36 @@ def system() -> Iterator[Operated]:
         yield running
 
 
+def commands() -> list[str]:
+    """Single ones of both pages, without those that are no whole command, or never end."""
+    named = [cells[1].strip("`") for cells in TROUBLESHOOTING.rows if len(cells) == 4]
+    named += TROUBLESHOOTING.blocks("To look at the data")[0].splitlines()
+    for page in (OPERATIONS, TROUBLESHOOTING):
+        named += [line for line in page.lines if line.startswith("riskstream ")]
+    for cells in TROUBLESHOOTING.rows:
+        named += re.findall(r"`((?:redis-cli|riskstream) [^`…]+)`", cells[-1])
+    without_end = {"riskstream worker", "riskstream tail TRADER", "riskstream status --watch"}
+    not_whole = {"riskstream verify accept", "riskstream dead drop STREAM ENTRY_ID"}
+    return sorted(set(named) - without_end - not_whole)
+
+
+WITHOUT_TIMESCALE = {"riskstream timescale policies"}
+
+
+def test_single_commands_of_the_pages_run(system: Operated) -> None:
+    """Exit status 1: it was carried out, and its answer is not good."""
+    system.until_well()
+    assert len(commands()) > 35
+    failed = {}
+    for command in commands():
+        status, text = system.answer(command.replace("TRADER", "trader-1"))
+        expected = 2 if command in WITHOUT_TIMESCALE else 0
+        if status not in (0, 1, expected) or "Traceback" in text:
+            failed[command] = f"{status}\n{text}"
+    assert system.answer(f"riskstream partitions {PARTITIONS}")[0] == 0, "as for the other tests"
+    assert failed == {}
+
+
 def identities(url: str) -> set[tuple[Any, ...]]:
     with psycopg.connect(url) as db:
         return set(rows(db, "SELECT trader_id, epoch, seq FROM risk_state_history"))
@@ -288,36 +318,6 @@ def test_an_upgrade_of_the_same_version_changes_nothing(system: Operated) -> Non
     said = system.succeeds("\n".join(migrate))
     assert "Nothing to apply" in said
     system.until_well()
-
-
-def commands() -> list[str]:
-    """Single ones of both pages, without those that are no whole command, or never end."""
-    named = [cells[1].strip("`") for cells in TROUBLESHOOTING.rows if len(cells) == 4]
-    named += TROUBLESHOOTING.blocks("To look at the data")[0].splitlines()
-    for page in (OPERATIONS, TROUBLESHOOTING):
-        named += [line for line in page.lines if line.startswith("riskstream ")]
-    for cells in TROUBLESHOOTING.rows:
-        named += re.findall(r"`((?:redis-cli|riskstream) [^`…]+)`", cells[-1])
-    without_end = {"riskstream worker", "riskstream tail TRADER", "riskstream status --watch"}
-    not_whole = {"riskstream verify accept", "riskstream dead drop STREAM ENTRY_ID"}
-    return sorted(set(named) - without_end - not_whole)
-
-
-WITHOUT_TIMESCALE = {"riskstream timescale policies"}
-
-
-def test_single_commands_of_the_pages_run(system: Operated) -> None:
-    """Exit status 1: it was carried out, and its answer is not good."""
-    system.until_well()
-    assert len(commands()) > 35
-    failed = {}
-    for command in commands():
-        status, text = system.answer(command.replace("TRADER", "trader-1"))
-        expected = 2 if command in WITHOUT_TIMESCALE else 0
-        if status not in (0, 1, expected) or "Traceback" in text:
-            failed[command] = f"{status}\n{text}"
-    assert system.answer(f"riskstream partitions {PARTITIONS}")[0] == 0, "as for the other tests"
-    assert failed == {}
 
 
 def test_the_sizes_are_what_is_measured() -> None:
