@@ -333,8 +333,25 @@ def _save_state(
 def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for each in snapshots:
-            copy.write_row(_VALUES(each))
+        for s in snapshots:  # not by _VALUES, which takes twice the time: there are many
+            copy.write_row(
+                (
+                    s.trader_id,
+                    s.epoch,
+                    s.seq,
+                    s.recorded_at,
+                    s.daily_pnl,
+                    s.drawdown_pct,
+                    s.current_equity,
+                    s.peak_equity,
+                    s.trading_paused,
+                    s.paused_until,
+                    s.last_reset_time,
+                    s.trace_id,
+                    s.reason,
+                    s.merged,
+                )
+            )
 
 
 def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:
