@@ -318,10 +318,13 @@ def _save_state(
                 raise _OtherNamespace
             if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
                 newest[each.trader_id] = (came_by, each)
-    with cursor.copy(_SQL["copy_newest"]) as copy:
-        copy.set_types(_TYPES_WITH_NAMESPACE)
-        for by, each in newest.values():
-            copy.write_row((*_VALUES(each.newest), by if assigns else None))
+    if assigns:
+        with cursor.copy(_SQL["copy_newest"]) as copy:
+            copy.set_types(_TYPES_WITH_NAMESPACE)
+            for by, each in newest.values():
+                copy.write_row((*_VALUES(each.newest), by))
+    else:
+        _copy(cursor, _SQL["copy_staging"], [each.newest for _, each in newest.values()])
     try:
         cursor.execute(_SQL["save_state"], {"came_by": came_by})
     except psycopg.errors.CheckViolation as error:
@@ -333,7 +336,7 @@ def _save_state(
 def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for s in snapshots:  # not by _VALUES, which takes twice the time: there are many
+        for s in snapshots:  # not by _VALUES, which takes twice the time
             copy.write_row(
                 (
                     s.trader_id,

@@ -39,7 +39,7 @@ COPY staging (
 ) FROM STDIN (FORMAT binary);
 
 -- name: copy_newest
--- With the namespace that the trader belongs to from now on, where it belongs to none yet.
+-- With the namespace that the trader belongs to from now on, where it belongs to none yet; by copy_staging it stays so.
 COPY staging (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
