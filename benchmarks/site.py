@@ -57,6 +57,7 @@ class Site:
             "POSTGRES_URL": url,
             "RISK_PARTITIONS": str(partitions),
             "RISK_NAMESPACES": ",".join(keyspace.namespaces),
+            "RQ_KEY_PREFIX": keyspace.rq_prefix,
         }
         self._workers: list[subprocess.Popen[bytes]] = []
 

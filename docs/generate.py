@@ -342,7 +342,8 @@ def metrics_page() -> str:
     """What the exporter and a producer serve."""
     return _page(
         "# Metrics",
-        "Labels: `trader_id`; `backend` is `postgres` or `memory`; `partition` is 0, 1, …; `address` is a "
+        "Labels: `trader_id`; `backend` is `postgres` or `memory`; `partition` is 0, 1, …, or "
+        "desk1/0 with several namespaces, where series of traders have `namespace` too; `address` is a "
         "server of Redis as the exporter reaches it. [alerts.md](../operate/alerts.md) has what to do about "
         "each alert that is made of them.",
         "## Served by `riskstream exporter`",

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from risk_producer.contract.keys import Keys, partition_of
 from risk_worker.monitor.exporter import Exporter, Sources
@@ -78,6 +79,7 @@ def test_one_worker_serves_two_desks_and_neither_can_hold_up_the_other(
     }
 
 
+@pytest.mark.system
 def test_a_namespace_that_names_another_database_is_left_out_and_hinders_no_start(
     environ: dict[str, str], client: Any, db: psycopg.Connection, tmp_path: Path
 ) -> None:

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
 from socket import SHUT_RDWR, socket
 from threading import Lock
 from typing import Final, LiteralString, NamedTuple
@@ -47,8 +46,6 @@ log = logging.getLogger("riskstream.store")
 
 _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
-_VALUES: Final = attrgetter(*COLUMNS)
-"""Of a snapshot, a row as COPY takes it."""
 _NAMESPACE_CHECK: Final = "risk_state_namespace_check"
 _TRIES: Final = 5
 """How often a transaction is begun anew, as a trader turned out to belong to another namespace."""
@@ -405,14 +402,30 @@ def _save_state(
 def _copy(cursor: psycopg.Cursor, statement: LiteralString, snapshots: Iterable[WireSnapshot]) -> None:
     with cursor.copy(statement) as copy:
         copy.set_types(_TYPES)
-        for each in snapshots:
-            copy.write_row(_VALUES(each))
+        for s in snapshots:  # not by attrgetter, which takes twice the time
+            copy.write_row(
+                (
+                    s.trader_id,
+                    s.epoch,
+                    s.seq,
+                    s.recorded_at,
+                    s.daily_pnl,
+                    s.drawdown_pct,
+                    s.current_equity,
+                    s.peak_equity,
+                    s.trading_paused,
+                    s.paused_until,
+                    s.last_reset_time,
+                    s.trace_id,
+                    s.reason,
+                    s.merged,
+                )
+            )
 
 
 def _columns(snapshots: Sequence[WireSnapshot]) -> dict[str, list[object]]:
     """Column -> its values."""
-    rows = map(_VALUES, snapshots)
-    return dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    return {name: [getattr(each, name) for each in snapshots] for name in COLUMNS}
 
 
 def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequence[DeadLetter]) -> None:
