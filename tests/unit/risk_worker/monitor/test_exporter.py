@@ -145,7 +145,7 @@ OF_OTHERS = {
 def test_what_is_served_is_what_the_catalogue_says(client: redis.Redis) -> None:
     """The names, types and help; and the labels of each sample."""
     fill(client)
-    client.hset(Keys(0).counters, "acknowledged_ms", 1_000)
+    client.hset(Keys(0).counters, mapping={"acknowledged_ms": 1_000, "restored_ms": 1_000})
     client.hset(Keys(0).latest, "t1", payload("t1", 1))
     serve = application(client, sources=Sources(traders=Traders("risk")))
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}
