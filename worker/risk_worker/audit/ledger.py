@@ -105,6 +105,8 @@ class Ledger:
     horizon: datetime | None = None
     """What was recorded before it may be gone from history; None: nothing may."""
     states: Mapping[str, State] = field(default_factory=dict)
+    dropped: Mapping[EpochKey, Sequence[Range]] = field(default_factory=dict)
+    """What dropped dead letters stood for, whether it is stored by now or not."""
     sealed_until: str = field(default=BEGINNING, compare=False)
     """What was stored earlier is not read: the seals have its totals. As Postgres writes it."""
 
@@ -166,6 +168,10 @@ def read(
                 _SQL["states"], asked
             )
         }
+        dropped = {
+            (trader_id, epoch): [(int(first), int(end) - 1) for first, end in _RANGE.findall(covered)]
+            for trader_id, epoch, covered in connection.execute(_SQL["dropped"], asked)
+        }
         connection.execute(_SQL["no_nested_loops"])
         gaps, expired = _read_gaps(connection, asked, pieces, horizon)
 
@@ -187,6 +193,7 @@ def read(
         dead_but_stored,
         horizon,
         {trader_id: state for trader_id, (state, _, _) in states.items()},
+        dropped,
         sealed_until,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,9 +18,14 @@ VERSION: Final = 1
 
 AT_ONCE: Final = 1_000
 """How many entries are read from the server at once."""
+ROWS_MAX: Final = 1_000_000
+"""Of a run, where they were stored at different times; and of the runs that are made, or read, at once."""
+RUNS_MAX: Final = 1_000
+"""How many runs are made, or read, at once: a statement over a hypertable takes long in any case."""
 SEALED: Final = "sealed"
 EXPIRED: Final = "expired"
 REOPENED: Final = "reopened"
+DROPPED: Final = "dropped"
 
 LeafKey = tuple[str, int, str]
 """(trader_id, epoch, UTC day of recorded_at)"""
@@ -64,7 +69,8 @@ class Run:
     number: int
     version: int
     kind: str
-    """sealed: a run. expired: retention removed rows. reopened: runs before it are undone."""
+    """sealed: a run. expired: retention removed rows. reopened: runs before it are undone. dropped: an
+    operator dropped dead letters."""
     since: datetime | None
     """None: from the very first."""
     until: datetime | None
@@ -72,8 +78,9 @@ class Run:
     expired_until: str | None
     """Of kind expired: the leaves before it of an earlier UTC day have no rows any more."""
     leaves: int
-    """How many were sealed, have expired or are undone."""
+    """How many were sealed, have expired or are undone; of kind dropped: how many dead letters."""
     rows: int
+    """What those stand for: rows of history; of kind dropped: snapshots."""
     digest: bytes
     previous: bytes | None
     """The head of the entry before; None: this is the first."""
@@ -90,6 +97,8 @@ class Run:
             return f"entry {self.number}, what was recorded before {self.expired_until} has expired"
         if self.kind == REOPENED:
             return f"entry {self.number}, sealed from {_shown(self.until)} on anew"
+        if self.kind == DROPPED:
+            return f"entry {self.number}, dead letters were dropped"
         undone = "" if self.undone_by is None else f", undone by entry {self.undone_by}"
         return f"run {self.number}, stored from {_shown(self.since)} until {_shown(self.until)}{undone}"
 
@@ -132,20 +141,31 @@ def sealed_leaves(connection: psycopg.Connection, number: int, trader: str | Non
     return [Leaf(*row) for row in connection.execute(SQL["sealed_leaves"], asked)]
 
 
-def leaves_of_rows(
+def leaves_of_runs(
     connection: psycopg.Connection,
     since: datetime | None,
-    until: datetime | None,
+    ends: Sequence[datetime | None],
     trader: str | None = None,
     *,
     undone: int | None = None,
-) -> list[Leaf]:
-    """The leaves that the rows stored in a span come to. since: None: from the very first.
+) -> list[list[Leaf]]:
+    """The leaves that the rows of runs come to, of each run, which begins where the one before ends.
 
-    undone: the number of a run: of those rows alone that it had.
+    since: None: from the very first. ends: one of each run, ascending. undone: the number of a run, which is
+    the only one: of those rows alone that it had.
     """
-    asked = {"from": since, "until": until, "trader": trader, "undone": undone, **encoding(connection)}
-    return [Leaf(*row) for row in connection.execute(SQL["leaves"], asked)]
+    asked = {
+        "from": since,
+        "until": ends[-1],
+        "ends": list(ends[:-1]),
+        "trader": trader,
+        "undone": undone,
+        **encoding(connection),
+    }
+    leaves: list[list[Leaf]] = [[] for _ in ends]
+    for place, *columns in connection.execute(SQL["leaves"], asked):
+        leaves[place].append(Leaf(*columns))
+    return leaves
 
 
 def encoding(connection: psycopg.Connection) -> dict[str, Any]:
