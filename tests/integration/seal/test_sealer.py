@@ -299,4 +299,4 @@ def test_defaults_of_the_database_change_nothing(url: str) -> None:
 def test_leaves_of_one_trader(url: str) -> None:
     seal(url)
     with psycopg.connect(url) as db:
-        assert {leaf.trader_id for leaf in sealed_leaves(db, 1, "é")} == {"é"}
+        assert {leaf.trader_id for leaf in sealed_leaves(db, 1, 1, "é")[1]} == {"é"}

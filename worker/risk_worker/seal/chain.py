@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,20 +126,30 @@ def runs(connection: psycopg.Connection, first: int = 1) -> Iterator[Run]:
     """The entries from a number on, in order."""
     with connection.cursor("runs") as cursor:
         cursor.itersize = AT_ONCE
-        for row in cursor.execute(SQL["runs"], {"first": first, "limit": None}):
+        for row in cursor.execute(SQL["runs"], {"first": first, "wanted": None, "limit": None}):
             yield Run(*row)
+
+
+def runs_of(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, Run]:
+    """The entries of some numbers, those that are there."""
+    asked = {"first": numbers[0], "wanted": list(numbers), "limit": None}
+    return {row[0]: Run(*row) for row in connection.execute(SQL["runs"], asked)}
 
 
 def run_of(connection: psycopg.Connection, number: int) -> Run | None:
     """The entry of a number. None: there is none."""
-    row = connection.execute(SQL["runs"], {"first": number, "limit": 1}).fetchone()
-    return None if row is None or row[0] != number else Run(*row)
+    return runs_of(connection, [number]).get(number)
 
 
-def sealed_leaves(connection: psycopg.Connection, number: int, trader: str | None = None) -> list[Leaf]:
-    """The leaves of a run; of one trader, or of all."""
-    asked = {"number": number, "trader": trader}
-    return [Leaf(*row) for row in connection.execute(SQL["sealed_leaves"], asked)]
+def sealed_leaves(
+    connection: psycopg.Connection, first: int, last: int, trader: str | None = None
+) -> dict[int, list[Leaf]]:
+    """The leaves of the runs from one number to another, by number; of one trader, or of all."""
+    leaves: dict[int, list[Leaf]] = defaultdict(list)
+    asked = {"first": first, "last": last, "trader": trader}
+    for number, *columns in connection.execute(SQL["sealed_leaves"], asked):
+        leaves[number].append(Leaf(*columns))
+    return leaves
 
 
 def leaves_of_runs(

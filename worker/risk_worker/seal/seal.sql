@@ -213,9 +213,8 @@ FROM (
 ) AS history
 GROUP BY place, trader_id, epoch, day;
 
--- name: add_leaf
-INSERT INTO risk_seal (run, trader_id, epoch, day, rows, merged, covered, digest)
-VALUES (%s, %s, %s, %s::date, %s, %s, %s::int8multirange, %s);
+-- name: add_leaves
+COPY risk_seal (run, trader_id, epoch, day, rows, merged, covered, digest) FROM STDIN;
 
 -- name: add_to_totals
 -- The leaves of runs from a number on.
@@ -257,7 +256,8 @@ FROM run
 RETURNING head;
 
 -- name: runs
--- Each entry of the chain, whether its head is that of its columns, and which entry undid it.
+-- Entries of the chain, from a number on, whether the head is that of the columns, and which entry undid it. wanted: these
+-- alone; NULL: each.
 WITH reopened AS MATERIALIZED (
     SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
 )
@@ -272,7 +272,7 @@ SELECT number, version, kind, CASE WHEN from_at BETWEEN '2000-01-01Z' AND '9999-
            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at
        ) END
 FROM risk_seal_run AS run
-WHERE number >= %(first)s
+WHERE number >= %(first)s AND (%(wanted)s::bigint[] IS NULL OR number = ANY(%(wanted)s))
 ORDER BY number
 LIMIT %(limit)s;
 
@@ -308,12 +308,16 @@ WHERE run >= %(first)s
 GROUP BY run;
 
 -- name: sealed_leaves
--- The leaves of a run, as they were sealed, and whether they have expired since.
-SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest,
-       coalesce(day < (SELECT max(expired_until) FROM risk_seal_run WHERE number > %(number)s), false)
-FROM risk_seal
-WHERE run = %(number)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
-ORDER BY trader_id, epoch, day;
+-- The leaves of some runs, as they were sealed, and whether they have expired since.
+WITH run AS (
+    SELECT number, max(expired_until) OVER (ORDER BY number DESC) AS expired_until
+    FROM risk_seal_run WHERE number >= %(first)s
+)
+SELECT run, trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest,
+       coalesce(day < expired_until, false)
+FROM risk_seal LEFT JOIN run ON number = run
+WHERE run BETWEEN %(first)s AND %(last)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+ORDER BY run, trader_id, epoch, day;
 
 -- name: expiries
 -- Entries "expired": (number, day, rows). Days are counted from 2000-01-01.

@@ -169,14 +169,14 @@ class Sealer(ConnectionOwner):
                 return []
             _wait_for_writers(connection)  # those that have seen an earlier mark
             first = 1 if last is None else last + 1
-            of_runs = enumerate(leaves_of_runs(connection, since, ends), start=first)
+            of_runs = leaves_of_runs(connection, since, ends)
             words = {"version": VERSION, **encoding(connection)}
             spans = enumerate(zip([since, *ends], ends, strict=False), start=first)
             with connection.cursor() as cursor:
-                cursor.executemany(
-                    SQL["add_leaf"],
-                    [(number, *leaf.columns) for number, leaves in of_runs for leaf in leaves],
-                )
+                with cursor.copy(SQL["add_leaves"]) as copy:
+                    for number, leaves in enumerate(of_runs, start=first):
+                        for leaf in leaves:
+                            copy.write_row((number, *leaf.columns))
                 cursor.execute(SQL["add_to_totals"], {"first": first})
                 cursor.executemany(
                     SQL["add_run"],

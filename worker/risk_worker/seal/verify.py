@@ -37,6 +37,7 @@ from risk_worker.seal.chain import (
     leaves_of_runs,
     run_of,
     runs,
+    runs_of,
     sealed_leaves,
     show_time,
 )
@@ -170,7 +171,7 @@ def run_with_leaves(url: str, number: int, trader: str | None = None) -> tuple[R
     """A run as it was sealed. None: there is none of that number. Raises as verify() does."""
     with connected(url) as connection, as_of_one_moment(connection):
         run = run_of(connection, number)
-        return None if run is None else (run, sealed_leaves(connection, number, trader))
+        return None if run is None else (run, sealed_leaves(connection, number, number, trader)[number])
 
 
 def read_heads(lines: Sequence[str]) -> list[tuple[int, bytes]]:
@@ -430,8 +431,10 @@ def _look(
     findings: list[Finding] = []
     read = 0
     with as_of_one_moment(connection):
-        together, looked_at = _together(run_of(connection, number) for number in wanted)
+        chain = runs_of(connection, wanted)
+        together, looked_at = _together(map(chain.get, wanted))
         if together:
+            sealed = sealed_leaves(connection, together[0].number, together[-1].number, trader)
             undone = None if together[0].undone_by is None else together[0].number
             ends = [run.until for run in together]
             for run, found in zip(
@@ -439,9 +442,7 @@ def _look(
                 leaves_of_runs(connection, together[0].since, ends, trader, undone=undone),
                 strict=True,
             ):
-                findings += _differences(
-                    connection, run, sealed_leaves(connection, run.number, trader), found
-                )
+                findings += _differences(connection, run, sealed[run.number], found)
                 read += sum(leaf.rows for leaf in found)
     return findings, read, looked_at
 
