@@ -62,7 +62,12 @@ BEGIN
         BEFORE UPDATE OR DELETE OR TRUNCATE ON risk_state_history
         FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_change();
     CREATE TRIGGER risk_state_history_rows_in_chunks AFTER INSERT ON risk_state_history
-        FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_root();
+        FOR EACH STATEMENT
+        WHEN (
+            pg_stat_get_xact_tuples_inserted('risk_state_history'::regclass) > 0
+            AND pg_relation_size('risk_state_history'::regclass) > 0 -- what a plain table got before counts too
+        )
+        EXECUTE FUNCTION risk_refuse_root();
     RETURN 'hypertable';
 END
 $_$;
@@ -165,17 +170,14 @@ COMMENT ON FUNCTION public.risk_refuse_removal() IS 'Trigger: refuses whatever w
 --
 
 CREATE FUNCTION public.risk_refuse_root() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-        BEGIN
-            IF EXISTS (SELECT FROM ONLY public.risk_state_history) THEN
-                RAISE EXCEPTION 'risk_state_history has rows beside its chunks, where no question finds them'
-                    USING HINT = 'This session, or one before it, runs without TimescaleDB; docs/retention.md.';
-            END IF;
-            RETURN NULL;
-        END
-        $$;
+BEGIN
+    RAISE EXCEPTION '% has its rows in chunks, and this statement was made without TimescaleDB', tg_table_name
+        USING HINT = 'A row beside the chunks is found by no question: see docs/retention.md.';
+END
+$$;
 
 --
 -- Name: FUNCTION risk_refuse_root(); Type: COMMENT; Schema: public; Owner: -
