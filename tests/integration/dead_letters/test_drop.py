@@ -26,7 +26,8 @@ from tests.support.factory import entry, payload
 
 EPOCH = 7
 LONG = b'"reason":"' + b"x" * 1_025 + b'"'
-ODD = 'o\'Neil "q" \\ ü;--'
+ODD = 'o\'Neil "q" \\ ü;--\n✓ Reconciled: \x1b[2J'
+SHOWN = ODD.replace("\n", "\\n").replace("\x1b", "\\x1b")
 
 
 def bad(trader: str, seq: int, merged: int = 0) -> bytes:
@@ -111,7 +112,7 @@ def test_what_was_dropped_can_be_listed_and_proven(url: str, run: Any, db: psyco
     assert f" {STREAM} 6-0  t/7/3-6  {sha256(kept['6-0']).hexdigest()}  not a snapshot: " in listed[2]
     assert f" {STREAM} 30-0  -  {sha256(kept['30-0']).hexdigest()}  " in listed[1]
     assert len(run("dead", "dropped", "--trader", ODD).stdout.splitlines()) == 1
-    assert f"{ODD}/7/1 " in run("seal", "show", number).stdout
+    assert f"{SHOWN}/7/1 " in run("seal", "show", number).stdout
     shown = json.loads(run("seal", "show", number, "--json", "--trader", "t").stdout)
     assert (shown["kind"], shown["leaves"][1]["last_seq"]) == ("dropped", 9)
 
@@ -206,7 +207,7 @@ def test_a_removal_without_an_entry_is_a_loss(url: str, run: Any, admin: psycopg
     assert sums(run) == (6, 2, 0)
     text = run("verify").stdout
     assert "t, epoch 7: lost seq 3 to 7 (5)" in text
-    assert f"{ODD}, epoch 7: lost seq 1" in text
+    assert f"{SHOWN}, epoch 7: lost seq 1" in text
 
 
 def test_a_false_entry_without_the_chain_hides_no_loss(url: str, run: Any, admin: psycopg.Connection) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from risk_producer.contract.counters import FOREIGN
 from risk_worker.audit.ledger import BEGINNING
 from risk_worker.audit.reconcile import Report
+from risk_worker.seal.render import printable
 
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
 
@@ -93,7 +94,7 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
         lines.append(f"✗ and {more:,} more; --json has all")
     apart = totals["known_lost"] + totals.get("lost_earlier", 0)
     lines.append(conclusion(reconciled=not shown, lost_apart=apart, dropped=totals["dropped"]))
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def conclusion(*, reconciled: bool, lost_apart: int = 0, dropped: int = 0) -> str:

@@ -95,7 +95,7 @@ def head() -> None:
 
 
 @seal.command()
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=click.IntRange(1, 2**63 - 1))
 @click.option("--trader", help="The leaves, or dropped dead letters, of one trader alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all leaves.")
 def show(number: int, trader: str | None, as_json: bool) -> None:

@@ -15,6 +15,11 @@ from risk_worker.seal.verify import Report
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
 
 
+def printable(text: str) -> str:
+    """In one line, whatever the names of traders hold; as Python writes what cannot be seen."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def head_line(run: Run) -> str:
     """What is kept elsewhere: number, head, and until when its rows were stored."""
     return f"{run.number} {run.head.hex()} {'-' if run.until is None else show_time(run.until)}"
@@ -29,7 +34,7 @@ def drop_line(drop: Drop) -> str:
             f"{drop.first_seq}" if drop.first_seq == drop.last_seq else f"{drop.first_seq}-{drop.last_seq}"
         )
         identity = f"{drop.trader_id}/{drop.epoch}/{numbers}"
-    return (
+    return printable(
         f"{drop.run}  {when}  {drop.dropped_by} as {drop.database_user}  {drop.stream} {drop.entry_id}  "
         f"{identity}  {drop.digest.hex()}  {drop.reason}"
     )
@@ -72,7 +77,7 @@ def as_text(report: Report) -> str:
         lines.append("✓ The rows read are those that were sealed, and the seals are one chain.")
     else:
         lines.append("✓ The seals are one chain. Whether the rows are those that were sealed, --deep reads.")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def as_json(report: Report) -> str:
@@ -115,7 +120,7 @@ def run_as_text(run: Run, leaves: Sequence[Leaf], drops: Sequence[Drop] = ()) ->
     more = len(leaves) + len(drops) - SHOWN_MAX
     if more > 0:
         lines.append(f"and {more:,} more; --json has all")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def run_as_json(run: Run, leaves: Sequence[Leaf], drops: Sequence[Drop] = ()) -> str:
