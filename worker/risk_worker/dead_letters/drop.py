@@ -19,7 +19,8 @@ from risk_worker.seal.drops import Drop
 AT_ONCE: Final = 100
 """Of them none has more than 64 kB."""
 
-_SQL: Final = statements(__package__, "select.sql")
+_CHOOSE: Final = statements(__package__, "select.sql")
+_SQL: Final = statements(__package__, "drop.sql")
 
 
 def drop(url: str, which: DeadLetterFilter, *, by: str) -> Run | None:
@@ -32,7 +33,7 @@ def drop(url: str, which: DeadLetterFilter, *, by: str) -> Run | None:
         number = drops.next_number(connection)
         if not _write(connection, number, which, by):
             return None
-        connection.execute(_SQL["drop"], {"number": number})
+        connection.execute(_SQL["remove"], {"number": number})
         return drops.add_entry(connection, number)
 
 
@@ -40,7 +41,7 @@ def _write(connection: psycopg.Connection, number: int, which: DeadLetterFilter,
     """What is to be dropped, into the entry. Returns how many dead letters there are."""
     written = 0
     with connection.cursor("to_drop") as cursor:
-        cursor.execute(_SQL["to_drop"], asdict(which))
+        cursor.execute(_CHOOSE["to_drop"], asdict(which))
         while chosen := cursor.fetchmany(AT_ONCE):
             drops.add_drops(connection, [_drop(number, by, row) for row in chosen])
             written += len(chosen)

@@ -1,4 +1,4 @@
--- Which dead letters: those for which every condition holds whose parameter is not NULL. The first three statements
+-- Which dead letters: those for which every condition holds whose parameter is not NULL. The three statements
 -- have the same conditions; Postgres knows the parameters when it plans, so those that are NULL cost nothing.
 
 -- name: rows
@@ -38,8 +38,3 @@ WHERE (%(stream)s::text IS NULL OR stream = %(stream)s)
   AND (%(newer_than)s::interval IS NULL OR failed_at > now() - %(newer_than)s)
   AND (%(until)s::timestamptz IS NULL OR failed_at <= %(until)s)
 FOR UPDATE;
-
--- name: drop
--- Those that an entry of the chain of seals names.
-DELETE FROM risk_dead_letter AS dead USING risk_seal_drop AS dropped
-WHERE run = %(number)s AND (dead.stream, dead.entry_id) = (dropped.stream, dropped.entry_id);
