@@ -41,6 +41,8 @@ BEGIN
             ('risk_writer', 'risk_epoch_total', 'SELECT, INSERT, UPDATE'),
             -- By hand, besides what writer and reader may: dead retry, dead drop, rebind --new-identity, verify accept.
             ('risk_operator', 'risk_dead_letter', 'DELETE, UPDATE (reason, sqlstate, trader_id, epoch, seq)'),
+            ('risk_operator', 'risk_seal_drop', 'INSERT (run, stream, entry_id, trader_id, epoch, first_seq, last_seq, '
+                'reason, dropped_by, digest)'),
             ('risk_operator', 'risk_deployment', 'UPDATE (id, created_at)'),
             -- UPDATE is what the lock of the table needs; its trigger refuses to change a row.
             ('risk_operator', 'risk_known_loss', 'INSERT (trader_id, epoch, first_seq, last_seq, undoes, reason, '
@@ -54,6 +56,7 @@ BEGIN
             ('risk_reader', 'risk_seal_mark', 'SELECT'),
             ('risk_reader', 'risk_seal_run', 'SELECT'),
             ('risk_reader', 'risk_seal', 'SELECT'),
+            ('risk_reader', 'risk_seal_drop', 'SELECT'),
             ('risk_reader', 'risk_epoch_total', 'SELECT'),
             ('risk_reader', 'risk_known_loss', 'SELECT'),
             ('risk_reader', 'risk_pauses', 'SELECT'),

@@ -61,6 +61,13 @@ BEGIN
     CREATE TRIGGER risk_state_history_append_only_statement
         BEFORE UPDATE OR DELETE OR TRUNCATE ON risk_state_history
         FOR EACH STATEMENT EXECUTE FUNCTION risk_refuse_change();
+    CREATE TRIGGER risk_state_history_rows_in_chunks AFTER INSERT ON risk_state_history
+        FOR EACH STATEMENT
+        WHEN (
+            pg_stat_get_xact_tuples_inserted('risk_state_history'::regclass) > 0
+            AND pg_relation_size('risk_state_history'::regclass) > 0 -- what a plain table got before counts too
+        )
+        EXECUTE FUNCTION risk_refuse_root();
     RETURN 'hypertable';
 END
 $_$;
@@ -157,6 +164,26 @@ $$;
 --
 
 COMMENT ON FUNCTION public.risk_refuse_removal() IS 'Trigger: refuses whatever would remove the row';
+
+--
+-- Name: risk_refuse_root(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.risk_refuse_root() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% has its rows in chunks, and this statement was made without TimescaleDB', tg_table_name
+        USING HINT = 'A row beside the chunks is found by no question: see docs/retention.md.';
+END
+$$;
+
+--
+-- Name: FUNCTION risk_refuse_root(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.risk_refuse_root() IS 'Trigger: refuses rows that would come into the hypertable itself instead of a chunk';
 
 SET default_tablespace = '';
 
@@ -855,6 +882,97 @@ COMMENT ON COLUMN public.risk_seal.covered IS 'The seq numbers that they stand f
 COMMENT ON COLUMN public.risk_seal.digest IS 'SHA-256 over the SHA-256 of each row, in the order of seq and recorded_at';
 
 --
+-- Name: risk_seal_drop; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.risk_seal_drop (
+    run bigint NOT NULL,
+    stream text NOT NULL COLLATE pg_catalog."C",
+    entry_id text NOT NULL COLLATE pg_catalog."C",
+    trader_id text COLLATE pg_catalog."C",
+    epoch bigint,
+    first_seq bigint,
+    last_seq bigint,
+    reason text NOT NULL,
+    dropped_by text NOT NULL,
+    database_user text DEFAULT SESSION_USER NOT NULL,
+    digest bytea NOT NULL,
+    CONSTRAINT risk_seal_drop_seq_check CHECK (((num_nulls(trader_id, epoch, first_seq, last_seq) = ANY (ARRAY[0, 4])) AND (1 <= first_seq) AND (first_seq <= last_seq) AND (last_seq < '9223372036854775807'::bigint)))
+);
+
+--
+-- Name: TABLE risk_seal_drop; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.risk_seal_drop IS 'The dead letters that operators have dropped, append-only: which snapshots each stood for, and the digest of its bytes';
+
+--
+-- Name: COLUMN risk_seal_drop.run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.run IS 'Number of the entry in the chain of seals';
+
+--
+-- Name: COLUMN risk_seal_drop.stream; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.stream IS 'As in risk_dead_letter';
+
+--
+-- Name: COLUMN risk_seal_drop.entry_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.entry_id IS 'As in risk_dead_letter';
+
+--
+-- Name: COLUMN risk_seal_drop.trader_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.trader_id IS 'Of the snapshot; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_seal_drop.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.epoch IS 'Of the snapshot; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_seal_drop.first_seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.first_seq IS 'Of the oldest snapshot that was conflated into it; else its own seq';
+
+--
+-- Name: COLUMN risk_seal_drop.last_seq; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.last_seq IS 'Its seq; NULL: it could not be read that far';
+
+--
+-- Name: COLUMN risk_seal_drop.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.reason IS 'Why it could not be stored';
+
+--
+-- Name: COLUMN risk_seal_drop.dropped_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.dropped_by IS 'Who ran the command: user@host';
+
+--
+-- Name: COLUMN risk_seal_drop.database_user; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.database_user IS 'As which user of the database';
+
+--
+-- Name: COLUMN risk_seal_drop.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.risk_seal_drop.digest IS 'SHA-256 of its payload';
+
+--
 -- Name: risk_seal_mark; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -900,7 +1018,7 @@ CREATE TABLE public.risk_seal_run (
     head bytea NOT NULL,
     sealed_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT risk_seal_run_expired_until_check CHECK (((kind = 'expired'::text) = (expired_until IS NOT NULL))),
-    CONSTRAINT risk_seal_run_kind_check CHECK ((((kind = 'sealed'::text) AND (from_at < until_at)) OR ((kind = 'expired'::text) AND (from_at = until_at)) OR ((kind = 'reopened'::text) AND (from_at > until_at)))),
+    CONSTRAINT risk_seal_run_kind_check CHECK ((((kind = 'sealed'::text) AND (from_at < until_at)) OR ((kind = ANY (ARRAY['expired'::text, 'dropped'::text])) AND (from_at = until_at)) OR ((kind = 'reopened'::text) AND (from_at > until_at)))),
     CONSTRAINT risk_seal_run_number_check CHECK ((number >= 1))
 );
 
@@ -926,7 +1044,7 @@ COMMENT ON COLUMN public.risk_seal_run.version IS 'How the digests are made; doc
 -- Name: COLUMN risk_seal_run.kind; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: a run, the rows stored in a span of time; expired: retention removed rows, of the runs before it; reopened: the runs before it that begin at until_at or later are undone, because a clock ran ahead';
+COMMENT ON COLUMN public.risk_seal_run.kind IS 'sealed: a run, the rows stored in a span of time; expired: retention removed rows, of the runs before it; reopened: the runs before it that begin at until_at or later are undone, because a clock ran ahead; dropped: an operator dropped dead letters';
 
 --
 -- Name: COLUMN risk_seal_run.from_at; Type: COMMENT; Schema: public; Owner: -
@@ -938,7 +1056,7 @@ COMMENT ON COLUMN public.risk_seal_run.from_at IS 'Where the entry before ended;
 -- Name: COLUMN risk_seal_run.until_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.until_at IS 'How far history is sealed. A run has rows stored before; expired: as before; reopened: earlier than before';
+COMMENT ON COLUMN public.risk_seal_run.until_at IS 'How far history is sealed. A run has rows stored before; expired and dropped: as before; reopened: earlier than before';
 
 --
 -- Name: COLUMN risk_seal_run.expired_until; Type: COMMENT; Schema: public; Owner: -
@@ -950,19 +1068,19 @@ COMMENT ON COLUMN public.risk_seal_run.expired_until IS 'expired: the leaves bef
 -- Name: COLUMN risk_seal_run.leaves; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many leaves were sealed, have expired or are undone';
+COMMENT ON COLUMN public.risk_seal_run.leaves IS 'How many leaves were sealed, have expired or are undone; dropped: how many dead letters';
 
 --
 -- Name: COLUMN risk_seal_run.rows; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history those stand for';
+COMMENT ON COLUMN public.risk_seal_run.rows IS 'How many rows of history those stand for; dropped: how many snapshots';
 
 --
 -- Name: COLUMN risk_seal_run.digest; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over the leaves of a run; of nothing in the other kinds';
+COMMENT ON COLUMN public.risk_seal_run.digest IS 'SHA-256 over the leaves of a run, or the dead letters of an entry that dropped some; of nothing in the other kinds';
 
 --
 -- Name: COLUMN risk_seal_run.previous; Type: COMMENT; Schema: public; Owner: -
@@ -1048,6 +1166,13 @@ ALTER TABLE ONLY public.risk_known_loss
 
 ALTER TABLE ONLY public.risk_known_loss
     ADD CONSTRAINT risk_known_loss_undoes_key UNIQUE (undoes);
+
+--
+-- Name: risk_seal_drop risk_seal_drop_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.risk_seal_drop
+    ADD CONSTRAINT risk_seal_drop_pkey PRIMARY KEY (run, stream, entry_id);
 
 --
 -- Name: risk_seal_mark risk_seal_mark_pkey; Type: CONSTRAINT; Schema: public; Owner: -
@@ -1140,6 +1265,18 @@ CREATE TRIGGER risk_seal_append_only_row BEFORE DELETE OR UPDATE ON public.risk_
 CREATE TRIGGER risk_seal_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
 
 --
+-- Name: risk_seal_drop risk_seal_drop_append_only_row; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_drop_append_only_row BEFORE DELETE OR UPDATE ON public.risk_seal_drop FOR EACH ROW EXECUTE FUNCTION public.risk_refuse_change();
+
+--
+-- Name: risk_seal_drop risk_seal_drop_append_only_statement; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER risk_seal_drop_append_only_statement BEFORE DELETE OR UPDATE OR TRUNCATE ON public.risk_seal_drop FOR EACH STATEMENT EXECUTE FUNCTION public.risk_refuse_change();
+
+--
 -- Name: risk_seal_run risk_seal_run_append_only_row; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -1194,4 +1331,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261126000005'),
     ('20261126000007'),
     ('20261126000008'),
-    ('20261126000009');
+    ('20261126000009'),
+    ('20261126000011');

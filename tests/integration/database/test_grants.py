@@ -252,6 +252,7 @@ ATTACKS: Final = (
     ("SELECT rolpassword FROM pg_authid", "GRANT SELECT ON pg_authid TO {login}"),
     ("UPDATE risk_seal_run SET rows = 0", "GRANT UPDATE ON risk_seal_run TO {login}"),
     ("DELETE FROM risk_seal", "GRANT DELETE ON risk_seal TO {login}"),
+    ("DELETE FROM risk_seal_drop", "GRANT DELETE ON risk_seal_drop TO {login}"),
     ("DELETE FROM risk_epoch_total", "GRANT DELETE ON risk_epoch_total TO {login}"),
     (
         "INSERT INTO schema_migrations VALUES ('29990101000000')",
@@ -377,10 +378,33 @@ def test_a_session_without_timescaledb_is_no_way_around(hypertable: Roles) -> No
         for statement in ("DELETE FROM ONLY risk_state_history", f"INSERT INTO risk_state_history {ROW}"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 db.execute(statement.encode())
-        # New rows may come into the root table that way, where no question sees them, and none are changed.
-        with db.transaction(force_rollback=True):
-            db.execute(f"INSERT INTO risk_state_history {OWN_ROW}".encode())
+        # They would come into the table itself, where no question finds them.
+        insert = f"INSERT INTO risk_state_history {OWN_ROW}"
+        for statement in (insert, f"{insert} ON CONFLICT DO NOTHING", f"SAVEPOINT a; {insert}; RELEASE a"):
+            with pytest.raises(psycopg.errors.RaiseException, match="rows in chunks"), db.transaction():
+                db.execute(statement.encode())
+        columns = re.match(r"\(.*?\)", OWN_ROW)
+        assert columns is not None
+        copy = f"COPY risk_state_history {columns[0]} FROM STDIN"
+        with (
+            pytest.raises(psycopg.errors.RaiseException, match="rows in chunks"),
+            db.cursor() as cursor,
+            cursor.copy(copy.encode()) as rows_in,
+        ):
+            rows_in.write_row(("x", "2026-01-01Z", 1, 1, 0, 0, 0, 0, False, "2026-01-01Z"))
+    # A plan that was made without TimescaleDB is kept when the session loads it afterwards.
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(b"SET plan_cache_mode = force_generic_plan")
+        db.execute(f"PREPARE kept AS {insert}".encode())
+        db.execute(b"EXPLAIN EXECUTE kept")
+        db.execute(b"SET timescaledb.disable_load = off")
+        assert rows(db, "SELECT current_setting('timescaledb.enable_chunk_append', true)") == [("on",)]
+        with pytest.raises(psycopg.errors.RaiseException, match="rows in chunks"):
+            db.execute(b"EXECUTE kept")
+    with psycopg.connect(url) as db:
         assert rows(db, "SELECT count(*) FROM ONLY risk_state_history") == before == [(0,)]
+    with psycopg.connect(hypertable.url("writer")) as db, db.transaction(force_rollback=True):
+        db.execute(insert.encode())  # pages of what was refused are no hindrance
 
 
 def test_policies_run_as_the_owner(hypertable: Roles) -> None:

@@ -13,8 +13,9 @@ from risk_worker.cli import cli
 from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.store import PostgresStore
 from risk_worker.dead_letters import retry as module
+from risk_worker.dead_letters.drop import drop
 from risk_worker.dead_letters.retry import retry
-from risk_worker.dead_letters.select import DeadLetterFilter, count, drop
+from risk_worker.dead_letters.select import DeadLetterFilter, count
 from risk_worker.drain.batch import DeadLetter, StreamEntry, decode_entries
 from tests.support.database import STREAM, rows, store_entries
 from tests.support.factory import entry, payload
@@ -251,7 +252,9 @@ def test_dead_letters_that_came_after_the_question_are_not_dropped(
 ) -> None:
     _, seen = count(dead_letters, DeadLetterFilter())
     store_entries(database_url, entry(8, b"rubbish"))
-    assert drop(dead_letters, seen) == 4
+    entry_of_the_chain = drop(dead_letters, seen, by="x@y")
+    assert entry_of_the_chain is not None
+    assert entry_of_the_chain.leaves == 4
     assert dead(db) == ["8-0"]
 
 
@@ -290,7 +293,7 @@ def test_an_absent_database_is_reported_in_one_line() -> None:
     assert done.stderr.startswith("riskstream: the database: connection")
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(DatabaseUnavailable):
-        drop("postgresql://nobody@127.0.0.1:1/none", DeadLetterFilter())
+        drop("postgresql://nobody@127.0.0.1:1/none", DeadLetterFilter(), by="x@y")
 
 
 def test_a_database_that_is_missing_says_what_to_do(database_url: str) -> None:

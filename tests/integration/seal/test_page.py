@@ -12,9 +12,13 @@ import psycopg
 import pytest
 
 from risk_devkit.embedded import program
+from risk_worker.dead_letters.drop import drop
+from risk_worker.dead_letters.select import DeadLetterFilter
 from risk_worker.seal.expiry import expire
 from risk_worker.seal.sealer import Sealer
 from tests.integration.seal.conftest import HOUR, clocks_ahead, fill, seal
+from tests.support.database import store_entries
+from tests.support.factory import entry, payload
 
 PAGE = (Path(__file__).parents[3] / "docs" / "audit.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
@@ -39,7 +43,13 @@ def run(block: str, url: str, **words: object) -> str:
 def test_its_commands_come_to_the_same(database_url: str, zone: str) -> None:
     fill(database_url, ["b", "é"])
     seal(database_url)
-    leaf, leaves, head, everything = BLOCKS
+    store_entries(
+        database_url,
+        entry(1, payload("é", 3, merged=1).replace(b'"drawdown_pct":', b'"drawdown_pct":[],"":')),
+        entry(2, b"'\\xff"),
+    )
+    assert drop(database_url, DeadLetterFilter(), by="a@b") is not None
+    leaf, leaves, drops, head, everything = BLOCKS
     with psycopg.connect(database_url, autocommit=True) as db:
         db.execute(f"ALTER DATABASE {db.info.dbname} SET timezone = '{zone}'".encode())
         db.execute(f"ALTER DATABASE {db.info.dbname} SET datestyle = 'SQL, DMY'".encode())
@@ -58,6 +68,12 @@ def test_its_commands_come_to_the_same(database_url: str, zone: str) -> None:
                 run(leaves, database_url, RUN=number),
                 run(head, database_url, RUN=number),
             ) == found
+        [(number, digest, entry_head)] = db.execute(
+            "SELECT number, encode(digest, 'hex'), encode(head, 'hex') FROM risk_seal_run"
+            " WHERE kind = 'dropped'"
+        ).fetchall()
+        assert run(drops, database_url, RUN=number) == digest
+        assert run(head, database_url, RUN=number) == entry_head
         assert run(everything, database_url) == ""
         db.execute("SET session_replication_role = replica")
         db.execute("UPDATE risk_state_history SET reason = 'x' WHERE trader_id = 'é' AND seq = 30")
@@ -98,5 +114,5 @@ def test_it_makes_the_digests_as_the_code_does() -> None:
         found = re.findall(r"record_send\(ROW\((.*?)\)\)(?=[,)]|, 'hex')", text, re.DOTALL)
         return {re.sub(r"\s+", " ", each.replace("'UTF8'", "%(encoding)s")).strip() for each in found}
 
-    assert len(records(SQL)) == 3
+    assert len(records(SQL)) == 4
     assert records(PAGE) == records(SQL)

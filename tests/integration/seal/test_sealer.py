@@ -6,6 +6,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from risk_devkit.embedded import program
 from risk_worker.database import migrations
 from risk_worker.seal import sealer as module
-from risk_worker.seal.chain import sealed_leaves
+from risk_worker.seal import verify as verifying
+from risk_worker.seal.chain import Leaf, leaves_of_runs, sealed_leaves
 from risk_worker.seal.verify import SealsNewer, last_run, run_with_leaves, verify
 from risk_worker.timescale.policies import SQL as COLUMNSTORE
 from tests.integration.seal.conftest import BEGIN, HOUR, clocks_ahead, fill, seal
@@ -67,6 +69,58 @@ def test_a_run_has_a_million_rows_at_the_most(url: str, monkeypatch: pytest.Monk
         ]
     assert sizes[0] == 18
     assert max(sizes[1:]) <= 10
+
+
+CHAIN = "SELECT number, head FROM risk_seal_run ORDER BY number"
+
+
+def forget(url: str) -> None:
+    """As if nothing had been sealed yet; history stays closed."""
+    with psycopg.connect(url) as db:
+        db.execute("SET session_replication_role = replica")
+        db.execute("TRUNCATE risk_seal_run, risk_seal, risk_epoch_total")
+
+
+@pytest.mark.parametrize("rows_max", [10, 40, 1_000_000])
+def test_runs_that_are_made_together_are_those_that_are_made_one_by_one(
+    url: str, monkeypatch: pytest.MonkeyPatch, rows_max: int
+) -> None:
+    monkeypatch.setattr(module, "ROWS_MAX", rows_max)
+    fill(url, ["old"], BEGIN - 30 * HOUR)
+    made = []
+    with psycopg.connect(url, autocommit=True) as db:
+        for runs_max in (1, 7, 1_000):
+            monkeypatch.setattr(module, "RUNS_MAX", runs_max)
+            forget(url)
+            assert seal(url) > 30
+            made.append((db.execute(CHAIN).fetchall(), db.execute(WHOLE).fetchall()))
+    assert made[0] == made[1] == made[2]
+    assert verify(url, deep=True).intact
+
+
+def test_many_windows_with_few_rows_take_few_statements(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of history; each takes long on a hypertable, even where it finds nothing."""
+    asked: list[int] = []
+
+    def counted(*words: Any, **more: Any) -> list[list[Leaf]]:
+        asked.append(len(words[2]))
+        return leaves_of_runs(*words, **more)
+
+    fill(url, ["old"], BEGIN - 150 * HOUR)
+    monkeypatch.setattr(module, "leaves_of_runs", counted)
+    runs = seal(url)
+    assert (runs, sum(asked)) == (runs, runs)
+    assert runs > 150
+    assert len(asked) < 10
+    asked.clear()
+    monkeypatch.setattr(verifying, "leaves_of_runs", counted)
+    assert verify(url, deep=True).rows_read == 140
+    assert asked == [runs]
+    with monkeypatch.context() as patch:
+        patch.setattr(verifying, "ROWS_MAX", 20)
+        asked.clear()
+        assert verify(url, deep=True).rows_read == 140
+    assert 4 < len(asked) < 12
 
 
 def test_several_at_the_same_time_make_one_chain(url: str) -> None:
@@ -245,4 +299,4 @@ def test_defaults_of_the_database_change_nothing(url: str) -> None:
 def test_leaves_of_one_trader(url: str) -> None:
     seal(url)
     with psycopg.connect(url) as db:
-        assert {leaf.trader_id for leaf in sealed_leaves(db, 1, "é")} == {"é"}
+        assert {leaf.trader_id for leaf in sealed_leaves(db, 1, 1, "é")[1]} == {"é"}

@@ -247,6 +247,8 @@ class TestOwners:
     def test_an_ordinary_owner(self, timescale_url: str, owner: str, run: Run) -> None:
         url = self.as_role(timescale_url, owner)
         migrations.up(url)
+        with psycopg.connect(timescale_url, autocommit=True) as admin:  # policies run when a test runs them
+            admin.execute("SELECT _timescaledb_functions.stop_background_workers()")
         fill(url, ["a"], TODAY - 120 * DAY, 120)
         assert run(url, "timescale", "enable").exit_code == 0
         with psycopg.connect(url, autocommit=True) as db:

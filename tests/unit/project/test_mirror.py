@@ -98,6 +98,7 @@ ELSEWHERE = {
     "risk_worker/runtime/jobs.py": "integration/runtime/test_shares.py",
     "risk_worker/runtime/retention.py": "integration/timescale/test_retention.py",
     "risk_worker/runtime/sealing.py": "integration/seal/test_commands.py",
+    "risk_worker/seal/drops.py": "integration/dead_letters/test_drop.py",
     "risk_worker/seal/chain.py": "integration/seal/test_sealer.py",
     "risk_worker/seal/render.py": "integration/seal/test_attacks.py",
     "risk_worker/seal/verify.py": "integration/seal/test_attacks.py",

@@ -34,8 +34,8 @@ def accept(settings: Settings, trader: str, epoch: int, numbers: Range, *, reaso
         named = ", ".join(shown(each) for each in others[:_SHOWN_MAX])
         more = f" and {len(others) - _SHOWN_MAX} more" if len(others) > _SHOWN_MAX else ""
         raise NotAccepted(
-            f"{trader}, epoch {epoch}: not lost are {named}{more}: they are stored, dead letters, conflated, "
-            f"in flight, expired, accepted as lost already, or were never sent. {_lost([found])}"
+            f"{trader}, epoch {epoch}: not lost are {named}{more}: they are stored, dead letters, dropped, "
+            f"conflated, in flight, expired, accepted as lost already, or were never sent. {_lost([found])}"
         )
     database_url = settings.require_database_url()
     return known_loss.record(database_url, trader, epoch, numbers, reason=reason, by=by)

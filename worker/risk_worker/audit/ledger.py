@@ -107,6 +107,8 @@ class Ledger:
     states: Mapping[str, State] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     """Trader -> the namespace that it belongs to; without those that belong to none."""
+    dropped: Mapping[EpochKey, Sequence[Range]] = field(default_factory=dict)
+    """What dropped dead letters stood for, whether it is stored by now or not."""
     sealed_until: str = field(default=BEGINNING, compare=False)
     """What was stored earlier is not read: the seals have its totals. As Postgres writes it."""
 
@@ -170,6 +172,10 @@ def read(
             states[trader_id] = (State(epoch, seq, recorded_at, expired), there, same)
             if owner is not None:
                 owners[trader_id] = owner
+        dropped = {
+            (trader_id, epoch): [(int(first), int(end) - 1) for first, end in _RANGE.findall(covered)]
+            for trader_id, epoch, covered in connection.execute(_SQL["dropped"], asked)
+        }
         connection.execute(_SQL["no_nested_loops"])
         gaps, expired_gaps = _read_gaps(connection, asked, pieces, horizon)
 
@@ -192,6 +198,7 @@ def read(
         horizon,
         {trader_id: state for trader_id, (state, _, _) in states.items()},
         owners,
+        dropped,
         sealed_until,
     )
 

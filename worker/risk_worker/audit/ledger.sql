@@ -75,6 +75,13 @@ WHERE epoch IS NOT NULL AND seq IS NOT NULL
 SELECT count(*) FROM risk_dead_letter
 WHERE (epoch IS NULL OR seq IS NULL) AND %(trader)s::text IS NULL;
 
+-- name: dropped
+-- The seq numbers that dropped dead letters stood for, of those that an entry of the chain of seals names.
+SELECT trader_id, epoch, range_agg(int8range(first_seq, last_seq + 1))::text
+FROM risk_seal_drop JOIN risk_seal_run ON number = run AND kind = 'dropped'
+WHERE last_seq IS NOT NULL AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+GROUP BY trader_id, epoch;
+
 -- name: states
 -- Each state beside the row of history that it claims to be: one look at the key each. And the trader's namespace.
 SELECT trader_id, epoch, seq, recorded_at, history.stored_at IS NOT NULL,

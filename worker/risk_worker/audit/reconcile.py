@@ -1,8 +1,8 @@
 """The reconciliation: what was accepted, set against what became of it. It asks neither Redis nor
 Postgres: what they hold is passed in.
 
-accepted + foreign = stored + dead + conflated + in flight + not retained, where nothing is lost; what is
-known to be lost is counted apart.
+accepted + foreign = stored + dead + dropped + conflated + in flight + not retained, where nothing is lost;
+what is known to be lost is counted apart.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class EpochReport:
     """What has expired, as the seals say, or is gone from history and was recorded before the horizon."""
     foreign: int = 0
     """Dead letters and entries in its name that no producer sent; they count as dead or in flight."""
+    dropped: int = 0
+    """What an operator has dropped as a dead letter, as the chain of seals says; the gaps are without it."""
     known_lost: int = 0
     """What is lost, and accepted as lost by an operator; the gaps are without it."""
     lost_earlier: int = 0
@@ -52,7 +54,7 @@ class EpochReport:
         if self.duplicates:
             yield f"{name}: {self.duplicates:,} stored more than once"
         found = self.stored + self.dead + self.conflated + self.in_flight + self.not_retained
-        found += self.known_lost + self.lost_earlier
+        found += self.dropped + self.known_lost + self.lost_earlier
         if self.accepted + self.foreign != found + self.lost - self.duplicates:
             yield f"{name}: {self.accepted:,} accepted, but {found:,} accounted for"
 
@@ -62,6 +64,7 @@ _SUMS: Final = (
     names.FOREIGN,
     names.STORED,
     names.DEAD,
+    "dropped",
     names.CONFLATED,
     "in_flight",
     "not_retained",
@@ -169,7 +172,8 @@ def reconcile(
         accepted = max(admitted.get(key, 0), totals.highest, *(last for _, last in entries), 0)
         tail = [(totals.highest + 1, accepted)] if accepted > totals.highest else []
         left, in_flight, filled = subtract([*totals.gaps, *tail], entries)
-        gaps, gone = split(left, _expired(key, accepted, ledger, following))
+        gaps, dropped = split(left, ledger.dropped.get(key, ()))
+        gaps, gone = split(gaps, _expired(key, accepted, ledger, following))
         gaps, given_up = split(gaps, (loss.numbers for loss in losses.get(key, ())))
         lost_no_longer += _no_longer(losses.get(key, ()), left, accepted)
         in_its_name = foreign_of.get(key, 0)
@@ -187,6 +191,7 @@ def reconcile(
                 gaps=gaps,
                 not_retained=size(gone) + totals.gone,
                 foreign=totals.foreign + in_its_name,
+                dropped=size(dropped),
                 known_lost=size(given_up),
             )
         )

@@ -12,6 +12,7 @@ import msgspec
 from risk_producer.contract.counters import FOREIGN
 from risk_worker.audit.ledger import BEGINNING
 from risk_worker.audit.reconcile import Report
+from risk_worker.seal.render import printable
 
 SHOWN_MAX: Final = 50  # lines for a person; JSON has all
 
@@ -82,7 +83,8 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
             lines.append(f"{older:,} older epochs are not shown.")
         lines += [
             f"{epoch.trader_id}, epoch {epoch.epoch}: {epoch.accepted:,} accepted, {epoch.stored:,} stored, "
-            f"{epoch.dead:,} dead, {epoch.conflated:,} conflated, {epoch.in_flight:,} in flight"
+            f"{epoch.dead:,} dead, {epoch.dropped:,} dropped, {epoch.conflated:,} conflated, "
+            f"{epoch.in_flight:,} in flight"
             for epoch in report.epochs[-SHOWN_MAX:]
         ]
     problems = report.each_problem()
@@ -92,14 +94,17 @@ def as_text(report: Report, *, each_epoch: bool) -> str:
     if more:
         lines.append(f"✗ and {more:,} more; --json has all")
     apart = totals["known_lost"] + totals.get("lost_earlier", 0)
-    lines.append(conclusion(reconciled=not shown, lost_apart=apart))
-    return "\n".join(lines)
+    lines.append(conclusion(reconciled=not shown, lost_apart=apart, dropped=totals["dropped"]))
+    return "\n".join(map(printable, lines))
 
 
-def conclusion(*, reconciled: bool, lost_apart: int = 0) -> str:
-    """The last line. lost_apart: how many are lost and no problem, as they are known, or it was long ago."""
+def conclusion(*, reconciled: bool, lost_apart: int = 0, dropped: int = 0) -> str:
+    """The last line. lost_apart: how many are lost and no problem, as they are known, or it was long ago.
+    dropped: how many an operator has dropped."""
     if reconciled:
         lost = f"{lost_apart:,} are lost and no others" if lost_apart else "nothing is lost"
+        if dropped:
+            lost += f", {dropped:,} were dropped by operators (riskstream dead dropped)"
         return f"✓ Reconciled: {lost}, nothing is duplicated, every state is the newest."
     return "✗ Not reconciled: see above."
 

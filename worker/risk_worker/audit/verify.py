@@ -1,6 +1,6 @@
 """`riskstream verify`: the reconciliation of the whole system.
 
-accepted + foreign = stored + dead + conflated + in flight + not retained, where nothing is lost.
+accepted + foreign = stored + dead + dropped + conflated + in flight + not retained, where nothing is lost.
 
 It may run while everything else runs. What moves, moves one way: accepted, then in the stream, then in the
 database, and it leaves the stream only after it is in the database. So the accepted counts are read first,

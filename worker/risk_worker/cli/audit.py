@@ -85,10 +85,10 @@ def verify(
 ) -> None:
     """Reconcile what was accepted with what is stored: nothing lost, no duplicates, no state behind.
 
-    accepted + foreign = stored + dead + conflated + in flight + not retained + known to be lost. It may run
-    at any time. What is sealed is counted by the seals' totals, and not read again: so it takes no longer as
-    history grows. Exit status 0: reconciled. 1: something is wrong, and it is named, or the trader is
-    unknown. 2: nothing is known, because Redis or Postgres did not answer.
+    accepted + foreign = stored + dead + dropped + conflated + in flight + not retained + known to be lost. It
+    may run at any time. What is sealed is counted by the seals' totals, and not read again: so it takes no
+    longer as history grows. Exit status 0: reconciled. 1: something is wrong, and it is named, or the trader
+    is unknown. 2: nothing is known, because Redis or Postgres did not answer.
 
     A loss that is known and explained is accepted by `verify accept`: it is shown, and is no problem.
     """

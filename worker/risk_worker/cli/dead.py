@@ -1,4 +1,4 @@
-"""dead list, show, retry, drop."""
+"""dead list, show, retry, drop, dropped."""
 
 from __future__ import annotations
 
@@ -132,9 +132,12 @@ def dead_retry(dry_run: bool, **filters: Any) -> None:
 def dead_drop(everything: bool, dry_run: bool, yes: bool, **filters: Any) -> None:
     """Delete dead letters for good: one (STREAM ENTRY_ID), those of the filters, or --all.
 
-    A snapshot that is dropped is a gap in history from then on, and `riskstream verify` names it.
+    An entry of the chain of seals names each of them, who dropped it, and the SHA-256 of its bytes. So
+    `riskstream verify` counts the snapshots that they stood for as dropped, not as lost.
     """
-    from risk_worker.dead_letters import render, select
+    from risk_worker.dead_letters import drop, render, select
+    from risk_worker.recovery.repair import operator
+    from risk_worker.seal.render import head_line
 
     url, which = settings().require_database_url(), _selected(**filters)
     if which.is_empty and not everything:
@@ -149,9 +152,29 @@ def dead_drop(everything: bool, dry_run: bool, yes: bool, **filters: Any) -> Non
         count, seen = select.count(url, which)
         if count and not yes:
             click.confirm(f"Drop {count:,} dead letters for good?", abort=True, err=True)
-        count = select.drop(url, seen) if count else 0
+        entry = drop.drop(url, seen, by=operator()) if count else None
+        count = 0 if entry is None else entry.leaves
         click.echo(f"{count:,} dead letters dropped", err=True)
+        if entry is not None:
+            click.echo(head_line(entry))
     _fail_if_missing(count, which)
+
+
+@dead.command("dropped")
+@click.option("--trader", help="Those of one trader.")
+def dead_dropped(trader: str | None) -> None:
+    """List what was dropped, in the order of the entries of the chain of seals that name it.
+
+    A line has the number of the entry, when, by whom, stream and entry id, trader/epoch/seq, the SHA-256 of
+    the bytes, and why it could not be stored.
+    """
+    from risk_worker.seal.drops import dropped
+    from risk_worker.seal.render import drop_line
+
+    found = dropped(settings().require_database_url(), trader=trader)
+    for each in found:
+        click.echo(drop_line(each))
+    click.echo(f"{len(found):,} dead letters were dropped", err=True)
 
 
 def _fail_if_missing(count: int, which: DeadLetterFilter) -> None:

@@ -78,7 +78,7 @@ def verify(
         click.echo(f"riskstream: nothing is sealed or stored of a trader {trader!r}", err=True)
         sys.exit(EXIT_BAD)
     echo_pieces([render.as_json(report) if as_json else render.as_text(report)])
-    sys.exit(0 if report.intact and report.head is not None else EXIT_BAD)
+    sys.exit(0 if report.intact and not report.proves_nothing else EXIT_BAD)
 
 
 @seal.command()
@@ -95,19 +95,22 @@ def head() -> None:
 
 
 @seal.command()
-@click.argument("number", type=click.IntRange(1))
-@click.option("--trader", help="The leaves of one trader alone.")
+@click.argument("number", type=click.IntRange(1, 2**63 - 1))
+@click.option("--trader", help="The leaves, or dropped dead letters, of one trader alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all leaves.")
 def show(number: int, trader: str | None, as_json: bool) -> None:
-    """Show a run, and its leaves: what it has of each trader, epoch and day."""
+    """Show a run, and its leaves: what it has of each trader, epoch and day; or another entry."""
     from risk_worker.seal import render
+    from risk_worker.seal.drops import dropped
     from risk_worker.seal.verify import run_with_leaves
 
-    found = run_with_leaves(settings().require_database_url(), number, trader)
+    url = settings().require_database_url()
+    found = run_with_leaves(url, number, trader)
     if found is None:
         click.echo(f"riskstream: there is no run {number}", err=True)
         sys.exit(EXIT_BAD)
-    echo_pieces([render.run_as_json(*found) if as_json else render.run_as_text(*found)])
+    drops = dropped(url, number=number, trader=trader)
+    echo_pieces([render.run_as_json(*found, drops) if as_json else render.run_as_text(*found, drops)])
 
 
 @seal.command()

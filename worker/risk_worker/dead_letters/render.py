@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from risk_worker.dead_letters.select import DeadLetterRow
+from risk_worker.seal.render import printable
 
 
 def as_json(rows: Iterable[DeadLetterRow]) -> Iterator[str]:
@@ -26,7 +27,7 @@ def one_line(row: DeadLetterRow) -> str:
     when = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     identity = "-" if row.trader_id is None else f"{row.trader_id}/{row.epoch}/{row.seq}"
     state = f"[{row.sqlstate}] " if row.sqlstate else ""
-    return f"{row.stream} {row.entry_id}  {when}  {identity}  {state}{row.reason}"
+    return printable(f"{row.stream} {row.entry_id}  {when}  {identity}  {state}{row.reason}")
 
 
 def in_full(row: DeadLetterRow) -> str:

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be stored, and why. Selects, counts and drops them.
+"""Dead letters: what could not be stored, and why. Selects and counts them.
 
 Every function takes a libpq URL, and may raise DatabaseUnavailable, or ConfigurationError for what an
 operator has to correct first.
@@ -84,9 +84,3 @@ def rows(
     ):
         cursor.itersize = _FETCHED_AT_ONCE
         yield from cursor.execute(_SQL["rows"], parameters)
-
-
-def drop(url: str, which: DeadLetterFilter) -> int:
-    """Delete the rows for good. Returns how many there were."""
-    with connected(url) as connection, connection.transaction():
-        return connection.execute(_SQL["drop"], asdict(which)).rowcount

@@ -25,12 +25,16 @@ WHERE (%(stream)s::text IS NULL OR stream = %(stream)s)
   AND (%(newer_than)s::interval IS NULL OR failed_at > now() - %(newer_than)s)
   AND (%(until)s::timestamptz IS NULL OR failed_at <= %(until)s);
 
--- name: drop
-DELETE FROM risk_dead_letter
+-- name: to_drop
+-- No producer sends as much as 64 kB; of a payload that is larger nothing is read but its digest.
+SELECT stream, entry_id, trader_id, epoch, seq, reason,
+       CASE WHEN octet_length(payload) <= 65536 THEN payload ELSE '' END, sha256(payload)
+FROM risk_dead_letter
 WHERE (%(stream)s::text IS NULL OR stream = %(stream)s)
   AND (%(entry_id)s::text IS NULL OR entry_id = %(entry_id)s)
   AND (%(trader_id)s::text IS NULL OR trader_id = %(trader_id)s)
   AND (%(reason)s::text IS NULL OR position(lower(%(reason)s) IN lower(reason)) > 0)
   AND (%(older_than)s::interval IS NULL OR failed_at < now() - %(older_than)s)
   AND (%(newer_than)s::interval IS NULL OR failed_at > now() - %(newer_than)s)
-  AND (%(until)s::timestamptz IS NULL OR failed_at <= %(until)s);
+  AND (%(until)s::timestamptz IS NULL OR failed_at <= %(until)s)
+FOR UPDATE;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
+from risk_worker.audit.render import conclusion
 from risk_worker.picture.markup import Markup, element, joined
 from risk_worker.report import cells
 from risk_worker.report.cells import Column
@@ -19,10 +20,12 @@ _TOTALS: Final = {
     "foreign": "came into the stream by another way",
     "stored": "in history",
     "dead": "could not be stored, and are kept as dead letters",
+    "dropped": "were dead letters that an operator has dropped",
     "conflated": "merged into newer snapshots",
     "in_flight": "wait in Redis",
     "not_retained": "removed by retention",
     "lost": "accepted, and found nowhere",
+    "known_lost": "lost, and accepted as lost by an operator",
     "duplicates": "stored more than once",
     "state_behind": "traders whose latest state is not the newest of their history",
 }
@@ -58,7 +61,11 @@ def _reconciliation(proof: Proof) -> Markup:
         found = [
             element(
                 "p",
-                "✓ Reconciled: nothing is lost, nothing is duplicated, every state is the newest.",
+                conclusion(
+                    reconciled=True,
+                    lost_apart=report.totals["known_lost"],
+                    dropped=report.totals["dropped"],
+                ),
                 class_="good",
             )
         ]
@@ -68,8 +75,8 @@ def _reconciliation(proof: Proof) -> Markup:
         Column("Meaning", _TOTALS.__getitem__, "wide"),
     ]
     caption = (
-        "accepted + foreign = stored + dead + conflated + in flight + not retained, as riskstream verify "
-        "counted them before the report."
+        "accepted + foreign = stored + dead + dropped + conflated + in flight + not retained + known lost, "
+        "as riskstream verify counted them before the report."
     )
     return joined(head, *found, cells.table(caption, columns, _TOTALS, none="", kind="totals"))
 

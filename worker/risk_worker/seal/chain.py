@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,9 +19,14 @@ VERSION: Final = 1
 
 AT_ONCE: Final = 1_000
 """How many entries are read from the server at once."""
+ROWS_MAX: Final = 1_000_000
+"""Of a run, where they were stored at different times; and of the runs that are made, or read, at once."""
+RUNS_MAX: Final = 1_000
+"""How many runs are made, or read, at once: a statement over a hypertable takes long in any case."""
 SEALED: Final = "sealed"
 EXPIRED: Final = "expired"
 REOPENED: Final = "reopened"
+DROPPED: Final = "dropped"
 
 LeafKey = tuple[str, int, str]
 """(trader_id, epoch, UTC day of recorded_at)"""
@@ -64,7 +70,8 @@ class Run:
     number: int
     version: int
     kind: str
-    """sealed: a run. expired: retention removed rows. reopened: runs before it are undone."""
+    """sealed: a run. expired: retention removed rows. reopened: runs before it are undone. dropped: an
+    operator dropped dead letters."""
     since: datetime | None
     """None: from the very first."""
     until: datetime | None
@@ -72,8 +79,9 @@ class Run:
     expired_until: str | None
     """Of kind expired: the leaves before it of an earlier UTC day have no rows any more."""
     leaves: int
-    """How many were sealed, have expired or are undone."""
+    """How many were sealed, have expired or are undone; of kind dropped: how many dead letters."""
     rows: int
+    """What those stand for: rows of history; of kind dropped: snapshots."""
     digest: bytes
     previous: bytes | None
     """The head of the entry before; None: this is the first."""
@@ -90,6 +98,8 @@ class Run:
             return f"entry {self.number}, what was recorded before {self.expired_until} has expired"
         if self.kind == REOPENED:
             return f"entry {self.number}, sealed from {_shown(self.until)} on anew"
+        if self.kind == DROPPED:
+            return f"entry {self.number}, dead letters were dropped"
         undone = "" if self.undone_by is None else f", undone by entry {self.undone_by}"
         return f"run {self.number}, stored from {_shown(self.since)} until {_shown(self.until)}{undone}"
 
@@ -116,36 +126,57 @@ def runs(connection: psycopg.Connection, first: int = 1) -> Iterator[Run]:
     """The entries from a number on, in order."""
     with connection.cursor("runs") as cursor:
         cursor.itersize = AT_ONCE
-        for row in cursor.execute(SQL["runs"], {"first": first, "limit": None}):
+        for row in cursor.execute(SQL["runs"], {"first": first, "wanted": None, "limit": None}):
             yield Run(*row)
+
+
+def runs_of(connection: psycopg.Connection, numbers: Sequence[int]) -> dict[int, Run]:
+    """The entries of some numbers, those that are there."""
+    asked = {"first": numbers[0], "wanted": list(numbers), "limit": None}
+    return {row[0]: Run(*row) for row in connection.execute(SQL["runs"], asked)}
 
 
 def run_of(connection: psycopg.Connection, number: int) -> Run | None:
     """The entry of a number. None: there is none."""
-    row = connection.execute(SQL["runs"], {"first": number, "limit": 1}).fetchone()
-    return None if row is None or row[0] != number else Run(*row)
+    return runs_of(connection, [number]).get(number)
 
 
-def sealed_leaves(connection: psycopg.Connection, number: int, trader: str | None = None) -> list[Leaf]:
-    """The leaves of a run; of one trader, or of all."""
-    asked = {"number": number, "trader": trader}
-    return [Leaf(*row) for row in connection.execute(SQL["sealed_leaves"], asked)]
+def sealed_leaves(
+    connection: psycopg.Connection, first: int, last: int, trader: str | None = None
+) -> dict[int, list[Leaf]]:
+    """The leaves of the runs from one number to another, by number; of one trader, or of all."""
+    leaves: dict[int, list[Leaf]] = defaultdict(list)
+    asked = {"first": first, "last": last, "trader": trader}
+    for number, *columns in connection.execute(SQL["sealed_leaves"], asked):
+        leaves[number].append(Leaf(*columns))
+    return leaves
 
 
-def leaves_of_rows(
+def leaves_of_runs(
     connection: psycopg.Connection,
     since: datetime | None,
-    until: datetime | None,
+    ends: Sequence[datetime | None],
     trader: str | None = None,
     *,
     undone: int | None = None,
-) -> list[Leaf]:
-    """The leaves that the rows stored in a span come to. since: None: from the very first.
+) -> list[list[Leaf]]:
+    """The leaves that the rows of runs come to, of each run, which begins where the one before ends.
 
-    undone: the number of a run: of those rows alone that it had.
+    since: None: from the very first. ends: one of each run, ascending. undone: the number of a run, which is
+    the only one: of those rows alone that it had.
     """
-    asked = {"from": since, "until": until, "trader": trader, "undone": undone, **encoding(connection)}
-    return [Leaf(*row) for row in connection.execute(SQL["leaves"], asked)]
+    asked = {
+        "from": since,
+        "until": ends[-1],
+        "ends": list(ends[:-1]),
+        "trader": trader,
+        "undone": undone,
+        **encoding(connection),
+    }
+    leaves: list[list[Leaf]] = [[] for _ in ends]
+    for place, *columns in connection.execute(SQL["leaves"], asked):
+        leaves[place].append(Leaf(*columns))
+    return leaves
 
 
 def encoding(connection: psycopg.Connection) -> dict[str, Any]:

@@ -21,6 +21,13 @@ SELECT min(stored_at) FROM risk_state_history WHERE stored_at >= '2000-01-01Z' A
 -- For who closes, seals, reopens or lets rows expire: one at a time. It is in no writer's way.
 LOCK TABLE risk_seal_mark IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
 
+-- name: set_lock_timeout
+-- Until the end of the transaction.
+SELECT set_config('lock_timeout', %(timeout)s, true);
+
+-- name: wait_for_chain
+LOCK TABLE risk_seal_mark IN SHARE UPDATE EXCLUSIVE MODE;
+
 -- name: writers
 -- The transactions that have inserted: risk_refuse_closed() gave each this lock.
 SELECT virtualtransaction, pid FROM pg_locks
@@ -128,6 +135,48 @@ SELECT version, number, kind, from_at, until_at, expired_until, leaves, rows, di
 FROM run
 RETURNING number;
 
+-- name: add_drop
+INSERT INTO risk_seal_drop
+    (run, stream, entry_id, trader_id, epoch, first_seq, last_seq, reason, dropped_by, digest)
+VALUES (
+    %(run)s, %(stream)s, %(entry_id)s, %(trader_id)s, %(epoch)s, %(first_seq)s, %(last_seq)s, %(reason)s, %(dropped_by)s,
+    %(digest)s
+);
+
+-- name: add_dropped
+-- The entry over the dead letters that were written under its number. It ends where the entry before ends.
+WITH dropped AS (
+    SELECT count(*) AS leaves, coalesce(sum(last_seq - first_seq + 1), 0)::bigint AS rows,
+           sha256(coalesce(string_agg(
+               sha256(record_send(ROW(
+                   run, convert_to(stream, %(encoding)s), convert_to(entry_id, %(encoding)s),
+                   convert_to(trader_id, %(encoding)s), epoch, first_seq, last_seq, convert_to(reason, %(encoding)s),
+                   convert_to(dropped_by, %(encoding)s), convert_to(database_user, %(encoding)s), digest
+               ))), ''::bytea ORDER BY stream, entry_id
+           ), '')) AS digest
+    FROM risk_seal_drop WHERE run = %(number)s
+), last AS (
+    SELECT until_at, head FROM risk_seal_run ORDER BY number DESC LIMIT 1
+), run AS (
+    SELECT %(version)s::int AS version, %(number)s::bigint AS number, 'dropped'::text AS kind,
+           coalesce(last.until_at, '-infinity') AS from_at, coalesce(last.until_at, '-infinity') AS until_at,
+           NULL::date AS expired_until, leaves, rows, digest, last.head AS previous
+    FROM dropped LEFT JOIN last ON true
+)
+INSERT INTO risk_seal_run (version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, head)
+SELECT version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous, sha256(record_send(ROW(
+           version, number, kind, from_at, until_at, expired_until, leaves, rows, digest, previous
+       )))
+FROM run;
+
+-- name: drops
+-- number: of one entry; trader: of one. NULL: all.
+SELECT run, stream, entry_id, trader_id, epoch, first_seq, last_seq, reason, dropped_by, risk_seal_drop.digest,
+       database_user, sealed_at
+FROM risk_seal_drop LEFT JOIN risk_seal_run ON number = run
+WHERE (%(number)s::bigint IS NULL OR run = %(number)s) AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+ORDER BY run, stream, entry_id;
+
 -- name: row_beyond
 -- When the row after the first so many of a span was stored; no row: there are not so many.
 SELECT greatest(stored_at, '2000-01-01Z') FROM risk_state_history
@@ -139,12 +188,13 @@ SELECT greatest(min(stored_at), '2000-01-01Z') FROM risk_state_history
 WHERE stored_at >= coalesce(%(from)s::timestamptz, '-infinity') AND stored_at < %(until)s;
 
 -- name: leaves
--- The leaves of a span of stored_at, from the rows; of a run that was undone, from those alone that it had. Text goes through convert_to, because what record_send writes of a
+-- The leaves of runs, from the rows, each with the place of its run; of a run that was undone, from those alone that it had.
+-- ends: where each of the runs but the last ends. Text goes through convert_to, because what record_send writes of a
 -- text follows the client's encoding. encoding: UTF8; SQL_ASCII in a database of that name, which may hold any bytes.
-SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), count(*), sum(merged)::bigint, range_agg(covered)::text,
+SELECT place, trader_id, epoch, to_char(day, 'YYYY-MM-DD'), count(*), sum(merged)::bigint, range_agg(covered)::text,
        sha256(string_agg(digest, ''::bytea ORDER BY seq, recorded_at))
 FROM (
-    SELECT trader_id, epoch, (recorded_at AT TIME ZONE 'UTC')::date AS day, seq, recorded_at, merged,
+    SELECT width_bucket(stored_at, %(ends)s::timestamptz[]) AS place, trader_id, epoch, (recorded_at AT TIME ZONE 'UTC')::date AS day, seq, recorded_at, merged,
            int8range(seq - merged, least(seq, 9223372036854775806) + 1) AS covered,
            sha256(record_send(ROW(
                convert_to(trader_id, %(encoding)s), recorded_at, epoch, seq, convert_to(trace_id, %(encoding)s),
@@ -161,19 +211,19 @@ FROM (
             AND least(seq, 9223372036854775806) <@ sealed.covered
       ))
 ) AS history
-GROUP BY trader_id, epoch, day;
+GROUP BY place, trader_id, epoch, day;
 
--- name: add_leaf
-INSERT INTO risk_seal (run, trader_id, epoch, day, rows, merged, covered, digest)
-VALUES (%s, %s, %s, %s::date, %s, %s, %s::int8multirange, %s);
+-- name: add_leaves
+COPY risk_seal (run, trader_id, epoch, day, rows, merged, covered, digest) FROM STDIN;
 
 -- name: add_to_totals
+-- The leaves of runs from a number on.
 WITH added AS (
     SELECT trader_id, epoch, sum(rows) AS rows, sum(merged) AS merged
-    FROM risk_seal WHERE run = %(number)s GROUP BY trader_id, epoch
+    FROM risk_seal WHERE run >= %(first)s GROUP BY trader_id, epoch
 ), covered AS (
     SELECT trader_id, epoch, range_agg(part) AS covered
-    FROM risk_seal, unnest(covered) AS part WHERE run = %(number)s GROUP BY trader_id, epoch
+    FROM risk_seal, unnest(covered) AS part WHERE run >= %(first)s GROUP BY trader_id, epoch
 )
 INSERT INTO risk_epoch_total AS total (trader_id, epoch, rows, merged, covered)
 SELECT trader_id, epoch, rows, merged, covered FROM added JOIN covered USING (trader_id, epoch)
@@ -206,7 +256,8 @@ FROM run
 RETURNING head;
 
 -- name: runs
--- Each entry of the chain, whether its head is that of its columns, and which entry undid it.
+-- Entries of the chain, from a number on, whether the head is that of the columns, and which entry undid it. wanted: these
+-- alone; NULL: each.
 WITH reopened AS MATERIALIZED (
     SELECT number, until_at FROM risk_seal_run WHERE kind = 'reopened'
 )
@@ -221,7 +272,7 @@ SELECT number, version, kind, CASE WHEN from_at BETWEEN '2000-01-01Z' AND '9999-
            WHERE reopened.number > run.number AND reopened.until_at <= run.from_at
        ) END
 FROM risk_seal_run AS run
-WHERE number >= %(first)s
+WHERE number >= %(first)s AND (%(wanted)s::bigint[] IS NULL OR number = ANY(%(wanted)s))
 ORDER BY number
 LIMIT %(limit)s;
 
@@ -242,13 +293,31 @@ WHERE run >= %(first)s
 GROUP BY run
 ORDER BY run;
 
+-- name: sums_of_drops
+-- What the dead letters of each entry "dropped" come to.
+SELECT run, count(*), coalesce(sum(last_seq - first_seq + 1), 0)::bigint,
+       sha256(string_agg(
+           sha256(record_send(ROW(
+               run, convert_to(stream, %(encoding)s), convert_to(entry_id, %(encoding)s),
+               convert_to(trader_id, %(encoding)s), epoch, first_seq, last_seq, convert_to(reason, %(encoding)s),
+               convert_to(dropped_by, %(encoding)s), convert_to(database_user, %(encoding)s), digest
+           ))), ''::bytea ORDER BY stream, entry_id
+       ))
+FROM risk_seal_drop
+WHERE run >= %(first)s
+GROUP BY run;
+
 -- name: sealed_leaves
--- The leaves of a run, as they were sealed, and whether they have expired since.
-SELECT trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest,
-       coalesce(day < (SELECT max(expired_until) FROM risk_seal_run WHERE number > %(number)s), false)
-FROM risk_seal
-WHERE run = %(number)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
-ORDER BY trader_id, epoch, day;
+-- The leaves of some runs, as they were sealed, and whether they have expired since.
+WITH run AS (
+    SELECT number, max(expired_until) OVER (ORDER BY number DESC) AS expired_until
+    FROM risk_seal_run WHERE number >= %(first)s
+)
+SELECT run, trader_id, epoch, to_char(day, 'YYYY-MM-DD'), rows, merged, covered::text, digest,
+       coalesce(day < expired_until, false)
+FROM risk_seal LEFT JOIN run ON number = run
+WHERE run BETWEEN %(first)s AND %(last)s AND (%(trader)s::text IS NULL OR trader_id = %(trader)s)
+ORDER BY run, trader_id, epoch, day;
 
 -- name: expiries
 -- Entries "expired": (number, day, rows). Days are counted from 2000-01-01.

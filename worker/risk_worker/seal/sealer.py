@@ -3,6 +3,9 @@
 A run ends with a window of the clock (an hour, say), or after ROWS_MAX rows. What it takes in is final: once
 a time is closed, no transaction that began before it can insert (risk_refuse_closed() in the migrations). Who
 inserts never waits for a sealer: the sealer waits for those that have inserted.
+
+Where many windows are over, as after an outage, several runs are made in one transaction: more and more, as
+long as they have few rows.
 """
 
 from __future__ import annotations
@@ -22,20 +25,21 @@ from risk_worker.database.owner import ConnectionOwner
 from risk_worker.database.reader import DatabaseUnavailable
 from risk_worker.database.sqlstate import Disposition, classify_error
 from risk_worker.seal.chain import (
+    ROWS_MAX,
+    RUNS_MAX,
     SQL,
     VERSION,
     ChainBusy,
     Run,
     encoding,
     end_of_chain,
-    leaves_of_rows,
+    leaves_of_runs,
     lock,
     run_of,
+    runs,
     show_time,
 )
 
-ROWS_MAX: Final = 1_000_000
-"""Of a run, where they were stored at different times."""
 WINDOWS: Final = {
     "10m": timedelta(minutes=10),
     "1h": timedelta(hours=1),
@@ -95,8 +99,11 @@ class Sealer(ConnectionOwner):
                 return
             try:
                 self._close(connection, limit)
-                while (run := self._add_run(connection, limit)) is not None:
-                    yield run
+                most = 1
+                while made := self._add_runs(connection, limit, most):
+                    yield from made
+                    few = sum(run.rows for run in made) * 2 <= ROWS_MAX
+                    most = min(len(made) * 2, RUNS_MAX) if few else len(made)
             except ChainBusy:
                 return
 
@@ -147,49 +154,63 @@ class Sealer(ConnectionOwner):
                     "closed now; sealing is tried again"
                 ) from error
 
-    def _add_run(self, connection: database.Connection, limit: datetime) -> Run | None:
-        """None: everything before the limit is sealed, or history was reopened meanwhile."""
+    def _add_runs(self, connection: database.Connection, limit: datetime, most: int) -> list[Run]:
+        """The next runs, so many at the most, in one transaction.
+
+        None of them: everything before the limit is sealed, or history was reopened meanwhile.
+        """
         with connection.transaction():
             lock(connection)
             last, since, closed_until = end_of_chain(connection)
-            until = None if closed_until is None else self._until(connection, since, min(limit, closed_until))
-            if until is None:
-                return None
+            if closed_until is None:
+                return []
+            ends = self._ends(connection, since, min(limit, closed_until), most)
+            if not ends:
+                return []
             _wait_for_writers(connection)  # those that have seen an earlier mark
-            number = 1 if last is None else last + 1
-            leaves = leaves_of_rows(connection, since, until)
+            first = 1 if last is None else last + 1
+            of_runs = leaves_of_runs(connection, since, ends)
+            words = {"version": VERSION, **encoding(connection)}
+            spans = enumerate(zip([since, *ends], ends, strict=False), start=first)
             with connection.cursor() as cursor:
-                cursor.executemany(SQL["add_leaf"], [(number, *leaf.columns) for leaf in leaves])
-            connection.execute(SQL["add_to_totals"], {"number": number})
-            words = {
-                "number": number,
-                "version": VERSION,
-                "from": since,
-                "until": until,
-                **encoding(connection),
-            }
-            connection.execute(SQL["add_run"], words)
-            return run_of(connection, number)
+                with cursor.copy(SQL["add_leaves"]) as copy:
+                    for number, leaves in enumerate(of_runs, start=first):
+                        for leaf in leaves:
+                            copy.write_row((number, *leaf.columns))
+                cursor.execute(SQL["add_to_totals"], {"first": first})
+                cursor.executemany(
+                    SQL["add_run"],
+                    [
+                        {"number": number, "from": start, "until": end, **words}
+                        for number, (start, end) in spans
+                    ],
+                )
+            return list(runs(connection, first))
 
-    def _until(
-        self, connection: database.Connection, since: datetime | None, limit: datetime
-    ) -> datetime | None:
-        """Where the next run ends. None: it is not over."""
+    def _ends(
+        self, connection: database.Connection, since: datetime | None, limit: datetime, most: int
+    ) -> list[datetime]:
+        """Where the next runs end, so many at the most. None of them: the next is not over."""
         if since is not None:
-            until = _window_end(since, self._window)
-            if until > limit:
-                return None
+            end = _window_end(since, self._window)
+            if end > limit:
+                return []
         else:
             [(first,)] = connection.execute(SQL["first_stored"], {"until": limit}).fetchall()
-            until = limit if first is None else min(limit, _window_end(first, self._window))
-        span = {"from": since, "until": until}
-        beyond = connection.execute(SQL["row_beyond"], {**span, "rows": ROWS_MAX}).fetchone()
-        if beyond is None:
-            return until
-        [(first,)] = connection.execute(SQL["first_in"], span).fetchall()
+            end = limit if first is None else min(limit, _window_end(first, self._window))
+        ends = [end]
+        while len(ends) < most and ends[-1] + self._window <= limit:
+            ends.append(ends[-1] + self._window)
+        asked = {"from": since, "until": ends[-1], "rows": ROWS_MAX}
+        found = connection.execute(SQL["row_beyond"], asked).fetchone()
+        if found is None:
+            return ends
+        beyond: datetime = found[0]
+        if ends[0] <= beyond:
+            return [end for end in ends if end <= beyond]
+        [(first,)] = connection.execute(SQL["first_in"], {"from": since, "until": end}).fetchall()
         # What one transaction stored has one time, and is not divided.
-        cut: datetime = beyond[0] if beyond[0] > first else first + timedelta(microseconds=1)
-        return cut
+        return [beyond if beyond > first else first + timedelta(microseconds=1)]
 
 
 def _wait_for_writers(connection: database.Connection) -> None:

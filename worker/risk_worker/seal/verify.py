@@ -21,8 +21,11 @@ from risk_worker.database.extension import retention_policies
 from risk_worker.database.reader import as_of_one_moment, connected
 from risk_worker.seal.chain import (
     AT_ONCE,
+    DROPPED,
     EXPIRED,
     REOPENED,
+    ROWS_MAX,
+    RUNS_MAX,
     SEALED,
     SQL,
     VERSION,
@@ -31,14 +34,18 @@ from risk_worker.seal.chain import (
     Run,
     encoding,
     end_of_chain,
-    leaves_of_rows,
+    leaves_of_runs,
     run_of,
     runs,
+    runs_of,
     sealed_leaves,
     show_time,
 )
 
 SHOWN_SEQS: Final = 200  # characters of a list of seq numbers
+
+_Sums = tuple[int, int, bytes | None]
+"""(leaves, rows, digest over the leaves); None: there is none."""
 
 Progress = Callable[[int, int, int, float], None]
 """(runs read, runs in all, rows read, seconds)"""
@@ -78,6 +85,11 @@ class Report:
     """How many of the rows retention has removed."""
     expired_until: str | None = None
     """The UTC day before which it did."""
+    dropped: int = 0
+    """How many dead letters operators have dropped."""
+    drop_entries: int = 0
+    last_drop: int = 0
+    """How many entries did so, and the number of the last."""
     head: bytes | None = None
     """Of the last entry."""
     sealed_until: datetime | None = None
@@ -94,6 +106,11 @@ class Report:
     def intact(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Whether nothing is sealed."""
+        return self.runs == 0 and self.sealed_until is None
 
 
 def verify(
@@ -123,14 +140,15 @@ def verify(
             _check_expiries(connection, report)
             report.notes += retention_policies(connection)
         wanted = range(first, last + 1) if deep else sorted(suspects)
-        began = monotonic()
-        for done, number in enumerate(wanted, start=1):
-            found, rows = _look(connection, number, trader)
+        began, done = monotonic(), 0
+        while done < len(wanted):
+            found, rows, looked_at = _look(connection, wanted[done : done + RUNS_MAX], trader)
             if found:  # rows may have expired, or a run may have been undone, since it was asked for
-                found, rows = _look(connection, number, trader)
+                found, rows, looked_at = _look(connection, wanted[done : done + RUNS_MAX], trader)
             report.findings += found
             report.rows_read += rows
             report.seconds = monotonic() - began
+            done += looked_at
             if progress is not None:
                 progress(done, len(wanted), report.rows_read, report.seconds)
     return report
@@ -153,7 +171,7 @@ def run_with_leaves(url: str, number: int, trader: str | None = None) -> tuple[R
     """A run as it was sealed. None: there is none of that number. Raises as verify() does."""
     with connected(url) as connection, as_of_one_moment(connection):
         run = run_of(connection, number)
-        return None if run is None else (run, sealed_leaves(connection, number, trader))
+        return None if run is None else (run, sealed_leaves(connection, number, number, trader)[number])
 
 
 def read_heads(lines: Sequence[str]) -> list[tuple[int, bytes]]:
@@ -195,18 +213,24 @@ def _check_chain(connection: psycopg.Connection, report: Report, first: int) -> 
     with connection.cursor("sums") as cursor:
         cursor.itersize = AT_ONCE
         asked = {"first": first, **encoding(connection)}
+        dropped = {
+            number: (count, rows, digest)
+            for number, count, rows, digest in connection.execute(SQL["sums_of_drops"], asked)
+        }
         sums = cursor.execute(SQL["sums_of_leaves"], asked)
-        return _check_entries(report, runs(connection, first), iter(sums), before, first)
+        return _check_entries(report, runs(connection, first), iter(sums), dropped, before, first)
 
 
 def _check_entries(
     report: Report,
     chain: Iterable[Run],
     sums: Iterator[tuple[int, int, int, bytes]],
+    dropped: dict[int, _Sums],
     before: Run | None,
     first: int,
 ) -> tuple[set[int], int]:
-    """sums: of the leaves of each run: (run, leaves, rows, digest), in order."""
+    """sums: of the leaves of each run: (run, leaves, rows, digest), in order. dropped: of the dead letters of
+    each entry that dropped some; what is left of it afterwards has no entry."""
     suspects = set()
     undone: dict[int, tuple[int, int]] = {}  # by an entry: the first and the last run
     rest = next(sums, None)
@@ -224,7 +248,7 @@ def _check_entries(
         while rest is not None and rest[0] < run.number:
             report.findings.append(_without_run(*rest[:3]))
             rest = next(sums, None)
-        leaves: tuple[int, int, bytes | None] = (0, 0, None)
+        leaves: _Sums = (0, 0, None)
         if rest is not None and rest[0] == run.number:
             leaves, rest = rest[1:], next(sums, None)
         if run.kind == SEALED:
@@ -245,7 +269,12 @@ def _check_entries(
                 undone[run.undone_by] = undone.get(run.undone_by, (run.number, 0))[0], run.number
         elif leaves[0]:
             report.findings.append(_of_run("leaf", run, f"{leaves[0]:,} leaves were added to it"))
-        if run.kind == EXPIRED:
+        if run.kind == DROPPED:
+            report.findings += _drop_findings(run, dropped.pop(run.number, (0, 0, None)))
+            report.dropped += run.leaves
+            report.drop_entries += 1
+            report.last_drop = run.number
+        elif run.kind == EXPIRED:
             report.expired += run.rows
             report.expired_until = run.expired_until
         elif run.kind == REOPENED:
@@ -254,9 +283,22 @@ def _check_entries(
     while rest is not None:
         report.findings.append(_without_run(*rest[:3]))
         rest = next(sums, None)
+    for number, (count, _, _) in sorted(dropped.items()):
+        what = f"{count:,} dropped dead letters have no entry {number}: they were added, or it was removed"
+        report.findings.append(Finding("seal", what, number))
     if before is not None:
         report.head, report.sealed_until = before.head, before.until
     return suspects, 0 if before is None else before.number
+
+
+def _drop_findings(entry: Run, found: _Sums) -> Iterator[Finding]:
+    if found != (entry.leaves, entry.rows, entry.digest):
+        yield _of_run(
+            "leaf",
+            entry,
+            f"what it dropped was changed: {entry.leaves:,} dead letters of {entry.rows:,} snapshots were "
+            f"dropped, there are {found[0]:,} of {found[1]:,}",
+        )
 
 
 def _link_findings(run: Run, before: Run | None, first: int) -> Iterator[Finding]:
@@ -379,16 +421,57 @@ def _check_times(connection: psycopg.Connection, report: Report, now: datetime, 
         )
 
 
-def _look(connection: database.Connection, number: int, trader: str | None) -> tuple[list[Finding], int]:
-    """Make the leaves of a run again. Returns where they differ, and how many rows were read."""
+def _look(
+    connection: database.Connection, wanted: Sequence[int], trader: str | None
+) -> tuple[list[Finding], int, int]:
+    """Make the leaves of the first of some runs again, of as many as one statement reads.
+
+    Returns (where they differ, how many rows were read, of how many of the wanted ones).
+    """
+    findings: list[Finding] = []
+    read = 0
     with as_of_one_moment(connection):
-        run = run_of(connection, number)
-        if run is None or run.kind != SEALED:
-            return [], 0
-        undone = None if run.undone_by is None else number
-        sealed = sealed_leaves(connection, number, trader)
-        found = leaves_of_rows(connection, run.since, run.until, trader, undone=undone)
-        return list(_differences(connection, run, sealed, found)), sum(leaf.rows for leaf in found)
+        chain = runs_of(connection, wanted)
+        together, looked_at = _together(map(chain.get, wanted))
+        if together:
+            sealed = sealed_leaves(connection, together[0].number, together[-1].number, trader)
+            undone = None if together[0].undone_by is None else together[0].number
+            ends = [run.until for run in together]
+            for run, found in zip(
+                together,
+                leaves_of_runs(connection, together[0].since, ends, trader, undone=undone),
+                strict=True,
+            ):
+                findings += _differences(connection, run, sealed[run.number], found)
+                read += sum(leaf.rows for leaf in found)
+    return findings, read, looked_at
+
+
+def _together(wanted: Iterable[Run | None]) -> tuple[list[Run], int]:
+    """Those of some runs that can be read with one statement: one follows the other, with not too many rows.
+
+    wanted: None: it was removed. Returns them, and how many of the wanted ones are done with by that.
+    """
+    together: list[Run] = []
+    rows = done = 0
+    for run in wanted:
+        if run is not None and run.kind == SEALED:
+            rows += run.rows
+            if together and (rows > ROWS_MAX or not _follows(run, together[-1])):
+                break
+            together.append(run)
+        done += 1
+    return together, done
+
+
+def _follows(run: Run, before: Run) -> bool:
+    """Whether a run begins where another one ends, and neither was undone."""
+    return (
+        (run.undone_by, before.undone_by, run.since) == (None, None, before.until)
+        and run.since is not None
+        and run.until is not None
+        and run.since < run.until
+    )
 
 
 def _differences(

@@ -19,7 +19,7 @@ def ledger(totals: EpochTotals | None = None, **more: Any) -> Ledger:
 
 
 def totals(report: Report) -> tuple[int, ...]:
-    apart = ("foreign", "not_retained", "known_lost", "lost_earlier")
+    apart = ("foreign", "dropped", "not_retained", "known_lost", "lost_earlier")
     return tuple(count for name, count in report.totals.items() if name not in apart)
 
 
@@ -120,6 +120,21 @@ def test_a_known_loss_that_has_expired_is_no_find() -> None:
     report = reconcile({EPOCH: 5}, {}, ledger(totals), known_losses=[loss(1, 2, 3)])
     assert (report.problems, report.totals["known_lost"]) == ([], 0)
     assert report.totals["not_retained"] == 3
+
+
+def test_what_an_operator_has_dropped_is_no_loss() -> None:
+    """As far as it is missing: what is stored after all, in flight, or was never accepted counts as that."""
+    totals = EpochTotals(5, 0, 0, 4, 0, [(2, 3), (7, 8)], 9, expired=[(2, 3)])
+    report = reconcile(
+        {EPOCH: 12}, {EPOCH: [(11, 11)]}, ledger(totals, dropped={EPOCH: [(1, 2), (8, 20)]}), known_losses=[]
+    )
+    assert report.problems == ["t1, epoch 7: lost seq 7"]
+    said = json.loads("".join(as_json(report)))
+    assert (said["dropped"], said["lost"], said["in_flight"], said["not_retained"]) == (4, 1, 1, 1)
+    report = reconcile({}, {}, ledger(dropped={EPOCH: [(1, 2)], ("t2", 1): [(1, 9)]}))
+    assert (report.problems, report.totals["dropped"], report.epochs) == ([], 0, [])
+    report = reconcile({EPOCH: 2}, {}, ledger(dropped={EPOCH: [(1, 2)]}))
+    assert "✓ Reconciled: nothing is lost, 2 were dropped by operators" in as_text(report, each_epoch=False)
 
 
 def test_losses_before_a_time_are_counted_apart() -> None:
