@@ -79,6 +79,7 @@ def test_the_wheel_holds_three_packages_and_what_is_no_code_of_them(wheel: Path)
     packages = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
     assert packages == {"risk_producer", "risk_worker", "risk_devkit"}
     assert {name.parts[0] for name in names if name.name == "py.typed"} == packages
+    assert Path("risk_worker/_ops/users.acl") in names
     for folder, suffix in (
         ("producer", "lua"),
         ("worker", "lua"),

@@ -80,7 +80,7 @@ def test_a_user_without_a_password_is_left_out(tmp_path: Path) -> None:
 def test_users_of_several_namespaces(tmp_path: Path, users: Users) -> None:
     """Keys of streams begin with one of them, and those of RQ with all in braces."""
     filled(tmp_path)
-    command = [FILE.parent / "make-users", tmp_path, "desk2,desk1,desk2", "all-"]
+    command: list[str | Path] = [FILE.parent / "make-users", tmp_path, "desk2,desk1,desk2", "all-"]
     lines = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=60
     ).stdout.splitlines()
