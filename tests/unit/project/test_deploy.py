@@ -129,8 +129,9 @@ class TestSecrets:
     def test_it_makes_every_file_that_compose_names(self, secrets: Path) -> None:
         files = {each["file"] for each in COMPOSE["secrets"].values()}
         for_others = {f"redis_{name.replace('-', '_')}_password" for name in permissions.roles()}
-        assert files == {f"./secrets/{path.name}" for path in secrets.iterdir() if path.name not in for_others}
-        assert for_others <= {path.name for path in secrets.iterdir()}
+        made = {path.name for path in secrets.iterdir()}
+        assert files == {f"./secrets/{name}" for name in made - for_others}
+        assert for_others <= made
         assert all(each["file"] == f"./secrets/{name}" for name, each in COMPOSE["secrets"].items())
         assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
@@ -149,11 +150,14 @@ class TestSecrets:
 
     def test_urls_and_users_follow_the_passwords_of_redis(self, tmp_path: Path) -> None:
         make_secrets(tmp_path, {})
-        (tmp_path / "redis_worker_password").write_text("changed1")
+        worker = tmp_path / "redis_worker_password"
+        worker.write_text("changed1\n")  # as an editor leaves it, for its owner alone
+        worker.chmod(0o600)
         make_secrets(tmp_path, {})
+        assert worker.stat().st_mode & 0o777 == 0o644
         assert (tmp_path / "worker_url").read_text() == "redis://worker:changed1@redis:6379/0"
         assert f"user worker on #{sha256(b'changed1').hexdigest()} " in (tmp_path / "redis_users").read_text()
-        (tmp_path / "redis_worker_password").write_text("p@ss")
+        worker.write_text("p@ss")
         refused = make_secrets(tmp_path, {})
         assert refused.returncode == 1
         assert "letters and digits" in refused.stderr
