@@ -65,6 +65,15 @@ def test_the_file_as_it_is_starts_no_server(make_valkey: MakeValkey) -> None:
         make_valkey(aclfile=str(FILE))
 
 
+def test_a_folder_without_passwords_makes_no_file(tmp_path: Path) -> None:
+    for words in ([], [tmp_path], [tmp_path / "nowhere"]):
+        done = subprocess.run(
+            [FILE.parent / "make-users", *words], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "usage: make-users FOLDER" in done.stderr
+
+
 def test_a_user_without_a_password_is_left_out(tmp_path: Path) -> None:
     lines = filled(tmp_path, names=["admin", "trader"]).splitlines()
     assert [line.split()[:3] for line in lines] == [
