@@ -30,6 +30,7 @@ from risk_worker.stream.follow import Follower, Outage
 from risk_worker.stream.outages import LONGEST_WAIT_S
 from risk_worker.stream.source import StreamSource
 from tests.support.clock import FakeClock
+from tests.support.desks import Desks
 from tests.support.factory import payload
 from tests.support.servers import server_folder
 from tests.support.wait import wait_until
@@ -599,3 +600,20 @@ def test_a_follower_sees_every_node_and_goes_on_without_one(client: Any, cluster
         wait_until(lambda: sees({*away, *others}), 20, "all partitions again")
         assert away <= {each for bad, each in outages if not bad}
         assert others.isdisjoint(each for _, each in outages)
+
+
+@pytest.mark.system
+def test_several_namespaces_on_a_cluster(
+    cluster: ValkeyCluster, client: RedisClient, database_url: str
+) -> None:
+    """Partitions of one number are on one node, whichever namespace they are of."""
+    environ = {"REDIS_URL": cluster.url, "RQ_REDIS_URL": "redis://127.0.0.1:1", "POSTGRES_URL": database_url}
+    desks = Desks(environ, "desk1", "desk2", partitions=PARTITIONS)
+    traders = [f"t{number}" for number in range(2 * PARTITIONS)]
+    desks.push("desk1", *traders)
+    assert desks.drain() == len(traders)
+    desks.push("desk2", *traders, "own")
+    assert desks.drain() == 1 + len(traders)
+    desks.compare()
+    found = desks.verify()
+    assert (found["stored"], found["dead"], found["reconciled"]) == (1 + len(traders), len(traders), True)
