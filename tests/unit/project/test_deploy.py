@@ -25,7 +25,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if service["image"].startswith("riskstream:")}
 SETTINGS = {meta["env"]: meta for meta in Settings.declared().values()}
-DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD"}
+DASHBOARD_ENV = {"RQ_DASHBOARD_USERNAME", "RQ_DASHBOARD_PASSWORD", "RQ_DASHBOARD_PASSWORD_FILE"}
 
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*$")
 
@@ -98,7 +98,7 @@ def test_no_password_stands_in_a_command() -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_setting_is_known(name: str) -> None:
-    allowed = set(SETTINGS) | (DASHBOARD_ENV if name == "dashboard" else set())
+    allowed = Settings.variables() | (DASHBOARD_ENV if name == "dashboard" else set())
     assert set(OWN[name].get("environment", {})) <= allowed
 
 
@@ -409,7 +409,8 @@ def test_the_builder_gets_what_the_wheel_needs_and_nothing_secret() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert let_in == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "producer", "worker", "db"}
+    texts = {"pyproject.toml", "README.md", "LICENSE", "THIRD-PARTY.txt"}
+    assert let_in == texts | {"locks", "producer", "worker", "db"}
     assert all((ROOT / name).exists() for name in let_in)
 
 

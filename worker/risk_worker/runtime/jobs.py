@@ -49,6 +49,18 @@ _partition_outages: Final = PartitionOutages()
 Over = Callable[[source.StreamSource], bool]
 
 
+_settings: Settings | None = None
+
+
+def use(settings: Settings | None) -> None:
+    """The settings of the worker of this process, for its jobs; None: each reads them from the environment.
+
+    A worker reads them once: a file with a secret may be replaced, or gone, before the next time slice.
+    """
+    global _settings
+    _settings = settings
+
+
 def partitions_of(share: int, shares: int, partitions: int) -> range:
     """The partitions of a share: share, share + shares, share + 2 * shares, ... below partitions."""
     return range(share, partitions, shares)
@@ -59,7 +71,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
 
     Returns how many entries were stored.
     """
-    settings = Settings.load()
+    settings = _settings or Settings.load()
     width = _width(settings)
     partitions = partitions_of(share, shares, width)
     if until_empty:
@@ -70,7 +82,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job of versions before the shares, while some of them run beside this one."""
-    return drain_share(partition, known.width(Settings.load().partitions), until_empty)
+    return drain_share(partition, known.width((_settings or Settings.load()).partitions), until_empty)
 
 
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
