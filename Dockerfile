@@ -4,11 +4,13 @@
 FROM python:3.13.9-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt build hatchling \
-    && python -m build --wheel --no-isolation --outdir /dist
+# What is installed is named by version and digest (locks/), and nothing else is fetched.
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement locks/build.txt \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 RUN python -m venv /opt/riskstream \
-    && /opt/riskstream/bin/pip install --no-cache-dir --constraint constraints.txt \
-        "$(ls /dist/riskstream-*.whl)[worker]"
+    && /opt/riskstream/bin/pip install --no-cache-dir --require-hashes --requirement locks/worker.txt \
+    && /opt/riskstream/bin/pip install --no-cache-dir --no-deps --no-index /dist/riskstream-*.whl
 
 FROM python:3.13.9-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin riskstream

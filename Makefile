@@ -1,25 +1,27 @@
-# Everything runs in .venv, which `make` builds by itself from pyproject.toml and constraints.txt.
+# Everything runs in .venv, which `make` builds by itself: what locks/ names, by version and digest, and riskstream.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Stamps of what is installed: for everything; and for the demo, which does with less where that is all there is.
 DEV    := $(VENV)/.installed-dev
+PIP    := --quiet --disable-pip-version-check
 DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo up test test-system check bench bench-large save-cost growth bounds chaos soak reference clean
+.PHONY: help install demo up test test-system check bench bench-large save-cost growth bounds chaos soak lock reference clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(DEV) ## build .venv with everything the project needs
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml locks/%.txt locks/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "riskstream needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install $(PIP) --require-hashes -r locks/build.txt -r locks/$*.txt
+	$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(DEMO) ## the whole thing on embedded servers: traders, a worker killed half-way, the reconciliation
@@ -58,6 +60,11 @@ growth: $(DEV) ## rates, waits, processor time as things grow, into docs/growth.
 bounds: $(DEV) ## measure what docs/reliability.md promises, and write it beside the promises: 25 minutes
 	$(BIN)/python -m benchmarks.partitions
 	RISK_TEST_BOUNDS=1 $(BIN)/pytest -m bounds
+
+lock: $(DEV) ## write locks/, the digests of dbmate and THIRD-PARTY.txt from constraints.txt
+	$(BIN)/python -m locks
+	$(MAKE) install
+	$(BIN)/python -m locks.notices
 
 reference: $(DEV) ## write docs/reference from the code
 	$(BIN)/python -m docs.generate

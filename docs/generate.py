@@ -190,6 +190,7 @@ READERS: Final = {
         "workers",
     ),
     "RISK_MIGRATE": "workers",
+    "RISK_DBMATE": "workers, migrate, import-original",
     "RISK_SEAL_EVERY": "workers, seal run",
     "RISK_COMPRESS_AFTER": "timescale",
     "RISK_RETAIN_FOR": "workers, retain, timescale status",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from risk_devkit.embedded import Watchdog
-from risk_producer.settings import CONFIG_FILE, Settings
+from risk_producer.settings import without_settings
 
 STOP_TIMEOUT_S: Final = 15.0
 
@@ -72,11 +72,18 @@ class Child:
         return "\n".join(self.log.splitlines()[-lines:])
 
 
-def environment(redis_url: str, database_url: str) -> dict[str, str]:
-    """Ours, without any setting, and with these servers: a child must never meet a database of another."""
-    settings = Settings.variables() | {CONFIG_FILE}
-    kept = {name: value for name, value in os.environ.items() if name not in settings}
-    return {**kept, "REDIS_URL": redis_url, "POSTGRES_URL": database_url}
+def environment(redis_url: str, database_url: str, *, dashboard: bool = False) -> dict[str, str]:
+    """Ours, without any setting, and with these servers: a child must never meet a database of another.
+
+    dashboard: with the login of the dashboard, which no other child needs.
+    """
+    login = {name: value for name, value in os.environ.items() if name.startswith("RQ_DASHBOARD_")}
+    return {
+        **without_settings(os.environ),
+        **(login if dashboard else {}),
+        "REDIS_URL": redis_url,
+        "POSTGRES_URL": database_url,
+    }
 
 
 def exports(redis_url: str, database_url: str) -> list[str]:

@@ -180,7 +180,9 @@ class Demo:
 
     def _start(self, name: str, module: list[str]) -> Child:
         log = self._data / "logs" / f"{name}.log"
-        child = Child(name, module, environment(self._redis_url, self._database_url), log)
+        child = Child(
+            name, module, environment(self._redis_url, self._database_url, dashboard=name == "dashboard"), log
+        )
         self._stack.callback(child.stop)
         return child
 

@@ -32,6 +32,7 @@ import psutil  # type: ignore[import-untyped]
 
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
+from risk_producer.settings import without_settings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -555,6 +556,7 @@ class Watchdog:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            env={"PATH": os.defpath},
             start_new_session=True,
         )
 
@@ -629,8 +631,9 @@ def _allow(path: Path, bits: int) -> None:
 
 
 def _server_environment() -> dict[str, str]:
-    """Ours, without what would change how Postgres starts; messages in English, for the log's tail."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    """Ours, without what would change how Postgres starts, and without the secrets of other servers; messages
+    in English, for the log's tail."""
+    kept = {name: value for name, value in without_settings(os.environ).items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C"}
 
 

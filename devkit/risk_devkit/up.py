@@ -148,7 +148,12 @@ class Up:
         self._starts[name] += 1
         again = f"-{self._starts[name]}" if self._starts[name] > 1 else ""  # the log of the first one stays
         log = self._data / "logs" / f"{name}{again}.log"
-        child = Child(name, ["risk_worker", name, *options], environment(*self._urls), log)
+        child = Child(
+            name,
+            ["risk_worker", name, *options],
+            environment(*self._urls, dashboard=name == "dashboard"),
+            log,
+        )
         self._stack.callback(child.stop)
         self._children[name] = (child, monotonic())
 

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 TEXT: Final = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
-# What a URL has between its user and its host: messages of other libraries may quote one.
-_PASSWORD: Final = re.compile(r"(://[^\s:/@]*:)[^\s@/]+@")
+# What a URL has between its user and the last @, which a password may hold that was not escaped: messages of
+# other libraries may quote one.
+_PASSWORD: Final = re.compile(r"(://[^\s:/@]*:)\S+@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 

@@ -139,13 +139,15 @@ def shown(settings: msgspec.Struct) -> dict[str, str]:
 
 def misspelt(struct: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting -> the setting that is spelt almost like it."""
-    known = [CONFIG_FILE, *variables(struct)]
+    known = {CONFIG_FILE, *variables(struct)}
+    alike: dict[str, list[str]] = {}  # by what they begin with: MY_REDIS_URL is another program's
+    for each in sorted(known):
+        alike.setdefault(each[0], []).append(each)
     return {
         name: meant
         for name in environ
         if name not in known and name not in _OTHERS
-        for meant in get_close_matches(name.upper(), known, n=1, cutoff=_SIMILAR)
-        if name[:1].upper() == meant[0]  # MY_REDIS_URL is another program's
+        for meant in get_close_matches(name.upper(), alike.get(name[:1].upper(), []), n=1, cutoff=_SIMILAR)
     }
 
 
@@ -157,7 +159,8 @@ def _read_file(path: str | None, known: Mapping[str, Mapping[str, Any]]) -> dict
         raw = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{CONFIG_FILE} names {path!r}, which cannot be read: {why}") from None
+        shown = mask(path) if "://" in path else path  # a URL may have come where none is expected
+        raise ConfigurationError(f"{CONFIG_FILE} names {shown!r}, which cannot be read: {why}") from None
     try:
         content = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -168,6 +168,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "What a starting worker does where a migration is pending: it applies it (auto), or ends (never)",
         ),
     ] = "auto"
+    dbmate: Annotated[
+        str | None,
+        env(
+            "RISK_DBMATE",
+            "Path of a dbmate of your own, which migrations are applied with; default: the one that is "
+            "installed with riskstream, whose digest is checked",
+        ),
+    ] = None
     seal_every: Annotated[
         Literal["off", "10m", "1h", "6h", "1d"],
         env("RISK_SEAL_EVERY", "How much time one seal of history covers; off: the worker does not seal"),
@@ -488,6 +496,16 @@ def check_arguments(*, database_url: str | None = None, **arguments: Any) -> Non
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting -> the setting that is spelt almost like it."""
     return declare.misspelt(Settings, environ)
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What is neither a setting nor a login of the dashboard: for programs that need none of them."""
+    ours = Settings.variables() | {declare.CONFIG_FILE}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ours and not name.startswith("RQ_DASHBOARD_")
+    }
 
 
 def warn_of_misspelt() -> None:

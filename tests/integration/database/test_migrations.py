@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import sys
@@ -221,30 +222,53 @@ class TestThePassword:
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
-    def test_is_not_in_the_command_line(
-        self, password_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_is_not_in_the_command_line(self, password_url: str, tmp_path: Path) -> None:
+        """Nor in the URL: dbmate writes that into the command line of pg_dump."""
         self.stub(tmp_path, "")
-        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
         for do in (migrations.up, migrations.down, migrations.status):
-            do(password_url)
+            do(password_url, program=str(tmp_path / "dbmate"))
             report = json.loads((tmp_path / "report.json").read_text())
-            assert not any(secret in report["line"] for secret in self.SAID)
-            assert "pass%2Fword%20%40" in report["env"]["DATABASE_URL"]
+            assert report["env"].pop("PGPASSWORD") == "pass/word @"
+            assert not any(secret in str(report) for secret in self.SAID)
+
+    def test_is_not_in_the_command_line_of_pg_dump(
+        self,
+        password_url: str,
+        empty_database_url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with psycopg.connect(password_url) as connection:
+            version, role = connection.info.server_version // 10_000, connection.info.user
+        [real] = migrations._pg_dump_folder(version, os.environ["PATH"])
+        program = tmp_path / "pg_dump"
+        program.write_text(
+            f"#!/bin/sh\ntr '\\0' '\\n' </proc/$$/cmdline >>{tmp_path}/report\nexec {real}/pg_dump \"$@\"\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        with psycopg.connect(empty_database_url, autocommit=True) as connection:
+            connection.execute(f"GRANT CREATE ON SCHEMA public TO {role}".encode())
+            try:
+                assert "schema_migrations" in migrations.schema_of(password_url)
+            finally:
+                connection.execute(f"DROP OWNED BY {role}".encode())
+        report = (tmp_path / "report").read_text()
+        assert "--schema-only" in report
+        assert not any(secret in report for secret in self.SAID)
 
     def test_is_masked_in_what_dbmate_prints(
         self,
         password_url: str,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         self.stub(
-            tmp_path, "sys.exit('Error: cannot use ' + os.environ['DATABASE_URL'] + ' or pass/word @')\n"
+            tmp_path,
+            "sys.exit('Error: cannot use postgres://u:pass%2Fword%20%40@h or ' + os.environ['PGPASSWORD'])\n",
         )
-        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
         with pytest.raises(MigrationError, match="cannot use") as caught:
-            migrations.up(password_url)
+            migrations.up(password_url, program=str(tmp_path / "dbmate"))
         assert str(caught.value).count("***") == 2
         assert not any(secret in str(caught.value) + caplog.text for secret in self.SAID)
 

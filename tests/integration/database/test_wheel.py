@@ -76,6 +76,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 def test_the_wheel_holds_three_packages_and_what_is_no_code_of_them(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = [Path(name) for name in archive.namelist()]
+    assert "THIRD-PARTY.txt" in {name.name for name in names if "licenses" in name.parts}
     packages = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
     assert packages == {"risk_producer", "risk_worker", "risk_devkit"}
     assert {name.parts[0] for name in names if name.name == "py.typed"} == packages

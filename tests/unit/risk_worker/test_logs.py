@@ -46,7 +46,12 @@ def test_json_has_the_traceback() -> None:
 @pytest.mark.parametrize("form", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
 @pytest.mark.parametrize(
     "url",
-    ["redis://:s3cret@host:6379/0", "postgresql://user:s3cret@host/risk", "a rediss://u:s3cret@h, and more"],
+    [
+        "redis://:s3cret@host:6379/0",
+        "postgresql://user:s3cret@host/risk",
+        "a rediss://u:s3cret@h, and more",
+        "redis://:a/s3cret@b:s3cret@host",
+    ],
 )
 def test_a_password_in_a_url_is_masked(form: logging.Formatter, url: str) -> None:
     line = form.format(record("cannot use %s", url))

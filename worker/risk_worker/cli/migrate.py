@@ -17,7 +17,8 @@ def up() -> None:
     """Apply what has not been applied yet."""
     from risk_worker.database import migrations
 
-    click.echo(migrations.up(settings_and_log().require_database_url()))
+    chosen = settings_and_log()
+    click.echo(migrations.up(chosen.require_database_url(), program=chosen.dbmate))
 
 
 @migrate.command()
@@ -36,7 +37,9 @@ def down(drop_rows: int) -> None:
     """
     from risk_worker.database import migrations
 
-    click.echo(migrations.down(settings_and_log().require_database_url(), drop_rows=drop_rows))
+    chosen = settings_and_log()
+    url = chosen.require_database_url()
+    click.echo(migrations.down(url, drop_rows=drop_rows, program=chosen.dbmate))
 
 
 @migrate.command()
@@ -44,7 +47,8 @@ def status() -> None:
     """Show which migrations are applied."""
     from risk_worker.database import migrations
 
-    click.echo(migrations.status(settings().require_database_url()))
+    chosen = settings()
+    click.echo(migrations.status(chosen.require_database_url(), program=chosen.dbmate))
 
 
 @migrate.command()
@@ -53,7 +57,7 @@ def new(name: str) -> None:
     """Make an empty migration in ./db/migrations."""
     from risk_worker.database import migrations
 
-    click.echo(migrations.new(name))
+    click.echo(migrations.new(name, program=settings().dbmate))
 
 
 @migrate.command()
@@ -61,4 +65,5 @@ def dump() -> None:
     """Write ./db/schema.sql from the database."""
     from risk_worker.database import migrations
 
-    click.echo(migrations.dump(settings().require_database_url()))
+    chosen = settings()
+    click.echo(migrations.dump(chosen.require_database_url(), program=chosen.dbmate))

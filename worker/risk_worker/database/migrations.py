@@ -2,7 +2,8 @@
 
 The database's URL is libpq's, as everywhere else; dbmate has another driver with other words for the same,
 so psycopg connects once, and what that connection turned out to be is handed to dbmate in its driver's words.
-dbmate gets it in its environment: every user of the machine can read a command line.
+dbmate gets it in its environment, and the password apart from it: every user of the machine can read a
+command line, and dbmate writes its URL into that of pg_dump.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import importlib.util
 import logging
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,8 +29,8 @@ from risk_producer import tls
 from risk_producer.contract.statements import statements
 from risk_producer.errors import RiskError
 from risk_producer.settings.urls import mask
-from risk_worker import installation
 from risk_worker.database import connection as database
+from risk_worker.database import dbmate
 from risk_worker.database.extension import look
 from risk_worker.database.sqlstate import Disposition, classify_error, classify_refusal
 
@@ -77,19 +76,27 @@ class DatabaseAway(MigrationError):
     """The database cannot be reached just now, or the connection was cut: it may be tried again."""
 
 
-def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0, apply: bool = True) -> str:
+def up(
+    url: str,
+    *,
+    folder: Path | None = None,
+    timeout_s: float = 0.0,
+    apply: bool = True,
+    program: str | None = None,
+) -> str:
     """Apply what has not been applied yet. Two at the same moment wait for each other.
 
     Where nothing is pending, a role needs no more than SELECT on schema_migrations.
     timeout_s: how long a database is waited for that is not there yet, or cuts the connection meanwhile.
-    apply: False: what is pending is an error. Returns what was done, for the user. Raises MigrationError.
+    apply: False: what is pending is an error. program: the dbmate to run, here and below; None: the one
+    that is installed with riskstream. Returns what was done, for the user. Raises MigrationError.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         if timeout_s:
             wait_for(url, max(0.0, deadline - time.monotonic()))
         try:
-            return _up(url, folder, apply)
+            return _up(url, folder, apply, program)
         except DatabaseAway as error:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -98,7 +105,7 @@ def up(url: str, *, folder: Path | None = None, timeout_s: float = 0.0, apply: b
             _pause(remaining)
 
 
-def _up(url: str, folder: Path | None, apply: bool) -> str:
+def _up(url: str, folder: Path | None, apply: bool, program: str | None) -> str:
     with _connected(url) as connection:
         _check_rights(connection)
         applied_before = _refuse_foreign_tables(connection)
@@ -111,7 +118,7 @@ def _up(url: str, folder: Path | None, apply: bool) -> str:
             "riskstream migrate up, then riskstream grants --apply, as the owner of the tables"
         )
     # "migrate", not dbmate's "up": that would also create the database, and must look into another for it.
-    done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder)
+    done = _dbmate(url, "--no-dump-schema", "--migration-lock", "migrate", folder=folder, given=program)
     applied = re.findall(r"^Applied: (\S+)", done, re.MULTILINE)
     if not applied:
         return "Nothing to apply"
@@ -126,7 +133,7 @@ class RowsWouldBeDropped(MigrationError):
     """Taking the migration back drops rows, and not so many as were allowed for; nothing was changed."""
 
 
-def down(url: str, *, drop_rows: int = 0, folder: Path | None = None) -> str:
+def down(url: str, *, drop_rows: int = 0, folder: Path | None = None, program: str | None = None) -> str:
     """Take the latest migration back, with the data that only it has a place for.
 
     drop_rows: how many rows that may drop, exactly. Returns what was done, for the user. Raises
@@ -142,7 +149,7 @@ def down(url: str, *, drop_rows: int = 0, folder: Path | None = None) -> str:
             "as they are (docs/upgrade.md). If these rows are to be dropped: riskstream migrate down "
             f"--drop-rows {total}"
         )
-    done = _dbmate(url, "--no-dump-schema", "rollback", folder=folder)
+    done = _dbmate(url, "--no-dump-schema", "rollback", folder=folder, given=program)
     return "\n".join(f"Took back {name}" for name in re.findall(r"^Rolled back: (\S+)", done, re.MULTILINE))
 
 
@@ -175,9 +182,9 @@ def tables_dropped_by(migration: str) -> set[str]:
     return {*shortened, *(table.strip() for tables in dropped for table in tables.split(","))}
 
 
-def status(url: str, *, folder: Path | None = None) -> str:
+def status(url: str, *, folder: Path | None = None, program: str | None = None) -> str:
     """Which migrations are applied, as dbmate prints it. Raises MigrationError."""
-    return _dbmate(url, "status", folder=folder)
+    return _dbmate(url, "status", folder=folder, given=program)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,30 +210,30 @@ def compare(connection: psycopg.Connection) -> Applied:
     )
 
 
-def new(name: str, *, folder: Path | None = None) -> str:
+def new(name: str, *, folder: Path | None = None, program: str | None = None) -> str:
     """Make an empty migration in ./db/migrations. Returns its path. Raises MigrationError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", name):
         raise MigrationError(f"a migration's name is made of a-z, 0-9 and _, like add_index; got {name!r}")
     folder = _folder_here(folder)
     before = set(folder.glob("*.sql"))
-    _run("new", name, folder=folder, environment={})
+    _run("new", name, folder=folder, environment={}, given=program)
     [made] = set(folder.glob("*.sql")) - before
     return str(made)
 
 
-def dump(url: str, *, folder: Path | None = None) -> str:
+def dump(url: str, *, folder: Path | None = None, program: str | None = None) -> str:
     """Write ./db/schema.sql from the database. Returns its path. Raises MigrationError."""
     folder = _folder_here(folder)
     schema = folder.parent / "schema.sql"
-    schema.write_text(schema_of(url, folder=folder))
+    schema.write_text(schema_of(url, folder=folder, program=program))
     return str(schema)
 
 
-def schema_of(url: str, *, folder: Path | None = None) -> str:
+def schema_of(url: str, *, folder: Path | None = None, program: str | None = None) -> str:
     """The database's schema as SQL: the same text for the same schema, whenever and wherever it is dumped."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "schema.sql"
-        _dbmate(url, "--schema-file", str(made), "dump", *_DUMP_ARGUMENTS, folder=folder)
+        _dbmate(url, "--schema-file", str(made), "dump", *_DUMP_ARGUMENTS, folder=folder, given=program)
         lines = made.read_text().splitlines()
     if any("SET (pg_attver" in line for line in lines):
         log.warning(
@@ -354,18 +361,23 @@ def _one_line(error: psycopg.Error) -> str:
     return message if refused is None else f"{message} ({refused.reason})"
 
 
-def _dbmate(url: str, *arguments: str, folder: Path | None) -> str:
+def _dbmate(url: str, *arguments: str, folder: Path | None, given: str | None) -> str:
     """Run dbmate on the database. Returns what it printed."""
     with _connected(url) as connection:
         secret = connection.info.password
         environment = {"DATABASE_URL": _lib_pq_url(connection), "PGTZ": "UTC"}
         version = connection.info.server_version // 10_000
-    return _run(*arguments, folder=folder, environment=environment, secret=secret, version=version)
+    if secret:
+        environment["PGPASSWORD"] = secret
+    return _run(
+        *arguments, folder=folder, environment=environment, given=given, secret=secret, version=version
+    )
 
 
 def _lib_pq_url(connection: psycopg.Connection) -> str:
     """What psycopg connected to, in the words of dbmate's driver, which has its own ways with sslmode prefer
-    and allow, lists of hosts and service files: libpq has chosen by now, and dbmate gets the choice.
+    and allow, lists of hosts and service files: libpq has chosen by now, and dbmate gets the choice. The
+    password is not in it.
 
     Raises MigrationError."""
     info = connection.info
@@ -386,22 +398,26 @@ def _lib_pq_url(connection: psycopg.Connection) -> str:
     query |= {"host": info.hostaddr or info.host, "port": str(info.port)}
     if query["sslmode"] == "verify-full":  # a certificate is made out to the name
         query |= {"host": info.host, "hostaddr": info.hostaddr}
-    password = f":{quote(info.password, safe='')}" if info.password else ""
     name = quote(info.dbname, safe="")
-    return f"postgres://{quote(info.user, safe='')}{password}@/{name}?{urlencode(query, quote_via=quote)}"
+    return f"postgres://{quote(info.user, safe='')}@/{name}?{urlencode(query, quote_via=quote)}"
 
 
 def _run(
-    *arguments: str, folder: Path | None, environment: dict[str, str], secret: str = "", version: int = 0
+    *arguments: str,
+    folder: Path | None,
+    environment: dict[str, str],
+    given: str | None,
+    secret: str = "",
+    version: int = 0,
 ) -> str:
-    program = _dbmate_program()
+    try:
+        program = dbmate.program(given)
+    except dbmate.DbmateUnusable as error:
+        raise MigrationError(str(error)) from None
     folder = folder or _folder()
     if not folder.is_dir():
         raise MigrationError(f"there is no folder {folder} with migrations")
-    # psycopg has applied the settings for Postgres in our environment; dbmate's driver would refuse some of
-    # them. The same goes for a file .env.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DBMATE_"))}
-    path = kept.get("PATH", os.defpath)
+    path = os.environ.get("PATH", os.defpath)
     if version:
         path = os.pathsep.join([*_pg_dump_folder(version, path), path])
     command = [str(program), "--env-file", os.devnull, "--migrations-dir", str(folder), *arguments]
@@ -412,7 +428,9 @@ def _run(
             capture_output=True,
             text=True,
             errors="replace",
-            env={**kept, **environment, "PATH": path},
+            # psycopg has applied the settings for Postgres in our environment; dbmate's driver would refuse
+            # some of them. The same goes for a file .env.
+            env=dbmate.environment(**environment, PATH=path),
             timeout=DBMATE_TIMEOUT_S,
             check=False,
         )
@@ -453,17 +471,6 @@ def _folder_here(folder: Path | None) -> Path:
     return folder
 
 
-def _dbmate_program() -> Path:
-    """Of the same environment as this Python, else of PATH."""
-    beside = Path(sys.executable).parent / "dbmate"
-    if beside.is_file():
-        return beside
-    found = shutil.which("dbmate")
-    if found is None:
-        raise MigrationError(f"dbmate is not installed; run: {installation.to_install('worker')}")
-    return Path(found)
-
-
 def _pg_dump_folder(version: int, path: str) -> list[str]:
     """The folder of the pg_dump to use for a server of this major version.
 
@@ -483,7 +490,14 @@ def _pg_dump_folder(version: int, path: str) -> list[str]:
 def _version_of(pg_dump: Path) -> int:
     """Its major version; 0 where it does not say."""
     try:
-        done = subprocess.run([pg_dump, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            [pg_dump, "--version"],
+            capture_output=True,
+            text=True,
+            env=dbmate.environment(),
+            timeout=10,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 0
     found = re.search(r"\b(\d+)(\.|devel|beta|rc|\b)", done.stdout)

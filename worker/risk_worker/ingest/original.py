@@ -95,7 +95,7 @@ def take_over(
         raise ImportImpossible(
             "the tables of the original are in use: stop the programs that write to them, and try again"
         ) from error
-    report(migrations.up(url))
+    report(migrations.up(url, program=settings.dbmate))
     with connected(url) as connection, connection.transaction():
         imported = _copy(connection, leave_out=leave_out)
     if imported.new_states and settings.redis_url is not None:

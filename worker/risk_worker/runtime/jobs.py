@@ -53,6 +53,18 @@ _partition_outages: Final = PartitionOutages()
 Over = Callable[[source.StreamSource], bool]
 
 
+_settings: Settings | None = None
+
+
+def use(settings: Settings | None) -> None:
+    """The settings of the worker of this process, for its jobs; None: each reads them from the environment.
+
+    A worker reads them once: a file with a secret may be replaced, or gone, before the next time slice.
+    """
+    global _settings
+    _settings = settings
+
+
 def partitions_of(share: int, shares: int, partitions: Sequence[int]) -> Sequence[int]:
     """Those of a share: of all the one at place share, at share + shares, share + 2 * shares, ..."""
     return partitions[share::shares]
@@ -63,7 +75,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
 
     Returns how many entries were stored.
     """
-    settings = Settings.load()
+    settings = _settings or Settings.load()
     everything = _partitions(settings)
     partitions = partitions_of(share, shares, everything)
     if until_empty:
@@ -74,7 +86,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
 
 def drain_partition(partition: int, until_empty: bool = False) -> int:
     """The job of versions before the shares, while some of them run beside this one."""
-    settings = Settings.load()
+    settings = _settings or Settings.load()
     return drain_share(partition, len(known.numbers(settings.keyspace, settings.partitions)), until_empty)
 
 

@@ -168,6 +168,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 pause_s = min(2 * pause_s, PAUSES_S[1])
                 self.name = _new_name()  # the old name is taken until its key expires
         finally:
+            jobs.use(None)
             if self._supervisor is not None:
                 self._supervisor.stop()
             if self._sealing is not None:
@@ -297,11 +298,17 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         rq_prefix.agree(settings.keyspace)
-        migrations.up(database_url, timeout_s=migrations.WAIT_TIMEOUT_S, apply=settings.migrate == "auto")
+        migrations.up(
+            database_url,
+            timeout_s=migrations.WAIT_TIMEOUT_S,
+            apply=settings.migrate == "auto",
+            program=settings.dbmate,
+        )
         may_retain = _check_rights(settings)
         if settings.assigns_traders:
             _name_unassigned(database_url)
         self._settings = settings
+        jobs.use(settings)
         identity = _read_identity(database_url)
         self._claim(settings, identity)
         self._scheduler = DrainScheduler(

@@ -43,7 +43,7 @@ def test_new_and_dump_write_below_the_current_folder(tmp_path: Path, monkeypatch
     here = tmp_path / "db" / "migrations"
     here.mkdir(parents=True)
     assert Path(migrations.new("x")).parent == here
-    monkeypatch.setattr(migrations, "schema_of", lambda _url, *, folder: f"-- of {folder}\n")
+    monkeypatch.setattr(migrations, "schema_of", lambda _url, *, folder, program: f"-- of {folder}\n")
     assert migrations.dump("postgresql://u@h/x") == str(tmp_path / "db" / "schema.sql")
     assert (tmp_path / "db" / "schema.sql").read_text() == f"-- of {here}\n"
 
@@ -101,11 +101,12 @@ def test_says_that_dbmate_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         migrations.new("x", folder=tmp_path)
 
 
-def test_a_broken_dbmate_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dbmate").write_text("not a program")
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+def test_a_broken_dbmate_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "dbmate"
+    program.write_text("not a program")
+    program.chmod(0o755)
     with pytest.raises(MigrationError, match="dbmate cannot be run: "):
-        migrations.new("x", folder=tmp_path)
+        migrations.new("x", folder=tmp_path, program=str(program))
 
 
 def test_the_files_have_both_ways_and_stand_in_order() -> None:

@@ -1,0 +1,1 @@
+"""What is installed, by version and digest; and whose licences it has."""
