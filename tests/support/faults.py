@@ -548,7 +548,7 @@ _ALL = (
         failing={"both database"},
         doctor=OTHER,
         worker="as it is another database's",
-        also=("has not been drained for", NO_RECONCILIATION),
+        also=("has not been drained for", "The worker cannot compare partition 1", NO_RECONCILIATION),
         ready="",
         alerts={"RiskNothingStored"},
     ),
