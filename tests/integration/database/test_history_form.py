@@ -10,6 +10,7 @@ from psycopg import errors
 
 from risk_devkit.embedded import EmbeddedPostgres
 from risk_worker.database import migrations
+from risk_worker.database.columns import COLUMNS
 from risk_worker.database.migrations import MigrationError
 from risk_worker.database.store import PostgresStore
 from risk_worker.drain.batch import Outcome, decode_entries
@@ -139,9 +140,14 @@ def test_rows_and_what_was_made_on_the_table_are_kept(older_url: str) -> None:
 
 def test_a_replay_of_what_was_moved_is_a_no_op(older_url: str) -> None:
     batch = decode_entries(STREAM, [entry(number, payload("t1", number)) for number in (1, 2)])
+    places = ", ".join(["%s"] * len(COLUMNS))
+    insert = f"INSERT INTO risk_state_history ({', '.join(COLUMNS)}) VALUES ({places})"
+    with psycopg.connect(older_url) as db, db.cursor() as cursor:
+        cursor.executemany(
+            insert.encode(), [[getattr(row.snapshot, name) for name in COLUMNS] for row in batch.rows]
+        )
+    migrations.up(older_url)
     with PostgresStore(older_url) as store:
-        store.save(batch)
-        migrations.up(older_url)
         assert store.save(batch) == Outcome([], duplicates=2)
 
 
