@@ -66,6 +66,28 @@ def draw(growth: Mapping[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure).print_figure(path, dpi=100)
 
 
+def draw_verify(seconds: Mapping[int, Sequence[float]], path: Path) -> None:
+    """How long `riskstream verify` takes. seconds: of each run, by the number of sealed rows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    rows, times = list(seconds), [sorted(each) for each in seconds.values()]
+    medians = [each[len(each) // 2] for each in times]
+    axes.fill_between(rows, [each[0] for each in times], [each[-1] for each in times], color=_BLUE, alpha=0.15)
+    axes.plot(rows, medians, color=_BLUE, marker="o")
+    axes.set_xscale("log")
+    axes.set_xticks(rows, [_short(each) for each in rows])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1.5 * max(each[-1] for each in times))
+    axes.set_xlabel("sealed rows")
+    axes.set_ylabel("seconds")
+    axes.set_title("riskstream verify: medians, and the range of the runs", fontsize=10)
+    axes.grid(alpha=0.25)
+    FigureCanvasAgg(figure).print_figure(path, dpi=100)
+
+
 def _rates(axes: Any, growth: Mapping[str, Any], factor: str, many: int | None) -> None:
     """How many a second the producer sends, and the workers store, each alone."""
     for partitions, dashes in _lines(many):

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Final
@@ -20,6 +21,7 @@ from typing import Final
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
+from benchmarks.plot import draw_verify
 from benchmarks.rows import TRADERS
 from benchmarks.servers import MIGRATED, Servers
 from risk_producer.contract.keys import Keys
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument(
         "--deep", action="store_true", help="also seal and read again the first number of rows"
     )
+    parser.add_argument("--png", type=Path, help="also draw it into this file")
     arguments = parser.parse_args()
     with Servers() as servers:
         urls: dict[int, str] = {}
@@ -169,6 +172,8 @@ def main() -> None:
                 f"{rows:>12,}{median(times):>10.2f}  ({min(times):.2f} to {max(times):.2f})"
                 f"{median(times) / first:>10.2f}{max(memory for _, memory in measured[rows]):>12.0f}"
             )
+        if arguments.png is not None:
+            draw_verify({rows: [took for took, _ in of] for rows, of in measured.items()}, arguments.png)
         if arguments.deep:
             deep(servers, arguments.rows[0])
 
