@@ -30,9 +30,9 @@ from psycopg import sql
 from risk_devkit.embedded import EmbeddedPostgres, EmbeddedValkey
 from risk_producer import RiskProducer
 from risk_producer.settings import Settings
-from risk_worker import wsgi
 from risk_worker.audit import verify
 from risk_worker.database import dbmate, migrations
+from risk_worker.web import server
 from tests.support import passwords
 from tests.support.factory import snapshot
 from tests.support.passwords import (
@@ -116,7 +116,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(migrations, "WAIT_TIMEOUT_S", 0.001)
     monkeypatch.setattr(verify, "REDIS_WAIT_S", 0.001)
-    monkeypatch.setattr(wsgi.Server, "serve_until_signalled", lambda _self, ready=lambda: None: ready())
+    monkeypatch.setattr(server.Server, "serve_until_signalled", lambda _self, ready=lambda: None: ready())
     return folder
 
 

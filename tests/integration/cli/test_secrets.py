@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from risk_worker import wsgi
 from risk_worker.audit import verify
 from risk_worker.database import migrations
+from risk_worker.web import server
 from tests.support import passwords
 from tests.support.passwords import MALFORMED, PASSWORDS, REFUSED, STAY, UNREACHED, Records, Site
 
@@ -26,7 +26,7 @@ def site(redis_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(here)
     monkeypatch.setattr(migrations, "WAIT_TIMEOUT_S", 0.001)
     monkeypatch.setattr(verify, "REDIS_WAIT_S", 0.001)
-    monkeypatch.setattr(wsgi.Server, "serve_until_signalled", lambda _self, ready=lambda: None: ready())
+    monkeypatch.setattr(server.Server, "serve_until_signalled", lambda _self, ready=lambda: None: ready())
     return Site(files, _place(redis_url), _place(database_url))
 
 
