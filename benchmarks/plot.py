@@ -75,7 +75,9 @@ def draw_verify(seconds: Mapping[int, Sequence[float]], path: Path) -> None:
     axes = figure.subplots()
     rows, times = list(seconds), [sorted(each) for each in seconds.values()]
     medians = [each[len(each) // 2] for each in times]
-    axes.fill_between(rows, [each[0] for each in times], [each[-1] for each in times], color=_BLUE, alpha=0.15)
+    axes.fill_between(
+        rows, [each[0] for each in times], [each[-1] for each in times], color=_BLUE, alpha=0.15
+    )
     axes.plot(rows, medians, color=_BLUE, marker="o")
     axes.set_xscale("log")
     axes.set_xticks(rows, [_short(each) for each in rows])
