@@ -59,6 +59,8 @@ class Overlap:
         self._committed = committed
         self._clock = clock
         self._next_begin = 0.0
+        self._storing = False
+        """Whether store() has something in hand that is not committed."""
         self._uncommitted = uncommitted
         self._thread = ThreadPoolExecutor(1, "commit")
         self._committing: _Committing | None = None
@@ -71,6 +73,7 @@ class Overlap:
 
     def store(self, batches: Batches, *, more: bool) -> None:
         """Store the next batches. more: others follow at once, so the COMMIT may come after this call."""
+        self._storing = True
         self._uncommitted.begin()
         if more or self._committing:
             self._begin(batches)
@@ -80,7 +83,10 @@ class Overlap:
         if begun is None:
             self._report(batches, self._save(batches))
             return
-        self._committing = _Committing(batches, self._thread.submit(begun.commit))
+        self._storing = False
+        outcomes = self._thread.submit(begun.commit)
+        outcomes.add_done_callback(self._ended)
+        self._committing = _Committing(batches, outcomes)
         if not more:
             self.finish()
 
@@ -108,6 +114,13 @@ class Overlap:
         if committing is not None:
             with contextlib.suppress(StoreUnavailable, StoreMisconfigured):
                 committing.outcomes.result()
+
+    def _ended(self, outcomes: Future[list[Outcome] | None]) -> None:
+        """A COMMIT has come, however long it takes until that is noticed: Redis may not answer meanwhile."""
+        if outcomes.exception() is None and outcomes.result() is not None:
+            self._uncommitted.end()
+            if self._storing:
+                self._uncommitted.begin()
 
     def _begin(self, batches: Batches) -> None:
         if self._clock() < self._next_begin:

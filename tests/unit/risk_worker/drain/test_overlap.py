@@ -13,6 +13,7 @@ from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, Stor
 from risk_worker.drain.overlap import Overlap
 from risk_worker.drain.uncommitted import Uncommitted
 from tests.support.clock import FakeClock
+from tests.support.wait import wait_until
 
 PATIENCE_S = 30
 
@@ -257,12 +258,22 @@ def test_what_is_in_hand_is_counted_from_its_own_beginning() -> None:
     trial = Trial()
     trial.uncommitted = Uncommitted(clock)
     overlap = trial._overlap()
+    goes_on = threading.Event()
+
+    def before(event: str) -> None:
+        if event.startswith("commit"):
+            assert goes_on.wait(PATIENCE_S)
+
+    trial.database.before = before
     overlap.store(batch(1), more=True)
     clock.now += 7.0
     assert trial.uncommitted.seconds() == 7.0
+    goes_on.set()
+    wait_until(lambda: trial.uncommitted.seconds() == 0.0, PATIENCE_S, "the end of the COMMIT")
+    goes_on.clear()
     overlap.store(batch(2), more=True)
-    assert trial.uncommitted.seconds() == 0.0, "the first is committed"
     clock.now += 2.0
     assert trial.uncommitted.seconds() == 2.0
+    goes_on.set()
     overlap.finish()
     assert trial.uncommitted.seconds() == 0.0
