@@ -18,11 +18,11 @@ from tests.support.wait import slowness
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every process that has to do with a folder: by its command line or its environment."""
+    """Every process that has to do with a folder: by its command line, its environment, or where it is."""
     found = []
     for process in psutil.process_iter():
         try:
-            texts = [*process.cmdline(), *process.environ().values()]
+            texts = [*process.cmdline(), *process.environ().values(), process.cwd()]
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
         if process.pid != os.getpid() and any(str(folder) in text for text in texts):

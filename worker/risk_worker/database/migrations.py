@@ -384,6 +384,8 @@ def _lib_pq_url(connection: psycopg.Connection) -> str:
     # What comes from the environment (PGSSLMODE, PGOPTIONS) is among them.
     asked = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
     query = {name: asked[name] for name in _LIB_PQ_PARAMETERS if asked.get(name)}
+    if query.get("sslnegotiation") == "postgres":  # the default, and pg_dump before 17 does not know the name
+        del query["sslnegotiation"]
     if not connection.pgconn.ssl_in_use:
         query["sslmode"] = "disable"
     else:
