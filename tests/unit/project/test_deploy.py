@@ -171,6 +171,50 @@ class TestSecrets:
         assert {line.split()[1] for line in lines} == {"default", "admin", *permissions.roles()}
         assert all("~desk1:" in line and "~risk" not in line for line in lines[2:])
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'RISK_NAMESPACE="desk1"',
+            "RISK_NAMESPACE='desk1' # ours",
+            "RISK_NAMESPACE=desk1 # ours",
+            "export RISK_NAMESPACE = desk1",
+            "RISK_NAMESPACE=desk1\r",
+            "RISK_NAMESPACE=desk0\nRISK_NAMESPACE=desk1",
+            "RISK_NAMESPACES=desk1",
+        ],
+    )
+    def test_the_namespace_is_read_as_compose_reads_it(self, tmp_path: Path, line: str) -> None:
+        (tmp_path / ".env").write_bytes(f"REDIS_PORT=6379\n{line}\n".encode())
+        assert make_secrets(tmp_path / "secrets", {}, tmp_path / ".env").returncode == 0
+        lines = (tmp_path / "secrets/redis_users").read_text().splitlines()
+        assert len(lines) > 8 and all("~desk1:" in each and "~risk" not in each for each in lines[2:])
+
+    def test_no_namespace_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("RISK_NAMESPACE= # none\nRISK_NAMESPACES=\n")
+        assert make_secrets(tmp_path / "secrets", {}, tmp_path / ".env").returncode == 0
+        assert "~risk:{*}:" in (tmp_path / "secrets/redis_users").read_text()
+
+    @pytest.mark.parametrize("name", ["RISK_NAMESPACE", "RISK_NAMESPACES"])
+    def test_a_bad_namespace_leaves_the_users_as_they_were(self, tmp_path: Path, name: str) -> None:
+        """An empty file would open Redis: without a line of its own, the user default may do everything."""
+        make_secrets(tmp_path, {})
+        before = (tmp_path / "redis_users").read_text()
+        refused = make_secrets(tmp_path, {name: 'desk1"'})
+        assert refused.returncode != 0
+        assert "a namespace has" in refused.stderr
+        assert (tmp_path / "redis_users").read_text() == before
+
+    def test_traders_of_several_desks_are_users_of_their_own(self, tmp_path: Path) -> None:
+        make_secrets(tmp_path, {"RISK_NAMESPACES": "desk1, desk2"}).check_returncode()
+        lines = {line.split()[1]: line for line in (tmp_path / "redis_users").read_text().splitlines()}
+        assert lines.keys() == {"default", "admin", *permissions.roles(), "desk1-trader", "desk2-trader"} - {
+            "trader"
+        }
+        password = (tmp_path / "desk2/redis_trader_password").read_bytes()
+        assert sha256(password).hexdigest() in lines["desk2-trader"]
+        assert "~desk2:" in lines["desk2-trader"] and "desk1" not in lines["desk2-trader"]
+        assert "~desk1:" in lines["worker"] and "~desk2:" in lines["worker"]
+
 
 def settings_of(name: str, secrets: Path) -> Settings:
     """As the service loads them, with its files."""
