@@ -206,12 +206,12 @@ class TestSecrets:
         assert (tmp_path / "redis_users").read_text() == before
 
     def test_traders_of_several_desks_are_users_of_their_own(self, tmp_path: Path) -> None:
-        make_secrets(tmp_path, {"RISK_NAMESPACES": "desk1, desk2"}).check_returncode()
+        make_secrets(tmp_path, {"RISK_NAMESPACES": "desk1, desk2,"}).check_returncode()
         lines = {line.split()[1]: line for line in (tmp_path / "redis_users").read_text().splitlines()}
         assert lines.keys() == {"default", "admin", *permissions.roles(), "desk1-trader", "desk2-trader"} - {
             "trader"
         }
-        password = (tmp_path / "desk2/redis_trader_password").read_bytes()
+        password = (tmp_path / "namespace-desk2/redis_trader_password").read_bytes()
         assert sha256(password).hexdigest() in lines["desk2-trader"]
         assert "~desk2:" in lines["desk2-trader"] and "desk1" not in lines["desk2-trader"]
         assert "~desk1:" in lines["worker"] and "~desk2:" in lines["worker"]
