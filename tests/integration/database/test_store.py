@@ -12,12 +12,13 @@ import msgspec
 import psycopg
 import pytest
 
+from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import Identity, WireSnapshot
 from risk_worker.database import migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
 from risk_worker.database.stores import PostgresStores
-from risk_worker.drain.batch import Batch, DeadLetter, Row, decode_entries
+from risk_worker.drain.batch import Batch, DeadLetter, Outcome, Row, StreamEntry, decode_entries
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
 from tests.support.factory import START, entry, payload, wire
@@ -271,6 +272,21 @@ def batch_in(partition: int, *snapshots: WireSnapshot) -> Batch:
     return made
 
 
+def test_a_name_that_the_database_cannot_hold_beside_a_foreign_entry_stops_nothing(narrow_url: str) -> None:
+    def batch(namespace: str, *payloads: bytes) -> Batch:
+        entries = [StreamEntry(f"{number}-0", each) for number, each in enumerate(payloads, 1)]
+        return decode_entries(Keys(0, namespace).snapshots, entries)
+
+    with PostgresStore(narrow_url, assigns_traders=True) as desks:
+        desks.save(batch("desk1", payload("x", 1)))
+        both = batch("desk2", payload("ж", 1), payload("x", 2), payload("y", 1))
+        [outcome] = desks.save_all([both])
+    with psycopg.connect(narrow_url) as db:
+        assert rows(db, "SELECT seq FROM risk_state WHERE trader_id = 'x'") == [(1,)]
+        assert rows(db, "SELECT seq FROM risk_state WHERE trader_id = 'y'") == [(1,)]
+    assert "2-0" in {each.entry_id for each in outcome.dead}
+
+
 @pytest.mark.usefixtures("way")
 def test_batches_of_several_streams_are_stored_in_one_transaction(
     store: PostgresStore, db: psycopg.Connection
@@ -321,7 +337,7 @@ def test_a_transaction_in_two_halves_is_one_transaction(store: PostgresStore, db
     assert store.begin([batch_of(wire("a", 3))]) is None, "there is one already"
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(0,)]
     with ThreadPoolExecutor(1) as other_thread:
-        assert [each.duplicates for each in other_thread.submit(begun.commit).result()] == [0]
+        assert other_thread.submit(begun.commit).result() == [Outcome([], duplicates=0)]
     assert rows(db, "SELECT seq FROM risk_state") == [(2,)]
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(2,)]
 
@@ -333,6 +349,22 @@ def test_a_transaction_that_is_abandoned_leaves_nothing(store: PostgresStore, db
         assert begun is not None
         begun.abandon()
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(0,)]
+    assert store.save(batch).duplicates == 0
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_transaction_over_a_connection_that_is_gone_is_abandoned(
+    store: PostgresStore, db: psycopg.Connection, cut: bool
+) -> None:
+    batch = batch_of(wire("a", 1))
+    begun = store.begin([batch])
+    assert begun is not None
+    if cut:
+        store.cut()
+    else:
+        db.execute("SELECT pg_terminate_backend(%s)", store.backend_pids)
+    begun.abandon()
+    assert store.is_free
     assert store.save(batch).duplicates == 0
 
 

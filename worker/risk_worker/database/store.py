@@ -129,8 +129,7 @@ class PostgresStore(ConnectionOwner):
         Of those that report a trader for the first time in one transaction the first batch counts.
         """
         traders = sorted({each.trader_id for batch in batches for each in batch.incarnations})
-        asked = connection.execute(_SQL["namespaces_of_traders"], {"traders": traders})
-        owners: dict[str, str] = dict(asked.fetchall())
+        owners = _owners(connection, traders)
         for batch in batches:
             came_by = batch.namespace
             if self._assigns_traders:
@@ -177,8 +176,8 @@ class PostgresStore(ConnectionOwner):
         """Whether there is no transaction of begin()."""
         return self._begun is None
 
-    def commit(self) -> list[Outcome]:
-        """The second half of save_all(), in any thread."""
+    def commit(self) -> list[Outcome] | None:
+        """The second half of save_all(), in any thread. None: nothing is stored, and save_all() has to."""
         assert self._begun is not None
         connection, batches, transaction = self._begun
         try:
@@ -187,8 +186,8 @@ class PostgresStore(ConnectionOwner):
                     with transaction:
                         return _insert_the_rest(connection, batches, assigns=self._assigns_traders)
                 except _OtherNamespace:
-                    pass  # save_all() makes dead letters of it
-            raise StoreUnavailable("something came by another namespace than its trader's")
+                    self._refuse_others(connection, batches)
+                    return None
         finally:
             self._begun = None
 
@@ -198,7 +197,7 @@ class PostgresStore(ConnectionOwner):
         try:
             with self._begun.transaction:
                 raise psycopg.Rollback
-        except psycopg.Error:
+        except (psycopg.Error, psycopg.Rollback):  # Rollback passes through where the connection is gone
             self.close()
         finally:
             self._begun = None
@@ -212,7 +211,7 @@ class PostgresStore(ConnectionOwner):
                 raise StoreMisconfigured(str(error)) from None
 
     def cut(self) -> None:
-        """From another thread: end what save_all() waits for. It raises StoreUnavailable then."""
+        """From another thread: end what a call waits for. It raises StoreUnavailable then."""
         with self._lock:
             if self._connection is None or self._connection.closed:
                 return
@@ -288,6 +287,19 @@ class PostgresStore(ConnectionOwner):
 
     def __repr__(self) -> str:
         return f"PostgresStore({mask(self._url)!r})"
+
+
+def _owners(connection: psycopg.Connection, traders: Sequence[str]) -> dict[str, str]:
+    """Trader -> its namespace; without those that belong to none."""
+    try:
+        return dict(connection.execute(_SQL["namespaces_of_traders"], {"traders": traders}).fetchall())
+    except psycopg.Error as error:
+        if classify_error(error).disposition is not Disposition.DATA:
+            raise
+    if len(traders) == 1:
+        return {}  # the database cannot hold its name, so it has no such trader
+    middle = len(traders) // 2
+    return _owners(connection, traders[:middle]) | _owners(connection, traders[middle:])
 
 
 def _insert_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
@@ -390,7 +402,7 @@ def _save_state(
             if (known.epoch, known.newest.seq) < (each.epoch, each.newest.seq):
                 newest[each.trader_id] = (came_by, each)
     columns = _columns([each.newest for _, each in newest.values()])
-    columns["namespace"] = [by if assigns else None for by, _ in newest.values()]
+    columns["namespace"] = [(by or None) if assigns else None for by, _ in newest.values()]
     try:
         cursor.execute(_SQL["save_state"], {**columns, "came_by": came_by})
     except psycopg.errors.CheckViolation as error:

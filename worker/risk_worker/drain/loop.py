@@ -45,15 +45,20 @@ def drain(
     def save(batches: Sequence[Batch]) -> list[Outcome]:
         return policy.save(store, batches, gives_up=ends, on_failure=source.failed)
 
+    def failed(batches: Sequence[Batch], error: StoreUnavailable) -> None:
+        policy.record_failure(batches, error)
+        source.failed(batches)
+
     def committed(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         nonlocal stored
         prefetcher.acknowledge(batches, outcomes)
         log_dead_letters(batches, outcomes)
         stored += sum(map(len, batches))
+        outage.record_success()
 
     with (
         Prefetcher(source) as prefetcher,
-        Overlap(store, save, committed, uncommitted) as overlap,
+        Overlap(store, save, failed, committed, uncommitted) as overlap,
         _gc_thresholds(),
     ):
         while overlap.is_committing or not ends():
@@ -64,14 +69,13 @@ def drain(
                 else:
                     overlap.finish()
                     uncommitted.end()  # what could not be stored was stored by another worker
+                    outage.record_success()
             except (SourceUnavailable, StoreUnavailable, StoreMisconfigured) as error:
                 if isinstance(error, SourceUnavailable):
                     uncommitted.end()
                 overlap.forget()
                 prefetcher.rewind()
                 _pause(outage.record_failure(error, source.where, policy), ends)
-            else:
-                outage.record_success()
     uncommitted.end()
     return stored
 

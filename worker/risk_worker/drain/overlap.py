@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
 from risk_worker.drain.batch import Batch, Outcome
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
 Batches = Sequence[Batch]
 
+_REST_S: Final = 5.0
+"""After a begin() that failed, for so long batches are stored one after the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Committing:
     batches: Batches
-    outcomes: Future[list[Outcome]]
+    outcomes: Future[list[Outcome] | None]
 
 
 class Overlap:
@@ -38,16 +42,25 @@ class Overlap:
         self,
         store: Store,
         save: Callable[[Batches], list[Outcome]],
+        failed: Callable[[Batches, StoreUnavailable], None],
         committed: Callable[[Batches, list[Outcome]], None],
         uncommitted: Uncommitted,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """save: stores batches; what it raises is passed on. committed: called for all, in their order.
 
-        uncommitted: learns since when something is in hand.
+        failed: called where a half of a transaction failed, before `save`. uncommitted: learns since when
+        something is in hand.
         """
         self._store = store
         self._save = save
+        self._failed = failed
         self._committed = committed
+        self._clock = clock
+        self._next_begin = 0.0
+        self._storing = False
+        """Whether store() has something in hand that is not committed."""
         self._uncommitted = uncommitted
         self._thread = ThreadPoolExecutor(1, "commit")
         self._committing: _Committing | None = None
@@ -60,6 +73,7 @@ class Overlap:
 
     def store(self, batches: Batches, *, more: bool) -> None:
         """Store the next batches. more: others follow at once, so the COMMIT may come after this call."""
+        self._storing = True
         self._uncommitted.begin()
         if more or self._committing:
             self._begin(batches)
@@ -69,7 +83,10 @@ class Overlap:
         if begun is None:
             self._report(batches, self._save(batches))
             return
-        self._committing = _Committing(batches, self._thread.submit(begun.commit))
+        self._storing = False
+        outcomes = self._thread.submit(begun.commit)
+        outcomes.add_done_callback(self._ended)
+        self._committing = _Committing(batches, outcomes)
         if not more:
             self.finish()
 
@@ -78,9 +95,14 @@ class Overlap:
         committing, self._committing = self._committing, None
         if committing is None:
             return
+        outcomes = None
         try:
             outcomes = committing.outcomes.result()
-        except (StoreUnavailable, StoreMisconfigured):
+        except StoreUnavailable as error:
+            self._failed(committing.batches, error)
+        except StoreMisconfigured:
+            pass  # `save` says so
+        if outcomes is None:
             self._abandon()  # it may hold a key that the other one needs
             outcomes = self._save(committing.batches)
         self._report(committing.batches, outcomes)
@@ -93,9 +115,23 @@ class Overlap:
             with contextlib.suppress(StoreUnavailable, StoreMisconfigured):
                 committing.outcomes.result()
 
+    def _ended(self, outcomes: Future[list[Outcome] | None]) -> None:
+        """A COMMIT has come, however long it takes until that is noticed: Redis may not answer meanwhile."""
+        if outcomes.exception() is None and outcomes.result() is not None:
+            self._uncommitted.end()
+            if self._storing:
+                self._uncommitted.begin()
+
     def _begin(self, batches: Batches) -> None:
-        with contextlib.suppress(StoreUnavailable, StoreMisconfigured):  # `save` finds out why
+        if self._clock() < self._next_begin:
+            return
+        try:
             self._begun = self._store.begin(batches)
+        except StoreUnavailable as error:
+            self._failed(batches, error)
+            self._next_begin = self._clock() + _REST_S
+        except StoreMisconfigured:
+            self._next_begin = self._clock() + _REST_S  # `save` says so
 
     def _abandon(self) -> None:
         begun, self._begun = self._begun, None
@@ -112,7 +148,9 @@ class Overlap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._store.cut()  # ended in the middle (a second SIGTERM): a COMMIT may wait for ever
-        self._abandon()
-        self._thread.shutdown()
+        try:
+            if error is not None:
+                self._store.cut()  # ended in the middle (a second SIGTERM): a COMMIT may wait for ever
+            self._abandon()
+        finally:
+            self._thread.shutdown()

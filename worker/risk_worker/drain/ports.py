@@ -48,8 +48,8 @@ class Source(Protocol):
 class Transaction(Protocol):
     """The rows of some batches are in the database, and not committed yet."""
 
-    def commit(self) -> list[Outcome]:
-        """The second half of save_all(), in any thread."""
+    def commit(self) -> list[Outcome] | None:
+        """The second half of save_all(), in any thread. None: nothing is stored, and save_all() has to."""
 
     def abandon(self) -> None:
         """Nothing of it is to be stored."""

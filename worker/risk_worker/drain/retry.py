@@ -40,10 +40,7 @@ class RetryPolicy:
         """
 
         def failed(details: Any) -> None:
-            reason = str(details["exception"])
-            level = logging.DEBUG if reason == self._logged else logging.WARNING
-            self._logged = reason
-            log.log(level, "The worker could not store a batch of %d: %s", sum(map(len, batches)), reason)
+            self.record_failure(batches, details["exception"])
             on_failure(batches)
 
         retrying = backoff.on_exception(
@@ -61,6 +58,13 @@ class RetryPolicy:
         outcomes: list[Outcome] = retrying(store.save_all)(batches)
         self._logged = ""
         return outcomes
+
+    def record_failure(self, batches: Sequence[Batch], error: BaseException) -> None:
+        """A try to store them failed: log it where it is news."""
+        reason = str(error)
+        level = logging.DEBUG if reason == self._logged else logging.WARNING
+        self._logged = reason
+        log.log(level, "The worker could not store a batch of %d: %s", sum(map(len, batches)), reason)
 
 
 class OutageLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, Stor
 from risk_worker.drain.overlap import Overlap
 from risk_worker.drain.uncommitted import Uncommitted
 from tests.support.clock import FakeClock
+from tests.support.wait import wait_until
 
 PATIENCE_S = 30
 
@@ -57,7 +59,7 @@ class Half:
     def __init__(self, store: Halves, name: str) -> None:
         self._store, self._name = store, name
 
-    def commit(self) -> list[Outcome]:
+    def commit(self) -> list[Outcome] | None:
         try:
             self._store._event(f"commit {self._name}")
         finally:
@@ -74,7 +76,17 @@ class Trial:
         self.database = Halves()
         self.committed: list[int] = []
         self.uncommitted = Uncommitted()
-        self.overlap = Overlap(self.database, self._save, self._report, self.uncommitted)
+        self.failures: list[str] = []
+        self.clock = FakeClock()
+        self.overlap = self._overlap()
+
+    def _overlap(self) -> Overlap:
+        return Overlap(
+            self.database, self._save, self._fail, self._report, self.uncommitted, clock=self.clock
+        )
+
+    def _fail(self, batches: Sequence[Batch], error: StoreUnavailable) -> None:
+        self.failures.append(f"{batches[0].stream}: {error}")
 
     def _save(self, batches: Sequence[Batch]) -> list[Outcome]:
         return self.database.save_all(batches)
@@ -160,6 +172,30 @@ def test_rows_that_are_not_taken_are_stored_after_the_commit_before(trial: Trial
     trial.store(1, 2, 3)
     assert trial.committed == [1, 2, 3]
     assert trial.database.events.index("commit 1") < trial.database.events.index("save 2")
+    assert trial.failures == ["2: a lock"]
+    assert "begin 3" not in trial.database.events, "a connection that fails is let rest"
+    trial.clock.now += 60.0
+    trial.store(4, 5)
+    assert "begin 4" in trial.database.events
+
+
+def test_rows_that_the_second_half_leaves_to_all_at_once_are_no_failure(trial: Trial) -> None:
+    def commit(half: Half) -> list[Outcome] | None:
+        trial.database.open.discard(half._name)
+        return None
+
+    begin = trial.database.begin
+
+    def begun(batches: Sequence[Batch]) -> Half | None:
+        found = begin(batches)
+        if found is not None and batches[0].stream == "1":
+            found.commit = partial(commit, found)  # type: ignore[method-assign]
+        return found
+
+    trial.database.begin = begun  # type: ignore[method-assign]
+    trial.store(1, 2)
+    assert trial.committed == [1, 2]
+    assert trial.failures == []
 
 
 def test_what_cannot_be_stored_is_not_reported_and_nothing_stays_open(trial: Trial) -> None:
@@ -176,7 +212,8 @@ def test_an_acknowledgement_that_fails_leaves_nothing_open(trial: Trial) -> None
     def fail(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         raise SourceUnavailable("gone")
 
-    overlap = Overlap(trial.database, trial.database.save_all, fail, trial.uncommitted)
+    trial._report = fail  # type: ignore[method-assign]
+    overlap = trial._overlap()
     overlap.store(batch(1), more=True)
     with pytest.raises(SourceUnavailable):
         overlap.store(batch(2), more=True)
@@ -220,13 +257,23 @@ def test_what_is_in_hand_is_counted_from_its_own_beginning() -> None:
     clock = FakeClock()
     trial = Trial()
     trial.uncommitted = Uncommitted(clock)
-    overlap = Overlap(trial.database, trial._save, trial._report, trial.uncommitted)
+    overlap = trial._overlap()
+    goes_on = threading.Event()
+
+    def before(event: str) -> None:
+        if event.startswith("commit"):
+            assert goes_on.wait(PATIENCE_S)
+
+    trial.database.before = before
     overlap.store(batch(1), more=True)
     clock.now += 7.0
     assert trial.uncommitted.seconds() == 7.0
+    goes_on.set()
+    wait_until(lambda: trial.uncommitted.seconds() == 0.0, PATIENCE_S, "the end of the COMMIT")
+    goes_on.clear()
     overlap.store(batch(2), more=True)
-    assert trial.uncommitted.seconds() == 0.0, "the first is committed"
     clock.now += 2.0
     assert trial.uncommitted.seconds() == 2.0
+    goes_on.set()
     overlap.finish()
     assert trial.uncommitted.seconds() == 0.0
