@@ -1,5 +1,14 @@
 -- What docker-compose.yml logs in as, for psql after roles.sql, once. The passwords come from files that the environment names.
 
+-- The server's log gets no statement with a password, whatever it logs otherwise, nor one that fails. Only a superuser may say so.
+DO $$
+BEGIN
+    PERFORM set_config('log_statement', 'none', false), set_config('log_min_error_statement', 'panic', false),
+        set_config('log_min_duration_statement', '-1', false)
+    WHERE current_setting('is_superuser') = 'on';
+END
+$$;
+
 \set owner_password `cat "$OWNER_PASSWORD_FILE"`
 \set worker_password `cat "$WORKER_PASSWORD_FILE"`
 \set reader_password `cat "$READER_PASSWORD_FILE"`
@@ -12,6 +21,3 @@ CREATE ROLE risk_monitor LOGIN PASSWORD :'reader_password' IN ROLE risk_reader; 
 ALTER ROLE risk_monitor SET default_transaction_read_only = on;
 ALTER ROLE risk_monitor SET statement_timeout = '30s';
 CREATE ROLE risk_console LOGIN PASSWORD :'operator_password' IN ROLE risk_operator; -- commands by hand
-
--- The superuser that this runs as: from now on through the socket of the container alone.
-ALTER ROLE CURRENT_USER PASSWORD NULL;

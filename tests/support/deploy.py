@@ -30,10 +30,12 @@ def command_exists(words: Sequence[str]) -> bool:
         return True
 
 
-def make_secrets(folder: Path, passwords: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """ops/make-secrets, with passwords that are in use already."""
+def make_secrets(
+    folder: Path, passwords: Mapping[str, str], env: Path = Path(os.devnull)
+) -> subprocess.CompletedProcess[str]:
+    """ops/make-secrets, with passwords that are in use already, and `env` as .env."""
     return subprocess.run(
-        [ROOT / "ops/make-secrets", folder],
+        [ROOT / "ops/make-secrets", folder, env],
         env={"PATH": os.environ["PATH"], **passwords},
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -171,6 +172,50 @@ class TestSecrets:
         assert {line.split()[1] for line in lines} == {"default", "admin", *permissions.roles()}
         assert all("~desk1:" in line and "~risk" not in line for line in lines[2:])
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'RISK_NAMESPACE="desk1"',
+            "RISK_NAMESPACE='desk1' # ours",
+            "RISK_NAMESPACE=desk1 # ours",
+            "export RISK_NAMESPACE = desk1",
+            "RISK_NAMESPACE=desk1\r",
+            "RISK_NAMESPACE=desk0\nRISK_NAMESPACE=desk1",
+            "RISK_NAMESPACES=desk1",
+        ],
+    )
+    def test_the_namespace_is_read_as_compose_reads_it(self, tmp_path: Path, line: str) -> None:
+        (tmp_path / ".env").write_bytes(f"REDIS_PORT=6379\n{line}\n".encode())
+        assert make_secrets(tmp_path / "secrets", {}, tmp_path / ".env").returncode == 0
+        lines = (tmp_path / "secrets/redis_users").read_text().splitlines()
+        assert len(lines) > 8 and all("~desk1:" in each and "~risk" not in each for each in lines[2:])
+
+    def test_no_namespace_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("RISK_NAMESPACE= # none\nRISK_NAMESPACES=\n")
+        assert make_secrets(tmp_path / "secrets", {}, tmp_path / ".env").returncode == 0
+        assert "~risk:{*}:" in (tmp_path / "secrets/redis_users").read_text()
+
+    @pytest.mark.parametrize("name", ["RISK_NAMESPACE", "RISK_NAMESPACES"])
+    def test_a_bad_namespace_leaves_the_users_as_they_were(self, tmp_path: Path, name: str) -> None:
+        """An empty file would open Redis: without a line of its own, the user default may do everything."""
+        make_secrets(tmp_path, {})
+        before = (tmp_path / "redis_users").read_text()
+        refused = make_secrets(tmp_path, {name: 'desk1"'})
+        assert refused.returncode != 0
+        assert "a namespace has" in refused.stderr
+        assert (tmp_path / "redis_users").read_text() == before
+
+    def test_traders_of_several_desks_are_users_of_their_own(self, tmp_path: Path) -> None:
+        make_secrets(tmp_path, {"RISK_NAMESPACES": "desk1, desk2,"}).check_returncode()
+        lines = {line.split()[1]: line for line in (tmp_path / "redis_users").read_text().splitlines()}
+        assert lines.keys() == {"default", "admin", *permissions.roles(), "desk1-trader", "desk2-trader"} - {
+            "trader"
+        }
+        password = (tmp_path / "namespace-desk2/redis_trader_password").read_bytes()
+        assert sha256(password).hexdigest() in lines["desk2-trader"]
+        assert "~desk2:" in lines["desk2-trader"] and "desk1" not in lines["desk2-trader"]
+        assert "~desk1:" in lines["worker"] and "~desk2:" in lines["worker"]
+
 
 def settings_of(name: str, secrets: Path) -> Settings:
     """As the service loads them, with its files."""
@@ -205,7 +250,12 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
         "risk_monitor": "risk_reader",
         "risk_console": "risk_operator",
     }
-    assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in logins.splitlines()
+    before = logins.partition("CREATE ROLE")[0]
+    for quiet in ("'log_statement', 'none'", "'log_min_error_statement', 'panic'"):
+        assert f"set_config({quiet}, false)" in before
+    last = "ALTER ROLE CURRENT_USER PASSWORD NULL;"
+    assert last in (ROOT / "db" / "alone.sql").read_text().splitlines()
+    assert last not in logins, "a server of one's own has an administrator, who runs it"
     environ = FILLED["postgres"]["environment"]
     assert set(re.findall(r"^\\set \w+ `cat \"\$(\w+)\"`$", logins, re.M)) <= set(environ)
     assert environ["POSTGRES_USER"] not in made
@@ -218,7 +268,9 @@ def test_nothing_logs_in_as_a_superuser_and_the_owner_changes_tables_alone() -> 
             by_itself = user in ("risk_worker", "risk_console")
             assert by_itself == (service["environment"].get("RISK_MIGRATE") == "never")
     targets = [v.split(":")[1] for v in SERVICES["postgres"]["volumes"] if v.startswith("./db/")]
-    assert [Path(each).name for each in targets] == ["100_roles.sql", "101_logins.sql"], "in this order"
+    assert [Path(each).name for each in targets] == [*("100_roles.sql", "101_logins.sql", "102_alone.sql")], (
+        "in this order"
+    )
 
 
 def test_rq_is_where_it_can_be(secrets: Path) -> None:
@@ -356,6 +408,16 @@ def test_redis_has_memory_for_a_rewrite_of_its_file(name: str) -> None:
 def test_what_stays_has_a_health_check(name: str) -> None:
     stays = SERVICES[name]["restart"] != "no"
     assert stays <= ("healthcheck" in SERVICES[name])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SERVICES if "redis_users" in SERVICES[name].get("secrets", ())]
+)
+def test_a_server_with_users_is_healthy_where_one_can_log_in(name: str) -> None:
+    """PING is answered as the user default where that is on, whatever became of the login."""
+    assert SERVICES[name]["healthcheck"]["test"][-1].endswith(
+        " redis-cli --user admin acl whoami | grep -qx admin"
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -529,7 +591,9 @@ def test_the_builder_gets_what_the_wheel_needs_and_nothing_secret() -> None:
     assert rules[0] == "*"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     texts = {"pyproject.toml", "README.md", "LICENSE", "THIRD-PARTY.txt"}
-    assert let_in == texts | {"locks", "producer", "worker", "db", "ops/redis"}
+    assert let_in == texts | {"locks", "producer", "worker", "devkit", "db", "ops/redis"}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {each.partition("/")[0] for each in wheel["packages"]} <= let_in
     assert all((ROOT / name).exists() for name in let_in)
 
 

@@ -7,14 +7,17 @@ import re
 import sys
 import tomllib
 from functools import cache
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from risk_worker import installation
 from risk_worker.__main__ import missing
+from risk_worker.cli import cli
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN = {"risk_producer", "risk_worker", "risk_devkit"}
@@ -103,3 +106,16 @@ def test_every_requirement_has_a_user(folder: str, names: set[str]) -> None:
         if path.is_relative_to(ROOT / folder):
             used |= {name for package in imported(path) for name in distributions(package)}
     assert names - used == names & NOT_IMPORTED.keys()
+
+
+def test_a_command_whose_package_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image without risk_devkit: the others, and the help, are there."""
+    monkeypatch.setitem(sys.modules, "risk_devkit", None)
+    with pytest.raises(ImportError):
+        import_module("risk_devkit")
+    shown = CliRunner().invoke(cli, ["--help"])
+    assert shown.exit_code == 0, shown.output
+    commands = re.findall(r"^  ([\w-]+) ", shown.output.partition("Commands:")[2], re.M)
+    assert {"worker", "status", "verify"} <= set(commands) and not {"up", "demo"} & set(commands)
+    asked = CliRunner().invoke(cli, ["demo"])
+    assert asked.exit_code == 2 and "No such command" in asked.output

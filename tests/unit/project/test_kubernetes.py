@@ -55,13 +55,17 @@ def test_the_page_says_that_it_was_not_run() -> None:
 
 def test_what_there_is() -> None:
     assert {kind: item["apiVersion"] for (kind, _), item in ITEMS.items()} == VERSIONS
-    assert [each["name"] for _, each in CONTAINERS] == ["migrate", "grants", "worker", "exporter"]
+    assert [each["name"] for _, each in CONTAINERS] == ["migrate", "grants", "worker", "exporter", "console"]
 
 
 @EACH
 def test_a_container_runs_a_command_that_there_is(pod: dict[str, Any], container: dict[str, Any]) -> None:
-    assert all(isinstance(word, str) for word in container["args"])
-    assert command_exists(container["args"])
+    if container["name"] == "console":
+        assert container["command"] == ["sleep", "infinity"], "commands are run in it by hand"
+        assert "args" not in container
+    else:
+        assert all(isinstance(word, str) for word in container["args"])
+        assert command_exists(container["args"])
     [version] = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     assert container["image"].endswith(f"/riskstream:{version}")
     assert "memory" in container["resources"]["limits"]
@@ -84,7 +88,7 @@ def test_its_settings_load_and_its_secrets_are_files(
     assert mounts == {"secrets": MOUNTED.removesuffix("/"), "tmp": "/tmp"}
     assert mounts.keys() == volumes.keys()
     settings = Settings.load({k: v.replace(MOUNTED, f"{tmp_path}/") for k, v in environ.items()})
-    users = {"worker": "risk_worker", "exporter": "risk_monitor"}
+    users = {"worker": "risk_worker", "exporter": "risk_monitor", "console": "risk_console"}
     assert f"//{users.get(container['name'], 'risk_migrate')}:" in settings.require_database_url()
 
 
@@ -118,6 +122,17 @@ def test_probes_ask_what_it_serves(pod: dict[str, Any], container: dict[str, Any
     elif container["name"] == "exporter":
         assert container["args"][-1] == str(ports["metrics"])
         assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/healthz"}
+
+
+def test_the_secret_is_made_of_what_the_pods_read_and_no_more() -> None:
+    named = re.findall(r"--from-file=(\S+)", PAGE)
+    read = {
+        item["key"]
+        for pod in PODS.values()
+        for volume in pod["volumes"]
+        for item in volume.get("secret", {}).get("items", [])
+    }
+    assert sorted(named) == sorted(read)
 
 
 def test_selectors_find_their_pods() -> None:

@@ -83,9 +83,18 @@ def services_in(words: list[str]) -> tuple[str, list[str], list[str]]:
         return subcommand, [next(word for word in rest if not word.startswith("--"))], []
     names = [word for word in rest if not word.startswith("--") or subcommand == "run"]
     if subcommand == "run":
-        names = [word for word in names if word != "--rm"]
+        names = [word for word in names if word not in ("--rm", "--no-deps")]
         return subcommand, names[:1], names[1:]
     return subcommand, names, []
+
+
+ASKED = [(page, line) for page, line in COMPOSE if re.search(r" run .*\bworker\b", line)]
+
+
+@pytest.mark.parametrize(("page", "line"), ASKED)
+def test_a_worker_is_asked_without_what_it_waits_for(page: str, line: str) -> None:
+    """It waits for Redis and Postgres, and is asked about them while they are away."""
+    assert "--no-deps" in shlex.split(line)
 
 
 @pytest.mark.parametrize(("page", "line"), COMPOSE)

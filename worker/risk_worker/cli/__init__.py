@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 import click
@@ -56,10 +57,10 @@ class _Commands(click.Group):
     """Imports a command when it is called; turns an error for the user into a message and an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [name for name in COMMANDS if _installed(name)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS or not _installed(cmd_name):
             return None
         module, function = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(import_module(module), function)
@@ -87,6 +88,11 @@ class _Commands(click.Group):
             sys.exit(EXIT_PIPE)
         except KeyboardInterrupt as error:
             sys.exit(128 + getattr(error, "signal", signal.SIGINT))
+
+
+def _installed(name: str) -> bool:
+    """Whether the package of a command is there: what was built without risk_devkit works without it."""
+    return find_spec(COMMANDS[name].partition(".")[0]) is not None
 
 
 @contextlib.contextmanager
