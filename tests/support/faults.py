@@ -56,6 +56,8 @@ class Fault:
     """Doctor is asked before the workers have drawn their conclusions, which would be one more line."""
     serious: bool = True
     """Whether `riskstream status` has exit status 1, where there is a problem."""
+    instead: tuple[set[str], str] | None = None
+    """Problems and text of status where the fault began as a time slice ended; another row has the rest."""
 
 
 ENDS = (
@@ -640,8 +642,12 @@ _ALL = (
         problems={"commit_waits"},
         status="has waited for a COMMIT for",
         worker="The worker has waited for a COMMIT for",
-        also=("The worker could not store a batch of", "The worker cannot store", "has not been drained for"),
+        also=(
+            *("The worker could not store a batch of", "The worker cannot store", "has not been drained for"),
+            "The worker could not seal history",  # while a transaction has been inserting for long
+        ),
         alerts={"RiskNothingStored"},
+        instead=({"cannot_store"}, "canceling statement due to lock timeout"),
     ),
     Fault(
         name="an entry that is no snapshot",
