@@ -52,6 +52,7 @@ def test_what_a_desk_forges_is_not_counted_for_anothers_trader(
     client.hset(keys.epochs, "a", epoch)
     client.hset(keys.admitted, f"{epoch}:a", FORGED)
     client.hset(keys.latest, "a", wire.encode(snapshot("a", reason="forged"), epoch, FORGED))
+    client.hset(keys.behind, "a", FORGED)
     for seq in (3, 6, FORGED):
         client.xadd(keys.snapshots, {"s": wire.encode(snapshot("a", reason="forged"), epoch, seq)})
     client.xadd(keys.snapshots, {"s": b'{"trader_id":"a","epoch":%d,"seq":7,"v":1}' % epoch})

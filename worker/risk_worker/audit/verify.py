@@ -149,7 +149,7 @@ def look(
         raise TraderUnknown(f"{trader!r} belongs to namespace {owner}, which is not that of the settings")
     known = known_loss.in_force(database_url, trader)
     report = _reconciled(sides, ledger, known)
-    undecided = [finding for side in sides for finding in side.admitted.findings + side.waiting.findings]
+    undecided = [finding for side in sides for finding in side.findings(ledger.owners)]
     numbers = [keyspace.number_of(keys) for keys in in_use]
     not_drained = partitions_progress.problems(client, numbers, keyspace)
     findings = [*undecided, *not_drained]
@@ -171,6 +171,11 @@ class _Side:
     def may_report(self, trader_id: str, owners: Mapping[str, str]) -> bool:
         """Whether a trader belongs to this namespace, or to none."""
         return owners.get(trader_id, self.namespace) == self.namespace
+
+    def findings(self, owners: Mapping[str, str]) -> list[str]:
+        """What cannot be decided; of traders only what the namespace may report."""
+        behind = [text for name, text in self.admitted.behind if self.may_report(name, owners)]
+        return [*self.admitted.findings, *behind, *self.waiting.findings]
 
 
 def _admitted_now(
@@ -242,6 +247,8 @@ class _Admitted:
         self.partitions = partitions
         self.epochs: dict[EpochKey, int] = {}
         self.findings: list[str] = []
+        self.behind: list[tuple[str, str]] = []
+        """Traders of which it is not certain which snapshot is the newest, and the finding that says so."""
         wanted = None if trader is None else trader.encode(errors="surrogateescape")
         for keys in self.partitions:
             for name, value in self._fields(keys.admitted):
@@ -252,11 +259,12 @@ class _Admitted:
             for name, value in self._fields(keys.behind):
                 if wanted in (None, name):
                     trader_id = scan.printable(name)
-                    self.findings.append(
+                    finding = (
                         f"{trader_id}: Redis lost data, and which of its snapshots is the newest is not "
                         f"certain ({keys.behind} has {scan.printable(value)}); "
                         f"run riskstream repair {trader_id}"
                     )
+                    self.behind.append((name.decode(errors="backslashreplace"), finding))
 
     def now(self, epochs: Sequence[EpochKey]) -> list[int | None]:
         """The last seq that was admitted by now; 0: the epoch is not known; None: it cannot be read."""
