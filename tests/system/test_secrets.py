@@ -88,6 +88,16 @@ class Servers:
             db.execute('CREATE DATABASE risk OWNER "user"')
 
 
+LONG_RUNNING = {
+    "worker": ["worker"],
+    "exporter": ["exporter", "--port", "0"],
+    "dashboard": ["dashboard", "--port", "0"],
+    "tail": ["tail"],
+    "status": ["status", "--watch"],
+}
+"""Commands that go on until they are ended."""
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     with server_folder() as folder:
@@ -253,19 +263,12 @@ def test_processes_hold_no_password_where_it_stands_in_a_file(
     )
     own.chmod(0o755)
     environ |= {"RISK_DBMATE": str(own), "RISK_SEAL_EVERY": "off", "RISK_VERIFY_EVERY": "1s"}
-    commands = {
-        "worker": ["worker"],
-        "exporter": ["exporter", "--port", "0"],
-        "dashboard": ["dashboard", "--port", "0"],
-        "tail": ["tail"],
-        "status": ["status", "--watch"],
-    }
     with ExitStack() as stack:
         running = {
             name: stack.enter_context(
                 ChildProcess(tmp_path / f"{name}.log", environ, [sys.executable, "-m", "risk_worker", *words])
             )
-            for name, words in commands.items()
+            for name, words in LONG_RUNNING.items()
         }
         wait_until(lambda: "The worker is ready" in running["worker"].log, 30, "a worker that is ready")
         for name in ("exporter", "dashboard"):
@@ -320,17 +323,10 @@ def stored(servers: Servers) -> int:
 def test_what_stays_while_servers_cannot_be_used(
     setups: dict[str, Setup], servers: Servers, site: Site, here: Path, tmp_path: Path
 ) -> None:
-    commands = {
-        "worker": ["worker"],
-        "exporter": ["exporter", "--port", "0"],
-        "dashboard": ["dashboard", "--port", "0"],
-        "tail": ["tail"],
-        "status": ["status", "--watch"],
-    }
     with ExitStack() as stack:
         turns = cycle(zip(cycle(setups.values()), PASSWORDS, strict=False))
         running = []
-        for number, (name, words) in enumerate(commands.items()):
+        for number, (name, words) in enumerate(LONG_RUNNING.items()):
             setup, password = next(turns)
             environ = {**setup(site, password), "RISK_LOG_LEVEL": "debug"}
             command = [sys.executable, "-m", "risk_worker", *words]
