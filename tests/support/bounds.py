@@ -25,7 +25,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 PROPERTY: Final = "bound"
 STRICT: Final = bool(os.environ.get("RISK_TEST_BOUNDS"))
 _ROW: Final = re.compile(
-    r"^\| ([^|\n]+) \| ([^|\n]+) \| (\d+(?:\.\d+)?) s\b([^|\n]*) \| ([^|\n]*) \| ([^|\n]+) \|$", re.M
+    r"^\| ([^|\n]+) \| ([^|\n]+) \| (\d+(?:\.\d+)?) s\b([^|\n]*) \| ([^|\n]*?) ?\| ([^|\n]+) \|$", re.M
 )
 _MEASURED: Final = re.compile(r"^Measured by `make bounds` .*$", re.M)
 

@@ -30,13 +30,6 @@ def batch_of(*snapshots: WireSnapshot) -> Batch:
     return Batch(STREAM, made)
 
 
-@pytest.fixture(params=[0, module.FEW], ids=["COPY", "INSERT"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ways of a few rows that are new and sound."""
-    monkeypatch.setattr(module, "FEW", request.param)
-
-
-@pytest.mark.usefixtures("way")
 def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -> None:
     paused = wire(
         "b",
@@ -77,7 +70,6 @@ def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -
     )
 
 
-@pytest.mark.usefixtures("way")
 def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> None:
     batch = batch_of(wire("a", 1), wire("a", 2))
     store.save(batch)
@@ -86,7 +78,6 @@ def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> No
     assert rows(db, "SELECT count(*) FROM risk_state_history") == [(3,)]
 
 
-@pytest.mark.usefixtures("way")
 def test_the_same_snapshot_twice_in_a_batch_is_stored_once(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:
@@ -287,7 +278,6 @@ def test_a_name_that_the_database_cannot_hold_beside_a_foreign_entry_stops_nothi
     assert "2-0" in {each.entry_id for each in outcome.dead}
 
 
-@pytest.mark.usefixtures("way")
 def test_batches_of_several_streams_are_stored_in_one_transaction(
     store: PostgresStore, db: psycopg.Connection
 ) -> None:

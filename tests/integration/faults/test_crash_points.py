@@ -51,8 +51,8 @@ BACKLOG = [
     "after risk_worker.stream.source:StreamSource.acknowledge#3",
     "after risk_worker.stream.source:StreamSource.read#4",
 ]
-# A few rows.
-FEW = [
+# Without a backlog: one transaction, in one thread.
+ALONE = [
     "before risk_worker.database.store:PostgresStore.save_all",
     "before risk_worker.database.store:_save_state",
     "before psycopg.transaction:Transaction.__exit__",
@@ -109,7 +109,7 @@ def drain_and_die(template: Template, environ: dict[str, str], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("point", "count"), [*((point, 200) for point in BACKLOG), *((point, 3) for point in FEW)]
+    ("point", "count"), [*((point, 200) for point in BACKLOG), *((point, 3) for point in ALONE)]
 )
 def test_a_batch_is_stored_once_wherever_its_drain_dies(
     point: str, count: int, ledger: Ledger, drain_and_die: DrainAndDie, redis_url: str, database_url: str

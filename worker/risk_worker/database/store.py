@@ -1,9 +1,9 @@
 """The worker's side of Postgres: one transaction for what was read, into history, state and dead letters.
 
-The quick way is a binary COPY straight into history, or an INSERT of a few rows. It fails as a whole when a
-row is there already (a batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY
-into a temp table and from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a
-replay a no-op; and in halves, down to the rows that cannot be stored.
+The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (a
+batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY into a temp table and
+from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
+in halves, down to the rows that cannot be stored.
 
 What came by another namespace than its trader's is found by the statement that locks the trader's row, so it
 does not matter who else stores something at the same time.
@@ -49,8 +49,6 @@ _TYPES: Final = list(COLUMNS.values())
 _NAMESPACE_CHECK: Final = "risk_state_namespace_check"
 _TRIES: Final = 5
 """How often a transaction is begun anew, as a trader turned out to belong to another namespace."""
-FEW: Final = 32
-"""So many rows at the most are inserted by a statement, which takes one round trip and COPY two."""
 
 
 class _OtherNamespace(Exception):
@@ -305,12 +303,8 @@ def _owners(connection: psycopg.Connection, traders: Sequence[str]) -> dict[str,
 def _insert_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
     snapshots = [row.snapshot for batch in batches for row in batch.rows]
-    if not snapshots:
-        return
-    with connection.cursor() as cursor:
-        if len(snapshots) <= FEW:
-            cursor.execute(_SQL["insert_history"], _columns(snapshots))
-        else:
+    if snapshots:
+        with connection.cursor() as cursor:
             _copy(cursor, _SQL["copy_history"], snapshots)
 
 

@@ -32,19 +32,6 @@ COPY risk_state_history (
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
 ) FROM STDIN (FORMAT binary);
 
--- name: insert_history
--- For a few rows: one round trip, where COPY takes two.
-INSERT INTO risk_state_history (
-    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason, merged
-)
-SELECT * FROM unnest(
-    %(trader_id)b::text[], %(epoch)b::int8[], %(seq)b::int8[], %(recorded_at)b::timestamptz[],
-    %(daily_pnl)b::float8[], %(drawdown_pct)b::float8[], %(current_equity)b::float8[], %(peak_equity)b::float8[],
-    %(trading_paused)b::bool[], %(paused_until)b::timestamptz[], %(last_reset_time)b::timestamptz[],
-    %(trace_id)b::text[], %(reason)b::text[], %(merged)b::int4[]
-);
-
 -- name: copy_staging
 COPY staging (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
