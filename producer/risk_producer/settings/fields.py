@@ -160,7 +160,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     batch_size: Annotated[
         int, env("RISK_BATCH_SIZE", "Snapshots a transaction stores at the most", ge=1, le=50_000)
-    ] = 5_000
+    ] = 10_000
     migrate: Annotated[
         Literal["auto", "never"],
         env(

@@ -51,12 +51,12 @@ def test_the_store_writes_them_in_their_order() -> None:
 
     written, cursor = Copy(), Cursor()
     snapshot = wire("t", 7, epoch=5, merged=6, trading_paused=True, trace_id="x", reason="y")
-    store._copy(cursor, SQL["copy_history"], [snapshot])  # type: ignore[arg-type]
+    store._copy(cursor, SQL["copy_history"], [store._values(snapshot)])  # type: ignore[arg-type]
     assert written.row == tuple(getattr(snapshot, name) for name in COLUMNS)
     assert written.types == list(COLUMNS.values())
 
 
-@pytest.mark.parametrize("name", ["copy_history", "copy_staging", "save_history"])
+@pytest.mark.parametrize("name", ["copy_history", "copy_staging", "copy_newest", "save_history"])
 def test_the_statements_name_them_in_their_order(name: str) -> None:
     lists = re.findall(r"trader_id, epoch, seq, recorded_at, daily_pnl[\w,\s]*?merged", SQL[name])
     assert [re.findall(r"\w+", each) for each in lists] == [list(COLUMNS)] * (
@@ -68,4 +68,4 @@ def test_the_staging_table_has_their_types() -> None:
     for name in ("create_staging_of_session", "create_staging_of_transaction"):
         inside = SQL[name].partition("(")[2].rpartition(")")[0]
         pairs = [each.split()[:2] for each in inside.split(",")]
-        assert dict(pairs) == COLUMNS
+        assert dict(pairs) == COLUMNS | {"namespace": "text"}  # of the newest of each trader

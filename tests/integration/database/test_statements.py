@@ -3,14 +3,15 @@
 Queries and DML are PREPAREd, so that Postgres checks names and types and runs nothing. The rest (COPY, CREATE
 TEMP, SET LOCAL) is executed in a transaction that is rolled back. Walking the packages finds the files. A
 statement with the comment line `-- requires: timescaledb` needs a server that has it, and is skipped else;
-one with `-- requires: original` is about the tables of the system that riskstream replaces.
+one with `-- requires: original` is about the tables of the system that riskstream replaces. One with
+`-- before: NAME` is the beginning of the statement NAME of its file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import LiteralString, cast
@@ -79,7 +80,22 @@ def found() -> Iterator[Statement]:
                 yield Statement(name, path.name, key, text)
 
 
-STATEMENTS = list(found())
+BEFORE = re.compile(r"^-- before: (\w+)$", re.MULTILINE)
+
+
+def whole(pieces: list[Statement]) -> Iterator[Statement]:
+    """The statements, each with the one that it stands before; that one is none by itself."""
+    of = {(each.package, each.file, each.name): each for each in pieces}
+    ends = set()
+    for each in pieces:
+        if before := BEFORE.search(each.text):
+            end = of[each.package, each.file, before[1]]
+            ends.add(end)
+            yield replace(each, text=each.text + "\n" + end.text)
+    yield from (each for each in pieces if each not in ends and not BEFORE.search(each.text))
+
+
+STATEMENTS = list(whole(list(found())))
 
 
 @pytest.fixture(scope="module")

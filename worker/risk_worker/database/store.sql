@@ -5,7 +5,7 @@ CREATE TEMP TABLE staging (
     trader_id text COLLATE "C", epoch int8, seq int8, recorded_at timestamptz,
     daily_pnl float8, drawdown_pct float8, current_equity float8, peak_equity float8,
     trading_paused bool, paused_until timestamptz, last_reset_time timestamptz,
-    trace_id text, reason text, merged int4
+    trace_id text, reason text, merged int4, namespace text
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staging_of_transaction
@@ -14,7 +14,7 @@ CREATE TEMP TABLE staging (
     trader_id text COLLATE "C", epoch int8, seq int8, recorded_at timestamptz,
     daily_pnl float8, drawdown_pct float8, current_equity float8, peak_equity float8,
     trading_paused bool, paused_until timestamptz, last_reset_time timestamptz,
-    trace_id text, reason text, merged int4
+    trace_id text, reason text, merged int4, namespace text
 ) ON COMMIT DROP;
 
 -- name: write_something
@@ -38,6 +38,12 @@ COPY staging (
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
 ) FROM STDIN (FORMAT binary);
 
+-- name: copy_newest
+COPY staging (
+    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+    trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
+) FROM STDIN (FORMAT binary);
+
 -- name: empty_staging
 TRUNCATE staging;
 
@@ -52,10 +58,31 @@ SELECT
 FROM staging ORDER BY trader_id, recorded_at, epoch, seq
 ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING;
 
+-- name: newest_of_few
+-- before: save_state
+-- The newest snapshot of each trader, in arrays.
+-- namespace: which the trader belongs to from now on, where it belongs to none yet.
+WITH newest AS (
+    SELECT * FROM unnest(
+        %(trader_id)b::text[], %(epoch)b::int8[], %(seq)b::int8[], %(recorded_at)b::timestamptz[],
+        %(daily_pnl)b::float8[], %(drawdown_pct)b::float8[], %(current_equity)b::float8[],
+        %(peak_equity)b::float8[], %(trading_paused)b::bool[], %(paused_until)b::timestamptz[],
+        %(last_reset_time)b::timestamptz[], %(trace_id)b::text[], %(reason)b::text[], %(merged)b::int4[],
+        %(namespace)s::text[]
+    ) AS of_arrays (
+        trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
+        trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
+    )
+)
+
+-- name: newest_of_many
+-- before: save_state
+-- The same, where copy_newest put it.
+WITH newest AS (SELECT * FROM staging)
+
 -- name: save_state
--- namespace: which the trader belongs to from now on, where it belongs to none yet. came_by: the namespace, where
--- no trader gets one. What came by another namespace than the trader's would make its namespace empty, which
--- violates risk_state_namespace_check: nothing of the transaction is stored then.
+-- came_by: the namespace, where no trader gets one. What came by another namespace than the trader's would make
+-- its namespace empty, which violates risk_state_namespace_check: nothing of the transaction is stored then.
 INSERT INTO risk_state AS state (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
@@ -63,15 +90,7 @@ INSERT INTO risk_state AS state (
 SELECT
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason, namespace
-FROM unnest(
-    %(trader_id)b::text[], %(epoch)b::int8[], %(seq)b::int8[], %(recorded_at)b::timestamptz[],
-    %(daily_pnl)b::float8[], %(drawdown_pct)b::float8[], %(current_equity)b::float8[], %(peak_equity)b::float8[],
-    %(trading_paused)b::bool[], %(paused_until)b::timestamptz[], %(last_reset_time)b::timestamptz[],
-    %(trace_id)b::text[], %(reason)b::text[], %(merged)b::int4[], %(namespace)s::text[]
-) AS newest (
-    trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
-    trading_paused, paused_until, last_reset_time, trace_id, reason, merged, namespace
-)
+FROM newest
 ORDER BY trader_id COLLATE "C"
 ON CONFLICT (trader_id) DO UPDATE SET
     epoch = excluded.epoch, seq = excluded.seq, recorded_at = excluded.recorded_at,

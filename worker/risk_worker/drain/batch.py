@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from risk_producer.contract.keys import namespace_of
-from risk_producer.contract.wire import Identity, WireSnapshot, decode, identity_of
+from risk_producer.contract.wire import Identity, WireSnapshot, decode, decode_all, identity_of
 from risk_producer.errors import InvalidSnapshot
 
 
@@ -153,6 +153,12 @@ def decode_entries(stream: str, entries: Sequence[StreamEntry]) -> Batch:
     batch = Batch(stream)
     if entries:
         batch.first, batch.last = entries[0].id, entries[-1].id
+    decoded = decode_all([entry.payload for entry in entries])
+    if decoded is not None and all(entry.defect is None for entry in entries):
+        batch.rows = [
+            Row(entry.id, entry.payload, snapshot) for entry, snapshot in zip(entries, decoded, strict=True)
+        ]
+        return batch
     for entry in entries:
         if entry.defect is not None:
             identity = identity_of(entry.payload)

@@ -8,10 +8,11 @@
 --
 -- KEYS  stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database
 -- ARGV  1: JSON of an Acknowledgement (acknowledgement.py): first, last, listed,
---          stored = {{trader, count, latency_ms, entries}...}, dead = {{trader, count, entries}...}, duplicates,
---          buckets = {bound = count}, waited_ms, incarnations = {{field, highest}...}, unidentified,
+--          stored = {traders, counts, latencies_ms, entries}, dead = {traders, counts, entries}, duplicates,
+--          buckets = {bound = count}, waited_ms, incarnations = {fields, highest}, unidentified,
 --          database = the identity of the one in which it is committed, "" where that is not compared;
---          entries = {{id, seq, incarnation, bound, waited_ms}...} only where listed; what is 0 or empty may be missing
+--          each of traders, counts, latencies_ms, entries, fields and highest is a list; each of entries is
+--          {{id, seq, incarnation, bound, waited_ms}...}, only where listed; what is 0 or empty may be missing
 -- Returns JSON of {taken_off = how many entries this call took off}; or {ids_needed = true}: ask again, listed; or
 -- {database = the identity that is there}: the stream is another database's, and nothing was done.
 local stream, counters, attempts, failures, latency_ms, latency_buckets, admitted, database =
@@ -24,8 +25,7 @@ local SLICE = 1000 -- unpack() has a limit of some thousands
 local unreadable = 0
 
 -- The last seq that was admitted of each incarnation; nil where that cannot be read, and so nothing is foreign.
-local last_seq, fields = {}, {}
-for at, each in ipairs(batch.incarnations) do fields[at] = each.field end
+local last_seq, fields, highest = {}, batch.incarnations.fields, batch.incarnations.highest
 for first = 1, #fields, SLICE do
   local last = math.min(first + SLICE - 1, #fields)
   local known = redis.pcall('HMGET', admitted, unpack(fields, first, last))
@@ -36,8 +36,8 @@ end
 
 local cut = nil -- how many entries the piece had
 if not batch.listed then
-  for at, each in ipairs(batch.incarnations) do
-    if last_seq[at] and each.highest > last_seq[at] then return AGAIN end
+  for at = 1, #fields do
+    if last_seq[at] and highest[at] > last_seq[at] then return AGAIN end
   end
   local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not head or head[1] ~= batch.first or #redis.call('XRANGE', stream, batch.last, batch.last) == 0 then
@@ -48,20 +48,35 @@ end
 
 local buckets, waited_ms, foreign = batch.buckets, batch.waited_ms or 0, cut and batch.unidentified or 0
 
--- Takes off what is listed of a trader, or with the piece was; returns how many entries.
-local function take_off(of)
-  if cut then return of.count end
+-- Takes entries of one trader off the stream; returns how many there were.
+local function take_off(entries)
   local taken = 0
-  for _, entry in ipairs(of.entries) do
+  for _, entry in ipairs(entries) do
     if redis.call('XDEL', stream, entry.id) == 1 then
       taken = taken + 1
       if entry.bound then buckets[entry.bound] = (buckets[entry.bound] or 0) + 1 end
       waited_ms = waited_ms + (entry.waited_ms or 0)
-      local highest = entry.incarnation and last_seq[entry.incarnation]
-      if not entry.incarnation or (highest and entry.seq > highest) then foreign = foreign + 1 end
+      local last = entry.incarnation and last_seq[entry.incarnation]
+      if not entry.incarnation or (last and entry.seq > last) then foreign = foreign + 1 end
     end
   end
   return taken
+end
+
+-- Takes off what is listed, where no piece was cut. Returns how many entries came off, of which traders how many, and
+-- their latencies as HSET takes them.
+local function take_off_of(of)
+  local sum, traders, counts, latencies = 0, {}, {}, {}
+  for at, trader in ipairs(of.traders) do
+    local taken = cut and of.counts[at] or take_off(of.entries[at])
+    sum = sum + taken
+    if taken > 0 and trader ~= '' then
+      local n = #traders + 1
+      traders[n], counts[n] = trader, taken
+      if of.latencies_ms then latencies[2 * n - 1], latencies[2 * n] = trader, of.latencies_ms[at] end
+    end
+  end
+  return sum, traders, counts, latencies
 end
 
 -- Adds to the fields of a hash, as HINCRBY would to each; one by one a thousand traders cost more than their
@@ -79,37 +94,21 @@ local function add(hash, fields, amounts)
     for at = first, last do
       local sum = number(known[at - first + 1])
       if not sum then sum, unreadable = 0, unreadable + 1 end
-      sums[#sums + 1] = fields[at]
-      sums[#sums + 1] = math.min(sum + amounts[at], LIMIT - 1)
+      local n = 2 * (at - first) + 1
+      sums[n], sums[n + 1] = fields[at], math.min(sum + amounts[at], LIMIT - 1)
     end
     redis.pcall('HSET', hash, unpack(sums))
   end
 end
 
-local stored, traders, counts, latencies = 0, {}, {}, {}
-for _, of in ipairs(batch.stored) do
-  local taken = take_off(of)
-  if taken > 0 then
-    traders[#traders + 1], counts[#counts + 1] = of.trader, taken
-    latencies[#latencies + 1] = of.trader
-    latencies[#latencies + 1] = of.latency_ms
-    stored = stored + taken
-  end
-end
+local stored, traders, counts, latencies = take_off_of(batch.stored)
 add(attempts, traders, counts)
 for first = 1, #latencies, 2 * SLICE do
   redis.pcall('HSET', latency_ms, unpack(latencies, first, math.min(first + 2 * SLICE - 1, #latencies)))
 end
 
-local dead = 0
-traders, counts = {}, {}
-for _, of in ipairs(batch.dead) do
-  local taken = take_off(of)
-  if taken > 0 and of.trader ~= '' then
-    traders[#traders + 1], counts[#counts + 1] = of.trader, taken
-  end
-  dead = dead + taken
-end
+local dead
+dead, traders, counts = take_off_of(batch.dead)
 add(attempts, traders, counts)
 add(failures, traders, counts)
 if cut then stored = cut - dead end -- one in the middle may have been taken out by hand

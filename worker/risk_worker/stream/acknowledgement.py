@@ -24,30 +24,33 @@ class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
     id: str
     seq: int = 0
     incarnation: int = 0
-    """Its number in the message's list, from 1 on; 0: the entry names none."""
+    """Its place in the message's incarnations, from 1 on; 0: the entry names none."""
     bound: str = ""
     """Upper bound of its bucket in the latency histogram; empty for a dead letter."""
     waited_ms: int = 0
     """From recorded_at to COMMIT; 0 for a dead letter."""
 
 
-class OfTrader(msgspec.Struct, gc=False, omit_defaults=True):
-    """What was stored of one trader, or became its dead letters."""
+class OfTraders(msgspec.Struct, gc=False, omit_defaults=True):
+    """What was stored of some traders, or became their dead letters: a column for each thing that is told.
 
-    trader: str
+    There may be as many traders as entries, and an object for each would cost Redis more than all else.
+    """
+
+    traders: list[str]
     """Empty: dead letters that name no trader."""
-    count: int = 0
-    latency_ms: str = ""
-    """From recorded_at to COMMIT of the newest; empty for dead letters."""
-    entries: list[TakenOff] = []
+    counts: list[int]
+    latencies_ms: list[str] = []
+    """From recorded_at to COMMIT of the newest; none for dead letters."""
+    entries: list[list[TakenOff]] = []
 
 
 class Admitted(msgspec.Struct, gc=False):
-    """How far one incarnation of a producer must have come for the batch to be its own."""
+    """How far incarnations of producers must have come for the batch to be their own."""
 
-    field: str
+    fields: list[str]
     """Of the hash of what was admitted: "epoch:trader"."""
-    highest: int
+    highest: list[int]
     """The highest seq in the batch."""
 
 
@@ -57,14 +60,14 @@ class Acknowledgement(msgspec.Struct):
     first: str
     last: str
     listed: bool
-    stored: list[OfTrader]
-    dead: list[OfTrader]
+    stored: OfTraders
+    dead: OfTraders
     duplicates: int
     buckets: dict[str, int]
     """Upper bound in ms -> how many waited so long, but longer than the bound before; empty where listed."""
     waited_ms: int
     """The sum of how long all of them waited; 0 where listed."""
-    incarnations: list[Admitted]
+    incarnations: Admitted
     unidentified: int
     """Entries that name no incarnation."""
     database: str = ""
@@ -92,21 +95,22 @@ def whole(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> 
     dead: dict[str, int] = defaultdict(int)
     for dead_letter in outcome.dead:
         dead[_trader_of(dead_letter)] += 1
+    highest = _highest(batch, outcome)
+    by_trader = _by_trader(of_stored)
     return Acknowledgement(
         batch.first,
         batch.last,
         listed=False,
-        stored=[
-            OfTrader(trader, count, _latency_ms(recorded_at, now))
-            for trader, (count, recorded_at) in _by_trader(of_stored).items()
-        ],
-        dead=[OfTrader(trader, count) for trader, count in dead.items()],
+        stored=OfTraders(
+            list(by_trader),
+            [rows for rows, _ in by_trader.values()],
+            [_latency_ms(recorded_at, now) for _, recorded_at in by_trader.values()],
+        ),
+        dead=OfTraders(list(dead), list(dead.values())),
         duplicates=outcome.duplicates,
         buckets=_histogram(times, now),
         waited_ms=_sum_ms(times, now),
-        incarnations=[
-            Admitted(f"{epoch}:{trader}", seq) for (trader, epoch), seq in _highest(batch, outcome).items()
-        ],
+        incarnations=Admitted([f"{epoch}:{trader}" for trader, epoch in highest], list(highest.values())),
         unidentified=sum(dead_letter.identity is None for dead_letter in outcome.dead),
         database=database,
     )
@@ -134,10 +138,8 @@ def listed(batch: Batch, outcome: Outcome, now: datetime, database: str = "") ->
         dead[_trader_of(dead_letter)].append(entry(dead_letter.entry_id, dead_letter.identity))
     message.listed = True
     message.buckets, message.waited_ms = {}, 0
-    for of in message.stored:
-        of.entries = stored[of.trader]
-    for of in message.dead:
-        of.entries = dead[of.trader]
+    message.stored.entries = [stored[trader] for trader in message.stored.traders]
+    message.dead.entries = [dead[trader] for trader in message.dead.traders]
     return message
 
 

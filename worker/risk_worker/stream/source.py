@@ -138,7 +138,7 @@ class StreamSource:
         client: RedisClient,
         partitions: Iterable[int],
         *,
-        batch_size: int = 5_000,
+        batch_size: int = 10_000,
         linger_s: float = 0.0,
         block_s: float = 1.0,
         look: Callable[[], object] | None = None,

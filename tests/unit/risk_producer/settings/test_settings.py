@@ -70,7 +70,7 @@ def test_a_command_says_it_in_one_line() -> None:
     done = CliRunner().invoke(cli, ["config"], env={"RISK_BATCHSIZE": "4"})
     assert done.exit_code == 0
     assert done.stderr == "riskstream: RISK_BATCHSIZE is no setting; do you mean RISK_BATCH_SIZE?\n"
-    assert "RISK_BATCH_SIZE=5000" in done.stdout
+    assert "RISK_BATCH_SIZE=10000" in done.stdout
 
 
 class TestWhatComesFromOutside:

@@ -215,8 +215,8 @@ def test_the_latency_is_that_of_the_newest_epoch(epochs: tuple[int, int]) -> Non
     ]
     made = decode_entries(KEYS.snapshots, entries)
     assert acknowledgement.newest_times(made, Outcome((), 0)) == {"a": AT}
-    [of_trader] = acknowledgement.whole(made, Outcome((), 0), NOW).stored
-    assert (of_trader.count, of_trader.latency_ms) == (2, "11.099")
+    stored = acknowledgement.whole(made, Outcome((), 0), NOW).stored
+    assert (stored.traders, stored.counts, stored.latencies_ms) == (["a"], [2], ["11.099"])
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_how_long_a_batch_waited_is_the_same_whole_and_listed(waited_s: Sequence
     made = decode_entries(KEYS.snapshots, entries)
     assert acknowledgement.whole(made, Outcome((), 0), NOW).waited_ms == sum_ms
     message = acknowledgement.listed(made, Outcome((), 0), NOW)
-    listed = sum(entry.waited_ms for of in message.stored for entry in of.entries)
+    listed = sum(entry.waited_ms for of in message.stored.entries for entry in of)
     assert (message.waited_ms, abs(listed - sum_ms) <= len(entries)) == (0, True)
 
 
