@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from math import ceil, log2
+from threading import Barrier
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
 from tests.support.factory import START, entry, payload, wire
 from tests.support.servers import Databases, name_in, with_name
+from tests.support.wait import wait_until
 
 
 def batch_of(*snapshots: WireSnapshot) -> Batch:
@@ -414,3 +416,86 @@ def test_a_constraint_that_speaks_at_the_commit_finds_its_row(
     assert [letter.entry_id for letter in outcome.dead] == ["2-2"]
     assert rows(db, "SELECT seq FROM risk_state_history ORDER BY 1") == [(1,), (3,)]
     assert not store.save(batch_of(wire("a", 4))).dead
+
+
+def test_who_holds_a_traders_state_waits_for_no_row_of_history(
+    database_url: str, db: psycopg.Connection
+) -> None:
+    """The other worker may hold that row until it gets the state: Postgres sees no such deadlock, as half of
+    the waiting is the other worker's own, of a COMMIT for the COMMIT before it."""
+    with (
+        PostgresStores(database_url) as one,
+        PostgresStore(database_url) as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        two.save(batch_of(wire("x", 1)))
+        first, second = one.begin([batch_of(wire("x", 2))]), one.begin([batch_of(wire("y", 1))])
+        assert first is not None
+        assert second is not None
+        again = [batch_of(wire("x", 1), wire("x", 3)), batch_of(wire("y", 1), wire("y", 2))]
+        storing = pool.submit(two.save_all, again)
+        [pid] = two.backend_pids
+        waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        wait_until(
+            lambda: db.execute(waits, [pid]).fetchone() == (True,), 20, "it waits for the row of history"
+        )
+        assert first.commit() == [Outcome([], 0)]
+        assert second.commit() == [Outcome([], 0)]
+        assert [outcome.duplicates for outcome in storing.result(60)] == [1, 1]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("x", 3), ("y", 2)]
+
+
+def test_two_workers_take_the_same_rows_in_the_same_order(database_url: str, db: psycopg.Connection) -> None:
+    """In whichever order the streams were read, and though one goes the quick way and one the careful way."""
+    rounds, traders = 20, [f"{name}{number}" for name in "zyxa" for number in range(25)]
+    start = Barrier(2)
+
+    def batches(number: int, *, replay: bool) -> list[Batch]:
+        found = []
+        for at, stream in enumerate((STREAM, f"other{STREAM}")):
+            new = [wire(f"{at}{trader}", 10 + number) for trader in traders]
+            old = [wire(f"{at}{trader}", 1) for trader in traders[:1]] if replay else []
+            found.append(Batch(stream, batch_of(*new, *old).rows))
+        return found[::-1] if replay else found
+
+    def store(replay: bool) -> list[str]:
+        failed = []
+        with PostgresStore(database_url) as own:
+            for number in range(rounds):
+                start.wait(60)
+                try:
+                    own.save_all(batches(number, replay=replay))
+                except StoreUnavailable as error:
+                    failed.append(str(error))
+        return failed
+
+    with PostgresStore(database_url) as own:
+        own.save_all([Batch("", batch_of(*(wire(f"{at}{traders[0]}", 1) for at in (0, 1))).rows)])
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(store, (True, False))] == [[], []]
+    assert rows(db, "SELECT count(*) FROM risk_state_history") == [(2 + 2 * rounds * len(traders),)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "copies"),
+    [
+        pytest.param("", [2, 2], id="a replay: the quick way once, then the careful way"),
+        pytest.param("\0", [2, 1, 1], id="a row at fault: each half"),
+    ],
+)
+def test_rows_that_were_refused_together_are_not_tried_so_again(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, bad: str, copies: list[int]
+) -> None:
+    copy, seen = module._copy, []
+
+    def counted(cursor: Any, statement: Any, found: Any) -> None:
+        seen.append(len(found))
+        copy(cursor, statement, found)
+
+    if not bad:
+        store.save(batch_of(wire("a", 1)))
+    monkeypatch.setattr(module, "_copy", counted)
+    batches = [batch_of(msgspec.structs.replace(wire("a", 1), reason=bad), wire("a", 2))]
+    assert store.begin(batches) is None
+    store.save_all(batches)
+    assert seen == copies
