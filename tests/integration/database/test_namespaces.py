@@ -172,10 +172,16 @@ class TestOneNamespaceAlone:
 
 
 @pytest.mark.parametrize("stored_before", [False, True], ids=["one of its own", "a copy of what is stored"])
-def test_a_foreign_entry_in_a_backlog_costs_two_copies_at_the_most(
-    database_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, stored_before: bool
+@pytest.mark.parametrize(("every", "more"), [(20, 2), (1, 5)], ids=["one", "one in each batch"])
+def test_foreign_entries_in_a_backlog_cost_few_copies(
+    database_url: str,
+    db: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    stored_before: bool,
+    every: int,
+    more: int,
 ) -> None:
-    """Its own batch and the one after it are copied once more; the others as without it."""
+    """The batch of the first and the one after it are copied once more, over each connection."""
     count, copied, refused = 20, 0, []
     copy = module._copy
 
@@ -193,12 +199,11 @@ def test_a_foreign_entry_in_a_backlog_costs_two_copies_at_the_most(
     with PostgresStores(database_url, assigns_traders=True) as stores:
         stores.save_all([batch("desk1", payload("x", 1))])
         monkeypatch.setattr(module, "_copy", counted)
-        foreign = payload("x", 1 if stored_before else 2)
         with Overlap(stores, stores.save_all, failed, committed, Uncommitted()) as overlap:
             for number in range(count):
-                own = payload("y", 1 + number)
-                entries = (own, foreign) if number == count // 2 else (own,)
+                own, foreign = payload("y", 1 + number), payload("x", 1 if stored_before else 2 + number)
+                entries = (own, foreign) if number % every == every // 2 else (own,)
                 overlap.store([batch("desk2", *entries, first=1 + 2 * number)], more=number < count - 1)
-    assert refused == [[[BELONGS] if number == count // 2 else []] for number in range(count)]
-    assert copied <= count + 2
+    assert refused == [[[BELONGS] if number % every == every // 2 else []] for number in range(count)]
+    assert copied <= count + more
     assert [row[:3] for row in stored(db)] == [("x", 1, 1), *(("y", 1, 1 + seq) for seq in range(count))]

@@ -90,6 +90,8 @@ class PostgresStore(ConnectionOwner):
         self._assigns_traders = assigns_traders
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
         self._begun: _Begun | None = None
+        self._others_come = False
+        """Whether rows of other namespaces' traders were found lately: then begin() asks for them first."""
 
     def save(self, batch: Batch) -> Outcome:
         """save_all() for one batch."""
@@ -170,6 +172,7 @@ class PostgresStore(ConnectionOwner):
                     ]
                 )
                 found = True
+        self._others_come |= found
         return found
 
     def begin(self, batches: Sequence[Batch]) -> PostgresStore | None:
@@ -182,6 +185,9 @@ class PostgresStore(ConnectionOwner):
             return None
         with self._translated_errors():
             connection = self._connected()
+            if self._others_come:
+                self._others_come = False
+                self._refuse_others(connection, batches)
             try:
                 with contextlib.ExitStack() as stack:
                     replay = any(batch.dead for batch in batches)
