@@ -502,3 +502,18 @@ def test_rows_that_were_refused_together_are_not_tried_so_again(
     assert store.begin(batches) is None
     store.save_all(batches)
     assert seen == copies
+
+
+def test_a_row_whose_state_alone_is_refused_is_a_dead_letter(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    """By a constraint that somebody added to risk_state: the state is the newest that it takes."""
+    db.execute("ALTER TABLE risk_state ADD CHECK (reason <> 'bad')")
+    batches = [
+        batch_of(wire("a", 1), wire("a", 2, reason="bad")),
+        Batch(f"other{STREAM}", batch_of(wire("b", 1)).rows),
+    ]
+    outcomes = store.save_all(batches)
+    assert [[letter.entry_id for letter in outcome.dead] for outcome in outcomes] == [["2-2"], []]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("a", 1), ("b", 1)]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state_history ORDER BY 1") == [("a", 1), ("b", 1)]
