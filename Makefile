@@ -72,8 +72,9 @@ reference: $(DEV) ## write docs/reference from the code
 SECONDS ?= 600
 SEED ?= 7
 ENGINE ?= single
-chaos: $(DEV) ## faults drawn from a seed, then all is reconciled: make chaos ENGINE=single|cluster|sentinel|hosts SECONDS=600 SEED=7
-	$(BIN)/python -m tests.chaos --engine $(ENGINE) --seconds $(SECONDS) --seed $(SEED)
+DESKS ?= 0
+chaos: $(DEV) ## faults drawn from a seed, then all is reconciled: make chaos ENGINE=single|cluster|sentinel|hosts SECONDS=600 SEED=7 DESKS=3
+	$(BIN)/python -m tests.chaos --engine $(ENGINE) --seconds $(SECONDS) --seed $(SEED) --desks $(DESKS)
 
 SOAK_SECONDS ?= 1800
 soak: $(DEV) ## a steady load with kills and restarts: all is reconciled and nothing grew; SOAK_SECONDS=1800

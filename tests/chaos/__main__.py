@@ -36,6 +36,7 @@ def main() -> int:
         "--appendfsync", choices=["always", "everysec", "no"], default="always", help="of the engine single"
     )
     wanted.add_argument("--in-turn", action="store_true", help="a fault begins when the one before is over")
+    wanted.add_argument("--desks", type=int, default=0, help="namespaces, served by the same workers")
     wanted.add_argument(
         "--kinds",
         type=lambda text: [name.strip() for name in text.split(",")],
@@ -47,6 +48,8 @@ def main() -> int:
     kind = ENGINES[options.engine]
     if unknown := set(options.kinds) - set(names_of(kind)):
         wanted.error(f"there are no faults of the kind {', '.join(sorted(unknown))}")
+    if options.desks and options.engine != "single":
+        wanted.error("--desks is for the engine single")
     if options.engine == "hosts" and (reason := hosts.missing()):
         wanted.error(reason)
     engine = Single(appendfsync=options.appendfsync) if kind is Single else kind()
@@ -61,6 +64,7 @@ def main() -> int:
             rate=options.rate,
             kinds=options.kinds,
             in_turn=options.in_turn,
+            desks=options.desks,
             say=show,
         )
         return report(result), bool(result.wrong)

@@ -22,7 +22,7 @@ import redis
 from risk_devkit.embedded import EmbeddedServerError
 from risk_producer.contract.keys import partition_of
 from tests.chaos.engine import Begun, Engine, Undo
-from tests.chaos.oracle import Answers, compare, trace_of
+from tests.chaos.oracle import OWN, Answers, compare, trace_of
 from tests.chaos.producer import POISON
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.system import System
@@ -111,13 +111,14 @@ def run(
     rate: float = 200.0,
     kinds: Collection[str] = (),
     in_turn: bool = False,
+    desks: int = 0,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Let it happen, and check. What is wrong is in the result; it also goes to say, line by line."""
     in_turn = in_turn or engine.in_turn
     faults = schedule(seed, seconds, kinds, kinds=engine.kinds, in_turn=in_turn)
     result = Result(engine.name, seed, seconds)
-    with System(folder, engine, rate=rate) as system:
+    with System(folder, engine, rate=rate, desks=desks) as system:
         began = time.time()
         happened = let_happen(system, faults, say)
         say("Healed. Producers stop, workers drain.")
@@ -270,7 +271,7 @@ def verify(system: System, result: Result) -> dict[str, int]:
 
 
 def _dead(system: System) -> dict[str, bytes]:
-    rows = system.execute("SELECT stream || ' ' || entry_id, payload FROM risk_dead_letter")
+    rows = system.execute(f"SELECT stream || ' ' || entry_id, payload FROM risk_dead_letter WHERE {OWN}")
     return {name: bytes(payload) for name, payload in rows}
 
 
@@ -289,7 +290,7 @@ def _compare_poison(system: System, answers: Answers) -> Iterator[str]:
 def _check_leftovers(system: System, result: Result) -> None:
     """RQ's keys do not pile up, however many workers died."""
     with system.engine.rq() as client:
-        keys = sorted(key.decode() for key in client.scan_iter(match="rq:*"))
+        keys = sorted(key.decode() for key in client.scan_iter(match=f"{system.keyspace.rq_prefix}:*"))
     result.seen["RQ keys at the end"] = len(keys)
     if len(keys) > 40:
         result.wrong.append(f"{len(keys)} keys of RQ are left: {keys}")

@@ -25,7 +25,7 @@ import redis
 from risk_devkit.embedded import EmbeddedServerError
 from risk_producer import RiskSnapshot
 from risk_producer.contract import wire
-from risk_producer.contract.keys import Keys, partition_of
+from risk_producer.contract.keys import Keys, Keyspace, partition_of
 from risk_producer.contract.scripts import number_in
 from risk_worker.database import migrations
 from tests.chaos.engine import Begun, Engine, Undo, nothing
@@ -62,14 +62,16 @@ class System:
         traders_each: int = TRADERS_EACH,
         maxlen: int = 1500,
         batch_size: int = 100,
+        desks: int = 0,
     ) -> None:
-        """producers, partitions: by default those of the engine."""
+        """producers, partitions: by default those of the engine. desks: how many namespaces; 0: none."""
         self.folder = folder
         self.engine = engine
         self.rate = rate
         self.workers = workers
         self.producers = producers or engine.producers
         self.partitions = partitions or engine.partitions
+        self.keyspace = Keyspace.of(f"desk{number}" for number in range(desks))
         self._traders_each = traders_each
         self._maxlen = maxlen
         self._batch_size = batch_size
@@ -116,14 +118,16 @@ class System:
             "RISK_STREAM_MAXLEN": str(self._maxlen),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
+        desks = {"RISK_NAMESPACES": ",".join(self.keyspace.namespaces)}
         self._worker_environment = {
             **common,
+            **desks,
             **self.engine.environment("worker"),
             "RISK_BATCH_SIZE": str(self._batch_size),
             "RISK_DRAIN_TIMEOUT_S": "5",
         }
         self._producer_environment = common | self.engine.environment("producer")
-        self._operator_environment = common | self.engine.environment("operator")
+        self._operator_environment = common | desks | self.engine.environment("operator")
         self.processes = {name: enter(self._worker(name)) for name in self.workers}
         for name in self.producers:
             if name != self.producers[0]:  # that one has memory alone
@@ -154,12 +158,21 @@ class System:
         spool = {"RISK_SPOOL_DIR": str(self._spools[name])} if name in self._spools else {}
         process = ChildProcess(
             self.folder / f"{name}.log",
-            self._producer_environment | spool,
+            self._producer_environment | spool | {"RISK_NAMESPACE": self._desk_of(name)},
             command,
             host=lambda: self.engine.host_of(name),
         )
         self._notes_of[process] = notes
         return process
+
+    def _desk_of(self, producer: str) -> str:
+        names = self.keyspace.namespaces
+        return names[self.producers.index(producer) % len(names)]
+
+    @property
+    def streams(self) -> list[Keys]:
+        """The keys of each."""
+        return [self.keyspace.keys(number) for number in self.keyspace.numbers(self.partitions)]
 
     @property
     def notes(self) -> list[Path]:
@@ -349,7 +362,7 @@ class System:
     def _spoil_fields(self, fault: Fault) -> Undo:
         """Values that neither a producer nor a worker writes."""
         chance = random.Random(fault.number)
-        keys = Keys(chance.randrange(self.partitions))
+        keys = chance.choice(self.streams)
         bad = chance.choice([b"abc", b"", b"-7", b"1.5", b"9" * 40, b"\xff\xfe", str(2**63).encode()])
         with self.engine.client(keys.snapshots) as client:
             epochs = {name: value for name, value in self._hash(client, keys.epochs).items() if name}
@@ -406,15 +419,19 @@ class System:
 
     def _add_by_hand(self, fault: Fault) -> Undo:
         chance = random.Random(fault.number)
-        keys = Keys(chance.randrange(self.partitions))
+        keys = chance.choice(self.streams)
         with self.engine.client(keys.snapshots) as client, contextlib.suppress(redis.RedisError):
             if fault.kind == "foreign entries":
                 self._add_foreign(client, keys, chance)
                 return nothing
             if fault.kind == "copy by hand":
                 latest = cast(dict[bytes, bytes], client.hgetall(keys.latest))
+                if self.keyspace.is_several:  # whose a trader is has to be known before another desk names it
+                    known = self.execute("SELECT trader_id FROM risk_state WHERE namespace <> ''")
+                    latest = {name: latest[name] for name in latest if (name.decode(),) in known}
+                into = chance.choice(self.streams) if self.keyspace.is_several else keys
                 for payload in sorted(latest.values())[: chance.randint(1, 4)]:
-                    client.xadd(keys.snapshots, {"s": payload})
+                    client.xadd(into.snapshots, {"s": payload})
                 return nothing
             for _ in range(chance.randint(1, 5)):
                 payload = _poison(chance)
@@ -486,10 +503,9 @@ class System:
     def in_flight(self) -> int:
         """Entries in the streams."""
         found = 0
-        for partition in range(self.partitions):
-            stream = Keys(partition).snapshots
-            with self.engine.client(stream) as client:
-                found += client.xlen(stream)
+        for keys in self.streams:
+            with self.engine.client(keys.snapshots) as client:
+                found += client.xlen(keys.snapshots)
         return found
 
     def execute(self, statement: str) -> list[Any]:

@@ -56,8 +56,6 @@ class Fault:
     """Doctor is asked before the workers have drawn their conclusions, which would be one more line."""
     serious: bool = True
     """Whether `riskstream status` has exit status 1, where there is a problem."""
-    instead: tuple[set[str], str] | None = None
-    """Problems and text of status where the fault began as a time slice ended; another row has the rest."""
 
 
 ENDS = (
@@ -647,7 +645,6 @@ _ALL = (
             "The worker could not seal history",  # while a transaction has been inserting for long
         ),
         alerts={"RiskNothingStored"},
-        instead=({"cannot_store"}, "canceling statement due to lock timeout"),
     ),
     Fault(
         name="an entry that is no snapshot",

@@ -48,12 +48,7 @@ def test_each_instrument_names_the_fault_and_nothing_else_cries(name: str, syste
         return system.logged(role)[before[role] :]
 
     with fault.cause(system):
-        system.until(
-            lambda: status_names(fault, system) or is_instead(fault, system),
-            f"{fault.problems or 'no problem'} of status",
-        )
-        if is_instead(fault, system):
-            return
+        system.until(lambda: status_names(fault, system), f"{fault.problems or 'no problem'} of status")
         if fault.at_once:
             doctor_names(fault, system.doctor(**fault.environ))
         system.until(lambda: in_log(fault.worker, logged("worker")), f"{fault.worker!r} of the worker's log")
@@ -92,15 +87,6 @@ def status_names(fault: Fault, system: RunningSystem) -> bool:
     shown = "\n".join(line.text for line in lines(found))
     right = is_well(found) is (not fault.serious or not fault.problems)
     return names == fault.problems and fault.status in shown and right
-
-
-def is_instead(fault: Fault, system: RunningSystem) -> bool:
-    if fault.instead is None:
-        return False
-    names, text = fault.instead
-    found = system.status(**fault.environ)
-    shown = "\n".join(line.text for line in lines(found))
-    return {each.name for each in problems(found)} == names and text in shown
 
 
 def doctor_names(fault: Fault, findings: list[Finding]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from threading import Barrier
 from typing import Any
 
@@ -11,8 +12,13 @@ import psycopg
 import pytest
 
 from risk_producer.contract.keys import Keys
+from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
+from risk_worker.database.stores import PostgresStores
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry, decode_entries
+from risk_worker.drain.errors import StoreUnavailable
+from risk_worker.drain.overlap import Overlap
+from risk_worker.drain.uncommitted import Uncommitted
 from tests.support.database import rows
 from tests.support.factory import payload
 
@@ -163,3 +169,41 @@ class TestOneNamespaceAlone:
         assert dead(desks.save_all([batch("desk1", payload("x", 2))])) == [[]]
         assert dead(desks.save_all([batch("desk2", payload("x", 3))])) == [[BELONGS]]
         assert states(db) == [("x", 1, 2, "", "desk1")]
+
+
+@pytest.mark.parametrize("stored_before", [False, True], ids=["one of its own", "a copy of what is stored"])
+@pytest.mark.parametrize(("every", "more"), [(20, 2), (1, 5)], ids=["one", "one in each batch"])
+def test_foreign_entries_in_a_backlog_cost_few_copies(
+    database_url: str,
+    db: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    stored_before: bool,
+    every: int,
+    more: int,
+) -> None:
+    """The batch of the first and the one after it are copied once more, over each connection."""
+    count, copied, refused = 20, 0, []
+    copy = module._copy
+
+    def counted(*arguments: Any) -> None:
+        nonlocal copied
+        copied += 1
+        copy(*arguments)
+
+    def committed(batches: Sequence[Batch], outcomes: Sequence[Outcome], _at: datetime) -> None:
+        refused.append(dead(outcomes))
+
+    def failed(_batches: Sequence[Batch], error: StoreUnavailable) -> None:
+        pytest.fail(str(error))
+
+    with PostgresStores(database_url, assigns_traders=True) as stores:
+        stores.save_all([batch("desk1", payload("x", 1))])
+        monkeypatch.setattr(module, "_copy", counted)
+        with Overlap(stores, stores.save_all, failed, committed, Uncommitted()) as overlap:
+            for number in range(count):
+                own, foreign = payload("y", 1 + number), payload("x", 1 if stored_before else 2 + number)
+                entries = (own, foreign) if number % every == every // 2 else (own,)
+                overlap.store([batch("desk2", *entries, first=1 + 2 * number)], more=number < count - 1)
+    assert refused == [[[BELONGS] if number % every == every // 2 else []] for number in range(count)]
+    assert copied <= count + more
+    assert [row[:3] for row in stored(db)] == [("x", 1, 1), *(("y", 1, 1 + seq) for seq in range(count))]

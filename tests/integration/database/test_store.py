@@ -23,6 +23,7 @@ from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
 from tests.support.factory import START, entry, payload, wire
 from tests.support.servers import Databases, name_in, with_name
+from tests.support.wait import wait_until
 
 
 def batch_of(*snapshots: WireSnapshot) -> Batch:
@@ -414,3 +415,105 @@ def test_a_constraint_that_speaks_at_the_commit_finds_its_row(
     assert [letter.entry_id for letter in outcome.dead] == ["2-2"]
     assert rows(db, "SELECT seq FROM risk_state_history ORDER BY 1") == [(1,), (3,)]
     assert not store.save(batch_of(wire("a", 4))).dead
+
+
+def test_who_holds_a_traders_state_waits_for_no_row_of_history(
+    database_url: str, db: psycopg.Connection
+) -> None:
+    """The other worker may hold that row until it gets the state: Postgres sees no such deadlock, as half of
+    the waiting is the other worker's own, of a COMMIT for the COMMIT before it."""
+    with (
+        PostgresStores(database_url) as one,
+        PostgresStore(database_url) as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        two.save(batch_of(wire("x", 1)))
+        first, second = one.begin([batch_of(wire("x", 2))]), one.begin([batch_of(wire("y", 1))])
+        assert first is not None
+        assert second is not None
+        again = [batch_of(wire("x", 1), wire("x", 3)), batch_of(wire("y", 1), wire("y", 2))]
+        storing = pool.submit(two.save_all, again)
+        [pid] = two.backend_pids
+        waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        wait_until(
+            lambda: db.execute(waits, [pid]).fetchone() == (True,), 20, "it waits for the row of history"
+        )
+        assert first.commit() == [Outcome([], 0)]
+        assert second.commit() == [Outcome([], 0)]
+        assert [outcome.duplicates for outcome in storing.result(60)] == [1, 1]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("x", 3), ("y", 2)]
+
+
+@pytest.mark.parametrize("traders", [["zma"], ["zm", "a"]], ids=["one stream", "two streams"])
+def test_two_workers_take_the_same_rows_in_the_same_order(
+    database_url: str, db: psycopg.Connection, traders: list[str]
+) -> None:
+    """One goes the quick way and one the careful way, and they have read the streams in another order."""
+
+    def batches() -> list[Batch]:
+        made = [batch_of(*(wire(trader, 1) for trader in of)).rows for of in traders]
+        return [Batch(f"{number}{STREAM}", of) for number, of in enumerate(made)]
+
+    careful = batches()[::-1]
+    for each in careful:
+        each.refused = "23505"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with (
+        PostgresStore(database_url) as third,
+        PostgresStore(database_url) as one,
+        PostgresStore(database_url) as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        begun = third.begin([batch_of(wire("m", 1))])  # the row in the middle
+        assert begun is not None
+        quick = pool.submit(one.save_all, batches())
+        wait_until(lambda: rows(db, waiting) == [(1,)], 20, "the quick way waits")
+        slow = pool.submit(two.save_all, careful)
+        wait_until(lambda: rows(db, waiting) == [(2,)], 20, "the careful way waits")
+        begun.abandon()
+        assert sum(outcome.duplicates for outcome in quick.result(60)) == 0
+        assert sum(outcome.duplicates for outcome in slow.result(60)) == 3
+    assert rows(db, "SELECT count(*) FROM risk_state_history") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "copies"),
+    [
+        pytest.param("", [2, 2], id="a replay: the quick way once, then the careful way"),
+        pytest.param("\0", [2, 1, 1], id="a row at fault: each half"),
+    ],
+)
+def test_rows_that_were_refused_together_are_not_tried_so_again(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, bad: str, copies: list[int]
+) -> None:
+    copy, seen = module._copy, []
+
+    def counted(cursor: Any, statement: Any, found: Any) -> None:
+        seen.append(len(found))
+        copy(cursor, statement, found)
+
+    if not bad:
+        store.save(batch_of(wire("a", 1)))
+    monkeypatch.setattr(module, "_copy", counted)
+    batches = [batch_of(msgspec.structs.replace(wire("a", 1), reason=bad), wire("a", 2))]
+    assert store.begin(batches) is None
+    store.save_all(batches)
+    assert seen == copies
+
+
+def test_a_row_whose_state_alone_is_refused_is_a_dead_letter(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    """By a constraint that somebody added to risk_state: the state is the newest that it takes."""
+    db.execute("ALTER TABLE risk_state ADD CHECK (reason <> 'bad')")
+    batches = [
+        batch_of(wire("a", 1), wire("a", 2, reason="bad")),
+        Batch(f"other{STREAM}", batch_of(wire("b", 1)).rows),
+    ]
+    outcomes = store.save_all(batches)
+    assert [[letter.entry_id for letter in outcome.dead] for outcome in outcomes] == [["2-2"], []]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("a", 1), ("b", 1)]
+    assert rows(db, "SELECT trader_id, seq FROM risk_state_history ORDER BY 1") == [("a", 1), ("b", 1)]

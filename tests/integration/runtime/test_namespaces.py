@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -94,3 +96,44 @@ def test_a_namespace_that_names_another_database_is_left_out_and_hinders_no_star
         assert f"that are another database's: Redis' key {forged[0]} names the database" in worker.log
         assert desks.run("rebind", "--yes").exit_code == 0
         wait_until(lambda: rows(db, "SELECT count(*) FROM risk_state") == [(3,)], 30, "the other one too")
+
+
+def test_while_a_desk_is_added_workers_of_both_lists_drain_and_each_snapshot_is_stored_once(
+    environ: dict[str, str], client: Any, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    """They have different queues, so they share nothing and wait for nothing; what both store is a no-op."""
+    old = Desks(environ, "desk1", "desk3", partitions=PARTITIONS)
+    new = Desks(
+        environ, "desk3", "desk2", "desk1", partitions=PARTITIONS
+    )  # between them, and in another order
+    traders, count = [f"t{number}" for number in range(8)], 40
+
+    def push(name: str) -> None:
+        new.push(name, *(f"{name}-{trader}" for trader in traders), count=count)
+
+    def stored() -> dict[str, int]:
+        return dict(rows(db, "SELECT reason, count(*) FROM risk_state_history GROUP BY 1"))
+
+    def is_well(desks: Desks) -> bool:
+        return bool(json.loads(desks.run("status", "--json").output)["problems"] == [])
+
+    names, of_each = ("desk1", "desk2", "desk3"), len(traders) * count
+    with (
+        ChildProcess(tmp_path / "old.log", old.environ) as before,
+        ChildProcess(tmp_path / "new.log", new.environ) as after,
+        ThreadPoolExecutor(len(names)) as pool,
+    ):
+        for desks in (old, new):
+            wait_until(partial(is_well, desks), 30, "it has a worker, by either list")
+        list(pool.map(push, names))
+        wait_until(lambda: stored() == dict.fromkeys(names, of_each), 30, "all are stored")
+        for desks in (old, new):
+            wait_until(partial(is_well, desks), 30, "nothing is wrong, by either list")
+        assert before.stop() == 0
+        list(pool.map(push, names))
+        wait_until(lambda: stored() == dict.fromkeys(names, 2 * of_each), 30, "the new ones drain all")
+        found = new.verify()
+        assert found["reconciled"], found["problems"]
+        assert (found["accepted"], found["stored"], found["dead"]) == (6 * of_each, 6 * of_each, 0)
+        for process in (before, after):
+            assert "CRITICAL" not in process.log and "ERROR" not in process.log

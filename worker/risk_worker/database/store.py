@@ -1,9 +1,14 @@
 """The worker's side of Postgres: one transaction for what was read, into history, state and dead letters.
 
 The quick way is a binary COPY straight into history. It fails as a whole when a row is there already (a
-batch is a replay) or cannot be stored. Then each batch goes the careful way: by COPY into a temp table and
-from there, in the order of the key, into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and
-in halves, down to the rows that cannot be stored.
+batch is a replay) or cannot be stored. Then all go the careful way: each batch by COPY into a temp table and
+from there into history, where ON CONFLICT DO NOTHING makes a replay a no-op; and in halves, down to the rows
+that cannot be stored.
+
+Two workers may store the same rows at once. Both ways take locks in one order: history by the names of the
+streams and as the rows stand there, then the states of all batches by trader, then dead letters. So they wait
+for one another in no circle, not even in one that Postgres cannot see, where a transaction that holds rows of
+history waits for the COMMIT before it.
 
 What came by another namespace than its trader's is found by the statement that locks the trader's row, so it
 does not matter who else stores something at the same time.
@@ -15,11 +20,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from socket import SHUT_RDWR, socket
 from threading import Lock
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
+from psycopg.errors import UniqueViolation
 
 from risk_producer.contract.keys import namespace_of
 from risk_producer.contract.statements import statements
@@ -47,6 +54,8 @@ log = logging.getLogger("riskstream.store")
 _SQL: Final = statements(__package__, "store.sql")
 _TYPES: Final = list(COLUMNS.values())
 _NAMESPACE_CHECK: Final = "risk_state_namespace_check"
+_NO_SQLSTATE: Final = "22000"
+"""psycopg's own refusals have none: the general one of data that cannot be held."""
 _TRIES: Final = 5
 """How often a transaction is begun anew, as a trader turned out to belong to another namespace."""
 
@@ -86,6 +95,8 @@ class PostgresStore(ConnectionOwner):
         self._assigns_traders = assigns_traders
         self._lock = Lock()  # held while the connection is closed, or cut by another thread
         self._begun: _Begun | None = None
+        self._others_come = False
+        """Whether rows of other namespaces' traders were found lately: then begin() asks for them first."""
 
     def save(self, batch: Batch) -> Outcome:
         """save_all() for one batch."""
@@ -102,35 +113,49 @@ class PostgresStore(ConnectionOwner):
             connection = self._connected()
             for _ in range(_TRIES):
                 try:
-                    return self._stored(connection, batches)
+                    if any(batch.refused for batch in batches):
+                        return self._stored_carefully(connection, batches)
+                    return self._stored_at_once(connection, batches)
                 except _OtherNamespace:
                     self._refuse_others(connection, batches)
+                except psycopg.Error as error:
+                    if any(batch.refused for batch in batches):
+                        raise
+                    self._look_into(connection, batches, error)
         raise StoreUnavailable("which namespaces some traders belong to changes all the time")
 
-    def _stored(self, connection: database.Connection, batches: Sequence[Batch]) -> list[Outcome]:
+    def _stored_at_once(self, connection: database.Connection, batches: Sequence[Batch]) -> list[Outcome]:
         """Raises _OtherNamespace or psycopg.Error."""
-        assigns = self._assigns_traders
-        try:
-            with self._transaction(connection, replay=any(batch.dead for batch in batches)):
-                _insert_history(connection, batches)
-                return _insert_the_rest(connection, batches, assigns=assigns)
-        except psycopg.Error as error:
-            if classify_error(error).disposition is not Disposition.DATA:
-                raise
-            # Otherwise it may be that some rows are there already, and all of them sound.
-            rejected_at_once = len(batches) == 1 and not isinstance(error, psycopg.errors.UniqueViolation)
+        with self._transaction(connection, replay=any(batch.dead for batch in batches)):
+            _insert_history(connection, batches)
+            return _insert_the_rest(connection, batches, assigns=self._assigns_traders)
+
+    def _stored_carefully(self, connection: database.Connection, batches: Sequence[Batch]) -> list[Outcome]:
+        """Raises _OtherNamespace or psycopg.Error."""
         with self._transaction(connection, replay=True):
             connection.execute(_SQL["check_constraints_at_once"])
-            return [
-                _insert_carefully(connection, batch, rejected=rejected_at_once, assigns=assigns)
-                for batch in batches
-            ]
+            return _insert_carefully(connection, batches, assigns=self._assigns_traders)
 
-    def _refuse_others(self, connection: database.Connection, batches: Sequence[Batch]) -> None:
+    def _look_into(
+        self, connection: database.Connection, batches: Sequence[Batch], error: psycopg.Error
+    ) -> None:
+        """Their rows were refused together: reject those of other namespaces' traders, or note it.
+
+        Raises the error where it blames no row.
+        """
+        if classify_error(error).disposition is not Disposition.DATA:
+            raise error
+        if not self._refuse_others(connection, batches):
+            for batch in batches:
+                batch.refused = error.sqlstate or _NO_SQLSTATE
+
+    def _refuse_others(self, connection: database.Connection, batches: Sequence[Batch]) -> bool:
         """Make dead letters of rows that came by another namespace than their trader's.
 
         Of those that report a trader for the first time in one transaction the first batch counts.
+        Returns whether there are any.
         """
+        found = False
         traders = sorted({each.trader_id for batch in batches for each in batch.incarnations})
         owners = _owners(connection, traders)
         for batch in batches:
@@ -151,17 +176,23 @@ class PostgresStore(ConnectionOwner):
                         if (reason := others.get(row.snapshot.trader_id))
                     ]
                 )
+                found = True
+        self._others_come |= found
+        return found
 
     def begin(self, batches: Sequence[Batch]) -> PostgresStore | None:
         """The first half of save_all(): the rows are in history, all of them new; commit() does the rest.
 
-        None: some are not new, or cannot be stored, or there is such a transaction already. While there is
-        one, save_all() is not to be called. Raises as save_all().
+        None: some are not new, or cannot be stored, and save_all() does not try them so again; or there is
+        such a transaction already. While there is one, save_all() is not to be called. Raises as save_all().
         """
         if not self.is_free:
             return None
         with self._translated_errors():
             connection = self._connected()
+            if self._others_come:
+                self._others_come = False
+                self._refuse_others(connection, batches)
             try:
                 with contextlib.ExitStack() as stack:
                     replay = any(batch.dead for batch in batches)
@@ -169,8 +200,7 @@ class PostgresStore(ConnectionOwner):
                     _insert_history(connection, batches)
                     self._begun = _Begun(connection, batches, stack.pop_all())
             except psycopg.Error as error:
-                if classify_error(error).disposition is not Disposition.DATA:
-                    raise
+                self._look_into(connection, batches, error)
                 return None
         return self
 
@@ -307,7 +337,7 @@ def _owners(connection: psycopg.Connection, traders: Sequence[str]) -> dict[str,
 
 def _insert_history(connection: psycopg.Connection, batches: Sequence[Batch]) -> None:
     """Insert rows that are all new and all sound; anything else is a data error for them all."""
-    rows = [_values(row.snapshot) for batch in batches for row in batch.rows]
+    rows = [_values(row.snapshot) for batch in _in_order(batches) for row in batch.rows]
     if rows:
         with connection.cursor() as cursor:
             _copy(cursor, _SQL["copy_history"], rows)
@@ -321,34 +351,65 @@ def _insert_the_rest(
     if found:
         with connection.cursor() as cursor:
             _save_state(cursor, found, assigns=assigns)
-    for batch in batches:
+    for batch in _in_order(batches):
         _insert_dead_letters(connection, batch.stream, batch.dead)
     return [Outcome(batch.dead, duplicates=0) for batch in batches]
 
 
 def _insert_carefully(
-    connection: psycopg.Connection, batch: Batch, *, rejected: bool, assigns: bool
-) -> Outcome:
-    """Insert of one batch what is new and sound; the rest are dead letters. rejected: see below."""
+    connection: psycopg.Connection, batches: Sequence[Batch], *, assigns: bool
+) -> list[Outcome]:
+    """Insert what is new and sound; the rest are dead letters."""
+    try:
+        with connection.transaction():
+            return _insert_new(connection, batches, assigns=assigns)
+    except psycopg.Error as error:
+        if classify_error(error).disposition is not Disposition.DATA:
+            raise
+    # risk_state refuses what history takes, by a constraint that an operator added.
+    return _insert_new(connection, batches, assigns=assigns, each_state=True)
 
-    def insert(rows: Sequence[Row]) -> int:
-        return _insert(connection, rows, batch.namespace, assigns=assigns)
 
-    inserted, blamed = _insert_what_can_be(connection, batch.rows, insert, rejected=rejected)
-    dead = [*batch.dead, *blamed]
-    _insert_dead_letters(connection, batch.stream, dead)
-    return Outcome(dead, duplicates=len(batch.rows) - len(blamed) - inserted)
+def _insert_new(
+    connection: psycopg.Connection, batches: Sequence[Batch], *, assigns: bool, each_state: bool = False
+) -> list[Outcome]:
+    """each_state: states move on with each piece of history, so that a row is blamed for its state too."""
+    outcomes: dict[int, Outcome] = {}
+    found = []
+    rejected = len(batches) == 1 and batches[0].refused not in ("", UniqueViolation.sqlstate)
+    for batch in _in_order(batches):
+        insert = partial(
+            _insert, connection, came_by=batch.namespace if each_state else None, assigns=assigns
+        )
+        inserted, blamed = _insert_what_can_be(connection, batch.rows, insert, rejected=rejected)
+        rows = batch.without({each.entry_id for each in blamed}) if blamed else batch.rows
+        found.append((batch.namespace, incarnations(rows)))
+        outcomes[id(batch)] = Outcome([*batch.dead, *blamed], duplicates=len(rows) - inserted)
+    if not each_state:
+        with connection.cursor() as cursor:
+            _save_state(cursor, found, assigns=assigns)
+    for batch in _in_order(batches):
+        _insert_dead_letters(connection, batch.stream, outcomes[id(batch)].dead)
+    return [outcomes[id(batch)] for batch in batches]
 
 
-def _insert(connection: psycopg.Connection, rows: Sequence[Row], came_by: str, *, assigns: bool) -> int:
-    """Insert the rows that are new. Returns how many those were."""
+def _insert(
+    connection: psycopg.Connection, rows: Sequence[Row], *, came_by: str | None, assigns: bool
+) -> int:
+    """Insert the rows that are new, and their states where came_by is given. Returns how many those were."""
     with connection.cursor() as cursor:
         _copy(cursor, _SQL["copy_staging"], [_values(row.snapshot) for row in rows])
         cursor.execute(_SQL["save_history"])
         inserted = cursor.rowcount
         cursor.execute(_SQL["empty_staging"])
-        _save_state(cursor, [(came_by, incarnations(rows))], assigns=assigns)
+        if came_by is not None:
+            _save_state(cursor, [(came_by, incarnations(rows))], assigns=assigns)
     return inserted
+
+
+def _in_order(batches: Sequence[Batch]) -> list[Batch]:
+    """In the order in which every worker takes them."""
+    return sorted(batches, key=lambda batch: batch.stream)
 
 
 def _insert_what_can_be(

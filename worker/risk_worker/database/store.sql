@@ -48,6 +48,8 @@ COPY staging (
 TRUNCATE staging;
 
 -- name: save_history
+-- As the rows were copied, which is the order in which COPY puts them into history: who inserts the same rows at the
+-- same time waits for this one, or this one for it.
 INSERT INTO risk_state_history (
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
@@ -55,7 +57,7 @@ INSERT INTO risk_state_history (
 SELECT
     trader_id, epoch, seq, recorded_at, daily_pnl, drawdown_pct, current_equity, peak_equity,
     trading_paused, paused_until, last_reset_time, trace_id, reason, merged
-FROM staging ORDER BY trader_id, recorded_at, epoch, seq
+FROM staging ORDER BY ctid
 ON CONFLICT (trader_id, recorded_at, epoch, seq) DO NOTHING;
 
 -- name: newest_of_few

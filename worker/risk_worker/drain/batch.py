@@ -92,6 +92,9 @@ class Batch:
     first: str = ""
     """The id of the first entry; the batch is all that the stream had from there to the last."""
     last: str = ""
+    refused: str = ""
+    """The SQLSTATE by which the database refused its rows, tried together with those of the others; "": none.
+    They are not all new, or not all sound."""
     _incarnations: list[Incarnation] | None = None
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from time import monotonic, sleep
 
 from risk_worker.drain.batch import Batch, Outcome
@@ -49,9 +50,9 @@ def drain(
         policy.record_failure(batches, error)
         source.failed(batches)
 
-    def committed(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def committed(batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         nonlocal stored
-        prefetcher.acknowledge(batches, outcomes)
+        prefetcher.acknowledge(batches, outcomes, at)
         log_dead_letters(batches, outcomes)
         stored += sum(map(len, batches))
         outage.record_success()
@@ -75,6 +76,8 @@ def drain(
                     uncommitted.end()
                 overlap.forget()
                 prefetcher.rewind()
+                if isinstance(error, StoreUnavailable) and ends():
+                    continue  # it was not tried as often as an outage is: the next time slice goes on with it
                 _pause(outage.record_failure(error, source.where, policy), ends)
     uncommitted.end()
     return stored

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -24,10 +25,21 @@ _REST_S: Final = 5.0
 """After a begin() that failed, for so long batches are stored one after the other."""
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class _Committing:
     batches: Batches
-    outcomes: Future[list[Outcome] | None]
+    committed: Future[_Committed | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    outcomes: list[Outcome]
+    at: datetime
+    """When the COMMIT came, which finish() may notice later."""
 
 
 class Overlap:
@@ -43,12 +55,14 @@ class Overlap:
         store: Store,
         save: Callable[[Batches], list[Outcome]],
         failed: Callable[[Batches, StoreUnavailable], None],
-        committed: Callable[[Batches, list[Outcome]], None],
+        committed: Callable[[Batches, list[Outcome], datetime], None],
         uncommitted: Uncommitted,
         *,
         clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = _now,
     ) -> None:
-        """save: stores batches; what it raises is passed on. committed: called for all, in their order.
+        """save: stores batches; what it raises is passed on. committed: called for all, in their order, with
+        when the COMMIT came.
 
         failed: called where a half of a transaction failed, before `save`. uncommitted: learns since when
         something is in hand.
@@ -58,6 +72,7 @@ class Overlap:
         self._failed = failed
         self._committed = committed
         self._clock = clock
+        self._now = now
         self._next_begin = 0.0
         self._storing = False
         """Whether store() has something in hand that is not committed."""
@@ -81,12 +96,10 @@ class Overlap:
         self._uncommitted.begin()
         begun, self._begun = self._begun, None
         if begun is None:
-            self._report(batches, self._save(batches))
+            self._save_now(batches)
             return
         self._storing = False
-        outcomes = self._thread.submit(begun.commit)
-        outcomes.add_done_callback(self._ended)
-        self._committing = _Committing(batches, outcomes)
+        self._committing = _Committing(batches, self._thread.submit(self._commit, begun))
         if not more:
             self.finish()
 
@@ -95,17 +108,18 @@ class Overlap:
         committing, self._committing = self._committing, None
         if committing is None:
             return
-        outcomes = None
+        committed = None
         try:
-            outcomes = committing.outcomes.result()
+            committed = committing.committed.result()
         except StoreUnavailable as error:
             self._failed(committing.batches, error)
         except StoreMisconfigured:
             pass  # `save` says so
-        if outcomes is None:
+        if committed is None:
             self._abandon()  # it may hold a key that the other one needs
-            outcomes = self._save(committing.batches)
-        self._report(committing.batches, outcomes)
+            self._save_now(committing.batches)
+        else:
+            self._report(committing.batches, committed)
 
     def forget(self) -> None:
         """Leave nothing under way, however it ends: what is not acknowledged is read again."""
@@ -113,14 +127,22 @@ class Overlap:
         committing, self._committing = self._committing, None
         if committing is not None:
             with contextlib.suppress(StoreUnavailable, StoreMisconfigured):
-                committing.outcomes.result()
+                committing.committed.result()
 
-    def _ended(self, outcomes: Future[list[Outcome] | None]) -> None:
-        """A COMMIT has come, however long it takes until that is noticed: Redis may not answer meanwhile."""
-        if outcomes.exception() is None and outcomes.result() is not None:
-            self._uncommitted.end()
-            if self._storing:
-                self._uncommitted.begin()
+    def _commit(self, begun: Transaction) -> _Committed | None:
+        """In the other thread: Redis may not answer meanwhile, and then finish() comes late."""
+        outcomes = begun.commit()
+        if outcomes is None:
+            return None
+        at = self._now()
+        self._uncommitted.end()
+        if self._storing:
+            self._uncommitted.begin()
+        return _Committed(outcomes, at)
+
+    def _save_now(self, batches: Batches) -> None:
+        outcomes = self._save(batches)
+        self._report(batches, _Committed(outcomes, self._now()))
 
     def _begin(self, batches: Batches) -> None:
         if self._clock() < self._next_begin:
@@ -138,9 +160,9 @@ class Overlap:
         if begun is not None:
             begun.abandon()
 
-    def _report(self, batches: Batches, outcomes: list[Outcome]) -> None:
+    def _report(self, batches: Batches, committed: _Committed) -> None:
         self._uncommitted.end()
-        self._committed(batches, outcomes)
+        self._committed(batches, committed.outcomes, committed.at)
 
     def __enter__(self) -> Self:
         return self

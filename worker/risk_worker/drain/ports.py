@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from risk_worker.drain.batch import Batch, Outcome, StreamEntry
@@ -38,8 +39,11 @@ class Source(Protocol):
     def rewind(self) -> None:
         """Read again what is not acknowledged: something after read() went wrong."""
 
-    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        """The batches are committed: take them off their streams and count them. May be repeated."""
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
+        """The batches are committed: take them off their streams and count them. May be repeated.
+
+        at: when the COMMIT came.
+        """
 
     def failed(self, batches: Sequence[Batch]) -> None:
         """Count a try to store the batches that failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any, Self
 
 from risk_worker.drain.batch import Batch, Outcome, decode_entries
@@ -41,10 +42,10 @@ class Prefetcher:
         """Whether there is a backlog: what comes after the last next() is being read already."""
         return self._coming is not None
 
-    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         """Acknowledge committed batches, now or while the next ones are being stored."""
         self._acknowledged()
-        self._acknowledging = self._thread.submit(self._source.acknowledge, batches, outcomes)
+        self._acknowledging = self._thread.submit(self._source.acknowledge, batches, outcomes, at)
         if self._coming is None:
             self._acknowledged()
 

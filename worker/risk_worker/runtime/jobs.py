@@ -80,7 +80,7 @@ def drain_share(share: int, shares: int, until_empty: bool = False) -> int:
     partitions = partitions_of(share, shares, everything)
     if until_empty:
         return _drain(settings, partitions, source.StreamSource.is_empty)
-    time_slice.begin(shares, len(everything))
+    time_slice.begin(shares, everything)
     return _drain(settings, partitions, lambda _: time_slice.is_over(), on_lost=_lose_database)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
@@ -15,26 +15,26 @@ class TimeSlice:
 
     LENGTH_S: float = 20.0
     LOOKS: Final = 2
-    """The number of shares, or of partitions, is another one when it was seen so often in succession."""
+    """The shares, or the partitions, are others when they were seen so often in succession."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._division = (0, 0)
+        self._division: tuple[int, tuple[int, ...]] = (0, ())
         self._began = 0.0
         self._differed = 0
         self._over = False
 
-    def begin(self, shares: int, partitions: int) -> None:
-        """A drain of one of so many shares of so many partitions begins."""
-        self._division, self._began = (shares, partitions), self._clock()
+    def begin(self, shares: int, partitions: Sequence[int]) -> None:
+        """A drain of one of so many shares of these partitions begins."""
+        self._division, self._began = (shares, tuple(partitions)), self._clock()
         self._differed, self._over = 0, False
 
-    def look(self, shares: int, partitions: int, *, waits: bool = False) -> None:
-        """RQ's Redis answers: there should be so many shares now, of so many partitions.
+    def look(self, shares: int, partitions: Sequence[int], *, waits: bool = False) -> None:
+        """RQ's Redis answers: there should be so many shares now, of these partitions.
 
         waits: whether something in hand waits for its COMMIT, so that a new time slice would be of no use.
         """
-        self._differed = self._differed + 1 if (shares, partitions) != self._division else 0
+        self._differed = self._differed + 1 if (shares, tuple(partitions)) != self._division else 0
         if self._differed >= self.LOOKS or (not waits and self._clock() - self._began >= self.LENGTH_S):
             self.end()
 

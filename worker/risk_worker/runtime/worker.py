@@ -526,7 +526,7 @@ class _Supervisor(threading.Thread):
     def _look(self) -> None:
         """Whether the time slice is over; and show how long its COMMIT takes, and why it cannot store."""
         waited_s = jobs.uncommitted.seconds()
-        partitions = self._scheduler.partitions
+        partitions = jobs.known.numbers(self._settings.keyspace, self._settings.partitions)
         jobs.time_slice.look(self._scheduler.shares(), partitions, waits=waited_s > LOOK_S)
         key = worker_key(self._scheduler.worker)
         why = jobs.outage.why

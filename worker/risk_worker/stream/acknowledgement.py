@@ -88,6 +88,7 @@ class Acknowledged(msgspec.Struct):
 def whole(batch: Batch, outcome: Outcome, now: datetime, database: str = "") -> Acknowledgement:
     """The message for a batch that is cut off the stream as one piece.
 
+    now: when the COMMIT came.
     database: the identity of the one in which it is committed; empty: it is not compared.
     """
     rows, of_stored = _stored(batch, outcome)

@@ -271,9 +271,14 @@ class StreamSource:
         for each in self._partitions:
             each.rewind()
 
-    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        """Take committed batches off their streams and count them, each in a script that may be repeated."""
-        now = datetime.now(UTC)
+    def acknowledge(
+        self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime | None = None
+    ) -> None:
+        """Take committed batches off their streams and count them, each in a script that may be repeated.
+
+        at: when the COMMIT came; None: just now.
+        """
+        now = at or datetime.now(UTC)
         committed = {
             self._of[batch.stream]: (batch, outcome) for batch, outcome in zip(batches, outcomes, strict=True)
         }

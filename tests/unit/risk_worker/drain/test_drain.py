@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import pytest
 
@@ -51,7 +52,7 @@ class ScriptedSource:
         self.steps.append("rewind")
         self._handed = 0
 
-    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         self._fault("acknowledge")
         [batch] = batches
         done = {*(row.entry_id for row in batch.rows), *(letter.entry_id for letter in batch.dead)}
@@ -165,9 +166,9 @@ def test_no_batch_is_acknowledged_before_it_is_stored() -> None:
     source, store = ScriptedSource([entry(n) for n in range(1, 10)]), ScriptedStore()
     acknowledge = source.acknowledge
 
-    def checked(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def checked(batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         assert {row.snapshot.seq for batch in batches for row in batch.rows} <= set(store.saved)
-        acknowledge(batches, outcomes)
+        acknowledge(batches, outcomes, at)
 
     source.acknowledge = checked  # type: ignore[method-assign]
     assert run(source, store) == 9
@@ -222,7 +223,10 @@ def test_nothing_waits_for_its_commit_while_redis_does_not_answer() -> None:
     assert seen == [0.0]
 
 
-def test_a_time_slice_that_is_over_gives_the_batch_back_instead_of_trying_again() -> None:
+def test_a_time_slice_that_is_over_gives_the_batch_back_instead_of_trying_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may have waited for a lock: that the store cannot store is known after all tries alone."""
     over = threading.Event()
 
     class Lost(ScriptedStore):
@@ -230,7 +234,9 @@ def test_a_time_slice_that_is_over_gives_the_batch_back_instead_of_trying_again(
             over.set()
             raise StoreUnavailable("gone")
 
-    source = ScriptedSource([entry(1)])
-    assert run(source, Lost(), over=over.is_set) == 0
+    source, outage = ScriptedSource([entry(1)]), OutageLog()
+    assert run(source, Lost(), over=over.is_set, outage=outage) == 0
+    assert outage.why == ""
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "the try that failed"
     assert source.steps.count("failed") == 1
     assert len(source.pending) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from risk_worker.drain.errors import SourceUnavailable, StoreMisconfigured, Stor
 from risk_worker.drain.overlap import Overlap
 from risk_worker.drain.uncommitted import Uncommitted
 from tests.support.clock import FakeClock
+from tests.support.factory import START
 from tests.support.wait import wait_until
 
 PATIENCE_S = 30
@@ -75,6 +77,8 @@ class Trial:
     def __init__(self) -> None:
         self.database = Halves()
         self.committed: list[int] = []
+        self.at: list[datetime] = []
+        self.now = START
         self.uncommitted = Uncommitted()
         self.failures: list[str] = []
         self.clock = FakeClock()
@@ -82,7 +86,13 @@ class Trial:
 
     def _overlap(self) -> Overlap:
         return Overlap(
-            self.database, self._save, self._fail, self._report, self.uncommitted, clock=self.clock
+            self.database,
+            self._save,
+            self._fail,
+            self._report,
+            self.uncommitted,
+            clock=self.clock,
+            now=lambda: self.now,
         )
 
     def _fail(self, batches: Sequence[Batch], error: StoreUnavailable) -> None:
@@ -91,8 +101,9 @@ class Trial:
     def _save(self, batches: Sequence[Batch]) -> list[Outcome]:
         return self.database.save_all(batches)
 
-    def _report(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def _report(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         self.committed += [int(each.stream) for each in batches]
+        self.at.append(at)
 
     def store(self, *numbers: int) -> None:
         """All of them as a backlog."""
@@ -209,7 +220,7 @@ def test_what_cannot_be_stored_is_not_reported_and_nothing_stays_open(trial: Tri
 
 
 def test_an_acknowledgement_that_fails_leaves_nothing_open(trial: Trial) -> None:
-    def fail(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    def fail(batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         raise SourceUnavailable("gone")
 
     trial._report = fail  # type: ignore[method-assign]
@@ -277,3 +288,15 @@ def test_what_is_in_hand_is_counted_from_its_own_beginning() -> None:
     goes_on.set()
     overlap.finish()
     assert trial.uncommitted.seconds() == 0.0
+
+
+def test_a_commit_is_dated_when_it_came_not_when_it_is_noticed() -> None:
+    trial, clock = Trial(), FakeClock()
+    trial.uncommitted = Uncommitted(clock)
+    overlap = trial._overlap()
+    overlap.store(batch(1), more=True)
+    clock.now += 1.0
+    wait_until(lambda: trial.uncommitted.seconds() == 0.0, PATIENCE_S, "the COMMIT")
+    trial.now = START + timedelta(seconds=5)
+    overlap.store(batch(2), more=False)
+    assert trial.at == [START, START + timedelta(seconds=5)]

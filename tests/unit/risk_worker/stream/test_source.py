@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from risk_worker.drain.batch import DeadLetter, Outcome, StreamEntry, decode_ent
 from risk_worker.stream import source as module
 from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.source import StreamSource
-from tests.support.factory import payload
+from tests.support.factory import START, payload
 from tests.support.reads import read, read_batch
 from tests.support.wait import wait_until
 
@@ -62,6 +63,15 @@ def test_a_repeated_acknowledgement_counts_nothing_twice(source: StreamSource, c
     assert counters(client) == {"batches": 1, "stored": 2}
     buckets = client.hgetall(KEYS.latency_buckets)
     assert sum(int(v) for v in buckets.values()) == 2
+
+
+def test_the_latency_ends_when_the_commit_came_however_late_it_is_acknowledged(
+    source: StreamSource, client: redis.Redis
+) -> None:
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1, recorded_at=START)})
+    source.acknowledge([read_batch(source)], [Outcome((), duplicates=0)], START + timedelta(milliseconds=70))
+    assert client.hget(KEYS.latency_ms, "t") == b"70.000"
+    assert client.hget(KEYS.counters, "latency_sum_ms") == b"70"
 
 
 def test_a_successor_reads_what_its_predecessor_left(source: StreamSource, client: redis.Redis) -> None:
