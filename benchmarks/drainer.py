@@ -31,7 +31,7 @@ def main(partitions: Sequence[int]) -> None:
                 client,
                 partitions,
                 batch_size=settings.batch_size,
-                linger_s=settings.flush_interval_ms / 1000,
+                interval_s=settings.flush_interval_ms / 1000,
                 block_s=0.01,  # so that waiting for more at the end is not in the measure
                 keyspace=settings.keyspace,
             )

@@ -269,7 +269,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "24:00"
     flush_interval_ms: Annotated[
         float,
-        env("RISK_FLUSH_INTERVAL_MS", "Milliseconds a worker waits for a batch to grow", ge=0, le=60_000),
+        env(
+            "RISK_FLUSH_INTERVAL_MS",
+            "Milliseconds from one read of a worker to the next at the least, so that a batch grows",
+            ge=0,
+            le=60_000,
+        ),
     ] = 5.0
     max_retries: Annotated[
         int,

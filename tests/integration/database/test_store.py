@@ -71,6 +71,28 @@ def test_a_batch_is_stored_whole(store: PostgresStore, db: psycopg.Connection) -
     )
 
 
+def test_the_plan_of_the_states_is_kept_and_made_anew_when_the_table_changes(
+    store: PostgresStore, db: psycopg.Connection
+) -> None:
+    def kept() -> list[Any]:
+        assert store._connection is not None
+        return store._connection.execute(
+            "SELECT generic_plans + custom_plans FROM pg_prepared_statements"
+            " WHERE statement LIKE '%INSERT INTO risk_state AS%'"
+        ).fetchall()
+
+    for seq in range(1, 10):
+        store.save(batch_of(wire("a", seq)))
+    assert kept() == [(9 - module._PREPARED_AFTER,)]
+    db.execute("ALTER TABLE risk_state ADD COLUMN remark text DEFAULT 'none'")
+    assert store.save(batch_of(wire("a", 10))).duplicates == 0
+    assert rows(db, "SELECT seq, remark FROM risk_state") == [(10, "none")]
+    assert store.save(batch_of(wire("a", 10), wire("a", 11))).duplicates == 1
+    assert kept() == [], "psycopg gives all up with a transaction that is rolled back"
+    assert store.save(batch_of(wire("a", 12))).duplicates == 0
+    assert rows(db, "SELECT seq FROM risk_state") == [(12,)]
+
+
 def test_a_replay_is_a_no_op(store: PostgresStore, db: psycopg.Connection) -> None:
     batch = batch_of(wire("a", 1), wire("a", 2))
     store.save(batch)

@@ -40,8 +40,8 @@ def test_reading_goes_on_behind_what_was_read_and_after_a_rewind_from_the_beginn
     assert seqs(source) == [1, 2]
 
 
-def test_a_linger_lets_a_batch_grow(client: Any) -> None:
-    source = StreamSource(client, [0], batch_size=2, linger_s=0.001, block_s=0.01)
+def test_a_full_batch_is_followed_by_the_next(client: Any) -> None:
+    source = StreamSource(client, [0], batch_size=2, interval_s=0.001, block_s=0.01)
     for seq in (1, 2, 3, 4):
         client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
     assert seqs(source) == [1, 2]

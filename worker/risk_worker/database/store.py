@@ -56,6 +56,9 @@ _TYPES: Final = list(COLUMNS.values())
 _NAMESPACE_CHECK: Final = "risk_state_namespace_check"
 _NO_SQLSTATE: Final = "22000"
 """psycopg's own refusals have none: the general one of data that cannot be held."""
+_PREPARED_AFTER: Final = 5
+"""How often a statement runs before the server keeps its plan: to plan the one about states takes longer than
+to run it."""
 _TRIES: Final = 5
 """How often a transaction is begun anew, as a trader turned out to belong to another namespace."""
 
@@ -278,6 +281,7 @@ class PostgresStore(ConnectionOwner):
             )
         if not connection.pooled:
             connection.execute(_SQL["create_staging_of_session"])
+            connection.prepare_threshold = _PREPARED_AFTER
 
     @contextlib.contextmanager
     def _transaction(self, connection: database.Connection, *, replay: bool) -> Iterator[None]:

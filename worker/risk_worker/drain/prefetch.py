@@ -45,9 +45,10 @@ class Prefetcher:
     def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
         """Acknowledge committed batches, now or while the next ones are being stored."""
         self._acknowledged()
-        self._acknowledging = self._thread.submit(self._source.acknowledge, batches, outcomes, at)
         if self._coming is None:
-            self._acknowledged()
+            self._source.acknowledge(batches, outcomes, at)
+        else:
+            self._acknowledging = self._thread.submit(self._source.acknowledge, batches, outcomes, at)
 
     def rewind(self) -> None:
         """Forget what was read ahead and start again with what is not acknowledged."""

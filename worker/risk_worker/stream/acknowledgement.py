@@ -32,7 +32,7 @@ class TakenOff(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class OfTraders(msgspec.Struct, gc=False, omit_defaults=True):
-    """What was stored of some traders, or became their dead letters: a column for each thing that is told.
+    """What was stored of some traders, or became their dead letters: a column for each property.
 
     There may be as many traders as entries, and an object for each would cost Redis more than all else.
     """

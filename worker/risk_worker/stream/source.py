@@ -46,7 +46,6 @@ from risk_worker.stream.bindings import Bindings
 from risk_worker.stream.clocks import Clocks
 from risk_worker.stream.epochs import Epochs
 from risk_worker.stream.outages import PartitionOutages
-from risk_worker.stream.pace import Pace
 from risk_worker.stream.server import why_refused
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class StreamSource:
         partitions: Iterable[int],
         *,
         batch_size: int = 10_000,
-        linger_s: float = 0.0,
+        interval_s: float = 0.0,
         block_s: float = 1.0,
         look: Callable[[], object] | None = None,
         outages: PartitionOutages | None = None,
@@ -150,8 +149,9 @@ class StreamSource:
 
         bindings: with the identity of the database that the drain stores into; None: it is not compared.
 
-        partitions: the numbers of their streams. batch_size: of all streams together. outages: those of the
-        time slices before.
+        partitions: the numbers of their streams. batch_size: of all streams together. interval_s: from a
+        read that found something to the next one, where there is no backlog. outages: those of the time
+        slices before.
         """
         self._client = client
         self._of_cluster = is_cluster(client)
@@ -166,8 +166,9 @@ class StreamSource:
         self._count = min(_FIRST_COUNT, batch_size)
         self._turn = 0
         self.more = False
-        self._linger_s = linger_s
-        self._pace = Pace()
+        self._interval_s = interval_s
+        self._next_read_at = 0.0
+        """Not sooner, so that a batch grows; monotonic."""
         self._block_s = max(0.001, min(block_s, NODE_ANSWER_S / 2) if self._of_cluster else block_s)
         self._look = look
         self._acknowledge = client.register_script(script(__package__, "acknowledge"))
@@ -189,7 +190,7 @@ class StreamSource:
             client,
             partitions,
             batch_size=settings.batch_size,
-            linger_s=settings.flush_interval_ms / 1000,
+            interval_s=settings.flush_interval_ms / 1000,
             look=look,
             outages=outages,
             keyspace=settings.keyspace,
@@ -207,6 +208,8 @@ class StreamSource:
         """What comes after the last read, by stream; with wait, up to block_s is waited for a first entry."""
         if self._look is not None:
             self._look()
+        if wait and (early_s := self._next_read_at - monotonic()) > 0:
+            sleep(early_s)
         count = self._count
         found: _Found = {}
         try:
@@ -215,6 +218,8 @@ class StreamSource:
         except REDIS_ERRORS as error:
             raise _unavailable(error) from error
         pieces = [(each.stream, found[each]) for each in self._partitions if each in own]
+        if found:
+            self._next_read_at = monotonic() + self._interval_s
         for each in own:
             each.in_hand += 1
         size = sum(len(entry.payload) for _, entries in pieces for entry in entries)
@@ -366,14 +371,8 @@ class StreamSource:
             return self.more
         full = last = self._ask(sound, count, found, wait=wait)
         left = count - sum(map(len, found.values()))
-        if found and left > 0:
-            if wait and self._pace.brings(self._linger_s, monotonic()):
-                sleep(self._linger_s)
-                last = self._ask(sound, left, found)
-            elif full and len(sound) > 1:
-                last = self._ask(full, left, found)  # what the others leave room for
-        if found:
-            self._pace.record(sum(map(len, found.values())), monotonic())
+        if full and left > 0 and len(sound) > 1:
+            last = self._ask(full, left, found)  # what the others leave room for
         self.more = bool(last)
         return bool(full or last)
 

@@ -109,6 +109,22 @@ def test_everything_is_stored_in_order_and_acknowledged_after_the_commit() -> No
     assert source.steps.count("acknowledge") == 3
 
 
+def test_only_where_there_is_a_backlog_another_thread_acknowledges() -> None:
+    own = threading.current_thread()
+    seen: list[bool] = []
+
+    class Watched(ScriptedSource):
+        def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+            seen.append(threading.current_thread() is own)
+            super().acknowledge(batches, outcomes)
+
+    assert run(Watched([entry(1)]), ScriptedStore()) == 1
+    assert seen == [True]
+    seen.clear()
+    assert run(Watched([entry(n) for n in range(1, 6)]), ScriptedStore()) == 5
+    assert False in seen
+
+
 def test_a_passing_database_error_is_retried_and_counted() -> None:
     source = ScriptedSource([entry(1)])
     store = ScriptedStore(StoreUnavailable("gone"), StoreUnavailable("gone"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -180,20 +181,78 @@ def test_an_epoch_that_could_not_be_read_for_a_while_admits_no_forged_one_later(
     assert examined(8, 7) == [8, 7]
 
 
-def test_what_comes_while_a_read_lingers_is_bounded_too(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+class PassingTime:
+    """The clock of the source. What is asked of it happens while the source waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(round(seconds, 6))
+        self.now += seconds
+        self.meanwhile()
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> PassingTime:
+    return PassingTime(monkeypatch)
+
+
+def test_a_lone_entry_is_read_at_once_and_the_next_read_is_an_interval_later(
+    client: redis.Redis, time: PassingTime
 ) -> None:
-    def flood(_seconds: float) -> None:
+    source = StreamSource(client, [0], interval_s=0.005, block_s=0.01)
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    assert [wire.decode(each.payload).seq for each in read(source)] == [1]
+    assert time.waits == [], "nothing was read before"
+    time.now += 0.002  # the transaction
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    time.meanwhile = lambda: client.xadd(KEYS.snapshots, {b"s": payload("t", 3)})
+    assert [wire.decode(each.payload).seq for each in read(source)] == [2, 3], "the batch grew"
+    assert time.waits == [0.003]
+
+
+@pytest.mark.parametrize("later_s", [0.005, 0.02, 60.0])
+def test_nothing_waits_once_the_interval_is_over(
+    client: redis.Redis, time: PassingTime, later_s: float
+) -> None:
+    """As with entries that come rarely, and with transactions that take longer."""
+    source = StreamSource(client, [0], interval_s=0.005, block_s=0.01)
+    for seq in (1, 2, 3):
+        client.xadd(KEYS.snapshots, {b"s": payload("t", seq)})
+        assert len(read(source)) == 1
+        time.now += later_s
+    assert time.waits == []
+
+
+def test_a_read_that_found_nothing_and_one_ahead_of_the_database_are_followed_at_once(
+    source: StreamSource, client: redis.Redis, time: PassingTime
+) -> None:
+    source = StreamSource(client, [0], interval_s=0.005, block_s=0.01)
+    for _ in range(3):
+        assert not read(source)
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 1)})
+    assert len(source.read(wait=False)) == 1
+    client.xadd(KEYS.snapshots, {b"s": payload("t", 2)})
+    assert len(source.read(wait=False)) == 1
+    assert time.waits == []
+
+
+def test_what_comes_while_a_batch_grows_is_bounded_too(client: redis.Redis, time: PassingTime) -> None:
+    def flood() -> None:
         for partition in range(16):
             for _ in range(10):
                 client.xadd(Keys(partition).snapshots, {b"s": b"x"})
 
-    monkeypatch.setattr(module, "sleep", flood)
-    source = StreamSource(client, range(16), batch_size=16, linger_s=1.0, block_s=0.01)
+    source = StreamSource(client, range(16), batch_size=16, interval_s=1.0, block_s=0.01)
     source._count = 16
     client.xadd(Keys(3).snapshots, {b"s": b"x"})
-    assert sum(len(entries) for _, entries in source.read()) == 1, "a lone entry waits for no other"
-    client.xadd(Keys(3).snapshots, {b"s": b"x"})
+    assert sum(len(entries) for _, entries in source.read()) == 1
+    time.meanwhile = flood
     assert sum(len(entries) for _, entries in source.read()) == 16
 
 
