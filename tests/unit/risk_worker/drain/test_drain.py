@@ -114,9 +114,9 @@ def test_only_where_there_is_a_backlog_another_thread_acknowledges() -> None:
     seen: list[bool] = []
 
     class Watched(ScriptedSource):
-        def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        def acknowledge(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], at: datetime) -> None:
             seen.append(threading.current_thread() is own)
-            super().acknowledge(batches, outcomes)
+            super().acknowledge(batches, outcomes, at)
 
     assert run(Watched([entry(1)]), ScriptedStore()) == 1
     assert seen == [True]
