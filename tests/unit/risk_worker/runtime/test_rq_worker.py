@@ -45,6 +45,7 @@ def test_what_a_worker_starts_is_started_though_redis_answers_only_the_second_ti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It went on without what keeps the drain jobs enqueued, seals, and serves /readyz."""
+    monkeypatch.setattr(jobs, "_settings", None)  # so that those of this worker go with the test
     settings = Settings(redis_url="redis://127.0.0.1:1", postgres_url="postgresql://h/x")
     worker = DrainWorker(connection=fakeredis.FakeRedis(), settings=settings)
     answers = iter([redis_errors.ConnectionError("refused"), None])
