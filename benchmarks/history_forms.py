@@ -14,20 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from benchmarks.servers import POSTGRES
-from risk_devkit.embedded import EmbeddedPostgres
+from benchmarks.servers import database
 
 TRADERS: Final = 200
 TICK_S: Final = 2.0
@@ -296,25 +292,6 @@ def _rows(source: psycopg.Connection, first: int, batch: int, *, by_trader: bool
         return b"".join(bytes(each) for each in copy)
 
 
-@contextmanager
-def _database(url: str | None) -> Iterator[str]:
-    if url is None:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            EmbeddedPostgres(Path(folder), config=POSTGRES) as server,
-        ):
-            yield server.url
-        return
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute("DROP DATABASE IF EXISTS history_forms WITH (FORCE)")
-        db.execute("CREATE DATABASE history_forms TEMPLATE template0")
-    try:
-        yield urlunsplit(urlsplit(url)._replace(path="/history_forms"))
-    finally:
-        with psycopg.connect(url, autocommit=True) as db:
-            db.execute("DROP DATABASE history_forms WITH (FORCE)")
-
-
 def show(found: dict[str, dict[str, Any]]) -> None:
     """Two tables."""
     costs = ("cpu_us_per_row", "rows_per_s", "heap_bytes", "index_bytes", "wal_bytes")
@@ -343,7 +320,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=[form.name for form in FORMS], help="these alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with _database(arguments.url) as url:
+    with database(arguments.url, "history_forms") as url:
         found = measure(
             url, arguments.rows, arguments.forms, batch=arguments.batch, hypertable=arguments.hypertable
         )

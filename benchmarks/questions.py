@@ -15,20 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from benchmarks.servers import POSTGRES
-from risk_devkit.embedded import EmbeddedPostgres
+from benchmarks.servers import database
 from risk_worker.database import migrations
 from risk_worker.query.question import Question
 from risk_worker.query.questions import (
@@ -174,25 +169,6 @@ def _measure(asked: Mapping[str, Callable[[], Iterable[Any]]], times: int) -> di
     return found
 
 
-@contextmanager
-def _database(url: str | None) -> Iterator[str]:
-    if url is None:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            EmbeddedPostgres(Path(folder), config=POSTGRES) as server,
-        ):
-            yield server.url
-        return
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute("DROP DATABASE IF EXISTS risk_questions WITH (FORCE)")
-        db.execute("CREATE DATABASE risk_questions TEMPLATE template0")
-    try:
-        yield urlunsplit(urlsplit(url)._replace(path="/risk_questions"))
-    finally:
-        with psycopg.connect(url, autocommit=True) as db:
-            db.execute("DROP DATABASE risk_questions WITH (FORCE)")
-
-
 def main() -> None:
     """Fill, ask, print."""
     parser = argparse.ArgumentParser(
@@ -205,7 +181,7 @@ def main() -> None:
     parser.add_argument("--compress", action="store_true", help="with TimescaleDB: compress all chunks")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with _database(arguments.url) as url:
+    with database(arguments.url, "risk_questions") as url:
         began = perf_counter()
         fill(url, arguments.rows, arguments.every, compress=arguments.compress)
         print(f"filled in {perf_counter() - began:.0f} s", flush=True)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -28,6 +29,27 @@ VALKEY: dict[str, Value] = {"auto-aof-rewrite-percentage": 0}
 POSTGRES: dict[str, Value] = {"track_commit_timestamp": True}
 MIGRATED = "migrated"
 STREAM = Keys(0).snapshots
+
+
+@contextmanager
+def database(url: str | None, name: str) -> Iterator[str]:
+    """A new database on the server of a URL, which is dropped at the end; None: of an embedded Postgres."""
+    if url is None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            EmbeddedPostgres(Path(folder), config=POSTGRES) as server,
+        ):
+            yield server.url
+        return
+    new = sql.Identifier(name)
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(new))
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(new))
+    try:
+        yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    finally:
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
 
 
 class Servers:

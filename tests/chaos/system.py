@@ -42,6 +42,13 @@ READY: Final = "The worker is ready"
 WARNING: Final = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 """At the beginning of a worker's log line."""
 LIBFAKETIME: Final = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketimeMT.so.1")
+SHIFTED: Final = """
+import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds)
+from risk_worker.cli import cli
+cli(["worker"])
+"""
+"""A worker for libfaketime: where that leaves the monotonic clock alone, time.sleep() ends with EINVAL."""
 
 ASYNCIO: Final = "producer-1"
 """Which producer's traders use AsyncRiskProducer."""
@@ -135,10 +142,11 @@ class System:
             self.processes[name] = enter(self._producer(name))
         wait_until(lambda: all(READY in self.processes[name].log for name in self.workers), 30, "the workers")
 
-    def _worker(self, name: str, **environment: str) -> ChildProcess:
+    def _worker(self, name: str, *command: str, **environment: str) -> ChildProcess:
         return ChildProcess(
             self.folder / f"{name}.log",
             self._worker_environment | environment,
+            command,
             host=lambda: self.engine.host_of(name),
         )
 
@@ -270,14 +278,14 @@ class System:
             "FAKETIME": f"{offset_s:+d}",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        self._replace_worker(fault.target, **shifted)
+        self._replace_worker(fault.target, sys.executable, "-c", SHIFTED, **shifted)
         return lambda: self._replace_worker(fault.target)
 
-    def _replace_worker(self, name: str, **environment: str) -> None:
+    def _replace_worker(self, name: str, *command: str, **environment: str) -> None:
         self._down.add(name)
         if self.processes[name].running:
             self.processes[name].kill()
-        self.processes[name] = self._stack.enter_context(self._worker(name, **environment))
+        self.processes[name] = self._stack.enter_context(self._worker(name, *command, **environment))
         self._down.discard(name)
 
     @contextlib.contextmanager

@@ -369,7 +369,7 @@ NO_POSTGRES = (
     "The worker cannot store",
     "The worker has waited for a COMMIT",
     "The worker cannot use Postgres",
-    "Waiting for the database",
+    "riskstream waits for the database",
     "The worker could not seal history",
 )
 """What follows from a Postgres that does not answer."""

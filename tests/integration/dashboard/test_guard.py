@@ -180,7 +180,7 @@ def test_with_actions_a_post_from_its_own_page_changes_jobs(
             assert unchanged(before, redis_client)
             assert site.post(path, headers=OWN).status_code == 200
             assert not unchanged(before, redis_client)
-            assert f"'ops' changes jobs: POST {path!r}" in caplog.messages
+            assert f"The dashboard lets 'ops' change jobs: POST {path!r}" in caplog.messages
 
 
 def test_with_actions_a_page_offers_them(redis_url: str, redis_client: redis.Redis) -> None:

@@ -95,7 +95,7 @@ def test_without_redis_every_page_says_so_and_the_log_once(tmp_path: Path, make_
         get(port, "/0/data/queues.json")
         assert process.stop(5) == 0
         assert len(re.findall(says, process.log)) == 1
-        assert process.log.count("Redis answers again") == 1
+        assert process.log.count("The dashboard gets answers from Redis again") == 1
         assert "Traceback" not in process.log
 
 

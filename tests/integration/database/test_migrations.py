@@ -281,7 +281,7 @@ class TestThePassword:
             with pytest.raises((MigrationError, psycopg.OperationalError)) as caught:
                 do(url)
             assert not any(secret in str(caught.value) for secret in self.SAID)
-        assert "Waiting for the database" in caplog.text
+        assert "riskstream waits for the database" in caplog.text
         assert not any(secret in caplog.text for secret in self.SAID)
 
     def test_is_masked_in_a_url_that_nobody_can_read(self) -> None:

@@ -28,6 +28,7 @@ from risk_producer.transport.requests import (
 )
 from risk_producer.transport.servers import Question, ask_each
 from risk_worker.recovery import floors as module
+from risk_worker.recovery import partitioning
 from risk_worker.recovery.floors import Floors, FloorsOfShare, NotAgreedOn
 from risk_worker.runtime import jobs
 from risk_worker.stream.outages import PartitionOutages
@@ -35,6 +36,7 @@ from risk_worker.stream.partitions import Known
 from tests.support.agreed import agreed_on
 from tests.support.factory import snapshot
 from tests.support.ledger import drain_all, draining
+from tests.support.proxy import Proxy
 from tests.support.redis import ask_one
 from tests.support.wait import slowness, wait_until
 
@@ -439,6 +441,33 @@ def test_a_locked_table_does_not_hold_reading_up(
     assert "cannot compare partition 0" in caplog.text
     share.compare()
     assert client.hget(KEYS.floors, "")
+
+
+@pytest.mark.parametrize(("owner", "asked"), [(partitioning, "stored"), (Floors, "_page")])
+def test_a_database_that_hangs_amid_a_comparison_does_not_hold_reading_up(
+    redis_url: str,
+    database_url: str,
+    client: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    asked: str,
+) -> None:
+    """The question has gone over the link, which swallows the answer, and nothing ends the waiting."""
+    monkeypatch.setattr(module, "ANSWER_S", 0.5)
+    with Proxy(database_url) as proxy:
+        settings = Settings(redis_url=redis_url, postgres_url=proxy.url)
+        with FloorsOfShare(settings, client, [0]) as share:
+            ask = getattr(owner, asked)
+
+            def hang(*arguments: Any) -> Any:
+                proxy.swallowing = True
+                return ask(*arguments)
+
+            monkeypatch.setattr(owner, asked, hang)
+            share.look()
+        assert "cannot compare partition 0 of Redis with Postgres, and tries again" in caplog.text
+        proxy.heal()
 
 
 def test_a_partition_is_not_compared_before_its_traders_are_known(

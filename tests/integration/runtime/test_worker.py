@@ -20,11 +20,19 @@ from risk_worker.stream.workers import QUEUE
 from tests.support.bounds import Bound
 from tests.support.factory import payload
 from tests.support.process import ChildProcess
+from tests.support.proxy import Proxy
 from tests.support.redis import drains
 from tests.support.wait import wait_until
 
 KEYS = Keys(0)
 RQ = str(Path(sys.executable).with_name("rq"))
+SOON_TIRED = """
+from risk_worker.cli import cli
+from risk_worker.database import migrations
+migrations.WAIT_TIMEOUT_S = 0.2
+cli(["worker"])
+"""
+"""A worker that gives one look for the database 0.2 s, and not a minute."""
 DRAIN_WORKER = "risk_worker.runtime.worker.DrainWorker"
 
 
@@ -104,6 +112,39 @@ def test_every_way_to_start_drains_and_stops(
     assert worker.stop() == 0
     workers = 2 if "worker-pool" in command else 1
     assert worker.log.count("RISK_BATCHSIZE is no setting; do you mean RISK_BATCH_SIZE?") == workers
+
+
+def test_a_worker_that_starts_without_postgres_waits_for_as_long_as_it_takes(
+    new_worker: Callable[..., ChildProcess],
+    trader: Trader,
+    stored: Callable[[], tuple[int, int, int]],
+    database_url: str,
+) -> None:
+    trader.reports(1)
+    with Proxy(database_url) as proxy:
+        proxy.refusing = True
+        worker = new_worker(sys.executable, "-c", SOON_TIRED, POSTGRES_URL=proxy.url)
+        wait_until(lambda: "The worker waits for Postgres: the database " in worker.log, 20, "it has tried")
+        proxy.heal()
+        wait_until(lambda: stored() == (1, 1, 1), 20, "it stores")
+        assert worker.stop() == 0
+
+
+def test_a_worker_that_loses_postgres_amid_its_start_waits_for_it(
+    new_worker: Callable[..., ChildProcess],
+    trader: Trader,
+    stored: Callable[[], tuple[int, int, int]],
+    database_url: str,
+) -> None:
+    """It looked for migrations, and is about to see what its role may do."""
+    trader.reports(1)
+    with Proxy(database_url) as proxy:
+        proxy.cut_at = b"has_table_privilege(to_regclass(name)"
+        worker = new_worker(POSTGRES_URL=proxy.url)
+        wait_until(lambda: stored() == (1, 1, 1), 20, "it stores")
+        assert proxy.struck.is_set()
+        assert worker.log.count("The worker waits for Postgres: the database: ") == 1
+        assert worker.stop() == 0
 
 
 def test_a_worker_migrates_an_empty_database_and_two_do_it_once(

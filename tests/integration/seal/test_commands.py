@@ -118,7 +118,7 @@ def test_a_worker_seals_and_logs_the_heads(filled: str, caplog: pytest.LogCaptur
     caplog.set_level(logging.DEBUG, "riskstream.seal")  # the head of a run without rows is no event
     Sealing(Settings(postgres_url=filled, seal_every="1h")).look()
     assert verify(filled, deep=True).rows_read == 35
-    assert "Sealed 11 rows in" in caplog.text
+    assert "The worker sealed 11 rows in" in caplog.text
     assert run(filled, "head").stdout.strip() in caplog.text
 
 

@@ -405,7 +405,7 @@ def test_a_worker_removes_and_logs(database_url: str, caplog: pytest.LogCaptureF
     )
     seal(database_url)
     retention.look()
-    assert "Removed 4 rows recorded before" in caplog.text
+    assert "The worker removed 4 rows recorded before" in caplog.text
     assert "as RISK_RETAIN_FOR=14d says; head to be kept: " in caplog.text
     assert verify(database_url, deep=True).intact
 

@@ -11,10 +11,12 @@ settings are made for each transaction (SET LOCAL): nothing is left on a connect
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from socket import SHUT_RDWR, socket
 from typing import Final
 
 import psycopg
@@ -133,6 +135,23 @@ class Connection(psycopg.Connection[TupleRow]):
                 self.execute(self._each_transaction)
             yield transaction
 
+    @contextmanager
+    def answered_within(self, seconds: float) -> Iterator[None]:
+        """Cut the connection where the server has not answered by then; what waits for it raises
+        psycopg.OperationalError.
+
+        A server that hangs, or a link that swallows, ends nothing by itself: neither statement_timeout nor
+        TCP does.
+        """
+        with socket(fileno=os.dup(self.fileno())) as end:
+            timer = threading.Timer(seconds, _shut, (end,))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+
     def _prepare(self, purpose: Purpose) -> None:
         self.add_notice_handler(self._notice)
         self.adapters.register_loader("timestamptz", _Moments)
@@ -211,6 +230,11 @@ def connect(url: str, purpose: Purpose, *, name: str = "POSTGRES_URL") -> Connec
         connection.close()
         raise
     return connection
+
+
+def _shut(end: socket) -> None:
+    with suppress(OSError):  # it is closed, or the server has done so
+        end.shutdown(SHUT_RDWR)
 
 
 def _set(settings: Mapping[str, str], *, local: bool = False) -> sql.Composed:

@@ -279,7 +279,7 @@ def wait_for(url: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
                 f"the database {mask(url)} could not be used within {timeout_s:.0f} s: {reason}"
             )
         if now >= log_next:
-            log.warning("Waiting for the database %s: %s", mask(url), reason)
+            log.warning("riskstream waits for the database %s: %s", mask(url), reason)
             log_next = now + _LOG_EVERY_S
         _pause(deadline - now)
 

@@ -388,7 +388,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         listening.serve_until_signalled(
             lambda: log.info("Serving %s/metrics, read from %s", listening.url, mask(url))
         )
-    log.info("Stopped")
+    log.info("The exporter has stopped")
 
 
 def connect(url: str) -> RedisClient:

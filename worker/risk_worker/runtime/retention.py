@@ -39,7 +39,7 @@ class Retention(threading.Thread):
         try:
             for removed in retain(self._url, self._days):
                 log.info(
-                    "Removed %d rows recorded before %s from history, as RISK_RETAIN_FOR=%s says; "
+                    "The worker removed %d rows recorded before %s from history, as RISK_RETAIN_FOR=%s says; "
                     "head to be kept: %s",
                     removed.rows,
                     removed.before,

@@ -36,7 +36,7 @@ class Sealing(threading.Thread):
             for sealed in self._sealer.seal():
                 log.log(
                     logging.INFO if sealed.rows else logging.DEBUG,
-                    "Sealed %d rows in %d leaves; head to be kept: %s",
+                    "The worker sealed %d rows in %d leaves; head to be kept: %s",
                     sealed.rows,
                     sealed.leaves,
                     head_line(sealed),

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from time import monotonic, sleep
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import backoff
@@ -184,6 +184,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         assert self._settings is not None
         scheduler.worker = self.name
         scheduler.check_types()
+        if not scheduler.release_name(self.key):
+            raise NameTaken(f"There exists an active worker named {self.name!r} already")
         super().bootstrap(*args, **kwargs)
         scheduler.ensure_enqueued()
         if not self._was_ready:
@@ -290,7 +292,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         """RQ would talk to Redis here, inside a signal handler, and Redis may be away."""
 
     def _prepare(self) -> DrainScheduler:
-        """Once. Raises ConfigurationError or NameTaken."""
+        """Once. Raises ConfigurationError or MigrationError."""
         settings = self._given_settings
         if settings is None:
             warn_of_misspelt()
@@ -298,20 +300,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         rq_prefix.agree(settings.keyspace)
-        migrations.up(
-            database_url,
-            timeout_s=migrations.WAIT_TIMEOUT_S,
-            apply=settings.migrate == "auto",
-            program=settings.dbmate,
-        )
-        may_retain = _check_rights(settings)
-        if settings.assigns_traders:
-            _name_unassigned(database_url)
+        database = _wait_for_database(settings)
+        identity = database.identity
         self._settings = settings
         jobs.use(settings)
-        identity = _read_identity(database_url)
         self._claim(settings, identity)
-        self._scheduler = DrainScheduler(
+        scheduler = DrainScheduler(
             self.connection,
             len(settings.keyspace.numbers(settings.partitions)),
             worker=self.name,
@@ -323,23 +317,21 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             contextlib.suppress(*partitioning.ERRORS),  # the supervisor tries it again
             source.connect(settings.require_redis_url()) as client,
         ):
-            _agree(settings, self._scheduler, client)
+            _agree(settings, scheduler, client)
         with source.connect(settings.require_redis_url()) as client:
             log.info("%s", connected.sentence(settings, client, self.connection))
-        self._scheduler.check_types()
-        if not self._scheduler.release_name(self.key):
-            raise NameTaken(f"There exists an active worker named {self.name!r} already")
+        self._scheduler = scheduler
         if not self._burst:
             self._health = health.serve(settings, self._own_problems)
-            self._supervisor = _Supervisor(settings, self._scheduler, self.connection)
+            self._supervisor = _Supervisor(settings, scheduler, self.connection)
             self._supervisor.start()
             if settings.seal_every != "off":
                 self._sealing = Sealing(settings)
                 self._sealing.start()
-            if settings.retain_for_days is not None and may_retain:
+            if settings.retain_for_days is not None and database.may_retain:
                 self._retention = Retention(settings)
                 self._retention.start()
-        return self._scheduler
+        return scheduler
 
     def _claim(self, settings: Settings, identity: str) -> None:
         """Write beside the streams whose they are, where nothing is written yet. Raises OtherDatabase.
@@ -456,7 +448,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         except (*REDIS_ERRORS, StoreUnavailable, StoreMisconfigured, RiskError) as error:
             log.error("The worker cannot drain without RQ: %s", error)
         except Exception:
-            log.exception("Draining without RQ failed")
+            log.exception("The worker failed while it drained without RQ")
         finally:
             self._state = WorkerStatus.IDLE
         if self._stop_requested:
@@ -619,6 +611,40 @@ class _Lease:
             renewed, why = monotonic(), ""
 
 
+class _Database(NamedTuple):
+    """What a worker has to know of its database when it starts."""
+
+    identity: str
+    may_retain: bool
+    """Whether the worker may remove old rows."""
+
+
+def _wait_for_database(settings: Settings) -> _Database:
+    """Until it is there, migrated, and has answered; log the reason whenever it changes.
+
+    Raises ConfigurationError and MigrationError: what waiting would not mend.
+    """
+    url = settings.require_database_url()
+    logged = ""
+    while True:
+        try:
+            migrations.up(
+                url,
+                timeout_s=migrations.WAIT_TIMEOUT_S,
+                apply=settings.migrate == "auto",
+                program=settings.dbmate,
+            )
+            may_retain = _check_rights(settings)
+            if settings.assigns_traders:
+                _name_unassigned(url)
+            return _Database(_read_identity(url), may_retain)
+        except (migrations.DatabaseAway, DatabaseUnavailable) as error:
+            if str(error) != logged:
+                logged = str(error)
+                log.warning("The worker waits for Postgres: %s", error)
+            sleep(PAUSES_S[0])
+
+
 def _read_identity(database_url: str) -> str:
     """Of the database, when the worker starts. Raises DatabaseUnavailable and ConfigurationError."""
     try:
@@ -705,7 +731,11 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     with redis_client(url, answer_timeout_s=5, connect_timeout_s=5, retries=10) as connection:
         _wait_for_redis(connection, url)
         worker = DrainWorker([QUEUE], connection=connection, settings=settings)
-        worker.work(burst=burst)
+        try:
+            worker.work(burst=burst)
+        except OSError:  # the command line would take it for its output's, and say no more than its text
+            log.exception("The worker ends, as the operating system refused it something")
+            sys.exit(1)
         log.info("The worker has stopped")
     if not burst and not worker.stopping:
         sys.exit(1)

@@ -161,4 +161,4 @@ class _Answering(ServerHandler):
     os_environ: dict[str, str] = {}  # noqa: RUF012  # as in the base, whose own one is that of the process
 
     def log_exception(self, exc_info: Any) -> None:
-        log.error("A page could not be made", exc_info=exc_info)
+        log.error("The server could not make a page", exc_info=exc_info)

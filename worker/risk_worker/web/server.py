@@ -162,7 +162,7 @@ class Server:
         except BlockingIOError:  # it is gone already
             return
         except OSError as error:  # gone as well; or the process can open no more files
-            log.debug("A connection could not be accepted: %s", error)
+            log.debug("The server could not accept a connection: %s", error)
             self._drop(self._slowest())
             loop.remove_reader(listening)
             loop.call_later(_PAUSE_S, loop.add_reader, listening, self._accept, listening)
@@ -193,7 +193,7 @@ class Server:
         self._clients.discard(client)
         client.socket.close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("A request could not be answered", exc_info=error)
+            log.error("The server could not answer a request", exc_info=error)
 
     async def _attend(self, client: _Client) -> None:
         """Take the request, have it answered, send the answer."""

@@ -86,7 +86,7 @@ def test_why_there_is_no_connection_reads_as_sentences_and_says_what_to_do(
         migrations.wait_for("postgresql://h/x", timeout_s=0.01)
     if waits:
         assert str(caught.value) == f"the database postgresql://h/x could not be used within 0 s: {says}"
-        assert caplog.messages == [f"Waiting for the database postgresql://h/x: {says}"]
+        assert caplog.messages == [f"riskstream waits for the database postgresql://h/x: {says}"]
     else:
         assert str(caught.value) == f"cannot connect to the database postgresql://h/x: {says}"
     with pytest.raises(MigrationError) as caught:

@@ -15,9 +15,10 @@ from rq.exceptions import StopRequested
 
 from risk_producer.errors import ConfigurationError
 from risk_producer.settings import Settings
-from risk_worker.runtime import jobs
+from risk_worker.runtime import connected, jobs
 from risk_worker.runtime import worker as worker_module
 from risk_worker.runtime.jobs import DrainJob
+from risk_worker.runtime.sealing import Sealing
 from risk_worker.runtime.worker import DrainWorker
 from risk_worker.stream.workers import KEPT_S, QUEUE
 from tests.support.wait import wait_until
@@ -38,6 +39,53 @@ def test_a_signal_while_the_worker_registers_anew_ends_it_in_good_order(
     monkeypatch.setattr(SimpleWorker, "work", work)
     assert not DrainWorker(connection=fakeredis.FakeRedis()).work()
     assert next(rounds, None) is None
+
+
+def test_what_a_worker_starts_is_started_though_redis_answers_only_the_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It went on without what keeps the drain jobs enqueued, seals, and serves /readyz."""
+    monkeypatch.setattr(jobs, "_settings", None)  # so that those of this worker go with the test
+    settings = Settings(redis_url="redis://127.0.0.1:1", postgres_url="postgresql://h/x")
+    worker = DrainWorker(connection=fakeredis.FakeRedis(), settings=settings)
+    answers = iter([redis_errors.ConnectionError("refused"), None])
+
+    def answer(*_arguments: object) -> None:
+        if error := next(answers, None):
+            raise error
+
+    monkeypatch.setattr(
+        worker_module, "_wait_for_database", lambda _: worker_module._Database("identity", may_retain=True)
+    )
+    monkeypatch.setattr(connected, "sentence", answer)
+    started: list[object] = []
+    monkeypatch.setattr(worker_module._Supervisor, "start", lambda each: started.append(each))
+    monkeypatch.setattr(Sealing, "start", lambda each: started.append(each))
+    with pytest.raises(redis_errors.ConnectionError):
+        worker.bootstrap()
+    assert started == []
+    worker.bootstrap()
+    assert [type(each).__name__ for each in started] == ["_Supervisor", "Sealing"]
+    worker.teardown()
+
+
+def test_an_error_of_the_operating_system_ends_a_worker_with_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ended with status 2, as a wrong setting does, and the log had nothing but "Invalid argument"."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(worker_module, "DrainWorker", lambda *_, **__: SimpleNamespace(work=fail))
+    monkeypatch.setattr(worker_module, "_wait_for_redis", lambda *_: None)
+    settings = Settings(redis_url="redis://127.0.0.1:1", postgres_url="postgresql://h/x")
+    with pytest.raises(SystemExit) as caught:
+        worker_module.run(settings)
+    assert caught.value.code == 1
+    assert "The worker ends" in caplog.text
+    assert "line" in caplog.text
+    assert "OSError: [Errno 22] Invalid argument" in caplog.text
 
 
 def test_misspelt_variables_are_logged_where_the_worker_reads_the_environment(

@@ -92,7 +92,7 @@ def test_an_application_that_fails_is_logged_and_answered(caplog: pytest.LogCapt
     head, parts = answer(REQUEST, fails)
     assert head.split()[1] == b"500"
     assert b"not for everyone" not in b"".join(parts)
-    assert "A page could not be made" in caplog.text
+    assert "The server could not make a page" in caplog.text
 
 
 def arriving(*pieces: bytes, hang_up: bool = False) -> bytes:

@@ -102,7 +102,7 @@ def _of_changes(access: Access) -> Refusal | None:
     # A page of another site could send a form here, with the login that the browser keeps.
     if not is_own(request.headers.get("Origin", ""), request.environ["HTTP_HOST"]):
         return refusal("Jobs are changed from a page of the dashboard itself (header Origin)", 403)
-    log.info("%r changes jobs: POST %r", access.login and access.login[0], request.path)
+    log.info("The dashboard lets %r change jobs: POST %r", access.login and access.login[0], request.path)
     return None
 
 

@@ -55,7 +55,7 @@ def serve(
         )
     with Server(application(url, chosen, settings.keyspace), host=host, port=port) as server:
         server.serve_until_signalled(lambda: log.info("Serving %s, read from %s", server.url, mask(url)))
-    log.info("Stopped")
+    log.info("The dashboard has stopped")
 
 
 def application(url: str, access: Access | None = None, keyspace: Keyspace = NO_NAMESPACE) -> Any:
@@ -99,7 +99,7 @@ def _say_when_redis_is_away(flask: Any, client: RedisClient, url: str) -> None:
             return
         client.ping()
         if not answered:
-            log.warning("Redis answers again")
+            log.warning("The dashboard gets answers from Redis again")
         answered = True
 
     def say(error: Exception) -> Refusal:
