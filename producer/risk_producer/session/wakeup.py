@@ -8,9 +8,9 @@ LINGER_S: Final = 0.002
 """How long a small batch waits to grow, unless a push() waits for it: a flusher woken for each snapshot
 would cost the trader more than the snapshot."""
 
-AWAKE_S: Final = 0.02
+AWAKE_S: Final = 0.1
 """How long after a batch the flusher looks for more by itself, every LINGER_S. To wake it, a call of the
-operating system, would be most of what save() costs; a few looks in vain cost as much."""
+operating system, would be most of what save() costs."""
 
 NEVER: Final = 1 << 60
 
