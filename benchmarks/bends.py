@@ -22,7 +22,6 @@ POINTS: Final = {
     "batches of 100": Setting(batch_size=100),
     "16 partitions": Setting(partitions=16),
     "64 partitions": Setting(partitions=64),
-    "10,000,000 rows before": Setting(history=10_000_000),
 }
 COMMANDS: Final = {"evalsha": "scripts", "xrange": "reading", "xread": "reading"}
 """Of Redis; what is not named is one more."""
@@ -39,7 +38,6 @@ _DURATION: Final = re.compile(r"duration: ([\d.]+) ms  (?:statement|(?:parse|bin
 def measure(
     servers: Servers,
     rows: int,
-    template: Callable[[int], str],
     say: Callable[[str], None],
     points: Mapping[str, Setting] = POINTS,
 ) -> dict[str, dict[str, float]]:
@@ -49,7 +47,7 @@ def measure(
         log = servers.postgres.log_file
         servers.redis.config_resetstat()
         start = log.stat().st_size
-        measured = rush(servers, setting, rows, template(setting.history))
+        measured = rush(servers, setting, rows)
         count = rows + max(setting.traders, WARM_UP_ROWS)
         point = {each: measured[each] for each in ("drain_per_s", "us_worker", "us_postgres", "bytes_wal")}
         point |= commands(servers.redis.info("commandstats"), count)

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -143,7 +142,7 @@ def measure(grid: Grid, limit_s: float, curves: Collection[str], before: Mapping
     bent = before.get(BENDS, {})
     if BENDS in curves:
         with Servers(bends.LOGGED) as servers:
-            bent = bends.measure(servers, grid.rows, partial(history.filled, servers), _say, grid.bent)
+            bent = bends.measure(servers, grid.rows, _say, grid.bent)
     with Servers() as servers:
         rushes, steadies = grid.rushes(curves), grid.steadies(curves)
         stored = sorted({setting.history for setting in rushes})

@@ -108,7 +108,7 @@ def _left(figures: Mapping[str, Any], part: str, name: str) -> str:
     """What faults have left of what was sent to it."""
     found = figures.get(f"peers_{part}", {}).get("ways", {}).get(name)
     if found is None:
-        return ""
+        return "not measured" if name in figures["peers_rates"]["promises"] else ""
     missing = f"**{found['missing']:,} missing**" if found["missing"] else "all stored"
     again = f", {found['again']:,} delivered again" if found["again"] else ""
     return f"{missing} of {found['sent']:,}{again}"

@@ -89,8 +89,6 @@ def catalogue(redis_url: str) -> Sequence[Peer]:
                 *_RQ,
                 "--maintenance-interval",
                 "5",
-                "--job-monitoring-interval",
-                "1",
                 "--url",
                 redis_url,
                 rq_jobs.QUEUE,
@@ -103,7 +101,7 @@ def catalogue(redis_url: str) -> Sequence[Peer]:
                 bound="none",
             ),
             share=0.0015,
-            watched_s=90,
+            watched_s=100,
         ),
     )
 

@@ -35,7 +35,7 @@ class Peer:
     promise: Promise
     share: float
     """Of the rows of a run, as slow ones would take minutes."""
-    watched_s: float = 40
+    watched_s: float = 25
     """How long it is watched after a crash, until what was in hand is stored."""
 
 

@@ -1,7 +1,7 @@
 """RQ as it is often used, a job and a transaction for each snapshot: `rq worker` with SimpleWorker.
 
-Kind to it: one connection for all jobs, and no fork for each. A job whose worker died is tried again when its
-heartbeat is more than a minute old, and the worker looks at its registries.
+Kind to it: one connection for all jobs, and no fork for each. A job whose worker died is tried again a minute
+after its timeout, when a worker looks at the registries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis import Redis
 from rq import Queue, Retry
 
 from benchmarks import inserts
-from benchmarks.peers.settings import one_connection
+from benchmarks.peers.settings import RECOVER_AFTER_S, one_connection
 
 QUEUE: Final = "snapshots"
 
@@ -26,7 +26,10 @@ def send(redis_url: str, payloads: Sequence[bytes]) -> None:
     """Put a job for each payload on the queue."""
     queue = Queue(QUEUE, connection=Redis.from_url(redis_url))
     queue.enqueue_many(
-        [Queue.prepare_data(store, (payload,), result_ttl=0, retry=Retry(max=3)) for payload in payloads]
+        [
+            Queue.prepare_data(store, (payload,), result_ttl=0, retry=Retry(max=3), timeout=RECOVER_AFTER_S)
+            for payload in payloads
+        ]
     )
 
 

@@ -51,9 +51,10 @@ def test_rates_and_what_faults_have_left_are_one_table() -> None:
     )
 
 
-def test_a_part_that_was_not_measured_is_empty() -> None:
+def test_a_part_that_was_not_measured_says_so() -> None:
     lines = block("peers", {"peers_rates": FIGURES["peers_rates"]}).splitlines()
-    assert lines[3].endswith("| 10.0 | 5.5 |  |  |")
+    assert lines[2].endswith("| 1 |  |  |  |  |")
+    assert lines[3].endswith("| 10.0 | 5.5 | not measured | not measured |")
 
 
 def test_a_section_that_was_not_measured_says_so() -> None:
