@@ -9,7 +9,7 @@ DEMO   := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-embedded)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo up test test-system check bench bench-large save-cost growth bounds chaos soak lock reference clean
+.PHONY: help install demo up test test-system check bench bench-large bench-timescale peers save-cost growth bounds chaos soak lock reference clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,11 +45,17 @@ test: check ## every check and the whole test suite, on servers it starts by its
 test-system: $(DEV) ## failovers, and what needs servers of Debian: forms of connecting, clocks; 30 minutes at most
 	timeout 1800 $(BIN)/pytest tests -m system --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-bench: $(DEV) ## measure against the yardsticks: 6 minutes
+bench: $(DEV) ## measure against the yardsticks: 5 minutes
 	$(BIN)/python -m benchmarks
 
-bench-large: $(DEV) ## the same, and with a history of 10 million rows: 7 minutes
-	$(BIN)/python -m benchmarks --large --markdown
+bench-large: $(DEV) ## the same, and with a history of 10 million rows, into docs/benchmarks.md: 6 minutes
+	$(BIN)/python -m benchmarks --large --page
+
+bench-timescale: $(DEV) ## drain into hypertables on the server of TEST_TIMESCALE_URL, into docs/benchmarks.md: 5 minutes
+	$(BIN)/python -m benchmarks.hypertables --page
+
+peers: $(DEV) ## riskstream beside what others would use, and what faults leave, into docs/benchmarks.md: 10 minutes
+	$(BIN)/python -m benchmarks.peers --page
 
 save-cost: $(DEV) ## what save() costs the trader, idle and under load
 	$(BIN)/python -m benchmarks.save_cost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import machine, report, suite
+from benchmarks import machine, page, report, suite
 from benchmarks.servers import Servers
 from benchmarks.suite import Size
 
@@ -23,6 +23,7 @@ def main() -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="medians and ratios as JSON")
     form.add_argument("--markdown", action="store_true", help="tables, with machine and versions")
+    page.add_option(parser)
     arguments = parser.parse_args()
     usual = Size(20_000, 2, 3) if arguments.quick else Size(200_000, 5, 15)
     size = Size(arguments.rows or usual.rows, arguments.runs or usual.runs, usual.seconds)
@@ -34,7 +35,9 @@ def main() -> None:
             suite.measure_history(samples, servers, size)
         described = machine.described(servers)
     described["Size"] = f"{size.rows:,} snapshots of 200 traders, {size.runs} runs"
-    if arguments.json:
+    if arguments.page:
+        page.show("bench", {"about": described, "values": samples.values}, keep=True)
+    elif arguments.json:
         print(report.as_json(samples))
     elif arguments.markdown:
         print(report.as_markdown(samples, described))

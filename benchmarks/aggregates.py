@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from time import perf_counter
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import psycopg
 
 from benchmarks.history_forms import cpu_seconds
 from benchmarks.rows import EPOCH, TRADERS, snapshot
+from benchmarks.timescale import add_url, database, required_url
 from risk_producer.contract import wire
 from risk_producer.contract.keys import Keys
 from risk_producer.settings import Settings
@@ -109,19 +109,6 @@ def measure(targets: Sequence[Target], first: int, rows: int, size: int, began: 
     return costs
 
 
-@contextmanager
-def database(url: str, name: str) -> Iterator[str]:
-    """A database of that name for the moment."""
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        db.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
-    try:
-        yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-    finally:
-        with psycopg.connect(url, autocommit=True) as db:
-            db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
 def show(name: str, costs: Sequence[Sequence[Cost]]) -> None:
     """Medians of the batches, and their ratio, which is taken batch by batch."""
     print(name)
@@ -141,15 +128,16 @@ def show(name: str, costs: Sequence[Sequence[Cost]]) -> None:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aggregates")
-    parser.add_argument("--url", required=True, help="a server with TimescaleDB, on this machine")
+    add_url(parser)
     parser.add_argument("--rows", type=int, default=200_000, help="new ones, and as many that come late")
     parser.add_argument("--batch", type=int, default=2_000, help="rows of a transaction")
     arguments = parser.parse_args()
+    server_url = required_url(parser, arguments.url)
     now = datetime.now(UTC)
     with ExitStack() as stack:
         targets = []
         for name in ("without", "with"):
-            url = stack.enter_context(database(arguments.url, f"benchmark_{name}_aggregates"))
+            url = stack.enter_context(database(server_url, f"benchmark_{name}_aggregates"))
             targets.append(Target(url, aggregates=name == "with"))
             stack.callback(targets[-1].close)
         # Something is summed up before, or TimescaleDB has nothing to note of late rows.

@@ -5,6 +5,7 @@ As risk_worker/runtime/jobs.py has it, without RQ around it.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from risk_worker.stream.source import StreamSource, connect
 
 def main(partitions: Sequence[int]) -> None:
     """Obey until stdin ends. The connections stay, and each drain is a time slice of its own."""
+    logging.basicConfig(level=logging.ERROR)
     settings = Settings.load()
     client = connect(settings.require_redis_url())
     url = settings.require_database_url()

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from time import perf_counter
 
 import psycopg
 
-from benchmarks import faststream_batches, rq_jobs
 from benchmarks.cpu import Clock, CpuTime
 from benchmarks.link import link
 from benchmarks.process import Process
 from benchmarks.rows import EPOCH, TRADERS, split
-from benchmarks.servers import MIGRATED, Servers
+from benchmarks.servers import MIGRATED, Databases, Servers
 from risk_producer.contract.keys import Keys
 
 ONE_WAY_MS = 1.2
@@ -37,14 +35,17 @@ def drained(
     template: str = MIGRATED,
     one_way_ms: float = 0.0,
     settings: Mapping[str, str] | None = None,
+    databases: Databases | None = None,
 ) -> Drained:
     """One worker process a partition. What they drain is in the streams beforehand.
 
-    Each has drained one row before, so it is connected, as a worker that has been running.
+    Each worker has drained one row before, so it is connected, as one that has been running.
+    databases: where they are stored, if not in the servers' Postgres.
     """
+    databases = databases or servers
     parts = split(payloads, partitions, traders)
     with ExitStack() as stack:
-        url = direct_url = stack.enter_context(servers.database(template))
+        url = direct_url = stack.enter_context(databases.database(template))
         if one_way_ms:
             url = stack.enter_context(link(url, one_way_ms))
         environ = {"REDIS_URL": servers.valkey.url, "POSTGRES_URL": url, **(settings or {})}
@@ -64,7 +65,7 @@ def drained(
         rows = sum(len(part) - 1 for _, _, part in workers)
         clock = Clock(
             worker=[worker.pid for worker, _, _ in workers],
-            postgres=[servers.postgres.pid],
+            postgres=[databases.postgres_pid],
             redis=[servers.valkey.pid],
         )
         for worker, _, part in workers:
@@ -74,44 +75,6 @@ def drained(
         took, cpu = clock.took_s, CpuTime(**clock.read_us(rows))
         _check(direct_url, len(payloads))
     return Drained(rows / took, cpu)
-
-
-def rq_job_rate(servers: Servers, payloads: Sequence[bytes]) -> float:
-    """Yardstick: one RQ job a snapshot. Rows a second."""
-    with servers.database() as url:
-        environ = {"REDIS_URL": servers.valkey.url, "POSTGRES_URL": url}
-        servers.empty()
-        with Process("benchmarks.rq_jobs", environ=environ) as worker:
-            rq_jobs.fill(servers.redis, payloads[:1])
-            worker.tell(1)
-            worker.hear()
-            rq_jobs.fill(servers.redis, payloads[1:])
-            rate = _rate(worker, len(payloads) - 1)
-        _check(url, len(payloads))
-    return rate
-
-
-def faststream_rate(servers: Servers, payloads: Sequence[bytes]) -> float:
-    """Yardstick: a batch consumer as one would write it by hand. Rows a second."""
-    envelope = faststream_batches.envelope()
-    with servers.database() as url:
-        environ = {"REDIS_URL": servers.valkey.url, "POSTGRES_URL": url}
-        servers.empty()
-        with Process("benchmarks.faststream_batches", environ=environ) as worker:
-            for part in (payloads[:1], payloads[1:]):
-                servers.empty()
-                entries = [envelope + payload for payload in part]
-                servers.fill(entries, faststream_batches.STREAM, faststream_batches.FIELD)
-                rate = _rate(worker, len(part))
-        _check(url, len(payloads))
-    return rate
-
-
-def _rate(worker: Process, rows: int) -> float:
-    began = perf_counter()
-    worker.tell(rows)
-    worker.hear()
-    return rows / (perf_counter() - began)
 
 
 def _check(url: str, rows: int) -> None:

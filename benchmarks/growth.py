@@ -1,9 +1,10 @@
 """What becomes of rates, waits and processor time as things grow, one factor at a time: `make growth`, or
 
-    python -m benchmarks.growth [--quick] [--minutes N] [--into FOLDER] [--redraw]
+    python -m benchmarks.growth [--only CURVE ...] [--quick] [--minutes N] [--into FOLDER] [--redraw]
 
 Every point is measured once, then all of them again, as often as the time allows. Writes growth.json with
-every figure, draws growth.png from it, and renders them into scale.md. --redraw only draws and renders.
+every figure, draws growth.png from it, and renders them into scale.md. --only measures these curves anew and
+leaves the others as they are, so that all of it can be made in parts. --redraw only draws and renders.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
-from benchmarks import history, machine, plot, scale
+from benchmarks import bends, history, machine, plot, scale
+from benchmarks.points import Found
 from benchmarks.process import CHECKOUT
 from benchmarks.servers import Servers
 from benchmarks.trial import Measured, Setting, rush, steady
+
+CURVES: Final = ("workers", "nodes", "partitions", "traders", "rate", "batch_size", "history")
+BENDS: Final = "bends"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Grid:
     workers: Sequence[int] = (1, 2, 4)
     partitions: Sequence[int] = (1, 4, 16, 64)
     nodes: Sequence[int] = (0, 1, 3)
-    traders: Sequence[int] = (10, 100, 200, 1_000, 10_000, 100_000)
+    traders: Sequence[int] = (1, 10, 100, 200, 1_000, 10_000, 100_000)
     rate: Sequence[int] = (100, 1_000, 5_000, 10_000, 20_000, 40_000)
     batch_size: Sequence[int] = (100, 1_000, 5_000, 20_000)
     history: Sequence[int] = (0, 1_000_000, 10_000_000)
@@ -39,27 +44,38 @@ class Grid:
     """Partitions with which the curves of workers and nodes are measured a second time."""
     rows: int = 100_000
     seconds: float = 5.0
+    bent: Mapping[str, Setting] = field(default_factory=lambda: bends.POINTS)
 
-    def rushes(self) -> list[Setting]:
+    def rushes(self, curves: Collection[str] = CURVES) -> list[Setting]:
         """What is measured as quickly as it goes."""
-        return _without_repeats([*self._both(), *_line("batch_size", self.batch_size), *self._histories()])
+        return self._settings(curves, without="rate")
 
-    def steadies(self) -> list[Setting]:
+    def steadies(self, curves: Collection[str] = CURVES) -> list[Setting]:
         """What is measured at a steady rate."""
-        return _without_repeats([*self._both(), *_line("rate", self.rate)])
+        return self._settings(set(curves) - {"batch_size", "history"})
 
-    def _both(self) -> Iterator[Setting]:
-        for partitions in (1, self.many):
-            yield from _line("workers", self.workers, Setting(partitions=partitions))
-            yield from _line("nodes", self.nodes, Setting(partitions=partitions))
-        yield from _line("partitions", self.partitions)
-        yield from _line("traders", self.traders)
-
-    def _histories(self) -> Iterator[Setting]:
-        return _line("history", self.history)
+    def _settings(self, curves: Collection[str], without: str = "") -> list[Setting]:
+        found: list[Setting] = []
+        for curve in CURVES:
+            if curve in curves and curve != without:
+                for partitions in (1, self.many) if curve in ("workers", "nodes") else (1,):
+                    found += _line(curve, getattr(self, curve), Setting(partitions=partitions))
+        return list(dict.fromkeys(found))
 
 
-QUICK = Grid((1, 2), (1, 4), (0, 3), (10, 200), (100, 1_000), (100, 5_000), (0, 20_000), 4, 5_000, 0.5)
+QUICK = Grid(
+    (1, 2),
+    (1, 4),
+    (0, 3),
+    (10, 200),
+    (100, 1_000),
+    (100, 5_000),
+    (0, 20_000),
+    4,
+    5_000,
+    0.5,
+    {"few": Setting()},
+)
 
 
 @dataclass
@@ -84,6 +100,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few points, 5,000 rows, one turn: a minute")
     parser.add_argument("--into", type=Path, help="folder of the files (default docs; quick: .riskstream)")
     parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=(*CURVES, BENDS),
+        metavar="CURVE",
+        help=f"of {', '.join((*CURVES, BENDS))} (default: all)",
+    )
+    parser.add_argument(
         "--redraw", action="store_true", help="only draw and render, from the figures of last time"
     )
     arguments = parser.parse_args()
@@ -91,10 +114,16 @@ def main() -> None:
     into: Path = arguments.into or CHECKOUT / (".riskstream" if arguments.quick else "docs")
     if not plot.installed():
         parser.error("matplotlib is not installed: pip install -e '.[dev]'")
+    if arguments.only and not (into / "growth.json").exists():
+        parser.error(
+            f"{into / 'growth.json'} has no figures yet of the other curves: measure all of them first"
+        )
     if not arguments.redraw:
         into.mkdir(parents=True, exist_ok=True)
-        growth = measure(grid, 60 * (arguments.minutes or minutes))
-        (into / "growth.json").write_text(as_json(growth))
+        file = into / "growth.json"
+        asked = arguments.only or (*CURVES, BENDS)
+        before = json.loads(file.read_text()) if arguments.only else {"points": []}
+        file.write_text(as_json(measure(grid, 60 * (arguments.minutes or minutes), asked, before)))
     growth = json.loads((into / "growth.json").read_text())
     plot.draw(growth, into / "growth.png")
     page = CHECKOUT / "docs" / "scale.md"
@@ -102,39 +131,60 @@ def main() -> None:
     print(f"{into}: growth.json, growth.png, {page.name}")
 
 
-def measure(grid: Grid, limit_s: float) -> dict[str, Any]:
-    """All points in turns; a turn that would not end within the limit is not begun."""
+def measure(grid: Grid, limit_s: float, curves: Collection[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """All points of these curves in turns; a turn that would not end within the limit is not begun.
+
+    before: the figures of what is not measured now.
+    """
     began = monotonic()
     points: dict[Setting, Point] = {}
     turns = 0
+    bent = before.get(BENDS, {})
+    if BENDS in curves:
+        with Servers(bends.LOGGED) as servers:
+            bent = bends.measure(servers, grid.rows, _say, grid.bent)
     with Servers() as servers:
-        _say(f"filling history with up to {max(grid.history):,} rows")
-        templates = {stored: history.filled(servers, stored) for stored in grid.history}
+        rushes, steadies = grid.rushes(curves), grid.steadies(curves)
+        stored = sorted({setting.history for setting in rushes})
+        _say(f"filling histories: {', '.join(f'{each:,}' for each in stored) or 'none'}")
+        templates = {each: history.filled(servers, each) for each in stored}
         filled = monotonic()
-        while not turns or monotonic() - began + (monotonic() - filled) / turns < limit_s:
-            for setting, measured in _turn(servers, grid, templates):
+        while rushes + steadies and (
+            not turns or monotonic() - began + (monotonic() - filled) / turns < limit_s
+        ):
+            for setting, measured in _turn(servers, grid, rushes, steadies, templates):
                 points.setdefault(setting, Point(setting)).note(measured)
                 _say(f"{_short(setting)}: {', '.join(map(_shown, measured.items()))}")
             turns += 1
             _say(f"turn {turns} is over, {(monotonic() - began) / 60:.1f} min")
         about = {
             **machine.described(servers),
-            "Size": f"{grid.rows:,} snapshots a rush, {grid.seconds:g} s at a steady rate, {turns} runs",
+            "Size": f"{grid.rows:,} snapshots a rush, {grid.seconds:g} s at a steady rate",
             "Date": f"{datetime.now(UTC):%Y-%m-%d}",
         }
-    return {
-        "about": about,
-        "runs": turns,
-        "many": grid.many,
-        "points": [{"setting": asdict(each.setting), "measures": each.measures} for each in points.values()],
-    }
+    new = [{"setting": asdict(each.setting), "measures": each.measures} for each in points.values()]
+    return {"about": about, "many": grid.many, BENDS: bent, "points": merged(before["points"], new)}
 
 
-def _turn(servers: Servers, grid: Grid, templates: Mapping[int, str]) -> Iterator[tuple[Setting, Measured]]:
+def merged(before: Sequence[Found], new: Sequence[Found]) -> list[Found]:
+    """Each point with what was measured last."""
+    found = {json.dumps(point["setting"]): dict(point["measures"]) for point in before}
+    for point in new:
+        found.setdefault(json.dumps(point["setting"]), {}).update(point["measures"])
+    return [{"setting": json.loads(setting), "measures": each} for setting, each in found.items()]
+
+
+def _turn(
+    servers: Servers,
+    grid: Grid,
+    rushes: Sequence[Setting],
+    steadies: Sequence[Setting],
+    templates: Mapping[int, str],
+) -> Iterator[tuple[Setting, Measured]]:
     """Every point once."""
-    for setting in grid.rushes():
+    for setting in rushes:
         yield setting, rush(servers, setting, grid.rows, templates[setting.history])
-    for setting in grid.steadies():
+    for setting in steadies:
         yield setting, steady(servers, setting, grid.seconds)
 
 
@@ -150,10 +200,6 @@ def as_json(growth: Mapping[str, Any]) -> str:
 
 def _line(factor: str, values: Sequence[int], others: Setting | None = None) -> Iterator[Setting]:
     return (replace(others or Setting(), **{factor: value}) for value in values)
-
-
-def _without_repeats(settings: Sequence[Setting]) -> list[Setting]:
-    return list(dict.fromkeys(settings))
 
 
 def _short(setting: Setting) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+import psycopg
 
 HISTORY: Final = """
     INSERT INTO risk_state_history (
@@ -35,3 +37,22 @@ STATE: Final = """
 
 Row = Mapping[str, Any]
 """A snapshot as JSON has it; Postgres reads the times."""
+
+
+def store(db: psycopg.Connection, rows: Sequence[Row]) -> None:
+    """One transaction: all of them into history, the newest of each trader into its state."""
+    with db.transaction(), db.cursor() as cursor:
+        cursor.executemany(HISTORY, rows)
+        cursor.executemany(STATE, newest(rows))
+
+
+async def store_async(db: psycopg.AsyncConnection, rows: Sequence[Row]) -> None:
+    """The same."""
+    async with db.transaction(), db.cursor() as cursor:
+        await cursor.executemany(HISTORY, rows)
+        await cursor.executemany(STATE, newest(rows))
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """The last of each trader."""
+    return list({row["trader_id"]: row for row in rows}.values())

@@ -13,7 +13,7 @@ import psycopg
 from benchmarks.servers import POSTGRES, VALKEY, Servers
 from risk_producer.settings import Settings
 
-_LIBRARIES = ("redis", "hiredis", "psycopg", "msgspec", "rq", "faststream")
+_LIBRARIES = ("redis", "hiredis", "psycopg", "msgspec", "rq", "faststream", "celery", "taskiq")
 _POSTGRES_SHOWN = (
     *("shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "full_page_writes"),
     *("wal_compression", "io_method"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Final
 
 from rich.console import Console
@@ -24,7 +25,7 @@ AT_MOST: Final = {
     "worker_rss_mb": 120.0,
     "redis_bytes_per_snapshot": 400.0,
 }
-_HEADINGS: Final = ("measure", "median", "min", "max", "goal")
+HEADINGS: Final = ("measure", "median", "min", "max", "goal")
 
 
 def as_json(samples: Samples) -> str:
@@ -34,8 +35,8 @@ def as_json(samples: Samples) -> str:
 
 def show(samples: Samples) -> None:
     """A table on the terminal."""
-    table = Table(*_HEADINGS)
-    for row in _rows(samples):
+    table = Table(*HEADINGS)
+    for row in rows(samples.values):
         table.add_row(*row)
     Console().print(table)
 
@@ -43,16 +44,16 @@ def show(samples: Samples) -> None:
 def as_markdown(samples: Samples, described: Mapping[str, str]) -> str:
     """Two tables, ready to be pasted into docs/benchmarks.md."""
     lines = ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in described.items()), ""]
-    lines += [f"| {' | '.join(_HEADINGS)} |", "|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(samples)]
+    lines += [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(samples.values)]
     return "\n".join(lines)
 
 
-def _rows(samples: Samples) -> list[tuple[str, str, str, str, str]]:
-    medians = samples.medians()
+def rows(values: Mapping[str, Sequence[float]]) -> list[tuple[str, str, str, str, str]]:
+    """A row of the table for each measure. values: name -> each run."""
     return [
-        (name, shown(medians[name]), shown(min(values)), shown(max(values)), _goal(name, medians[name]))
-        for name, values in samples.values.items()
+        (name, shown(median(runs)), shown(min(runs)), shown(max(runs)), _goal(name, median(runs)))
+        for name, runs in values.items()
     ]
 
 

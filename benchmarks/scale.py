@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 from typing import Any, Final
 
+from benchmarks import blocks
+from benchmarks.blocks import Blocks, rounded, spread, table
 from benchmarks.points import RUSH, STEADY, Found, line, mid, point, sum_us
 
 SIZES: Final = (1_000, 100_000, 1_000_000)
 BUSY: Final = 0.6
 """How much of its processor a process may use, so that there is room for peaks and for catching up."""
-_BLOCK: Final = re.compile(r"(<!-- growth\.json: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _GIB: Final = 2**30
 _DAY_S: Final = 86_400
 OUTAGE_S: Final = 600
@@ -52,16 +52,12 @@ _BYTES: Final = {
 
 def rendered(page: str, growth: Mapping[str, Any]) -> str:
     """The page with the blocks of these figures. Raises KeyError for a block that does not exist."""
-
-    def block(match: re.Match[str]) -> str:
-        return f"{match[1]}{BLOCKS[match[2]](growth)}\n{match[3]}"
-
-    return _BLOCK.sub(block, page)
+    return blocks.rendered(page, "growth.json", BLOCKS, growth)
 
 
 def _machine(growth: Mapping[str, Any]) -> str:
     """What the figures were taken on."""
-    return _table(["", ""], [[name, text] for name, text in growth["about"].items()])
+    return table(["", ""], [[name, text] for name, text in growth["about"].items()])
 
 
 def _costs(growth: Mapping[str, Any]) -> str:
@@ -77,7 +73,7 @@ def _costs(growth: Mapping[str, Any]) -> str:
     rows.append(
         ["one worker stores, snapshots/s", *(_spread(each, "drain_per_s") for each in (small, large))]
     )
-    return _table(["µs of processor time a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
+    return table(["µs of processor time a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
 
 
 def _rates(growth: Mapping[str, Any]) -> str:
@@ -97,24 +93,24 @@ def _rates(growth: Mapping[str, Any]) -> str:
             ]
         )
     heads = ["asked a second", "sent a second", "p50 ms", "p99 ms"]
-    return _table([*heads, *(f"{part} µs" for part in STEADY), "cores in all"], rows)
+    return table([*heads, *(f"{part} µs" for part in STEADY), "cores in all"], rows)
 
 
 def _bytes(growth: Mapping[str, Any]) -> str:
     """Bytes a snapshot."""
     small, large = _small(growth), _large(growth)
     rows = [[text, *(f"{mid(each, name):,.0f}" for each in (small, large))] for name, text in _BYTES.items()]
-    return _table(["bytes a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
+    return table(["bytes a snapshot", "one Redis, 1 partition", _name_of(large)], rows)
 
 
 def _limits(growth: Mapping[str, Any]) -> str:
     """How much a single one of each part can do."""
     small, large = _small(growth), _large(growth)
     rows = [
-        [f"a {name}", *(f"{_round(_limits_of(each)[name]):,}" for each in (small, large)), how]
+        [f"a {name}", *(f"{rounded(_limits_of(each)[name]):,}" for each in (small, large)), how]
         for name, how in _HOW.items()
     ]
-    return _table(["at the most, snapshots/s", "one Redis, 1 partition", _name_of(large), ""], rows)
+    return table(["at the most, snapshots/s", "one Redis, 1 partition", _name_of(large), ""], rows)
 
 
 def _limits_of(found: Found) -> dict[str, float]:
@@ -132,7 +128,7 @@ def _sizes(growth: Mapping[str, Any]) -> str:
     """What each size takes."""
     columns = [_size(growth, rate) for rate in SIZES]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return _table(["snapshots a second", *(f"{rate:,}" for rate in SIZES)], rows)
+    return table(["snapshots a second", *(f"{rate:,}" for rate in SIZES)], rows)
 
 
 def _size(growth: Mapping[str, Any], rate: int) -> dict[str, str]:
@@ -166,7 +162,7 @@ def _size(growth: Mapping[str, Any], rate: int) -> dict[str, str]:
         if rate < 100_000
         else f"{OUTAGE_S * rate * size['stream'] / _GIB:,.0f} GiB",
         f"`RISK_BUFFER_SIZE` of each producer for a failover of {FAILOVER_S} s": (
-            f"{_round(FAILOVER_S * rate / needed[_ONE['producer']]):,}"
+            f"{rounded(FAILOVER_S * rate / needed[_ONE['producer']]):,}"
         ),
         "network in all": f"{network * rate / 1e6:,.1f} MB/s",
         "WAL": f"{size['wal'] * rate / 1e6:,.1f} MB/s",
@@ -211,7 +207,7 @@ def _curves(growth: Mapping[str, Any]) -> str:
                     _spread(each, "p99_ms"),
                 ]
             )
-    return _table(["", "sent/s", "stored/s", "µs in all", "p50 ms", "p99 ms"], rows)
+    return table(["", "sent/s", "stored/s", "µs in all", "p50 ms", "p99 ms"], rows)
 
 
 def _depths(growth: Mapping[str, Any]) -> str:
@@ -226,10 +222,52 @@ def _depths(growth: Mapping[str, Any]) -> str:
         for factor, name in (("batch_size", "batch size"), ("history", "history"))
         for each in line(growth, factor, "drain_per_s")
     ]
-    return _table(["", "stored/s", "Redis µs", "worker µs", "Postgres µs", "WAL bytes"], rows)
+    return table(["", "stored/s", "Redis µs", "worker µs", "Postgres µs", "WAL bytes"], rows)
 
 
-BLOCKS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+def _bends(growth: Mapping[str, Any]) -> str:
+    """What Redis and Postgres do for a row at some points."""
+    rows = [
+        [
+            name,
+            *(
+                f"{point[measure]:,.0f}" if scale else f"{point[measure]:.1f}"
+                for measure, scale in _BENT.items()
+            ),
+        ]
+        for name, point in growth["bends"].items()
+    ]
+    return table(["", *_BENT_HEADS], rows)
+
+
+_BENT: Final = {
+    "drain_per_s": True,
+    "us_worker": False,
+    "us_postgres": False,
+    "postgres COPY": False,
+    "postgres state": False,
+    "postgres COMMIT": False,
+    "commits/1000": False,
+    "redis scripts": False,
+    "redis reading": False,
+    "scripts/1000": False,
+    "bytes_wal": True,
+}
+"""Measure -> whether it is large."""
+_BENT_HEADS: Final = (
+    "stored/s",
+    "worker µs",
+    "Postgres µs",
+    "COPY",
+    "state",
+    "COMMIT",
+    "COMMITs of 1,000",
+    "Redis' scripts µs",
+    "reading",
+    "scripts of 1,000",
+    "WAL bytes",
+)
+BLOCKS: Final[Blocks] = {
     "machine": _machine,
     "costs": _costs,
     "rates": _rates,
@@ -238,6 +276,7 @@ BLOCKS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "sizes": _sizes,
     "curves": _curves,
     "depths": _depths,
+    "bends": _bends,
 }
 """Name of a block in the page -> what makes it."""
 
@@ -259,22 +298,4 @@ def _name_of(large: Found) -> str:
 
 def _spread(point: Found, measure: str) -> str:
     """Median, and the range of the runs."""
-    values = point["measures"][measure]
-    middle, least, most = mid(point, measure), min(values), max(values)
-    if len(set(map(_number, values))) == 1:
-        return _number(middle)
-    return f"{_number(middle)} ({_number(least)} to {_number(most)})"
-
-
-def _number(value: float) -> str:
-    """With as many digits as mean something."""
-    return f"{_round(value):,}" if value >= 999.5 else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _round(value: float) -> int:
-    """To three digits."""
-    return round(float(f"{value:.3g}"))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
+    return spread(point["measures"][measure])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -52,10 +52,23 @@ def database(url: str | None, name: str) -> Iterator[str]:
             db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
 
 
+class Databases(Protocol):
+    """Where what is measured is stored."""
+
+    def database(self, template: str = MIGRATED) -> AbstractContextManager[str]:
+        """The URL of a fresh database of this kind, everything of it on disk."""
+
+    @property
+    def postgres_pid(self) -> int:
+        """Of the server."""
+
+
 class Servers:
     """A Valkey and a Postgres in a temporary folder, and clusters on demand. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, postgres: Mapping[str, Value] = POSTGRES) -> None:
+        """postgres: its settings that are not at their default."""
+        self._settings = postgres
         self._stack = ExitStack()
         self._stores: dict[int, Store] = {}
 
@@ -63,7 +76,7 @@ class Servers:
         with ExitStack() as stack:
             self._folder = folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self.valkey = stack.enter_context(EmbeddedValkey(folder / "valkey", config=VALKEY))
-            self.postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", config=POSTGRES))
+            self.postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", config=self._settings))
             self.redis: Any = stack.enter_context(connect(self.valkey.url))
             self.sql("CREATE DATABASE {}", MIGRATED)
             migrations.up(self.postgres.url_of(MIGRATED))
@@ -89,6 +102,11 @@ class Servers:
             yield self.postgres.url_of("measured")
         finally:
             self.sql("DROP DATABASE measured WITH (FORCE)")
+
+    @property
+    def postgres_pid(self) -> int:
+        """Of the Postgres."""
+        return self.postgres.pid
 
     def empty(self) -> None:
         """An empty Redis with an empty log."""
@@ -180,10 +198,10 @@ def _empty(redis: Any) -> None:
     wait(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
 
 
-def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait(condition: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.01) -> None:
     """Until the condition holds."""
     deadline = monotonic() + timeout_s
     while not condition():
         if monotonic() > deadline:
             raise TimeoutError("waited in vain")
-        sleep(0.01)
+        sleep(every_s)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg
 
 from benchmarks.process import CHECKOUT
-from benchmarks.servers import Servers, wait
+from benchmarks.servers import MIGRATED, Databases, Servers, wait
 from risk_producer.contract.keys import NO_NAMESPACE, Keys, Keyspace
 from risk_worker.stream.workers import registered_workers
 
@@ -127,11 +127,13 @@ def site(
     workers: int,
     nodes: int = 0,
     keyspace: Keyspace = NO_NAMESPACE,
+    databases: Databases | None = None,
+    template: str = MIGRATED,
 ) -> Iterator[Site]:
     """A fresh database, an empty Redis, and so many workers that have their shares."""
     servers.empty()
     servers.store(nodes).empty()
-    with servers.database() as url, ExitStack() as stack:
+    with (databases or servers).database(template) as url, ExitStack() as stack:
         made = Site(servers, url, partitions, nodes, keyspace)
         stack.callback(made.stop)
         for _ in range(workers):

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks import faststream_batches, history
+from benchmarks import history
 from benchmarks.copies import copy_rate
-from benchmarks.drains import ONE_WAY_MS, Drained, drained, faststream_rate, rq_job_rate
+from benchmarks.drains import ONE_WAY_MS, Drained, drained
 from benchmarks.latency import latency_ms
 from benchmarks.link import link, round_trip_ms
 from benchmarks.memory import redis_bytes_per_snapshot, worker_rss_mb
@@ -21,8 +21,6 @@ from benchmarks.samples import Samples
 from benchmarks.saves import put_nowait_times_us, save_times_us
 from benchmarks.servers import Servers
 
-RQ_ROWS = 300
-FASTSTREAM_ROWS = 20_000
 HISTORY_ROWS = 10_000_000
 PUSH_PAIRS = 3
 """A run, of push and yardstick: they take seconds, and single ones lie up to a third off their median."""
@@ -67,9 +65,6 @@ def measure_history(samples: Samples, servers: Servers, size: Size) -> None:
 
 def _drains(samples: Samples, servers: Servers, runs: int, rows: Sequence[bytes]) -> None:
     text = copy_text(rows)
-    with_faststream = faststream_batches.installed()
-    if not with_faststream:
-        print("FastStream is not installed (pip install -e '.[dev]'): left out", file=sys.stderr)
     for _ in range(runs):
         samples.note("copy_rows_per_s", copy_rate(servers, text))
         one = drained(servers, rows)
@@ -79,17 +74,11 @@ def _drains(samples: Samples, servers: Servers, runs: int, rows: Sequence[bytes]
             samples.note("rtt_ms", round_trip_ms(far))
         two = drained(servers, rows, partitions=2)
         samples.note("two_workers_rows_per_s", two.rows_per_s)
-        if with_faststream:
-            samples.note("faststream_rows_per_s", faststream_rate(servers, rows[:FASTSTREAM_ROWS]))
-        samples.note("rq_job_rows_per_s", rq_job_rate(servers, rows[:RQ_ROWS]))
         _note_cpu(samples, "one_worker", one)
         _note_cpu(samples, "two_workers", two)
     samples.compare("drain_vs_copy", "drain_rows_per_s", "copy_rows_per_s")
     samples.compare("rtt_vs_local", "rtt_rows_per_s", "drain_rows_per_s")
     samples.compare("two_workers_vs_one", "two_workers_rows_per_s", "drain_rows_per_s")
-    if with_faststream:
-        samples.compare("drain_vs_faststream", "drain_rows_per_s", "faststream_rows_per_s")
-    samples.compare("drain_vs_rq_job", "drain_rows_per_s", "rq_job_rows_per_s")
 
 
 def _note_cpu(samples: Samples, who: str, run: Drained) -> None:

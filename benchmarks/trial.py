@@ -12,7 +12,7 @@ import psycopg
 from benchmarks.cpu import Clock
 from benchmarks.process import Process
 from benchmarks.rows import TRADERS
-from benchmarks.servers import MIGRATED, Servers, Store, wait
+from benchmarks.servers import MIGRATED, Databases, Servers, Store, wait
 from benchmarks.site import site
 
 Measured = dict[str, float]
@@ -119,13 +119,26 @@ def rush(servers: Servers, setting: Setting, rows: int, template: str = MIGRATED
     return measured
 
 
-def steady(servers: Servers, setting: Setting, seconds: float) -> Measured:
+def steady(
+    servers: Servers,
+    setting: Setting,
+    seconds: float,
+    databases: Databases | None = None,
+    template: str = MIGRATED,
+) -> Measured:
     """One producer at the setting's rate, through `riskstream worker` processes: waits, and processor time.
 
     The first second, and one snapshot of each trader before it, do not count.
     """
     with (
-        site(servers, partitions=setting.partitions, workers=setting.workers, nodes=setting.nodes) as made,
+        site(
+            servers,
+            partitions=setting.partitions,
+            workers=setting.workers,
+            nodes=setting.nodes,
+            databases=databases,
+            template=template,
+        ) as made,
         Process(
             "benchmarks.trader", str(setting.traders), str(setting.rate), environ=made.settings
         ) as producer,
@@ -140,7 +153,7 @@ def steady(servers: Servers, setting: Setting, seconds: float) -> Measured:
             producer=[producer.pid],
             redis=made.store.pids,
             worker=made.pids,
-            postgres=[servers.postgres.pid],
+            postgres=[(databases or servers).postgres_pid],
         )
         producer.tell(rows)
         producer.hear()

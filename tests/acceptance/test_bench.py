@@ -23,8 +23,6 @@ PROMISED = [
     "rtt_vs_local",
     "two_workers_rows_per_s",
     "two_workers_vs_one",
-    "faststream_rows_per_s",
-    "rq_job_rows_per_s",
     "worker_rss_mb",
     "redis_bytes_per_snapshot",
 ]

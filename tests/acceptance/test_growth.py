@@ -21,7 +21,7 @@ from benchmarks.process import CHECKOUT
 def test_every_curve_is_measured_drawn_and_rendered(tmp_path: Path) -> None:
     growth("--quick", "--minutes", "0.1", "--into", str(tmp_path))
     figures = json.loads((tmp_path / "growth.json").read_text())
-    assert figures["runs"] == 1
+    assert figures["bends"]["few"]["postgres COPY"] > 0
     for measure, settings in (("drain_per_s", QUICK.rushes()), ("p99_ms", QUICK.steadies())):
         for setting in settings:
             [value] = point(figures, **asdict(setting))["measures"][measure]
@@ -29,6 +29,10 @@ def test_every_curve_is_measured_drawn_and_rendered(tmp_path: Path) -> None:
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "scale.md").read_text()
     assert page == scale.rendered(page, figures)
+    growth("--quick", "--only", "history", "--minutes", "0.1", "--into", str(tmp_path))
+    parts = json.loads((tmp_path / "growth.json").read_text())
+    assert [each["setting"] for each in parts["points"]] == [each["setting"] for each in figures["points"]]
+    assert parts["bends"] == figures["bends"]
 
 
 def growth(*arguments: str) -> None:

@@ -46,7 +46,7 @@ def growth() -> dict[str, Any]:
     for setting in grid.steadies():
         found.setdefault(setting, {}).update(steady)
     points = [{"setting": asdict(setting), "measures": each} for setting, each in found.items()]
-    return {"about": {"Machine": "a small one"}, "runs": 3, "many": grid.many, "points": points}
+    return {"about": {"Machine": "a small one"}, "many": grid.many, "points": points, "bends": {}}
 
 
 def test_a_size_is_a_cost_times_a_rate(growth: dict[str, Any]) -> None:
