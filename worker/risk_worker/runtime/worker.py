@@ -300,7 +300,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         database_url = settings.require_database_url()
         self._drain_timeout_s = settings.drain_timeout_s
         rq_prefix.agree(settings.keyspace)
-        database = _wait_for_database(settings)
+        database = _wait_for_database(settings, patient=not self._burst)
         identity = database.identity
         self._settings = settings
         jobs.use(settings)
@@ -619,10 +619,11 @@ class _Database(NamedTuple):
     """Whether the worker may remove old rows."""
 
 
-def _wait_for_database(settings: Settings) -> _Database:
+def _wait_for_database(settings: Settings, *, patient: bool) -> _Database:
     """Until it is there, migrated, and has answered; log the reason whenever it changes.
 
-    Raises ConfigurationError and MigrationError: what waiting would not mend.
+    patient: as long as it takes; else a minute. Raises ConfigurationError and MigrationError: what waiting would
+    not mend, or did not.
     """
     url = settings.require_database_url()
     logged = ""
@@ -639,6 +640,8 @@ def _wait_for_database(settings: Settings) -> _Database:
                 _name_unassigned(url)
             return _Database(_read_identity(url), may_retain)
         except (migrations.DatabaseAway, DatabaseUnavailable) as error:
+            if not patient:
+                raise
             if str(error) != logged:
                 logged = str(error)
                 log.warning("The worker waits for Postgres: %s", error)
