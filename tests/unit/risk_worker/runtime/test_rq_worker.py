@@ -55,7 +55,9 @@ def test_what_a_worker_starts_is_started_though_redis_answers_only_the_second_ti
             raise error
 
     monkeypatch.setattr(
-        worker_module, "_wait_for_database", lambda *_, **__: worker_module._Database("identity", may_retain=True)
+        worker_module,
+        "_wait_for_database",
+        lambda *_, **__: worker_module._Database("identity", may_retain=True),
     )
     monkeypatch.setattr(connected, "sentence", answer)
     started: list[object] = []
