@@ -622,8 +622,8 @@ class _Database(NamedTuple):
 def _wait_for_database(settings: Settings, *, patient: bool) -> _Database:
     """Until it is there, migrated, and has answered; log the reason whenever it changes.
 
-    patient: as long as it takes; else a minute. Raises ConfigurationError and MigrationError: what waiting would
-    not mend, or did not.
+    patient: as long as it takes; else a minute. Raises ConfigurationError, MigrationError and
+    DatabaseUnavailable: what waiting would not mend, or did not.
     """
     url = settings.require_database_url()
     logged = ""
