@@ -14,7 +14,7 @@ import pytest
 
 from risk_producer.contract.keys import Keys
 from risk_producer.contract.wire import Identity, WireSnapshot
-from risk_worker.database import migrations
+from risk_worker.database import connection, migrations
 from risk_worker.database import store as module
 from risk_worker.database.store import PostgresStore
 from risk_worker.database.stores import PostgresStores
@@ -22,6 +22,7 @@ from risk_worker.drain.batch import Batch, DeadLetter, Outcome, Row, StreamEntry
 from risk_worker.drain.errors import StoreMisconfigured, StoreUnavailable
 from tests.support.database import STREAM, rows
 from tests.support.factory import START, entry, payload, wire
+from tests.support.proxy import Proxy
 from tests.support.servers import Databases, name_in, with_name
 from tests.support.wait import wait_until
 
@@ -539,3 +540,25 @@ def test_a_row_whose_state_alone_is_refused_is_a_dead_letter(
     assert [[letter.entry_id for letter in outcome.dead] for outcome in outcomes] == [["2-2"], []]
     assert rows(db, "SELECT trader_id, seq FROM risk_state ORDER BY 1") == [("a", 1), ("b", 1)]
     assert rows(db, "SELECT trader_id, seq FROM risk_state_history ORDER BY 1") == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("owner", "asks"),
+    [(connection.Connection, "_prepare"), (PostgresStore, "_opened"), (module, "identity_of")],
+)
+def test_a_server_that_does_not_answer_is_given_up(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Any, asks: str
+) -> None:
+    """The question has gone over the link, which swallows the answer, and nothing ends the waiting."""
+    monkeypatch.setattr(connection, "ANSWER_S", 0.5)
+    with Proxy(database_url) as proxy, PostgresStore(proxy.url) as asked:
+        ask = getattr(owner, asks)
+
+        def hang(*arguments: Any) -> Any:
+            proxy.swallowing = True
+            return ask(*arguments)
+
+        monkeypatch.setattr(owner, asks, hang)
+        with pytest.raises(StoreUnavailable):
+            asked.identity()
+        proxy.heal()

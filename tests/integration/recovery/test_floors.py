@@ -27,6 +27,7 @@ from risk_producer.transport.requests import (
     Unreadable,
 )
 from risk_producer.transport.servers import Question, ask_each
+from risk_worker.database import connection
 from risk_worker.recovery import floors as module
 from risk_worker.recovery import partitioning
 from risk_worker.recovery.floors import Floors, FloorsOfShare, NotAgreedOn
@@ -454,7 +455,7 @@ def test_a_database_that_hangs_amid_a_comparison_does_not_hold_reading_up(
     asked: str,
 ) -> None:
     """The question has gone over the link, which swallows the answer, and nothing ends the waiting."""
-    monkeypatch.setattr(module, "ANSWER_S", 0.5)
+    monkeypatch.setattr(connection, "ANSWER_S", 0.5)
     with Proxy(database_url) as proxy:
         settings = Settings(redis_url=redis_url, postgres_url=proxy.url)
         with FloorsOfShare(settings, client, [0]) as share:

@@ -232,5 +232,5 @@ def test_a_worker_without_postgres_stops_at_once(
         proxy.swallowing = proxy.refusing = True
         traders.report()
         wait_until(lambda: "leaves its share" in worker.log, 15, "it waits for Postgres")
-        assert worker.stop(timeout_s=3) == 0
+        assert worker.stop(timeout_s=3) == 0, worker.log
         assert client.scard(WORKERS_KEY) == 0

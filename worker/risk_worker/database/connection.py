@@ -32,6 +32,8 @@ from risk_producer.errors import ConfigurationError
 from risk_producer.settings.urls import postgres_connection
 
 CONNECT_TIMEOUT_S: Final = 5
+ANSWER_S: Final = 5.0
+"""Seconds that what waits for nobody's lock may take, whatever happens to the server or the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,8 @@ def connect(url: str, purpose: Purpose, *, name: str = "POSTGRES_URL") -> Connec
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"{name} has something that libpq cannot use: {error}") from None
     try:
-        connection._prepare(purpose)
+        with connection.answered_within(ANSWER_S):
+            connection._prepare(purpose)
     except BaseException:
         connection.close()
         raise

@@ -38,7 +38,8 @@ class ConnectionOwner:
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self._url, self._purpose)
             try:
-                self._opened(self._connection)
+                with self._connection.answered_within(database.ANSWER_S):
+                    self._opened(self._connection)
             except BaseException:
                 self.close()
                 raise

@@ -242,7 +242,9 @@ class PostgresStore(ConnectionOwner):
         """The identity of the database. Raises as save_all()."""
         with self._translated_errors():
             try:
-                return identity_of(self._connected())
+                connection = self._connected()
+                with connection.answered_within(database.ANSWER_S):
+                    return identity_of(connection)
             except ConfigurationError as error:
                 raise StoreMisconfigured(str(error)) from None
 

@@ -48,8 +48,6 @@ log = logging.getLogger("riskstream.floors")
 LOOK_EVERY_S: Final = 3.0
 BUDGET_S: Final = 0.1
 """Seconds that a comparison takes between two reads."""
-ANSWER_S: Final = 5.0
-"""Seconds that a question to Postgres may take, whatever happens to Postgres: reading waits for it."""
 PAGE: Final = 500
 
 _REPEAT_EVERY_S: Final = 60.0
@@ -252,7 +250,7 @@ class Floors(ConnectionOwner):
         """See which traders may be here, and let those know that look here: before the comparison is over, so
         that load() never takes for complete what is in another partition too."""
         connection = self._connected()
-        with connection.answered_within(ANSWER_S):
+        with connection.answered_within(database.ANSWER_S):
             self._partitioning = partitioning.stored(connection)
         if self._partitioning is None:
             raise NotAgreedOn("Postgres does not know yet how many partitions there are")
@@ -260,7 +258,7 @@ class Floors(ConnectionOwner):
 
     def _page(self, after: str) -> list[dict[str, Any]]:
         connection = self._connected()
-        with connection.answered_within(ANSWER_S), connection.transaction():
+        with connection.answered_within(database.ANSWER_S), connection.transaction():
             connection.execute(_SQL["wait_briefly"])
             asked = {"after": after, "page": PAGE, "namespace": self._keys.namespace}
             return rows_of(connection, _SQL["page_of_states"], asked)
