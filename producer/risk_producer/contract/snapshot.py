@@ -75,37 +75,53 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def __post_init__(self, plain: type[datetime] = datetime) -> None:
-        # On the trader's path: what is plain and right already passes here, without a call.
+        # On the trader's path: what is plain and right already passes here, without a call of Python. This
+        # quick way accepts, and never refuses: what it does not accept, _make_plain() converts or refuses.
         # plain: the real class; freezegun puts another one into a module's globals.
         try:
-            a, b, c, d = self.daily_pnl, self.drawdown_pct, self.current_equity, self.peak_equity
-            if not (type(a) is type(b) is type(c) is type(d) is float):
-                a, b, c, d = self._keep_floats()
-            trader_id, trace_id, reason = self.trader_id, self.trace_id, self.reason
-            paused, until, reset, recorded_at = (
-                self.trading_paused,
-                self.paused_until,
-                self.last_reset_time,
-                self.recorded_at,
-            )
+            if not (
+                type(self.daily_pnl) is float
+                and type(self.drawdown_pct) is float
+                and type(self.current_equity) is float
+                and type(self.peak_equity) is float
+            ):
+                self._keep_floats()
             if (
-                type(trader_id) is type(trace_id) is type(reason) is str
-                and type(paused) is bool  # type: ignore[redundant-expr]
-                and type(recorded_at) is plain
-                and recorded_at.tzinfo is UTC
-                and (until is None or (type(until) is plain and until.tzinfo is UTC))
-                and (reset is None or (type(reset) is plain and reset.tzinfo is UTC))
-                and isfinite(a + b + c + d)
-                and 2000 <= recorded_at.year < 2200
-                and 0 < len(trader_id) <= TRADER_ID_MAX
-                and len(trace_id) <= TRACE_ID_MAX
-                and len(reason) <= REASON_MAX
-                and "\0" not in trader_id
-                and "\0" not in trace_id
-                and "\0" not in reason
-                and (trader_id.isascii() or _is_unicode(trader_id))
-                and (trace_id.isascii() or _is_unicode(trace_id))
-                and (reason.isascii() or _is_unicode(reason))
+                isfinite(self.daily_pnl + self.drawdown_pct + self.current_equity + self.peak_equity)
+                and type(self.trading_paused) is bool  # type: ignore[redundant-expr]
+                and (
+                    self.paused_until is None
+                    or (type(self.paused_until) is plain and self.paused_until.tzinfo is UTC)
+                )
+                and (
+                    self.last_reset_time is None
+                    or (type(self.last_reset_time) is plain and self.last_reset_time.tzinfo is UTC)
+                )
+                and type(self.recorded_at) is plain
+                and self.recorded_at.tzinfo is UTC
+                and 2000 <= self.recorded_at.year < 2200
+                and type(self.trader_id) is str
+                and 0 < len(self.trader_id) <= TRADER_ID_MAX
+                and "\0" not in self.trader_id
+                and (self.trader_id.isascii() or _is_unicode(self.trader_id))
+                and type(self.trace_id) is str
+                and (
+                    not self.trace_id
+                    or (
+                        len(self.trace_id) <= TRACE_ID_MAX
+                        and "\0" not in self.trace_id
+                        and (self.trace_id.isascii() or _is_unicode(self.trace_id))
+                    )
+                )
+                and type(self.reason) is str
+                and (
+                    not self.reason
+                    or (
+                        len(self.reason) <= REASON_MAX
+                        and "\0" not in self.reason
+                        and (self.reason.isascii() or _is_unicode(self.reason))
+                    )
+                )
             ):
                 return
             self._make_plain()
@@ -113,17 +129,11 @@ class RiskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             self._report(error)
             raise
 
-    def _keep_floats(self) -> list[float]:
-        numbers = []
+    def _keep_floats(self) -> None:
         for name in _NUMBERS:
             value: object = getattr(self, name)
-            if type(value) is float:
-                number = value
-            else:
-                number = plain_number(name, value)
-                force_setattr(self, name, number)
-            numbers.append(number)
-        return numbers
+            if type(value) is not float:
+                force_setattr(self, name, plain_number(name, value))
 
     def _make_plain(self) -> None:
         """Convert each field. Raises InvalidSnapshot that names the first one that breaks a rule."""

@@ -65,7 +65,7 @@ PAIRS: Final = (
         "flush_interval_ms",
         "drain_timeout_s",
         lambda values: values["flush_interval_ms"] >= 1000 * values["drain_timeout_s"],
-        "a stopping worker would leave while its batch still grows. Lower {first}, or raise {second}",
+        "a stopping worker would leave before its next read. Lower {first}, or raise {second}",
         "worker",
     ),
     Pair(

@@ -95,7 +95,6 @@ ELSEWHERE = {
     "risk_worker/report/tables.py": "unit/risk_worker/report/test_page.py",
     "risk_worker/runtime/connected.py": "integration/runtime/test_logs.py",
     "risk_worker/runtime/dashboard/shown.py": "integration/dashboard/test_guard.py",
-    "risk_worker/runtime/jobs.py": "integration/runtime/test_shares.py",
     "risk_worker/runtime/retention.py": "integration/timescale/test_retention.py",
     "risk_worker/runtime/sealing.py": "integration/seal/test_commands.py",
     "risk_worker/seal/drops.py": "integration/dead_letters/test_drop.py",

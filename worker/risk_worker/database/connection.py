@@ -33,7 +33,7 @@ from risk_producer.settings.urls import postgres_connection
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_S: Final = 5.0
-"""Seconds that what waits for nobody's lock may take, whatever happens to the server or the link."""
+"""Seconds that what waits for no lock may take, whatever happens to the server or the link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class PostgresStore(ConnectionOwner):
         """Raises _OtherNamespace or psycopg.Error."""
         with self._transaction(connection, replay=True):
             connection.execute(_SQL["check_constraints_at_once"])
+            connection.execute(_SQL["empty_staging"])  # so that its rows stand as they are copied
             return _insert_carefully(connection, batches, assigns=self._assigns_traders)
 
     def _look_into(
@@ -331,7 +332,7 @@ class PostgresStore(ConnectionOwner):
 def _owners(connection: psycopg.Connection, traders: Sequence[str]) -> dict[str, str]:
     """Trader -> its namespace; without those that belong to none."""
     try:
-        return dict(connection.execute(_SQL["namespaces_of_traders"], {"traders": traders}).fetchall())
+        return dict(connection.execute(_SQL["namespaces_of_traders"], {"traders": traders}, prepare=False))
     except psycopg.Error as error:
         if classify_error(error).disposition is not Disposition.DATA:
             raise
@@ -531,6 +532,7 @@ def _insert_dead_letters(connection: psycopg.Connection, stream: str, dead: Sequ
     """
     if not dead:
         return
+    dead = sorted(dead, key=lambda each: each.entry_id)  # in the same order in every worker
     try:
         with connection.transaction(), connection.cursor() as cursor:
             cursor.executemany(_SQL["save_dead_letter"], [_dead_letter_row(stream, each) for each in dead])

@@ -93,10 +93,16 @@ def drain_partition(partition: int, until_empty: bool = False) -> int:
 def drain_directly(settings: Settings, partitions: Sequence[int], seconds: float) -> int:
     """Drain without RQ, while something is wrong with its keys: until all is stored, or for so long.
 
-    Another worker may drain the same at the same time. Returns how many entries were stored.
+    Longer, where something waits for its COMMIT and it is not known yet whether that is an outage. Another
+    worker may drain the same at the same time. Returns how many entries were stored.
     """
     until = monotonic() + seconds
-    return _drain(settings, partitions, lambda stream: monotonic() >= until or stream.is_empty())
+
+    def over(stream: source.StreamSource) -> bool:
+        waits = uncommitted.seconds() > 0 and not outage.why
+        return stream.is_empty() or (monotonic() >= until and not waits)
+
+    return _drain(settings, partitions, over)
 
 
 def _partitions(settings: Settings) -> Sequence[int]:

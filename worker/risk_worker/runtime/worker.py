@@ -183,9 +183,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
         scheduler = self._scheduler or self._prepare()
         assert self._settings is not None
         scheduler.worker = self.name
-        scheduler.check_types()
-        if not scheduler.release_name(self.key):
-            raise NameTaken(f"There exists an active worker named {self.name!r} already")
+        self._take_name(scheduler)
         super().bootstrap(*args, **kwargs)
         scheduler.ensure_enqueued()
         if not self._was_ready:
@@ -320,6 +318,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
             _agree(settings, scheduler, client)
         with source.connect(settings.require_redis_url()) as client:
             log.info("%s", connected.sentence(settings, client, self.connection))
+        self._take_name(scheduler)  # before anything begins to work under it
         self._scheduler = scheduler
         if not self._burst:
             self._health = health.serve(settings, self._own_problems)
@@ -332,6 +331,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]  # rq has no types
                 self._retention = Retention(settings)
                 self._retention.start()
         return scheduler
+
+    def _take_name(self, scheduler: DrainScheduler) -> None:
+        """Raises NameTaken where a living worker has it."""
+        scheduler.check_types()
+        if not scheduler.release_name(self.key):
+            raise NameTaken(f"There exists an active worker named {self.name!r} already")
 
     def _claim(self, settings: Settings, identity: str) -> None:
         """Write beside the streams whose they are, where nothing is written yet. Raises OtherDatabase.
