@@ -22,6 +22,7 @@ QUICK_POSTGRES: dict[str, str | int | float | bool] = {
     "max_connections": 60,
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
+    "autovacuum": False,  # it writes into the catalogs, and a database that differs there is not used again
 }
 
 
