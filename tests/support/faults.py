@@ -36,6 +36,8 @@ class Fault:
     """A text of its screen."""
     failing: set[str] = field(default_factory=set)
     """Link and check, of all checks of `riskstream doctor` that fail."""
+    may_fail: set[str] = field(default_factory=set)
+    """The same of those that may fail too."""
     warned: set[str] = field(default_factory=set)
     """The same of all that warn."""
     doctor: str = AS_IT_SHOULD_BE
@@ -628,6 +630,7 @@ _ALL = (
         problems={"cannot_store"},
         status="No space left on device",
         failing={"rq workers"},
+        may_fail={"postgres probe"},  # where the page of the table that it writes into is full, too
         doctor="No space left on device",
         worker="No space left on device",
         also=("The worker has waited for a COMMIT", NO_RECONCILIATION),
