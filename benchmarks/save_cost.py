@@ -50,6 +50,7 @@ def cases(valkey: EmbeddedValkey) -> Iterator[tuple[str, int, Case]]:
         yield "deque.append", rate, appending()
         yield "queue.put_nowait", rate, putting()
         yield "save", rate, saving(valkey)
+        yield "RiskSnapshot() and save", rate, making(valkey)
         yield "save, persistence off", rate, saving(None)
     yield "save, spool, fsync never", 20_000, saving(valkey, spool_fsync="never")
     yield "save, spool, fsync interval", 20_000, saving(valkey, spool_fsync="interval")
@@ -125,6 +126,21 @@ def putting() -> Iterator[Call]:
     yield waiting.put_nowait
     waiting.put(None)
     thread.join()
+
+
+@contextmanager
+def making(valkey: EmbeddedValkey) -> Iterator[Call]:
+    """RiskSnapshot() of the fields that have no default, and RiskProducer.save() of it."""
+    with saving(valkey) as save:
+        yield lambda like: save(
+            RiskSnapshot(
+                trader_id=like.trader_id,
+                daily_pnl=like.daily_pnl,
+                drawdown_pct=like.drawdown_pct,
+                current_equity=like.current_equity,
+                peak_equity=like.peak_equity,
+            )
+        )
 
 
 @contextmanager
