@@ -64,7 +64,7 @@ class BoundTrader:
 
         False also where a field breaks a rule or is not known: counted, and logged once a minute.
         """
-        try:  # in here, and not by _made(): each call would cost the trader a tenth of the whole
+        try:  # in here, and not by _made(): two calls less on the trader's path
             snapshot = RiskSnapshot(trader_id=self.trader_id, **fields)
         except (TypeError, InvalidSnapshot) as error:
             _reject(self._producer, self.trader_id, error)
