@@ -38,7 +38,7 @@ class Grid:
     nodes: Sequence[int] = (0, 1, 3)
     traders: Sequence[int] = (1, 10, 100, 200, 1_000, 10_000, 100_000)
     rate: Sequence[int] = (100, 1_000, 5_000, 10_000, 20_000, 40_000)
-    batch_size: Sequence[int] = (100, 1_000, 5_000, 20_000)
+    batch_size: Sequence[int] = (100, 1_000, 10_000, 20_000)
     history: Sequence[int] = (0, 1_000_000, 10_000_000)
     many: int = 16
     """Partitions with which the curves of workers and nodes are measured a second time."""

@@ -35,7 +35,7 @@ class Setting:
     traders: int = TRADERS
     rate: int = 1_000
     """Snapshots a second at which the waits are measured."""
-    batch_size: int = 5_000
+    batch_size: int = 10_000
     history: int = 0
     """Rows that were stored before."""
 
